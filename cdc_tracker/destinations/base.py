@@ -1,0 +1,68 @@
+"""What a destination is. Adding one is one file and one entry point in the group `cdc_tracker.destinations`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cdc_tracker.model import Batch, Position, Receipt
+
+Guarantee = Literal["exactly once", "once within the vendor's window", "at least once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may hold. Bytes are of the events' JSON bodies, before compression."""
+
+    events: int
+    batch_bytes: int
+    event_bytes: int
+    in_flight: int = 1  # calls at once; at 1 the order of events is kept
+
+
+class DestinationSettings(BaseModel):
+    """What every destination's settings share. Each destination owns a subclass of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    in_flight: int = Field(default=1, ge=1, le=64, description="requests at once; above 1 order is not kept")
+
+
+class Destination(Protocol):
+    """Speaks one vendor's protocol and tells the truth per event. The core batches, retries, splits, bisects, parks, advances.
+
+    `deliver` returns one Receipt an event, in order, or raises: DestinationUnavailable (send the same bytes again),
+    DestinationBlocked, TooLarge (split), Unexplained (bisect). It is called from up to `limits.in_flight` threads.
+    Everything it returned DELIVERED for is durable at the destination when it returns.
+    """
+
+    Settings: ClassVar[type[DestinationSettings]]
+    guarantee: ClassVar[Guarantee]
+    repeats: ClassVar[str]  # a clause for a person: what the destination does with an event it already has
+
+    limits: Limits
+
+    def __init__(self, name: str, settings: DestinationSettings, base: Path) -> None:
+        """`base`: the folder that relative paths in the settings start from. Does no I/O beyond opening what it needs."""
+
+    def deliver(self, batch: Batch) -> list[Receipt]: ...
+
+    def probe(self) -> None:
+        """Reach the destination without sending an event. Raises one of the errors above, with a hint."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class HoldsCheckpoint(Protocol):
+    """A destination that stores `batch.upto` atomically with the events: exactly once."""
+
+    def position(self) -> Position | None:
+        """The last `upto` that was stored, or None before the first."""
+
+    def rewind(self, to: Position) -> None:
+        """Store `to` as the position, durably, so that the events after it are taken again."""

@@ -1,0 +1,50 @@
+"""The `source:` part of the configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from cdc_tracker.units import Duration, Size
+
+
+class OutboxSettings(BaseModel):
+    """Where the outbox is. `debezium` reads Debezium's layout: id, aggregatetype, aggregateid, type, payload."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str = "cdc_tracker.outbox"
+    layout: Literal["cdc_tracker", "debezium"] = "cdc_tracker"
+    user_id: str = Field(
+        default="aggregateid",
+        description="debezium only: the column, or `payload.KEY`, that holds the user id",
+    )
+
+
+class SourceSettings(BaseModel):
+    """The captured PostgreSQL."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="main", pattern=r"^[a-z0-9_]{1,40}$", description="names this source in the state store")
+    url: SecretStr = Field(description="a libpq URL or conninfo string; every libpq parameter may be given")
+    plugin: Literal["auto", "wal2json", "pgoutput"] = "auto"
+    slot: str = Field(default="cdc_tracker", pattern=r"^[a-z0-9_]{1,63}$")
+    publication: str = Field(default="cdc_tracker", pattern=r"^[a-z_][a-z0-9_]{0,50}$")
+    failover: bool = Field(default=False, description="PostgreSQL 17+: the slot follows a failover to a synchronised standby")
+    ack: Literal["delivered", "journaled"] = "delivered"
+    max_wal: Size = Field(default=10 * 1000**3, description="above this much retained WAL, what is journaled is confirmed")
+    heartbeat: Duration = Field(default=10.0, description="0 turns it off")
+    outbox: OutboxSettings | None = OutboxSettings()
+    namespace: str | None = Field(default=None, description="UUID that event ids are made in; only for moves between clusters")
+    never_capture: dict[str, list[str]] = Field(
+        default_factory=dict, description="`schema.table`: columns that must not leave the database"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _not_empty(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().strip():
+            raise ValueError("is empty: give a URL such as postgresql://cdc_tracker@db.internal:5432/shop")
+        return url

@@ -1,0 +1,68 @@
+"""Durations and sizes as people write them: `7d`, `250ms`, `10GB`. Inside: seconds and bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES = {
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "TB": 1000**4,
+    "KIB": 1024,
+    "MIB": 1024**2,
+    "GIB": 1024**3,
+    "TIB": 1024**4,
+}
+_NUMBER_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_duration(value: object) -> float:
+    """`7d`, `1.5h`, `250ms` or a number of seconds → seconds. Raises ValueError."""
+    return _parse(value, _SECONDS, "s", "a duration such as 250ms, 10s, 5m, 2h or 7d", str.lower)
+
+
+def parse_size(value: object) -> int:
+    """`10GB`, `64MiB` or a number of bytes → bytes. Raises ValueError."""
+    return int(_parse(value, _BYTES, "B", "a size such as 64KB, 100MB or 10GB", str.upper))
+
+
+def _parse(value: object, units: dict[str, float] | dict[str, int], default: str, expected: str, fold: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    found = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
+    unit = (fold(found[2]) if callable(fold) else found[2]) or default if found else ""
+    if not found or unit not in units:
+        raise ValueError(f"expected {expected}, got {value!r}")
+    return float(found[1]) * units[unit]
+
+
+def format_size(size: float) -> str:
+    """1500000 → `1.5 MB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """5400 → `1.5 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, limit in (("s", 120.0), ("m", 7200.0), ("h", 172800.0)):
+        if seconds < limit:
+            return f"{seconds / _SECONDS[unit]:.3g} {unit}"
+    return f"{seconds / 86400:.3g} d"
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds; written as `7d`, `10s`, `250ms`."""
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""Bytes; written as `10GB`, `64MiB`."""
