@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {
-    "B": 1,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "TB": 1000**4,
-    "KIB": 1024,
-    "MIB": 1024**2,
-    "GIB": 1024**3,
-    "TIB": 1024**4,
+    **{"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4},
+    **{"kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4},
 }
 _NUMBER_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_duration(value: object) -> float:
     """`7d`, `1.5h`, `250ms` or a number of seconds → seconds. Raises ValueError."""
-    return _parse(value, _SECONDS, "s", "a duration such as 250ms, 10s, 5m, 2h or 7d", str.lower)
+    return _parse(value, _SECONDS, "s", "a duration such as 250ms, 10s, 5m, 2h or 7d")
 
 
 def parse_size(value: object) -> int:
     """`10GB`, `64MiB` or a number of bytes → bytes. Raises ValueError."""
-    return int(_parse(value, _BYTES, "B", "a size such as 64KB, 100MB or 10GB", str.upper))
+    return int(_parse(value, _BYTES, "b", "a size such as 64KB, 100MB or 10GB"))
 
 
-def _parse(value: object, units: dict[str, float] | dict[str, int], default: str, expected: str, fold: object) -> float:
+def _parse(value: object, units: Mapping[str, float], default: str, expected: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     found = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
-    unit = (fold(found[2]) if callable(fold) else found[2]) or default if found else ""
+    unit = found[2].lower() or default if found else ""
     if not found or unit not in units:
         raise ValueError(f"expected {expected}, got {value!r}")
     return float(found[1]) * units[unit]
