@@ -1,0 +1,266 @@
+"""The capture loop: frames from the server into the journal, feedback back to it. It never waits for a destination."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from cdc_tracker.errors import JournalUnavailable, Problem, Retry, SlotBusy, StateUnavailable
+from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.model import Lsn, Position, format_lsn
+from cdc_tracker.source.capture_source import CaptureSource
+from cdc_tracker.source.replication import ReplicationStream
+from cdc_tracker.source.segments import SegmentBuilder
+from cdc_tracker.state import State
+from cdc_tracker.units import format_size
+
+GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
+FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
+VITALS = 5.0
+TRIM = 30.0
+BUSY = 15.0  # seconds a slot may be held by the walsender of a worker that was just killed
+HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
+
+log = structlog.get_logger("capture")
+
+
+@dataclass
+class Progress:
+    """What the role tells of itself, once a second."""
+
+    state: str = "starting"
+    frames: int = 0
+    changes: int = 0
+    segments: int = 0
+    retained: int | None = None  # bytes of WAL that the slot holds
+    server_end: Lsn = 0
+    alarms: list[str] = field(default_factory=list)
+    trouble: str = ""
+
+
+class Capture:
+    """One source's capture. `run` returns when `stop()` is true and raises Stop when a person is needed."""
+
+    def __init__(
+        self,
+        *,
+        source: CaptureSource,
+        journal: Journal,
+        state: State,
+        destinations: Sequence[str],
+        retention: Retention,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._source = source
+        self._name = source.settings.name
+        self._journal = journal
+        self._state = state
+        self._destinations = destinations
+        self._retention = retention
+        self._stop = stop
+        self._progress = Progress()
+        self._journal_end = Position(0, -1)
+        self._confirmed: Lsn = 0
+        self._failures = 0
+        self._over_max_wal = False
+        self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "report", "heartbeat"), 0.0)
+
+    def run(self) -> None:
+        retrying = Retrying(
+            retry=retry_if_exception_type((Retry, SlotBusy)), wait=self._backoff, sleep=self._sleep, reraise=True
+        )
+        while not self._stop():
+            retrying(self._session)
+        self._report("stopped", force=True)
+
+    # One connection, from verifying the slot to its end.
+
+    def _session(self) -> None:
+        if self._stop():
+            return
+        with self._source.opened() as source:
+            self._journal_end = self._journal.end() or self._lowest_checkpoint() or Position(0, -1)
+            start = source.verify(self._state.source(self._name), self._journal.end(), self._lowest_checkpoint())
+            self._confirmed = start.confirmed
+            builder = source.builder(self._journal_end)
+            stream = source.start(max(self._journal_end.commit_lsn, start.confirmed))
+            log.info("streaming", slot=source.settings.slot, plugin=source.plugin, start=format_lsn(self._journal_end.commit_lsn))
+            self._progress.state, self._progress.trouble = "streaming", ""
+            self._stream(source, stream, builder)
+            self._store(stream, builder)
+            self._acknowledge(stream, builder)
+            stream.finish()
+
+    def _stream(self, source: CaptureSource, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        receive, add = stream.receive, builder.add
+        began, count = time.monotonic(), 0
+        while not self._stop():
+            frame = receive()
+            if frame is not None:
+                add(frame)
+                count += 1
+                if not builder.full and count & 4095:
+                    continue
+            now = time.monotonic()
+            if builder.full or (frame is None and builder.count and not builder.in_transaction and now >= self._due["store"]):
+                self._store(stream, builder)
+            if frame is None:
+                builder.idle_until(stream.wal_end)
+            if stream.reply_due or now >= self._due["feedback"]:
+                self._acknowledge(stream, builder)
+                self._failures = 0 if now > began + HEALTHY else self._failures
+            self._progress.frames += count
+            count = 0
+            self._housekeep(source, builder, now)
+            if frame is None:
+                stream.wait(self._pause(builder))
+
+    def _pause(self, builder: SegmentBuilder) -> float:
+        """Seconds until something is due although nothing comes."""
+        now = time.monotonic()
+        if builder.count and not builder.in_transaction:
+            return self._due["store"] - now
+        return min(0.5, self._due["feedback"] - now)
+
+    def _store(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        """Make what was gathered durable. While the journal cannot take it, nothing is confirmed, and the server is kept informed."""
+        segment = builder.close()
+        if segment is None:
+            return
+        while True:
+            try:
+                self._journal.append([segment])
+                break
+            except JournalUnavailable as error:
+                log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
+                self._progress.state, self._progress.trouble = "journal unavailable", str(error)
+                if self._stop():
+                    raise
+                self._report(self._progress.state, force=True)
+                stream.feedback(stream.wal_end, self._confirmed)
+                self._sleep(1.0)
+        self._progress.state, self._progress.trouble = "streaming", ""
+        self._progress.segments += 1
+        self._progress.changes += segment.changes
+        self._journal_end = segment.last
+        self._due["store"] = time.monotonic() + GROUP
+
+    # Feedback: the one place that confirms an LSN to the server.
+
+    def _acknowledge(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        durable = self._journal_end if builder.count else builder.seen
+        try:
+            confirm = self._confirmable(durable)
+            if confirm > self._confirmed:
+                self._state.confirm(self._name, confirm)  # before the server hears of it: a slot past this was moved by others
+                self._confirmed = confirm
+        except StateUnavailable as error:
+            log.warning("state store unavailable: nothing new is confirmed to the server", error=str(error))
+        stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
+        self._due["feedback"] = time.monotonic() + FEEDBACK
+
+    def _confirmable(self, durable: Position) -> Lsn:
+        if self._source.settings.ack == "journaled" or self._over_max_wal:
+            return durable.commit_lsn
+        lowest = self._lowest_checkpoint()
+        if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
+            return durable.commit_lsn
+        return lowest.commit_lsn
+
+    def _lowest_checkpoint(self) -> Position | None:
+        found = self._state.checkpoints(self._name)
+        return min((found[name].position for name in self._destinations if name in found), default=None)
+
+    # What is due now and then.
+
+    def _housekeep(self, source: CaptureSource, builder: SegmentBuilder, now: float) -> None:
+        if now >= self._due["vitals"]:
+            self._due["vitals"] = now + VITALS
+            self._look(source, builder)
+        if source.settings.heartbeat and now >= self._due["heartbeat"]:
+            self._due["heartbeat"] = now + source.settings.heartbeat
+            source.heartbeat()
+        if now >= self._due["trim"]:
+            self._due["trim"] = now + TRIM
+            self._trim()
+        self._report(self._progress.state, builder)
+
+    def _look(self, source: CaptureSource, builder: SegmentBuilder) -> None:
+        """Ask the server how the slot stands."""
+        vitals = source.vitals()
+        if vitals is None:
+            return
+        self._progress.server_end, self._progress.retained = vitals.wal_end, vitals.retained_bytes
+        alarms = [str(problem.message) for problem in vitals.problems]
+        limit = source.settings.max_wal
+        over = (vitals.retained_bytes or 0) > limit
+        if over and source.settings.ack == "delivered":
+            text = f"the slot holds {format_size(vitals.retained_bytes or 0)} of WAL, above max_wal {format_size(limit)}"
+            alarms.append(text + ": what is journaled is confirmed, delivered or not")
+            if not self._over_max_wal:
+                log.warning(alarms[-1])
+        self._over_max_wal = over
+        self._progress.alarms = alarms
+        source.refresh(builder)
+
+    def _trim(self) -> None:
+        lowest = self._lowest_checkpoint() or Position(0, -1)
+        try:
+            trimmed = self._journal.trim(age_s=self._retention.age, size=self._retention.size, keep_after=lowest)
+        except JournalUnavailable as error:
+            log.warning("journal not trimmed", error=str(error))
+            return
+        if trimmed.blocked:
+            problem = Problem("journal", "retention", "the journal is over its size, and a destination still needs all of it")
+            log.error(problem.message, size=self._retention.size)
+            self._progress.alarms.append(problem.message)
+
+    def _report(self, state: str, builder: SegmentBuilder | None = None, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if now < self._due["report"] and not force:
+            return
+        self._due["report"] = now + 1.0
+        seen = builder.seen if builder else self._journal_end
+        progress = self._progress
+        detail = {
+            "seen": format_lsn(seen.commit_lsn),
+            "confirmed": format_lsn(self._confirmed),
+            "journal_end": str(self._journal_end),
+            "server_end": format_lsn(progress.server_end),
+            "retained_bytes": progress.retained,
+            "lag_bytes": max(0, progress.server_end - seen.commit_lsn),
+            "frames": progress.frames,
+            "changes": progress.changes,
+            "segments": progress.segments,
+            "alarms": progress.alarms,
+            "trouble": progress.trouble,
+        }
+        try:
+            self._state.report(self._name, "capture", os.getpid(), state, detail)
+        except StateUnavailable as error:
+            log.warning("no report", error=str(error))
+
+    # Trying again.
+
+    def _backoff(self, call: RetryCallState) -> float:
+        error = call.outcome.exception() if call.outcome else None
+        self._failures += 1
+        if isinstance(error, SlotBusy) and call.seconds_since_start and call.seconds_since_start > BUSY:
+            raise error
+        call.attempt_number = self._failures
+        seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))
+        hint = getattr(error, "hint", "")
+        log.warning("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
+        self._progress.state, self._progress.trouble = "reconnecting", str(error)
+        self._report("reconnecting", force=True)
+        return seconds
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._stop() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))

@@ -1,0 +1,304 @@
+"""The composition root: puts the roles together from the configuration, and supervises them as processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import structlog
+
+from cdc_tracker import logs
+from cdc_tracker.capture import Capture
+from cdc_tracker.config import Config
+from cdc_tracker.deliver import Delivery
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
+from cdc_tracker.health import HealthServer, Observer
+from cdc_tracker.journal import Journal
+from cdc_tracker.source.capture_source import CaptureSource
+from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.translate import Translator
+
+NEEDS_A_PERSON = 3
+LONGEST = 30.0  # seconds between two starts of a role that keeps failing
+STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
+TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
+
+log = structlog.get_logger("daemon")
+
+
+def run(config: Config, only: str | None = None, standby: bool = False) -> int:
+    """Run every role, or only `capture` or `deliver:NAME`, until told to stop. The exit code: 0, or 3 where a person is needed."""
+    logs.set_up(config.log, secrets=config.secrets())
+    config.data.mkdir(parents=True, exist_ok=True)
+    signals = Signals(config.drain_timeout)
+    try:
+        if only is None:
+            Supervisor(config, signals, standby).run()
+        elif only == "capture":
+            run_capture(config, signals, standby)
+        else:
+            run_delivery(config, only.removeprefix("deliver:"), signals)
+    except Stop as error:
+        log.error(str(error), hint=error.hint)
+        return NEEDS_A_PERSON
+    return 0
+
+
+class Signals:
+    """SIGTERM and SIGINT ask to stop, a second one to do so at once; SIGHUP asks to reload."""
+
+    def __init__(self, drain: float) -> None:
+        self._drain = drain
+        self._stopped_at: float | None = None
+        self._reload = False
+        self._parent = os.getppid()
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_stop(self, *_: object) -> None:
+        self._stopped_at = time.monotonic() if self._stopped_at is None else 0.0
+
+    def _on_reload(self, *_: object) -> None:
+        self._reload = True
+
+    def stop(self) -> bool:
+        return self._stopped_at is not None
+
+    def abandon(self) -> bool:
+        """What is in flight has had its time."""
+        return self._stopped_at is not None and time.monotonic() > self._stopped_at + self._drain
+
+    def orphaned(self) -> bool:
+        return os.getppid() != self._parent
+
+    def take_reload(self) -> bool:
+        asked, self._reload = self._reload, False
+        return asked
+
+
+def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
+    with _opened(config, "capture") as (state, journal):
+        _known(config, state)
+        tables = _captured_tables(config)
+        source = CaptureSource(config.source, tables)
+        Capture(
+            source=source,
+            journal=journal,
+            state=state,
+            destinations=list(config.destinations),
+            retention=config.journal.retention,
+            stop=_stopping(signals),
+            standby=standby,
+        ).run()
+
+
+def run_delivery(config: Config, name: str, signals: Signals) -> None:
+    with _opened(config, f"deliver.{name}") as (state, journal), ExitStack() as stack:
+        record = _known(config, state)
+        destination = config.open_destination(name)
+        stack.callback(destination.close)
+        Delivery(
+            source=config.source.name,
+            name=name,
+            destination=destination,
+            translator=_translators(config, name, record),
+            journal=journal,
+            state=state,
+            stop=_stopping(signals),
+            abandon=lambda: signals.abandon() or signals.orphaned(),
+            reload=signals.take_reload,
+        ).run()
+
+
+def _stopping(signals: Signals) -> Callable[[], bool]:
+    return lambda: signals.stop() or signals.orphaned()
+
+
+def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translator]:
+    """Makes a Translator of the mappings as they are on disk now; keeps the last good one where they do not load."""
+    last: list[Translator] = []
+
+    def make() -> Translator:
+        try:
+            translator = Translator(
+                config.load_mappings(),
+                outbox=config.source.outbox,
+                space=uuid.UUID(record.namespace),
+                database=record.database,
+                destination=destination,
+            )
+        except MappingError as error:
+            if not last:
+                raise
+            log.error("the mappings do not load: the old ones stay in force", error=str(error))
+            return last[0]
+        if last:
+            log.info("mappings loaded anew", destination=destination)
+        last[:] = [translator]
+        return translator
+
+    return make
+
+
+def _captured_tables(config: Config) -> frozenset[str]:
+    outbox = config.source.outbox
+    return frozenset([*config.load_mappings().tables(), *([outbox.table] if outbox else [])])
+
+
+@contextmanager
+def _opened(config: Config, role: str) -> Iterator[tuple[State, Journal]]:
+    """The stores, with the role's lock held."""
+    with ExitStack() as stack:
+        state = stack.enter_context(State.open(config.state_url))
+        stack.enter_context(state.lock(f"{config.source.name}.{role}", wait=TAKEOVER))
+        journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
+        yield state, journal
+
+
+def _known(config: Config, state: State) -> SourceRecord:
+    record = state.source(config.source.name)
+    if record is None:
+        raise StateMissing(
+            f"the state store knows nothing of the source {config.source.name!r}",
+            hint="run `cdc-tracker setup`; if it was set up before, the state store was lost: restore it, or see `setup --help`",
+        )
+    return record
+
+
+class Role:
+    """One child process: `cdc-tracker run --only ROLE`."""
+
+    def __init__(self, config: Config, name: str, *flags: str) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run", "--only", name, *flags]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = self._again = 0.0
+        self._wait = 0.1
+        self.stopped = False  # a person is needed
+
+    def tend(self) -> None:
+        """Start the role if it is time to. A role that ends is started again with backoff."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._process = None
+            self._ended(code)
+        if time.monotonic() >= self._again:
+            self._process = subprocess.Popen(self._command, preexec_fn=_end_with_parent, start_new_session=True)  # noqa: PLW1509
+            self._started = time.monotonic()
+
+    def _ended(self, code: int) -> None:
+        if time.monotonic() - self._started > STEADY:
+            self._wait = 0.1
+        self.stopped = code == NEEDS_A_PERSON
+        self._again = time.monotonic() + (LONGEST if self.stopped else self._wait)
+        self._wait = min(self._wait * 2, LONGEST)
+        log.error("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, timeout: float) -> None:
+        if self._process is not None:
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """Runs in the child before exec: a role must not outlive a supervisor that was killed. Elsewhere than on Linux it looks itself."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+class Supervisor:
+    """Starts the roles, restarts those that end, answers health probes, and passes signals on."""
+
+    def __init__(self, config: Config, signals: Signals, standby: bool) -> None:
+        self._config, self._signals, self._standby = config, signals, standby
+        flags = ["--standby"] if standby else []
+        self._capture = Role(config, "capture", *flags)
+        self._roles = [self._capture, *(Role(config, f"deliver:{name}") for name in config.destinations)]
+
+    def run(self) -> None:
+        config = self._config
+        with ExitStack() as stack:
+            state = stack.enter_context(State.open(config.state_url))
+            if not self._lead(stack, state):
+                return
+            _known(config, state)
+            config.load_mappings()
+            journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
+            observer = Observer(state, journal, config.source.name, list(config.destinations))
+            if config.http.port is not None:
+                server = HealthServer(config.http.host, config.http.port, observer, lambda: not self._signals.stop())
+                stack.callback(server.close)
+                log.info("health and metrics", url=f"http://{config.http.host}:{server.port}")
+            self._supervise()
+
+    def _lead(self, stack: ExitStack, state: State) -> bool:
+        """Take the source's lock; as a standby, wait for it. False when told to stop meanwhile."""
+        waiting = False
+        while not self._signals.stop():
+            try:
+                stack.enter_context(state.lock(f"{self._config.source.name}.worker", wait=1.0 if self._standby else 5.0))
+            except (AlreadyRunning, Retry) as error:
+                if not self._standby:
+                    raise
+                if not waiting:
+                    log.info("standing by", holder=str(error))
+                waiting = True
+                time.sleep(0.2)
+            else:
+                return True
+        return False
+
+    def _supervise(self) -> None:
+        try:
+            while not self._signals.stop():
+                for role in self._roles:
+                    role.tend()
+                if self._capture.stopped:
+                    raise Stop("capture has stopped: see the error above", hint="the destinations have what was captured so far")
+                if self._signals.take_reload():
+                    self._reload()
+                time.sleep(0.05)
+        finally:
+            self._end()
+
+    def _reload(self) -> None:
+        try:
+            self._config.load_mappings()
+        except CdcTrackerError as error:
+            log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
+            return
+        for role in self._roles:
+            role.send(signal.SIGHUP)
+
+    def _end(self) -> None:
+        """Capture first: then the deliverers drain what it has journaled."""
+        limit = time.monotonic() + self._config.drain_timeout + 5.0
+        for role in self._roles:
+            role.send(signal.SIGTERM)
+        while any(role.running() for role in self._roles) and time.monotonic() < limit:
+            if self._signals.abandon():
+                break
+            time.sleep(0.02)
+        for role in self._roles:
+            role.wait(max(0.1, min(5.0, limit - time.monotonic())))

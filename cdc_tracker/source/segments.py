@@ -1,0 +1,172 @@
+"""Frames → segments. Knows of a frame only what positions need, so that capturing stays cheap."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from cdc_tracker.model import Lsn, OpenTransaction, Position, Relation, Segment, Transaction
+
+Frame: TypeAlias = memoryview
+"""A CopyData message of kind `w`: kind (1), start LSN (8), end LSN (8), server time (8), payload from byte 25."""
+
+Wanted: TypeAlias = Callable[[Relation], tuple[tuple[str, ...], tuple[str, ...]] | None]
+"""The columns wanted of new and of old rows of a relation; None: none of its changes."""
+
+PAYLOAD = 25
+MESSAGE_PREFIX = b"cdc_tracker"  # of the logical messages that are ours
+MAX_FRAMES = 2000
+MAX_BYTES = 1 << 20
+
+_HEADER = struct.Struct(">IQ")
+_START = struct.Struct(">xQ")
+
+
+def walk(frames: bytes) -> Iterator[tuple[Lsn, int, int]]:
+    """(start LSN, payload's start, payload's end) of each frame of a segment."""
+    at, end = 0, len(frames)
+    while at < end:
+        size, lsn = _HEADER.unpack_from(frames, at)
+        at += 12
+        yield lsn, at, at + size
+        at += size
+
+
+class SegmentBuilder:
+    """Gathers frames and closes them into a Segment. A plugin's subclass says what a frame is, by `add`.
+
+    `seen` is the position up to which everything the server sent has been added here or needed no storing. Frames at or before
+    `after` (what the journal already has) are left out; a transaction that was cut there goes on with its next change.
+    """
+
+    plugin: str
+
+    def __init__(self, after: Position) -> None:
+        self.seen = after
+        self.count = 0
+        self.size = 0
+        self._after = after
+        self._parts: list[bytes | memoryview] = []
+        self._relations: list[bytes] = []
+        self._changes = 0
+        self._transaction: Transaction | None = None
+        self._begin: bytes | None = None  # kept back until the transaction turns out to have a change
+        self._ordinal = 0  # of the next change
+        self._lsn, self._index = 0, 0  # of the last change
+        self._skip = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parts, self._relations = [], []
+        self.count = self.size = self._changes = 0
+        self._first: Position | None = None
+        self._first_time = self._last_time = 0
+        self._open: OpenTransaction | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._transaction is not None
+
+    @property
+    def full(self) -> bool:
+        return self.count >= MAX_FRAMES or self.size >= MAX_BYTES
+
+    def add(self, frame: Frame) -> None:
+        """Take one frame. The memory it points to must stay valid until `close`."""
+        raise NotImplementedError
+
+    def idle_until(self, wal_end: Lsn) -> None:
+        """A keepalive's WAL end. Counts only between transactions: within one, the server may report past what it has sent."""
+        if self._transaction is None and not self.count and wal_end > self.seen.commit_lsn:
+            self.seen = Position(wal_end, -1)
+
+    def close(self) -> Segment | None:
+        """The segment of all frames added since the last close; None where there are none."""
+        if not self.count or self._first is None:
+            return None
+        segment = Segment(
+            plugin=self.plugin,
+            frames=b"".join(self._parts),
+            count=self.count,
+            changes=self._changes,
+            first=self._first,
+            last=self.seen,
+            first_time=self._first_time,
+            last_time=self._last_time,
+            relations=tuple(self._relations),
+            open=self._open,
+        )
+        self._reset()
+        return segment
+
+    def _begin_transaction(self, transaction: Transaction, payload: bytes) -> None:
+        self._transaction = transaction
+        self._begin = payload
+        self._ordinal = self._lsn = self._index = 0
+        self._skip = transaction.commit_lsn <= self._after.commit_lsn
+
+    def _end_transaction(self, end_lsn: Lsn) -> None:
+        """The commit itself is not stored: `seen`, and with it the segment's `last`, says that the transaction is complete."""
+        self._transaction = self._begin = None
+        if end_lsn > self.seen.commit_lsn:
+            self.seen = Position(end_lsn, -1)
+
+    def _change(self, frame: Frame, changes: int = 1) -> bool:
+        """Count the frame's changes; store it, unless the journal has it. True where it was stored."""
+        transaction = self._transaction
+        if transaction is None:
+            raise ValueError("a row change outside a transaction")  # the protocol rules it out
+        (lsn,) = _START.unpack_from(frame)
+        before, ordinal = (self._lsn, self._index), self._ordinal
+        self._index = (self._index + changes) if lsn == self._lsn else changes - 1
+        self._lsn = lsn
+        self._ordinal = ordinal + changes
+        position = Position(transaction.commit_lsn, self._ordinal - 1)
+        if self._skip:
+            if position <= self._after:
+                self._begin = None
+                return False
+            self._skip = False
+        if self._first is None:
+            self._first, self._first_time = Position(transaction.commit_lsn, ordinal), transaction.committed_at
+            if self._begin is None:
+                self._open = OpenTransaction(transaction, ordinal, *before)
+        if self._begin is not None:
+            self._push(frame[1:9], self._begin)
+            self._begin = None
+        self._push(frame[1:9], frame[PAYLOAD:])
+        self._changes += changes
+        self._last_time = transaction.committed_at
+        self.seen = position
+        return True
+
+    def _push(self, lsn: bytes | memoryview, payload: bytes | memoryview) -> None:
+        size = len(payload)
+        self._parts += (size.to_bytes(4, "big"), lsn, payload)
+        self.size += size + 12
+        self.count += 1
+
+
+def opened(start: OpenTransaction | None) -> tuple[Transaction, int, int, int]:
+    """(transaction, next ordinal, last lsn, its index) at a segment's start."""
+    if start is None:
+        return Transaction(0, 0, 0), 0, 0, 0
+    return start.transaction, start.ordinal, start.lsn, start.index
+
+
+def single(segment: Segment, lsn: Lsn, payload: bytes, start: OpenTransaction, changes: int, relations: list[bytes]) -> Segment:
+    """A segment of one frame of `segment`: what a dead letter keeps."""
+    transaction = start.transaction
+    return Segment(
+        plugin=segment.plugin,
+        frames=_HEADER.pack(len(payload), lsn) + payload,
+        count=1,
+        changes=changes,
+        first=Position(transaction.commit_lsn, start.ordinal),
+        last=Position(transaction.commit_lsn, start.ordinal + changes - 1),
+        first_time=transaction.committed_at,
+        last_time=transaction.committed_at,
+        relations=tuple(relations),
+        open=start,
+    )

@@ -1,0 +1,326 @@
+"""wal2json's format version 2: frames → segments for capture, segments → Changes for delivery. Pure.
+
+A cell's text is made back from JSON, so that both plugins give equal Changes. wal2json cannot carry float NaN and infinity: they
+are null. It names the leaf of a partitioned table and no key: the catalog's word for each table comes by `describe` and goes into
+the segment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from cdc_tracker.model import (
+    EPOCH,
+    UNCHANGED,
+    UNLOGGED,
+    Change,
+    Column,
+    Lsn,
+    OpenTransaction,
+    Position,
+    Relation,
+    Row,
+    Segment,
+    Text,
+    Transaction,
+    parse_lsn,
+)
+from cdc_tracker.source.segments import MESSAGE_PREFIX, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, single, walk
+
+BYTEA = 17
+FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
+
+_ACTION = len(b'{"action":"')
+_BEGIN, _COMMIT, _TRUNCATE, _MESSAGE = b"BCTM"
+_TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What the catalog says of a table that wal2json named `schema.table`: the relation is its root where it is a partition."""
+
+    schema: str
+    table: str
+    root_schema: str
+    root_table: str
+    identity: str
+    columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
+
+    def relation(self) -> Relation:
+        return Relation(self.root_schema, self.root_table, tuple(Column(*column) for column in self.columns), self.identity)
+
+
+Describe: TypeAlias = Callable[[str, str], Description | None]
+"""(schema, table) → its description; None where the table, or its root, is not among those to capture."""
+
+
+def options() -> dict[str, str]:
+    """START_REPLICATION's options. Without `add-tables`: a fixed list would miss a partition attached later."""
+    return {
+        "format-version": "2",
+        "include-lsn": "true",
+        "include-xids": "true",
+        "include-timestamp": "true",
+        "include-types": "false",
+        "include-type-oids": "true",
+        "add-msg-prefixes": MESSAGE_PREFIX.decode(),
+    }
+
+
+class Builder(SegmentBuilder):
+    """Leaves out the rows of tables that `describe` does not know, before they are counted."""
+
+    plugin = "wal2json"
+
+    def __init__(self, after: Position, describe: Describe) -> None:
+        super().__init__(after)
+        self._describe = describe
+        self._described: dict[tuple[bytes, bytes], bytes | None] = {}
+
+    def forget(self) -> None:
+        """Ask the catalog again at each table's next row: partitions come and go."""
+        self._described.clear()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._carried: set[bytes] = set()
+
+    def add(self, frame: Frame) -> None:
+        payload = bytes(frame[PAYLOAD:])
+        action = payload[_ACTION]
+        if action == _BEGIN:
+            self._begin_transaction(_transaction(_FRAME.decode(payload)), payload)
+        elif action == _COMMIT:
+            self._end_transaction(parse_lsn(str(_FRAME.decode(payload).nextlsn)))
+        elif action == _MESSAGE:
+            if self._transaction is not None:
+                self._change(frame)
+        else:
+            named = _TABLE.search(payload)
+            if named is None:
+                raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
+            description = self._description(named[1], named[2])
+            if description is not None and self._change(frame) and description not in self._carried:
+                self._carried.add(description)
+                self._relations.append(description)
+
+    def _description(self, schema: bytes, table: bytes) -> bytes | None:
+        key = (schema, table)
+        if key not in self._described:
+            found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
+            self._described[key] = None if found is None else msgspec.json.encode(found)
+        return self._described[key]
+
+
+class _Cell(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    typeoid: int
+    value: Any
+
+
+class _Frame(msgspec.Struct, frozen=True, gc=False):
+    action: str
+    xid: int | None = None
+    timestamp: str | None = None
+    lsn: str = ""
+    nextlsn: str = ""
+    schema: str = ""
+    table: str = ""
+    columns: list[_Cell] = []
+    identity: list[_Cell] = []
+    prefix: str = ""
+    content: str = ""
+
+
+_FRAME = msgspec.json.Decoder(_Frame, float_hook=str)  # a number with a fraction stays the text that the server wrote
+
+
+def _transaction(frame: _Frame) -> Transaction:
+    moment = datetime.fromisoformat(frame.timestamp or "")
+    microseconds = (moment - EPOCH) // _MICROSECOND
+    return Transaction(frame.xid or 0, parse_lsn(frame.lsn), microseconds)
+
+
+_MICROSECOND = datetime.resolution
+
+
+class _Table(NamedTuple):
+    relation: Relation
+    wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
+    new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
+    described: Description
+
+
+class Decoder:
+    """Segments of wal2json frames → Changes with the columns wanted."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._known: dict[bytes, _Table] = {}
+        self._shapes: dict[tuple[bytes, tuple[tuple[str, int], ...]], _Table] = {}
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        """The segment's changes past `after`, in order. Raises ValueError where a frame is not wal2json's."""
+        tables: dict[tuple[str, str], _Table] = {}
+        for payload in segment.relations:
+            table = self._table(payload)
+            tables[table.described.schema, table.described.table] = table
+        transaction, ordinal, last, index = opened(segment.open)
+        frames = memoryview(segment.frames)
+        skipping = segment.first <= after
+        for lsn, at, end in walk(segment.frames):
+            frame = _FRAME.decode(frames[at:end])
+            if frame.action == "B":
+                transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
+                continue
+            index = index + 1 if lsn == last else 0
+            last = lsn
+            position = Position(transaction.commit_lsn, ordinal)
+            ordinal += 1
+            if skipping and position <= after:
+                continue
+            change = self._change(frame, tables, position, lsn, index, transaction)
+            if change is not None:
+                yield change
+
+    def _change(
+        self,
+        frame: _Frame,
+        tables: dict[tuple[str, str], _Table],
+        position: Position,
+        lsn: Lsn,
+        index: int,
+        transaction: Transaction,
+    ) -> Change | None:
+        action = frame.action
+        if action == "M":
+            return Change("m", None, None, None, position, lsn, index, transaction, frame.prefix, frame.content)
+        key = (frame.schema, frame.table)
+        table = tables[key]
+        if action in "IU":
+            table = self._fitting(table, frame.columns)
+            tables[key] = table
+        if table.wanted is None:
+            return None
+        relation = table.relation
+        if action == "I":
+            return Change("c", relation, _new(table, frame.columns), None, position, lsn, index, transaction)
+        if action == "U":
+            old = _old(table, frame.identity)
+            return Change("u", relation, _whole(table, frame), old, position, lsn, index, transaction)
+        if action == "D":
+            return Change("d", relation, None, _old(table, frame.identity), position, lsn, index, transaction)
+        if action == "T":
+            return Change("t", relation, None, None, position, lsn, index, transaction)
+        raise ValueError(f"unknown wal2json action {action!r}")
+
+    def _table(self, payload: bytes) -> _Table:
+        table = self._known.get(payload)
+        if table is None:
+            described = msgspec.json.decode(payload, type=Description)
+            table = self._known[payload] = self._made(described.relation(), described)
+        return table
+
+    def _made(self, relation: Relation, described: Description) -> _Table:
+        wanted = self._wanted(relation)
+        places = {column.name: place for place, column in enumerate(relation.columns)}
+        return _Table(relation, wanted, tuple((places.get(name), name) for name in (wanted or ((), ()))[0]), described)
+
+    def _fitting(self, table: _Table, cells: list[_Cell]) -> _Table:
+        """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
+        columns = table.relation.columns
+        if len(cells) == len(columns):
+            for place, name in table.new:
+                if place is None or cells[place].name != name or cells[place].typeoid != columns[place].type_oid:
+                    break
+            else:
+                return table
+        shown = tuple((cell.name, cell.typeoid) for cell in cells)
+        return table if _fits(columns, shown) else self._shape(table, shown)
+
+    def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
+        key = (msgspec.json.encode(table.described), shown)
+        made = self._shapes.get(key)
+        if made is None:
+            keys = {name for name, _, part in table.described.columns if part}
+            columns = tuple(Column(name, oid, table.described.identity == "f" or name in keys) for name, oid in shown)
+            base = table.relation
+            relation = Relation(base.schema, base.name, columns, base.identity)
+            made = self._shapes[key] = self._made(relation, table.described)
+        return made
+
+
+def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bool:
+    """The row's columns are the relation's, less some that may be unchanged TOAST."""
+    at = 0
+    for column in columns:
+        if at < len(shown) and shown[at] == (column.name, column.type_oid):
+            at += 1
+        elif column.type_oid in FIXED_LENGTH:
+            return False
+    return at == len(shown)
+
+
+def _text(cell: _Cell) -> Text:
+    """A cell's value as PostgreSQL's text output."""
+    value = cell.value
+    if value.__class__ is str:
+        return "\\x" + value if cell.typeoid == BYTEA else value
+    if value is None:
+        return None
+    if value.__class__ is bool:
+        return "t" if value else "f"
+    return str(value)
+
+
+def _new(table: _Table, cells: list[_Cell]) -> Row:
+    return tuple([None if place is None else _text(cells[place]) for place, _ in table.new])
+
+
+def _whole(table: _Table, frame: _Frame) -> Row:
+    """A new row; what is left out is unchanged TOAST, filled from the old row where that holds it."""
+    if len(frame.columns) == len(table.relation.columns):
+        return _new(table, frame.columns)
+    after = {cell.name: cell for cell in frame.columns}
+    before = {cell.name: cell for cell in frame.identity}
+
+    def cell(place: int | None, name: str) -> Text:
+        if place is None:
+            return None
+        found = after.get(name) or before.get(name)
+        return UNCHANGED if found is None else _text(found)
+
+    return tuple(cell(place, name) for place, name in table.new)
+
+
+def _old(table: _Table, cells: list[_Cell]) -> Row:
+    found = {cell.name: cell for cell in cells}
+    wanted = table.wanted[1] if table.wanted else ()
+    return tuple(_text(found[name]) if name in found else UNLOGGED for name in wanted)
+
+
+def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """The segment of each single change at `positions`: what a dead letter keeps."""
+    described = {}
+    for payload in segment.relations:
+        table = msgspec.json.decode(payload, type=Description)
+        described[table.schema, table.table] = payload
+    transaction, ordinal, last, index = opened(segment.open)
+    found: dict[Position, Segment] = {}
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        frame = _FRAME.decode(payload)
+        if frame.action == "B":
+            transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
+            continue
+        position = Position(transaction.commit_lsn, ordinal)
+        if position in positions:
+            relations = [] if frame.action == "M" else [described[frame.schema, frame.table]]
+            found[position] = single(segment, lsn, payload, OpenTransaction(transaction, ordinal, last, index), 1, relations)
+        index = index + 1 if lsn == last else 0
+        ordinal, last = ordinal + 1, lsn
+    return found

@@ -1,0 +1,92 @@
+"""Segments → events: joins a decoder's rows with the functions that the mappings and the outbox make of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from cdc_tracker.errors import Problem, Stop
+from cdc_tracker.mapping import Mappings, compile_plan
+from cdc_tracker.model import Change, Event, Position, Rejection, Relation, Segment
+from cdc_tracker.source import pgoutput, wal2json
+from cdc_tracker.source.outbox import OutboxReader
+from cdc_tracker.source.settings import OutboxSettings
+from cdc_tracker.source.values import codec
+
+Made: TypeAlias = Event | Rejection
+Build: TypeAlias = Callable[[Change], Made | None]
+
+_PLUGINS = {"pgoutput": pgoutput, "wal2json": wal2json}
+_MAPPED = "cudt"  # operations that a mapping may name, as Op's letters
+
+
+class Translator:
+    """What one destination (None: any) is to be sent of a source's changes. Pure: the same segment gives the same events."""
+
+    def __init__(
+        self, mappings: Mappings, *, outbox: OutboxSettings | None, space: uuid.UUID, database: str, destination: str | None
+    ) -> None:
+        self._mappings = mappings
+        self._space = space
+        self._database = database
+        self._destination = destination
+        self._outbox = OutboxReader(outbox, space, database) if outbox else None
+        self._outbox_table = outbox.table if outbox else None
+        self._builds: dict[int, dict[str, tuple[Build, ...]]] = {}  # by the id of a relation, which its decoder keeps alive
+        self._decoders = {name: plugin.Decoder(self._wanted) for name, plugin in _PLUGINS.items()}
+        self.problems: list[Problem] = []  # of the mappings against the relations met so far
+
+    def made(self, segment: Segment, after: Position) -> Iterator[Made]:
+        """The events and rejections of the segment's changes past `after`, in order; several of one change share its position."""
+        builds = self._builds
+        try:
+            for change in self._changes(segment, after):
+                if change.relation is None:
+                    message = self._outbox.from_message(change) if self._outbox else None
+                    if message is not None:
+                        yield message
+                    continue
+                for build in builds[id(change.relation)].get(change.op, ()):
+                    made = build(change)
+                    if made is not None:
+                        yield made
+        except (ValueError, KeyError, IndexError) as error:
+            raise Stop(
+                f"a segment of {segment.plugin} frames at {segment.first} cannot be read: {error!r}",
+                hint="the journal is damaged or was written by another version; `cdc-tracker rewind` past it loses its events",
+            ) from error
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[tuple[Change, list[Made]]]:
+        """As `made`, with the change that each came of; changes without an event are given, too."""
+        for change in self._changes(segment, after):
+            if change.relation is None:
+                message = self._outbox.from_message(change) if self._outbox else None
+                yield change, [message] if message else []
+            else:
+                found = [build(change) for build in self._builds[id(change.relation)].get(change.op, ())]
+                yield change, [made for made in found if made is not None]
+
+    def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        decoder = self._decoders.get(segment.plugin)
+        if decoder is None:
+            raise Stop(f"the journal holds frames of an unknown plugin, {segment.plugin!r}")
+        return decoder.changes(segment, after)
+
+    def _wanted(self, relation: Relation) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        if self._outbox is not None and relation.table == self._outbox_table:
+            self._builds[id(relation)] = {"c": (self._outbox.from_row,)}
+            return self._outbox.columns
+        plan = compile_plan(
+            self._mappings, relation, codec, space=self._space, database=self._database, destination=self._destination
+        )
+        if plan is None:
+            return None
+        self.problems += plan.problems
+        self._builds[id(relation)] = {op: tuple(plan.by_op.get(op, ())) for op in _MAPPED}
+        return plan.new_columns, plan.old_columns
+
+
+def excerpts(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """A segment of its own for each single change: what a dead letter keeps, so that it can be made into an event again."""
+    return _PLUGINS[segment.plugin].excerpt(segment, positions)
