@@ -1,0 +1,8 @@
+"""The journal: the durable, ordered store of segments. What rewind reads."""
+
+from cdc_tracker.journal.segment import decode, encode
+from cdc_tracker.journal.settings import JournalSettings, Retention
+from cdc_tracker.journal.store import Horizon, Journal, Trimmed
+from cdc_tracker.journal.wake import Waiter
+
+__all__ = ["Horizon", "Journal", "JournalSettings", "Retention", "Trimmed", "Waiter", "decode", "encode"]

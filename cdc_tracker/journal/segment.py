@@ -1,0 +1,122 @@
+"""A segment as bytes: `CDCS`, a version byte, then one zstd frame with checksum over header and replication frames.
+
+The header is in the zstd frame too, so that the checksum covers it: a damaged segment is found, never half understood.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+import zstandard
+
+from cdc_tracker.errors import Stop
+from cdc_tracker.model import OpenTransaction, Position, Segment, Transaction
+
+MAGIC = b"CDCS"
+VERSION = 1
+_PREFIX = MAGIC + bytes([VERSION])
+_HINT = "Restore the journal from a backup, or rewind the destinations beyond this segment: what it holds would be missing."
+
+
+class _Open(msgspec.Struct, array_like=True):
+    xid: int
+    commit_lsn: int
+    committed_at: int
+    ordinal: int
+    lsn: int
+    index: int
+
+
+class _Header(msgspec.Struct, array_like=True):
+    plugin: str
+    count: int
+    changes: int
+    first: tuple[int, int]
+    last: tuple[int, int]
+    first_time: int
+    last_time: int
+    relations: tuple[bytes, ...]
+    open: _Open | None
+
+
+_header_decoder = msgspec.msgpack.Decoder(_Header)
+
+
+class _Zstd(threading.local):
+    """One thread may use a compressor at a time, and making one for each segment costs more than small segments do."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
+
+
+def encode(segment: Segment) -> bytes:
+    opened = segment.open
+    header = msgspec.msgpack.encode(
+        _Header(
+            plugin=segment.plugin,
+            count=segment.count,
+            changes=segment.changes,
+            first=segment.first,
+            last=segment.last,
+            first_time=segment.first_time,
+            last_time=segment.last_time,
+            relations=segment.relations,
+            open=_pack_open(opened) if opened else None,
+        )
+    )
+    return _PREFIX + _zstd.compressor.compress(b"".join((len(header).to_bytes(4, "big"), header, segment.frames)))
+
+
+def decode(data: bytes, where: str = "a segment") -> Segment:
+    """Raises Stop, naming `where`, for what is not exactly what `encode` gave."""
+    if data[:4] != MAGIC:
+        raise _damaged(where, "it does not begin as a segment does")
+    if data[4:5] != _PREFIX[4:]:
+        raise Stop(
+            f"{where} has format version {data[4] if len(data) > 4 else 'none'}, this program reads {VERSION}.",
+            hint="Run the cdc-tracker that wrote it, or a newer one.",
+        )
+    body = memoryview(data)[5:]
+    try:
+        if not zstandard.get_frame_parameters(body).has_checksum:
+            raise _damaged(where, "it has no checksum")
+        content = _zstd.decompressor.decompress(body, allow_extra_data=False)
+        size = int.from_bytes(content[:4], "big")
+        header = _header_decoder.decode(memoryview(content)[4 : 4 + size])
+    except (zstandard.ZstdError, msgspec.DecodeError, MemoryError, ValueError) as error:
+        raise _damaged(where, str(error) or type(error).__name__) from error
+    return _segment(header, content[4 + size :])
+
+
+def _segment(header: _Header, frames: bytes) -> Segment:
+    return Segment(
+        plugin=header.plugin,
+        frames=frames,
+        count=header.count,
+        changes=header.changes,
+        first=Position(*header.first),
+        last=Position(*header.last),
+        first_time=header.first_time,
+        last_time=header.last_time,
+        relations=header.relations,
+        open=_unpack_open(header.open) if header.open else None,
+    )
+
+
+def _pack_open(opened: OpenTransaction) -> _Open:
+    transaction = opened.transaction
+    return _Open(transaction.xid, transaction.commit_lsn, transaction.committed_at, opened.ordinal, opened.lsn, opened.index)
+
+
+def _unpack_open(packed: _Open) -> OpenTransaction:
+    transaction = Transaction(packed.xid, packed.commit_lsn, packed.committed_at)
+    return OpenTransaction(transaction, packed.ordinal, packed.lsn, packed.index)
+
+
+def _damaged(where: str, why: str) -> Stop:
+    return Stop(f"{where} is damaged: {why}.", hint=_HINT)

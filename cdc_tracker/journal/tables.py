@@ -1,0 +1,32 @@
+"""The journal's one table."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
+
+metadata = MetaData()
+
+segments = Table(
+    "cdc_tracker_segment",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),  # of this source, without gaps: newest - oldest + 1 counts them
+    Column("total", BigInteger, nullable=False),  # bytes of this source up to and with this one: a sum without a scan
+    Column("first_lsn", BigInteger, nullable=False),
+    Column("first_ordinal", BigInteger, nullable=False),
+    Column("last_lsn", BigInteger, nullable=False),
+    Column("last_ordinal", BigInteger, nullable=False),
+    Column("first_time", BigInteger, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+    Column("frames", BigInteger, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("segment", LargeBinary, nullable=False),  # last, so that reading the others touches no overflow page
+    Index("cdc_tracker_segment_number", "source", "number", unique=True),
+    # `last_time` is in it so that finding a moment scans the index alone.
+    Index("cdc_tracker_segment_last", "source", "last_lsn", "last_ordinal", "number", "last_time"),
+    sqlite_autoincrement=True,
+)

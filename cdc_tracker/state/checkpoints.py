@@ -1,0 +1,118 @@
+"""Checkpoints, on a connection in a transaction that the caller owns."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, case, select, text, tuple_, update
+
+from cdc_tracker.errors import StateMissing, Stop
+from cdc_tracker.model import Position
+from cdc_tracker.state.records import Checkpoint
+from cdc_tracker.state.tables import checkpoints as c
+
+PARTITION = 0
+
+_here = (c.c.source == bindparam("of_source"), c.c.destination == bindparam("of_destination"), c.c.partition == PARTITION)
+_given = tuple_(bindparam("to_lsn"), bindparam("to_ordinal"))
+_higher = tuple_(c.c.high_lsn, c.c.high_ordinal) < _given
+
+_ONE = select(c).where(*_here)
+_ALL = select(c).where(c.c.source == bindparam("of_source"), c.c.partition == PARTITION)
+_CREATE = text(
+    "INSERT INTO cdc_tracker_checkpoint (source, destination, partition, lsn, ordinal, high_lsn, high_ordinal, updated_at) "
+    "VALUES (:of_source, :of_destination, 0, :to_lsn, :to_ordinal, :to_lsn, :to_ordinal, :now) ON CONFLICT DO NOTHING"
+)
+_ADVANCE = (
+    update(c)
+    .where(*_here, tuple_(c.c.lsn, c.c.ordinal) <= _given)
+    .values(
+        lsn=bindparam("to_lsn"),
+        ordinal=bindparam("to_ordinal"),
+        high_lsn=case((_higher, bindparam("to_lsn")), else_=c.c.high_lsn),
+        high_ordinal=case((_higher, bindparam("to_ordinal")), else_=c.c.high_ordinal),
+        updated_at=bindparam("now"),
+    )
+    .returning(c.c.rewind_lsn, c.c.rewind_ordinal)
+)
+_REQUEST = (
+    update(c)
+    .where(*_here, tuple_(c.c.lsn, c.c.ordinal) >= _given)
+    .values(rewind_lsn=bindparam("to_lsn"), rewind_ordinal=bindparam("to_ordinal"))
+    .returning(c.c.lsn)
+)
+_APPLY = (
+    update(c)
+    .where(*_here, c.c.rewind_lsn.is_not(None))
+    .values(lsn=c.c.rewind_lsn, ordinal=c.c.rewind_ordinal, rewind_lsn=None, rewind_ordinal=None, updated_at=bindparam("now"))
+    .returning(c.c.lsn, c.c.ordinal)
+)
+
+
+def now() -> int:
+    return time.time_ns() // 1000
+
+
+def get(connection: Connection, source: str, destination: str) -> Checkpoint | None:
+    row = connection.execute(_ONE, _place(source, destination)).first()
+    return _checkpoint(row) if row else None
+
+
+def every(connection: Connection, source: str) -> dict[str, Checkpoint]:
+    return {row.destination: _checkpoint(row) for row in connection.execute(_ALL, {"of_source": source})}
+
+
+def create(connection: Connection, source: str, destination: str, position: Position) -> None:
+    connection.execute(_CREATE, _place(source, destination, position))
+
+
+def advance(connection: Connection, source: str, destination: str, position: Position) -> Position | None:
+    """Raises Stop where it would go back. Returns where a rewind that was asked for goes to."""
+    row = connection.execute(_ADVANCE, _place(source, destination, position)).first()
+    if row is None:
+        found = _existing(connection, source, destination)
+        raise Stop(
+            f"The checkpoint of {destination} ({source}) would go back from {found.position} to {position} without a rewind.",
+            hint="Two workers may be delivering to this destination, or its state store was changed by hand.",
+        )
+    return _optional(row)
+
+
+def request_rewind(connection: Connection, source: str, destination: str, to: Position) -> None:
+    if connection.execute(_REQUEST, _place(source, destination, to)).first() is None:
+        found = _existing(connection, source, destination)
+        raise Stop(
+            f"{destination} ({source}) is at {found.position}: a rewind to {to} would go forward and skip what is between.",
+            hint="Give a position or time before the checkpoint.",
+        )
+
+
+def apply_rewind(connection: Connection, source: str, destination: str) -> Position:
+    row = connection.execute(_APPLY, _place(source, destination)).first()
+    return Position(row.lsn, row.ordinal) if row else _existing(connection, source, destination).position
+
+
+def _existing(connection: Connection, source: str, destination: str) -> Checkpoint:
+    found = get(connection, source, destination)
+    if found is None:
+        raise StateMissing(
+            f"The state store has no checkpoint of {destination} for the source {source}.",
+            hint="Look at the destination's name, and whether state.url and data_dir are those that it ran with.",
+        )
+    return found
+
+
+def _place(source: str, destination: str, position: Position | None = None) -> dict[str, Any]:
+    place: dict[str, Any] = {"of_source": source, "of_destination": destination, "now": now()}
+    if position is not None:
+        place |= {"to_lsn": position.commit_lsn, "to_ordinal": position.ordinal}
+    return place
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint:
+    return Checkpoint(Position(row.lsn, row.ordinal), Position(row.high_lsn, row.high_ordinal), _optional(row), row.updated_at)
+
+
+def _optional(row: Row[Any]) -> Position | None:
+    return Position(row.rewind_lsn, row.rewind_ordinal) if row.rewind_lsn is not None else None

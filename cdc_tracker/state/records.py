@@ -1,0 +1,127 @@
+"""What the state store holds, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from cdc_tracker.model import Lsn, Position, Rejection
+
+HOUR = 3_600_000_000  # in microseconds
+
+Counts: TypeAlias = Mapping[tuple[int, str, str], int]
+"""(hour of the commit in hours since the Unix epoch, mapping key, outcome) → how many.
+
+Outcomes: matched, delivered, assumed, rejected, suppressed, replayed. An event that goes again after a rewind counts as
+replayed and as nothing else.
+"""
+
+LetterState = Literal["parked", "queued", "discarded"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """What was known of a source when it was set up, and how far it was told that we have everything."""
+
+    name: str
+    system_id: str
+    database: str
+    slot: str
+    plugin: str
+    namespace: str  # a UUID: event ids are made in it
+    epoch: int
+    created_lsn: Lsn
+    confirmed_lsn: Lsn
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`high`: the furthest it has been. `rewind_to`: asked for, not yet done. `updated_at` in microseconds."""
+
+    position: Position
+    high: Position
+    rewind_to: Position | None
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A parked rejection, with the segment that its change can be decoded from again.
+
+    There is one for each (source, destination, mapping, position). `parked` waits for a person, `queued` for the deliverer,
+    `discarded` for nobody. `counted`: the ledger has it under matched; false where it was met on a replay only.
+    """
+
+    id: int
+    source: str
+    destination: str
+    mapping: str
+    position: Position
+    reason: str
+    field: str
+    value_type: str
+    detail: str
+    event_id: str
+    segment: bytes  # empty in listings
+    state: LetterState = "parked"
+    attempts: int = 0
+    created_at: int = 0
+    committed_at: int = 0
+    counted: bool = True
+
+    @classmethod
+    def of(cls, source: str, destination: str, rejection: Rejection, segment: bytes, *, counted: bool = True) -> DeadLetter:
+        """A new one, to be given to State.commit."""
+        return cls(
+            id=0,
+            source=source,
+            destination=destination,
+            mapping=rejection.mapping,
+            position=rejection.position,
+            reason=rejection.reason,
+            field=rejection.field,
+            value_type=rejection.value_type,
+            detail=rejection.detail,
+            event_id=rejection.event_id,
+            segment=segment,
+            committed_at=rejection.committed_at,
+            counted=counted,
+        )
+
+    @property
+    def hour(self) -> int:
+        """The ledger's hour that it counts in."""
+        return self.committed_at // HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    destination: str
+    mapping: str
+    hour: int  # hours since the Unix epoch
+    matched: int
+    delivered: int
+    assumed: int
+    rejected: int
+    suppressed: int
+    replayed: int
+
+    @property
+    def pending(self) -> int:
+        """Neither delivered nor parked nor left out yet; also what was taken from the dead letters to be sent again."""
+        return self.matched - self.delivered - self.assumed - self.rejected - self.suppressed
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """What a role last said of itself."""
+
+    source: str
+    role: str
+    pid: int
+    host: str
+    state: str
+    detail: dict[str, Any]
+    updated_at: int

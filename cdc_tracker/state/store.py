@@ -1,0 +1,237 @@
+"""The state store: sources, checkpoints, dead letters, the ledger, roles and locks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, delete, select, text, update
+
+from cdc_tracker.errors import StateMissing, StateUnavailable
+from cdc_tracker.model import Lsn, Position, Rejection
+from cdc_tracker.state import checkpoints, ledger, locks, migrations, tables
+from cdc_tracker.state import dead_letters as letters
+from cdc_tracker.state.database import Database, Kind
+from cdc_tracker.state.dead_letters import Selection
+from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
+
+KIND = Kind(
+    noun="the state store",
+    unavailable=StateUnavailable,
+    version_table="cdc_tracker_state_version",
+    migrations=Path(migrations.__file__).parent,
+    revisions=migrations.REVISIONS,
+)
+
+_sources = tables.sources
+_SOURCE = select(_sources).where(_sources.c.name == bindparam("of_name"))
+_source_columns = [column.name for column in _sources.c]
+_SAVE_SOURCE = text(
+    f"INSERT INTO cdc_tracker_source ({', '.join(_source_columns)}) VALUES ({', '.join(f':{name}' for name in _source_columns)}) "
+    f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _source_columns if name != 'name')}"
+)
+_CONFIRM = (
+    update(_sources)
+    .where(_sources.c.name == bindparam("of_name"), _sources.c.confirmed_lsn < bindparam("lsn"))
+    .values(confirmed_lsn=bindparam("lsn"))
+)
+_role_columns = [column.name for column in tables.roles.c]
+_REPORT = text(
+    f"INSERT INTO cdc_tracker_role ({', '.join(_role_columns)}) VALUES ({', '.join(f':{name}' for name in _role_columns)}) "
+    "ON CONFLICT (source, role) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _role_columns if name not in ("source", "role"))
+)
+_ROLES = select(tables.roles).where(tables.roles.c.source == bindparam("of_source")).order_by(tables.roles.c.role)
+
+
+class State:
+    """Every method is one transaction, durable on return, and raises StateUnavailable where the store cannot be used.
+
+    Several processes share a store. Methods may be called from any thread.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> State:
+        """Created and migrated where needed."""
+        return cls(Database.open(url, KIND))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # sources
+
+    def source(self, name: str) -> SourceRecord | None:
+        with self._database.reading() as connection:
+            row = connection.execute(_SOURCE, {"of_name": name}).first()
+        return SourceRecord(*row) if row else None
+
+    def save_source(self, record: SourceRecord) -> None:
+        """Inserted, or replaced as a whole."""
+        with self._database.writing() as connection:
+            connection.execute(_SAVE_SOURCE, {name: getattr(record, name) for name in _source_columns})
+
+    def confirm(self, name: str, lsn: Lsn) -> None:
+        """To be called before the feedback that confirms `lsn` goes out. Never lowers what is stored."""
+        with self._database.writing() as connection:
+            raised = connection.execute(_CONFIRM, {"of_name": name, "lsn": lsn}).rowcount
+            if not raised and connection.execute(_SOURCE, {"of_name": name}).first() is None:
+                raise StateMissing(
+                    f"The state store knows no source {name}.",
+                    hint="Run `cdc-tracker setup`, or give the state store that it was set up with.",
+                )
+
+    def forget(self, name: str) -> None:
+        """Remove everything about a source: the record, checkpoints, dead letters, counts and roles."""
+        with self._database.writing() as connection:
+            for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.roles):
+                connection.execute(delete(table).where(table.c.source == name))
+            connection.execute(delete(_sources).where(_sources.c.name == name))
+
+    # checkpoints
+
+    def drop_checkpoints(self, source: str) -> None:
+        """For a source that begins anew, where positions of before mean nothing. Counts and dead letters stay."""
+        with self._database.writing() as connection:
+            connection.execute(delete(tables.checkpoints).where(tables.checkpoints.c.source == source))
+
+    def checkpoint(self, source: str, destination: str) -> Checkpoint | None:
+        with self._database.reading() as connection:
+            return checkpoints.get(connection, source, destination)
+
+    def checkpoints(self, source: str) -> dict[str, Checkpoint]:
+        """By destination."""
+        with self._database.reading() as connection:
+            return checkpoints.every(connection, source)
+
+    def create_checkpoint(self, source: str, destination: str, position: Position) -> None:
+        """Leaves one that exists as it is."""
+        with self._database.writing() as connection:
+            checkpoints.create(connection, source, destination, position)
+
+    def commit(
+        self,
+        source: str,
+        destination: str,
+        position: Position,
+        counts: Counts,
+        dead_letters: Sequence[DeadLetter] = (),
+        settled: Sequence[int] = (),
+    ) -> Position | None:
+        """Advance the checkpoint, count, park `dead_letters` and remove the `settled` ones, all or nothing.
+
+        Raises Stop where the checkpoint would go back. Returns the target of a rewind that waits to be applied, or None.
+        """
+        with self._database.writing() as connection:
+            target = checkpoints.advance(connection, source, destination, position)
+            letters.settle(connection, source, destination, settled)
+            letters.park(connection, source, destination, dead_letters)
+            ledger.add(connection, source, destination, counts)
+        return target
+
+    def request_rewind(self, source: str, destination: str, to: Position) -> None:
+        """The deliverer learns of it by its next commit or checkpoint(). Raises Stop where `to` lies ahead."""
+        with self._database.writing() as connection:
+            checkpoints.request_rewind(connection, source, destination, to)
+
+    def apply_rewind(self, source: str, destination: str) -> Position:
+        """Go back to where the rewind that was asked for leads. Where none was, the position as it is."""
+        with self._database.writing() as connection:
+            return checkpoints.apply_rewind(connection, source, destination)
+
+    # dead letters
+
+    def dead_letters(
+        self,
+        source: str,
+        *,
+        destination: str | None = None,
+        state: LetterState | None = None,
+        mapping: str | None = None,
+        reason: str | None = None,
+        limit: int = 100,
+        after_id: int = 0,
+    ) -> list[DeadLetter]:
+        """One page, by id, without the segments. The next one begins after the last id."""
+        wanted = Selection(None, destination, mapping, reason)
+        with self._database.reading() as connection:
+            return letters.listed(connection, source, state, wanted, limit, after_id)
+
+    def dead_letter(self, letter_id: int) -> DeadLetter | None:
+        with self._database.reading() as connection:
+            return letters.one(connection, letter_id)
+
+    def queued(self, source: str, destination: str, limit: int) -> list[DeadLetter]:
+        """Those to be sent again, oldest first, with their segments."""
+        with self._database.reading() as connection:
+            return letters.queued(connection, source, destination, limit)
+
+    def queue_dead_letters(self, source: str, wanted: Selection) -> int:
+        """Parked ones, and discarded ones that are named by id, are to be sent again. Wake the deliverer after it."""
+        moved = self._move(source, wanted, "parked", "queued")
+        return moved + (self._move(source, wanted, "discarded", "queued") if wanted.ids is not None else 0)
+
+    def discard_dead_letters(self, source: str, wanted: Selection) -> int:
+        """They stay readable, and stay counted as rejected."""
+        return self._move(source, wanted, "parked", "discarded") + self._move(source, wanted, "queued", "discarded")
+
+    def repark(self, letter_id: int, rejection: Rejection) -> None:
+        """A queued one was rejected again. One that is not queued any more stays as it is."""
+        with self._database.writing() as connection:
+            letters.repark(connection, letter_id, rejection)
+
+    def count_dead_letters(self, source: str) -> dict[tuple[str, str], int]:
+        """(destination, reason) → how many, without the discarded."""
+        with self._database.reading() as connection:
+            return letters.count(connection, source)
+
+    def _move(self, source: str, wanted: Selection, origin: LetterState, target: LetterState) -> int:
+        """In short transactions, so that no deliverer waits for long."""
+        moved = after = 0
+        while True:
+            with self._database.writing() as connection:
+                changed, after = letters.move(connection, source, wanted, origin, target, after)
+            if not after:
+                return moved
+            moved += changed
+
+    # the ledger
+
+    def ledger(
+        self, source: str, destination: str | None = None, mapping: str | None = None, since_hour: int | None = None
+    ) -> list[LedgerRow]:
+        """By hour, destination, mapping."""
+        with self._database.reading() as connection:
+            return ledger.rows_of(connection, source, destination, mapping, since_hour)
+
+    # roles
+
+    def report(self, source: str, role: str, pid: int, state: str, detail: Mapping[str, Any]) -> None:
+        """What a role says of itself; replaces what it said before."""
+        values = {"source": source, "role": role, "pid": pid, "host": socket.gethostname(), "state": state}
+        with self._database.writing() as connection:
+            said = msgspec.json.encode(detail).decode()
+            connection.execute(_REPORT, values | {"detail": said, "updated_at": checkpoints.now()})
+
+    def roles(self, source: str) -> list[RoleRecord]:
+        with self._database.reading() as connection:
+            rows = connection.execute(_ROLES, {"of_source": source}).all()
+        return [
+            RoleRecord(row.source, row.role, row.pid, row.host, row.state, msgspec.json.decode(row.detail), row.updated_at)
+            for row in rows
+        ]
+
+    def lock(self, name: str, wait: float = 0) -> locks.Lock:
+        """A context manager. Entering raises AlreadyRunning, naming the holder, where it is not free within `wait` seconds."""
+        return locks.make(self._database, name, wait)
