@@ -1,0 +1,294 @@
+"""What the operators of expressions do at run time: exact numbers, None that passes through, and bounds on every result.
+
+Arithmetic with None is None, an ordering comparison with None is False, a missing key or index is None. Numbers stay exact:
+a float that meets anything becomes the Decimal that its shortest text names; + - * are exact or refused, a division is
+rounded half-even to 34 significant digits. What goes wrong raises; messages name types and never show a value.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from cdc_tracker.model import Special, canonical
+
+MAX_TEXT = 1_000_000  # characters that one step may make
+MAX_ITEMS = 100_000  # elements that one step may make, and steps of one comprehension
+MAX_DIGITS = 4_000
+
+EXACT = decimal.Context(
+    prec=MAX_DIGITS,
+    rounding=decimal.ROUND_HALF_EVEN,
+    Emin=-MAX_DIGITS,
+    Emax=MAX_DIGITS,
+    traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow, decimal.DivisionByZero],
+)
+DIVISION = decimal.Context(
+    prec=34,
+    rounding=decimal.ROUND_HALF_EVEN,
+    Emin=-MAX_DIGITS,
+    Emax=MAX_DIGITS,
+    traps=[decimal.InvalidOperation, decimal.Overflow, decimal.DivisionByZero],
+)
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be computed for this row. The message may be shown: it holds no value of the row."""
+
+
+_NAMES: list[tuple[type, str]] = [
+    (bool, "boolean"),
+    (Special, "special"),
+    (str, "string"),
+    (int, "integer"),
+    (Decimal, "number"),
+    (float, "number"),
+    (datetime, "timestamp"),
+    (date, "date"),
+    (list, "array"),
+    (tuple, "array"),
+    (dict, "object"),
+    (bytes, "bytes"),
+]
+
+
+def type_name(value: object) -> str:
+    """The name under which a person knows a value's type: those of JSON, and timestamp, date, bytes, special."""
+    if value is None:
+        return "null"
+    return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
+
+
+def number(value: Any, what: str) -> Any:
+    """The value as int or Decimal."""
+    if value.__class__ is int or value.__class__ is Decimal:
+        return value
+    if value.__class__ is float:
+        exact = Decimal(repr(value))
+        if exact.is_finite():
+            return exact
+    raise ExpressionError(f"{what} takes numbers, not {type_name(value)}")
+
+
+def _arithmetic(
+    sign: str, on_int: Callable[[int, int], Any], on_decimal: Callable[[Decimal, Decimal], Any], a: Any, b: Any
+) -> Any:
+    if a is None or b is None:
+        return None
+    a, b = number(a, f"`{sign}`"), number(b, f"`{sign}`")
+    if a.__class__ is int and b.__class__ is int:
+        return on_int(a, b)
+    try:
+        return on_decimal(EXACT.create_decimal(a), EXACT.create_decimal(b))
+    except decimal.Inexact:
+        raise ExpressionError(f"`{sign}` gives more than {MAX_DIGITS} digits") from None
+
+
+def _int_product(a: int, b: int) -> int:
+    if a.bit_length() + b.bit_length() > MAX_DIGITS * 3:
+        raise ExpressionError(f"`*` gives more than {MAX_DIGITS} digits")
+    return a * b
+
+
+def _quotient(a: Any, b: Any) -> Decimal:
+    return DIVISION.divide(Decimal(a), Decimal(b))
+
+
+def _floor_quotient(a: Decimal, b: Decimal) -> Decimal:
+    """Towards minus infinity, as for int."""
+    whole, rest = EXACT.divmod(a, b)
+    return EXACT.subtract(whole, Decimal(1)) if rest and (rest < 0) != (b < 0) else whole
+
+
+def _modulus(a: Decimal, b: Decimal) -> Decimal:
+    rest = EXACT.remainder(a, b)
+    return EXACT.add(rest, b) if rest and (rest < 0) != (b < 0) else rest
+
+
+subtract = partial(_arithmetic, "-", int.__sub__, EXACT.subtract)
+multiply = partial(_arithmetic, "*", _int_product, EXACT.multiply)
+divide = partial(_arithmetic, "/", _quotient, _quotient)
+floor_divide = partial(_arithmetic, "//", int.__floordiv__, _floor_quotient)
+modulo = partial(_arithmetic, "%", int.__mod__, _modulus)
+_add_numbers = partial(_arithmetic, "+", int.__add__, EXACT.add)
+
+
+def add(a: Any, b: Any) -> Any:
+    """Numbers; also text and text, list and list."""
+    if a is None or b is None:
+        return None
+    if isinstance(a, str) and isinstance(b, str):
+        bounded_text(len(a) + len(b))
+        return str(a) + str(b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        bounded_items(len(a) + len(b))
+        return [*a, *b]
+    return _add_numbers(a, b)
+
+
+def negate(value: Any) -> Any:
+    if value is None:
+        return None
+    value = number(value, "`-`")
+    return value.copy_negate() if value.__class__ is Decimal and value else -value
+
+
+def _alike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two values made comparable: floats exact, dates and times without a zone taken as UTC."""
+    if a.__class__ is float and b.__class__ is not float:
+        a = Decimal(repr(a))
+    elif b.__class__ is float and a.__class__ is not float:
+        b = Decimal(repr(b))
+    if isinstance(a, date) and isinstance(b, date):
+        a, b = moment(a), moment(b)
+    return a, b
+
+
+def moment(value: date) -> datetime:
+    if not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def equal(a: Any, b: Any) -> bool:
+    if a.__class__ is b.__class__:
+        return bool(a == b)
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    a, b = _alike(a, b)
+    return bool(a == b)
+
+
+def unequal(a: Any, b: Any) -> bool:
+    return not equal(a, b)
+
+
+def _ordering(sign: str, compare: Callable[[Any, Any], bool], a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return False
+    a, b = _alike(a, b)
+    if isinstance(a, Special) or isinstance(b, Special) or isinstance(a, bool) is not isinstance(b, bool):
+        raise ExpressionError(f"`{sign}` cannot compare {type_name(a)} with {type_name(b)}")
+    try:
+        return bool(compare(a, b))
+    except TypeError:
+        raise ExpressionError(f"`{sign}` cannot compare {type_name(a)} with {type_name(b)}") from None
+
+
+less = partial(_ordering, "<", lambda a, b: a < b)
+less_equal = partial(_ordering, "<=", lambda a, b: a <= b)
+greater = partial(_ordering, ">", lambda a, b: a > b)
+greater_equal = partial(_ordering, ">=", lambda a, b: a >= b)
+
+
+def contains(item: Any, whole: Any) -> bool:
+    """`item in whole`. Nothing is in None; a text holds texts, an object keys, a list elements."""
+    if whole is None:
+        return False
+    if isinstance(whole, str):
+        if item is None:
+            return False
+        if not isinstance(item, str):
+            raise ExpressionError(f"`in` cannot look for {type_name(item)} in string")
+        return item in whole
+    if isinstance(whole, dict):
+        return isinstance(item, str) and item in whole
+    if isinstance(whole, list | tuple):
+        return any(equal(item, each) for each in whole)
+    raise ExpressionError(f"`in` cannot look into {type_name(whole)}")
+
+
+def lacks(item: Any, whole: Any) -> bool:
+    """`item not in whole`."""
+    return not contains(item, whole)
+
+
+def item(whole: Any, key: Any) -> Any:
+    """`whole[key]`; None where there is no such key or index."""
+    if whole is None or key is None:
+        return None
+    if isinstance(whole, dict) and isinstance(key, str):
+        return whole.get(key)
+    if isinstance(whole, list | tuple | str) and key.__class__ is int:
+        return whole[key] if -len(whole) <= key < len(whole) else None
+    raise ExpressionError(f"cannot take [{type_name(key)}] of {type_name(whole)}")
+
+
+def part(whole: Any, start: Any, stop: Any, step: Any) -> Any:
+    """`whole[start:stop:step]`."""
+    if whole is None:
+        return None
+    if not isinstance(whole, list | tuple | str):
+        raise ExpressionError(f"cannot take a part of {type_name(whole)}")
+    if any(bound is not None and bound.__class__ is not int for bound in (start, stop, step)):
+        raise ExpressionError("the bounds of a part must be integers")
+    cut = whole[start:stop:step]
+    return str(cut) if isinstance(cut, str) else cut
+
+
+def to_text(value: Any) -> str:
+    """A value as text: text itself, a date or time in ISO 8601, anything else as its JSON."""
+    if isinstance(value, str):
+        return str(value)
+    json = canonical(value)
+    return json[1:-1] if json.startswith('"') else json
+
+
+def interpolate(*parts: Any) -> str | None:
+    """An f-string. None where any part is None, as in arithmetic and in SQL's `||`."""
+    if None in parts:
+        return None
+    texts = [to_text(each) for each in parts]
+    bounded_text(sum(map(len, texts)))
+    return "".join(texts)
+
+
+def key(value: Any) -> str:
+    """The key of an object."""
+    if not isinstance(value, str):
+        raise ExpressionError(f"the keys of an object are text, not {type_name(value)}")
+    return str(value)
+
+
+def bounded_text(length: int) -> None:
+    if length > MAX_TEXT:
+        raise ExpressionError(f"makes a text of more than {MAX_TEXT:,} characters")
+
+
+def bounded_items(count: int) -> None:
+    if count > MAX_ITEMS:
+        raise ExpressionError(f"makes a list of more than {MAX_ITEMS:,} elements")
+
+
+def fresh_budget() -> tuple[list[int]]:
+    """The steps that one comprehension, with all that is inside it, may take."""
+    return ([MAX_ITEMS],)
+
+
+def spend(budget: list[int], steps: int) -> None:
+    budget[0] -= steps
+    if budget[0] < 0:
+        raise ExpressionError(f"a comprehension takes more than {MAX_ITEMS:,} steps")
+
+
+def each(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
+    """What a comprehension runs over: a list, the keys of an object, nothing for None. `weight`: the cost of one round."""
+    if whole is None:
+        return ()
+    if not isinstance(whole, list | tuple | dict):
+        raise ExpressionError(f"`for … in` cannot run over {type_name(whole)}")
+    spend(budget, len(whole) * weight)
+    return list(whole) if isinstance(whole, dict) else whole
+
+
+def charged(budget: list[int], value: Any) -> Any:
+    """The value, paid for by its size: inside a comprehension it may be worked on once a round."""
+    if isinstance(value, str | bytes):
+        spend(budget, len(value) // 64 + 1)
+    elif isinstance(value, list | tuple | dict):
+        spend(budget, len(value) + 1)
+    return value

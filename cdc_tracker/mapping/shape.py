@@ -1,0 +1,234 @@
+"""The shape of a mapping file, version 1. Only what one value can tell is checked here; files.py checks the whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+Operation = Literal["insert", "update", "delete"]
+EventType = Literal["track", "identify", "group", "alias", "page", "screen"]
+ValueType = Literal["string", "number", "integer", "boolean", "object", "array", "timestamp", "date", "any"]
+SpecialValues = Literal["text", "null", "reject"]
+
+
+def _expression(value: object) -> object:
+    """An expression may be written as a bare number or boolean: `version: 2`."""
+    if isinstance(value, bool | int | Decimal):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("must be an expression, such as new.id; a fixed value is written {const: …}")
+    return value
+
+
+def _property(value: object) -> object:
+    """The short form `name: expression`."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) or value is None:
+        raise ValueError("must be an expression, or a mapping with `value` and its checks; a fixed value is written {const: …}")
+    return {"value": _expression(value)}
+
+
+def _listed(value: object) -> object:
+    """One thing stands for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("must be a number")
+    return Decimal(value)
+
+
+Expr = Annotated[str, BeforeValidator(_expression)]
+Number = Annotated[Decimal, BeforeValidator(_finite)]
+Length = Annotated[int, Field(ge=0)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Property(_Shape):
+    """How one property is made and what it must be. Without checks the short form, an expression, does.
+
+    `properties` without `value`: an object whose members are each computed. With `value`, and under `items`: checks only.
+    `pattern` is searched for, as in JSON Schema: write ^ and $ to match the whole text.
+    `type: integer` takes whole numbers, a numeric 5.00 too; `number` never takes text, and nothing is converted.
+    `min_length` and `max_length` count characters of a text, elements of a list.
+    """
+
+    value: Expr | None = None
+    const: Any = None
+    type: ValueType | None = None
+    required: bool = False
+    enum: list[Any] | None = None
+    pattern: str | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
+    min_length: Length | None = None
+    max_length: Length | None = None
+    pii: bool = False
+    properties: dict[str, Annotated[Property, BeforeValidator(_property)]] | None = None
+    items: Property | None = None
+    description: str = ""
+
+    @property
+    def is_const(self) -> bool:
+        return "const" in self.model_fields_set
+
+    @property
+    def checked(self) -> bool:
+        """Whether anything but presence is checked."""
+        return self.type not in {None, "any"} or bool(self._rules & self.model_fields_set)
+
+    _rules = frozenset({"enum", "pattern", "minimum", "maximum", "min_length", "max_length", "properties", "items"})
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        return pattern
+
+    @field_validator("enum")
+    @classmethod
+    def _not_empty(cls, enum: list[Any] | None) -> list[Any] | None:
+        if enum is not None and not enum:
+            raise ValueError("must list at least one value")
+        return enum
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Property:
+        for problem in self._contradictions():
+            raise ValueError(problem)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None} | (
+            {"const"} if self.is_const else set()
+        )
+        if "const" in given and (others := given - {"const", "description", "pii"}):
+            yield f"has a fixed value (const), so {', '.join(sorted(others))} cannot stand beside it"
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            yield "has a minimum above its maximum"
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            yield "has a min_length above its max_length"
+        for names, kinds in _BELONG:
+            if self.type not in {None, "any", *kinds} and (wrong := names & given):
+                yield f"{', '.join(sorted(wrong))} is for {' or '.join(kinds)}, and the type is {self.type}"
+
+
+_BELONG: list[tuple[frozenset[str], tuple[str, ...]]] = [
+    (frozenset({"minimum", "maximum"}), ("number", "integer")),
+    (frozenset({"pattern"}), ("string",)),
+    (frozenset({"min_length", "max_length"}), ("string", "array")),
+    (frozenset({"properties"}), ("object",)),
+    (frozenset({"items"}), ("array",)),
+]
+
+Properties = dict[str, Annotated[Property, BeforeValidator(_property)]]
+
+
+class Backfill(_Shape):
+    """History from the table itself. `where` is SQL; it picks the rows that the event is true of."""
+
+    where: str = Field(default="true", min_length=1)
+
+
+class Example(_Shape):
+    """A change and what becomes of it: one of `event`, `no_event: true`, `rejected: reason`."""
+
+    description: str = ""
+    op: Operation | None = None
+    new: dict[str, Any] | None = None
+    old: dict[str, Any] | None = None
+    event: dict[str, Any] | None = None
+    no_event: Literal[True] | None = None
+    rejected: str | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Example:
+        if sum(each is not None for each in (self.event, self.no_event, self.rejected)) != 1:
+            raise ValueError("says what is expected in exactly one way: event, no_event: true, or rejected: reason")
+        if self.new is None and self.old is None:
+            raise ValueError("needs a row: new, old or both")
+        wants = {"insert": (True, False), "delete": (False, True), "update": (True, None), None: (None, None)}[self.op]
+        if (wants[0] is not None and wants[0] != (self.new is not None)) or (wants[1] is False and self.old is not None):
+            raise ValueError("an insert has new, a delete has old, an update has new (and old, where anything else was there)")
+        return self
+
+
+class EventShape(_Shape):
+    """One event of a mapping file."""
+
+    name: str = Field(min_length=1, max_length=200)
+    key: str | None = Field(default=None, min_length=1, max_length=200)
+    description: str = ""
+    table: str
+    on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] = ["insert"]
+    when: Expr | None = None
+    type: EventType = "track"
+    user_id: Expr | None = None
+    anonymous_id: Expr | None = None
+    group_id: Expr | None = None
+    previous_id: Expr | None = None
+    timestamp: Expr | None = None
+    id: Annotated[list[Expr], BeforeValidator(_listed), Field(min_length=1, max_length=16)] | None = None
+    properties: Properties | None = None
+    traits: Properties | None = None
+    context: Properties = {}
+    destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
+    backfill: Backfill | None = None
+    special_values: SpecialValues = "text"
+    examples: list[Example] = []
+
+    @field_validator("table")
+    @classmethod
+    def _with_schema(cls, table: str) -> str:
+        schema, dot, name = table.partition(".")
+        if not (schema and dot and name):
+            raise ValueError(f"must be named with its schema, such as public.{table.strip('.') or 'orders'}")
+        return table
+
+    @field_validator("context")
+    @classmethod
+    def _not_ours(cls, context: Properties) -> Properties:
+        return _context(context)
+
+
+class Defaults(_Shape):
+    """What holds for every event of the file that does not say otherwise. `context` is merged key by key."""
+
+    on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] | None = None
+    user_id: Expr | None = None
+    anonymous_id: Expr | None = None
+    timestamp: Expr | None = None
+    context: Properties = {}
+    destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
+    special_values: SpecialValues | None = None
+
+    @field_validator("context")
+    @classmethod
+    def _not_ours(cls, context: Properties) -> Properties:
+        return _context(context)
+
+
+def _context(context: Properties) -> Properties:
+    if taken := {"source", "library"} & context.keys():
+        raise ValueError(f"cannot hold {' and '.join(sorted(taken))}: cdc-tracker fills that in")
+    return context
+
+
+class FileShape(_Shape):
+    """A whole mapping file."""
+
+    version: Literal[1]
+    defaults: Defaults = Defaults()
+    events: list[EventShape]
