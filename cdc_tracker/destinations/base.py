@@ -21,12 +21,13 @@ class Limits:
     batch_bytes: int
     event_bytes: int
     in_flight: int = 1  # calls at once; at 1 the order of events is kept
+    whole_changes: bool = False  # never divides the events of one change, even above the limits
 
 
 class DestinationSettings(BaseModel):
     """What every destination's settings share. Each destination owns a subclass of its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     type: str
     in_flight: int = Field(default=1, ge=1, le=64, description="requests at once; above 1 order is not kept")
@@ -59,7 +60,12 @@ class Destination(Protocol):
 
 @runtime_checkable
 class HoldsCheckpoint(Protocol):
-    """A destination that stores `batch.upto` atomically with the events: exactly once."""
+    """A destination that stores `batch.upto` atomically with the events: exactly once.
+
+    All or nothing: its `deliver` takes the whole batch or raises (Unexplained, where an event is at fault). It answers neither
+    RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.
+    `upto` may stay where it was. Its `limits.in_flight` is 1 and `whole_changes` is set.
+    """
 
     def position(self) -> Position | None:
         """The last `upto` that was stored, or None before the first."""

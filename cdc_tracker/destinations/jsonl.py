@@ -1,0 +1,281 @@
+"""Events as lines of JSON in files, each exactly once.
+
+Beside the data files `NAME-000001.jsonl`, `NAME-000002.jsonl`, … lies `NAME.checkpoint`: which file is written to, how many
+bytes of it count, and the position they reach. A batch is appended and made durable first, the checkpoint after it; on start
+the data file is cut to the length that the checkpoint names. So a batch counts whole or not at all:
+
+- killed, or power lost, before the checkpoint is durable: the old one holds, what was appended is cut off, and the same
+  events are appended again;
+- after it: data and position are both there.
+
+The checkpoint file has two slots, 4 KiB apart so that they share no sector or page, each with a sequence number and a
+CRC, written in turn: a torn write spoils only the slot being written, and the other still holds the state before. The one
+with the higher sequence number counts. Space for both is taken when the file is made, so a full disk cannot keep a
+checkpoint from being written. A new data file begins between two batches; it counts once a checkpoint names it, and one that
+none names is left over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so before
+anything else the old state is written over it, and only then is the data cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.lines import as_lines
+from cdc_tracker.errors import AlreadyRunning, DestinationBlocked, DestinationUnavailable, Stop
+from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.units import Size
+
+_SLOT = struct.Struct(">8sQ?QqQQ")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length
+_MAGIC = b"cdctrk1\n"
+_PAGE = 4096
+_BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+class JsonlSettings(DestinationSettings):
+    type: Literal["jsonl"] = "jsonl"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: files are written in order")
+    path: str = Field(
+        min_length=1, description="a folder, or a prefix that ends in .jsonl: `out/shop.jsonl` → out/shop-000001.jsonl"
+    )
+    rotate_size: Size = Field(
+        default=256 * 1000**2, ge=1, description="a new file begins where the next batch would pass this size"
+    )
+    fsync: bool = Field(default=True, description="false: survives a crash of the worker, but not of the machine")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a checkpoint slot says."""
+
+    sequence: int = 1
+    position: Position | None = None
+    number: int = 1
+    length: int = 0
+
+    def encode(self) -> bytes:
+        lsn, ordinal = self.position or (0, 0)
+        body = _SLOT.pack(_MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length)
+        return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def _decode(slot: bytes) -> _State | None:
+    body, crc = slot[: _SLOT.size], slot[_SLOT.size : _SLOT.size + 4]
+    if len(crc) < 4 or zlib.crc32(body) != int.from_bytes(crc, "big"):
+        return None
+    magic, sequence, has, lsn, ordinal, number, length = _SLOT.unpack(body)
+    return _State(sequence, Position(lsn, ordinal) if has else None, number, length) if magic == _MAGIC else None
+
+
+class JsonlDestination:
+    """Appends each event's JSON and a newline. Opens its files at the first call that needs them, and locks them."""
+
+    Settings: ClassVar[type[DestinationSettings]] = JsonlSettings
+    guarantee: ClassVar[Guarantee] = "exactly once"
+    repeats: ClassVar[str] = "appends it again: after a rewind the same id stands in the files more than once"
+
+    def __init__(self, name: str, settings: JsonlSettings, base: Path) -> None:
+        self.limits = Limits(events=10_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
+        self._settings = settings
+        path = base / settings.path
+        self._folder, self._stem = (path.parent, path.stem) if path.suffix == ".jsonl" else (path, name)
+        self._slots = -1  # the checkpoint file; open means locked
+        self._data = -1
+        self._state = _State()
+        self._slot = 0  # which slot holds the state
+        self._spoiled = False  # a write failed: the files may hold more than the state says
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """Durable on return. Raises DestinationUnavailable where the disk is full or fails: then nothing has changed."""
+        try:
+            self._ready()
+            data = as_lines(batch.events)
+            state = replace(self._state, position=batch.upto)
+            if state.length and state.length + len(data) > self._settings.rotate_size:
+                state = self._rotate(state)
+            self._spoiled = True
+            _write(self._data, data, state.length)
+            self._sync(self._data)
+            self._store(replace(state, length=state.length + len(data)))
+            self._spoiled = False
+        except OSError as error:
+            with suppress(OSError):
+                self._restore()
+            raise self._trouble(error) from error
+        return [DELIVERED] * len(batch.events)
+
+    def position(self) -> Position | None:
+        try:
+            self._ready()
+        except OSError as error:
+            raise self._trouble(error) from error
+        return self._state.position
+
+    def rewind(self, to: Position) -> None:
+        try:
+            self._ready()
+            self._spoiled = True
+            self._store(replace(self._state, position=to))
+            self._spoiled = False
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def probe(self) -> None:
+        """Write and remove a small file in the folder. Takes no lock, so it can run beside the worker."""
+        trial = self._folder / f".{self._stem}.probe"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            trial.write_bytes(b"probe")
+            trial.unlink()
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def close(self) -> None:
+        for fd in (self._data, self._slots):
+            if fd >= 0:
+                os.close(fd)
+        self._data = self._slots = -1
+
+    def _ready(self) -> None:
+        if self._slots < 0:
+            self._open()
+        elif self._spoiled:
+            self._restore()
+
+    def _open(self) -> None:
+        """Lock, read the checkpoint, and cut what lies beyond it."""
+        self._make_folder()
+        self._slots = os.open(self._folder / f"{self._stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._lock()
+            self._load()
+            self._spoiled = True
+            self._restore()
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"another process is writing to {self._folder / self._stem}-*.jsonl",
+                hint="two destinations, or two workers, must not share a path: stop the other one or change `path`",
+            ) from None
+
+    def _load(self) -> None:
+        slots = [_decode(os.pread(self._slots, _PAGE, at)) for at in (0, _PAGE)]
+        valid = [slot for slot in slots if slot]
+        if valid:
+            self._state = max(valid, key=lambda slot: slot.sequence)
+            self._slot = slots.index(self._state)
+        elif self._numbers():
+            raise Stop(
+                f"{self._folder / self._stem}.checkpoint is missing or damaged, but there are {self._stem}-*.jsonl files",
+                hint="without it nobody knows which of their lines count. Move the files away; what is not in the state "
+                "store's checkpoint yet goes into new ones",
+            )
+        else:
+            os.posix_fallocate(self._slots, 0, 2 * _PAGE)
+            self._state, self._slot = _State(), 1
+        self._check_files()
+
+    def _check_files(self) -> None:
+        state, path = self._state, self._file(self._state.number)
+        length = path.stat().st_size if path.exists() else 0
+        if length < state.length:
+            raise Stop(
+                f"{path} has {length} bytes, but {state.length} were written to it and counted",
+                hint="someone moved or cut it, or the machine failed with `fsync: false`. Restore it; or move the files and "
+                f"{self._stem}.checkpoint away and rewind to before the loss",
+            )
+        beyond = [number for number in self._numbers() if number > state.number + 1]
+        if beyond:
+            raise Stop(
+                f"{self._file(beyond[0])} lies beyond what {self._stem}.checkpoint knows (file {state.number})",
+                hint="the checkpoint is older than the files, as after restoring a backup: move the newer files away",
+            )
+
+    def _restore(self) -> None:
+        """Make the files say what the state says, whatever a failed or interrupted write left in them."""
+        if self._data >= 0:
+            os.close(self._data)
+            self._data = -1
+        # First the checkpoint: were the data cut while a slot still names more of it, a crash now would leave it short.
+        self._store(self._state)
+        self._file(self._state.number + 1).unlink(missing_ok=True)
+        self._data = os.open(self._file(self._state.number), os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._data, self._state.length)
+        self._sync(self._data)
+        self._sync_folder(self._folder)
+        self._spoiled = False
+
+    def _rotate(self, state: _State) -> _State:
+        """Begin the next file. It counts once a checkpoint names it."""
+        self._spoiled = True
+        fd = os.open(self._file(state.number + 1), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.close(self._data)
+        self._data = fd
+        self._sync_folder(self._folder)
+        return replace(state, number=state.number + 1, length=0)
+
+    def _store(self, state: _State) -> None:
+        """Write the state to the slot that does not hold the present one."""
+        state = replace(state, sequence=self._state.sequence + 1)
+        slot = 1 - self._slot
+        _write(self._slots, state.encode(), slot * _PAGE)
+        self._sync(self._slots)
+        self._state, self._slot = state, slot
+
+    def _sync(self, fd: int) -> None:
+        if self._settings.fsync:
+            os.fdatasync(fd)
+
+    def _make_folder(self) -> None:
+        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            self._sync_folder(folder.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        if self._settings.fsync:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{self._stem}-{number:06d}.jsonl"
+
+    def _numbers(self) -> list[int]:
+        pattern = re.compile(re.escape(self._stem) + r"-(\d{6,})\.jsonl")
+        return sorted(int(found[1]) for path in self._folder.iterdir() if (found := pattern.fullmatch(path.name)))
+
+    def _trouble(self, error: OSError) -> DestinationUnavailable:
+        text = f"cannot write to {self._folder}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DestinationUnavailable(text, hint="free some space there: nothing is lost, and it goes on by itself")
+        if error.errno in _BLOCKED:
+            return DestinationBlocked(text, hint="make it a folder that the worker's user may write to")
+        return DestinationUnavailable(text)
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view = view[written:]
+        at += written

@@ -1,0 +1,66 @@
+"""A destination that keeps events in memory: the double for tests of mappings and of what uses destinations."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
+
+Answer: TypeAlias = Exception | Sequence[Receipt] | Callable[[Batch], Sequence[Receipt]]
+"""What a call meets: an exception (raised; nothing is kept), receipts (what is delivered or assumed is kept), or a function
+that gives receipts or raises."""
+
+
+class MemorySettings(DestinationSettings):
+    type: Literal["memory"] = "memory"
+
+
+class MemoryDestination:
+    """Keeps every event that it answers DELIVERED or ASSUMED for. At least once: the same batch twice is kept twice.
+
+    `answers` are used up one a call, then `always` answers, then everything is DELIVERED. `batches` are all the calls.
+    """
+
+    Settings: ClassVar[type[DestinationSettings]] = MemorySettings
+    guarantee: ClassVar[Guarantee] = "at least once"
+    repeats: ClassVar[str] = "keeps it a second time"
+
+    def __init__(self, name: str = "memory", settings: DestinationSettings | None = None, base: Path | None = None) -> None:
+        self.name = name
+        in_flight = settings.in_flight if settings else 1
+        self.limits = Limits(events=10_000, batch_bytes=8 * 1024**2, event_bytes=1024**3, in_flight=in_flight)
+        self.events: list[Event] = []
+        self.batches: list[Batch] = []
+        self.answers: deque[Answer] = deque()
+        self.always: Answer | None = None
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        with self._lock:
+            self.batches.append(batch)
+            answer = self.answers.popleft() if self.answers else self.always
+            if answer is None:
+                receipts = [DELIVERED] * len(batch.events)
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                receipts = list(answer(batch) if callable(answer) else answer)
+            pairs = zip(batch.events, receipts, strict=True)
+            self.events.extend(event for event, receipt in pairs if receipt.outcome in _KEPT)
+            return receipts
+
+    def probe(self) -> None:
+        if isinstance(self.always, Exception):
+            raise self.always
+
+    def close(self) -> None:
+        self.closed = True
+
+
+_KEPT = (Outcome.DELIVERED, Outcome.ASSUMED)

@@ -1,0 +1,110 @@
+"""Events as rows of a PostgreSQL or SQLite database, each exactly once.
+
+Everything of a batch, and the position that it reaches, is written in one transaction; a message_id that is there already is
+left as it is. So a batch counts whole or not at all, and one whose commit was not answered can be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.sql.database import Database
+from cdc_tracker.destinations.sql.faults import translated
+from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks, parse
+from cdc_tracker.destinations.sql.typed import TypedTables
+from cdc_tracker.errors import DestinationBlocked
+from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+
+_IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+
+
+class SqlSettings(DestinationSettings):
+    model_config = ConfigDict(populate_by_name=True)
+
+    type: Literal["sql"] = "sql"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the checkpoint moves in order")
+    url: SecretStr = Field(description="postgresql://… with any libpq parameter, or sqlite:///FILE")
+    schema_: str | None = Field(
+        default=None, alias="schema", pattern=_IDENTIFIER, description="PostgreSQL only; made where missing"
+    )
+    table: str = Field(default="tracks", pattern=_IDENTIFIER)
+    table_per_event: bool = Field(default=False, description="also a table for each event name, with typed columns")
+
+    @model_validator(mode="after")
+    def _holds(self) -> SqlSettings:
+        Database.check(self.url.get_secret_value(), self.schema_)
+        return self
+
+
+class SqlDestination:
+    """Connects at the first call that needs it. `tracks` holds every event of every type, whole; see typed.py for the rest."""
+
+    Settings: ClassVar[type[DestinationSettings]] = SqlSettings
+    guarantee: ClassVar[Guarantee] = "exactly once"
+    repeats: ClassVar[str] = "ignores it by its message_id, also where a changed mapping gives it other contents"
+
+    def __init__(self, name: str, settings: SqlSettings, base: Path) -> None:
+        self.limits = Limits(events=5_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
+        self._database = Database(settings.url.get_secret_value(), settings.schema_, base)
+        self._tracks = Tracks(self._database, settings.table)
+        self._checkpoints = Checkpoints(self._database, name)
+        reserved = {settings.table, self._checkpoints.table}
+        self._typed = TypedTables(self._database, reserved) if settings.table_per_event else None
+        self._made = False
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then."""
+        with self._transaction() as connection:
+            rows = [parse(event) for event in batch.events]
+            self._tracks.insert(connection, rows)
+            if self._typed:
+                self._typed.insert(connection, rows)
+            self._checkpoints.store(connection, batch.upto)
+        return [DELIVERED] * len(batch.events)
+
+    def position(self) -> Position | None:
+        with self._transaction() as connection:
+            return self._checkpoints.load(connection)
+
+    def rewind(self, to: Position) -> None:
+        with self._transaction() as connection:
+            self._checkpoints.store(connection, to)
+
+    def probe(self) -> None:
+        """Connects and looks whether the tables are there or may be made, without making them."""
+        try:
+            with self._database.transaction() as connection:
+                missing = self._database.missing_privileges(connection, [self._tracks.table, self._checkpoints.table])
+        except SQLAlchemyError as error:
+            raise translated(error, self._database) from None
+        if missing:
+            raise DestinationBlocked(
+                f"{self._database}: not allowed to {', '.join(missing)}", hint="grant it to the user of `url`"
+            )
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._database.transaction() as connection:
+                if not self._made:
+                    self._database.make_schema(connection)
+                    self._tracks.make(connection)
+                    self._checkpoints.make(connection)
+                yield connection
+            self._made = True
+        except SQLAlchemyError as error:
+            self._made = False
+            if self._typed:
+                self._typed.forget()
+            raise translated(error, self._database) from None

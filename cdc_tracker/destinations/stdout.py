@@ -1,0 +1,51 @@
+"""Events as lines of JSON on standard output, for looking at and for pipes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.lines import as_lines
+from cdc_tracker.errors import DestinationUnavailable, Stop
+from cdc_tracker.model import DELIVERED, Batch, Receipt
+
+
+class StdoutSettings(DestinationSettings):
+    type: Literal["stdout"] = "stdout"
+
+
+class StdoutDestination:
+    """One line an event. DELIVERED means written and flushed: what the reader does with it is not known."""
+
+    Settings: ClassVar[type[DestinationSettings]] = StdoutSettings
+    guarantee: ClassVar[Guarantee] = "at least once"
+    repeats: ClassVar[str] = "prints it again"
+
+    def __init__(self, name: str, settings: DestinationSettings, base: Path, stream: BinaryIO | None = None) -> None:
+        """`stream`: where to write instead of standard output. It is not closed."""
+        self.limits = Limits(events=1_000, batch_bytes=1024**2, event_bytes=1 << 40, in_flight=settings.in_flight)
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """Raises Stop when the reader has gone away: nobody will come back to this pipe."""
+        stream = self._stream or sys.stdout.buffer
+        try:
+            with self._lock:
+                stream.write(as_lines(batch.events))
+                stream.flush()
+        except BrokenPipeError:
+            raise Stop("whoever read the events from standard output has gone away") from None
+        except OSError as error:
+            raise DestinationUnavailable(f"cannot write to standard output: {error.strerror or error}") from error
+        return [DELIVERED] * len(batch.events)
+
+    def probe(self) -> None:
+        if (self._stream or sys.stdout.buffer).closed:
+            raise DestinationUnavailable("standard output is closed")
+
+    def close(self) -> None:
+        """The stream is not ours to close."""

@@ -1,0 +1,174 @@
+"""Webhooks as Standard Webhooks describes them: signed, with an id that stays the same over retries.
+
+One request an event: `{"type": "track.order_paid", "timestamp": …, "data": EVENT}`, `webhook-id` the event's messageId. `type` is
+the event's type and, for track, page and screen, its name in snake_case; `timestamp` is the event's own.
+With `batch: N`, up to N events a request: `{"type": "batch", "timestamp": that of the last, "data": [EVENT, …]}`, `webhook-id`
+a hash of their messageIds. The signature is over the body before compression, as receivers see it once it is unpacked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt, Transaction
+
+_OURS = ("content-type", "content-length", "content-encoding", "host", "transfer-encoding", "connection")
+
+
+class WebhookSettings(HttpSettings):
+    type: Literal["webhook"] = "webhook"
+    url: SecretStr = Field(description="shown nowhere but for its host: webhook URLs are often secret")
+    secret: list[SecretStr] = Field(
+        min_length=1, description="`whsec_…`; several while secrets are changed: the body is then signed with each"
+    )
+    batch: Literal[False] | int = Field(default=False, description="events in one request; false: each in a request of its own")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="sent with every request")
+
+    @field_validator("url")
+    @classmethod
+    def _http_url(cls, url: SecretStr) -> SecretStr:
+        check_url(url.get_secret_value())
+        return url
+
+    @field_validator("secret", mode="before")
+    @classmethod
+    def _listed(cls, secret: object) -> object:
+        return [secret] if isinstance(secret, str | SecretStr) else secret
+
+    @field_validator("secret")
+    @classmethod
+    def _signing_keys(cls, secrets: list[SecretStr]) -> list[SecretStr]:
+        for secret in secrets:
+            _key(secret)
+        return secrets
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _size(cls, batch: object) -> object:
+        if batch is not False and (isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 10_000):
+            raise ValueError("must be false or a number from 1 to 10000")
+        return batch
+
+    @field_validator("headers")
+    @classmethod
+    def _not_ours(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name in headers:
+            if name.lower() in _OURS or name.lower().startswith("webhook-"):
+                raise ValueError(f"`{name}` is set by cdc-tracker itself")
+        return headers
+
+
+def _key(secret: SecretStr) -> bytes:
+    prefix, underscore, encoded = secret.get_secret_value().strip().partition("_")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        key = b""
+    if prefix + underscore != "whsec_" or not 24 <= len(key) <= 64:
+        raise ValueError("must be `whsec_` and then 24 to 64 bytes in base64")
+    return key
+
+
+class _Head(msgspec.Struct):
+    event: str = ""
+    name: str = ""
+    timestamp: str = ""
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
+    """One signature of `webhook-signature`."""
+    digest = hmac.digest(key, b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body), hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+class WebhookDestination:
+    """DELIVERED means that the receiver answered 2xx."""
+
+    Settings: ClassVar[type[DestinationSettings]] = WebhookSettings
+    guarantee: ClassVar[Guarantee] = "at least once"
+    repeats: ClassVar[str] = "receives it again, under the same messageId (without batches also the same webhook-id)"
+
+    def __init__(self, name: str, settings: WebhookSettings, base: Path) -> None:
+        self._batched = settings.batch is not False
+        # In requests of one event each, a call takes a hundred, so that their checkpoint is not written for every one.
+        events = settings.batch or 100
+        self.limits = Limits(events, batch_bytes=1024**2, event_bytes=8 * 1024**2, in_flight=settings.in_flight)
+        self._keys = [_key(secret) for secret in settings.secret]
+        self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+        secrets = [secret.get_secret_value() for secret in settings.secret]
+        self._http = Http(settings.url.get_secret_value(), settings, base, [*secrets, *self._headers.values()])
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        if not self._batched:
+            return self._each(batch)
+        events = batch.events
+        ids = ",".join([event.message_id for event in events])
+        _, timestamp = _describe(events[-1])
+        data = b",".join([event.body for event in events])
+        body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (msgspec.json.encode(timestamp), data)
+        self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body)
+        return [DELIVERED] * len(events)
+
+    def probe(self) -> None:
+        """Reaches the host. The secret is not tried: only the receiver knows whether a signature holds."""
+        self._http.reach()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _each(self, batch: Batch) -> list[Receipt]:
+        """One request an event. After a failure the rest is left for the next try, so that order is kept."""
+        receipts: list[Receipt] = []
+        for event in batch.events:
+            try:
+                self._single(event)
+                receipts.append(DELIVERED)
+            except Unexplained as error:
+                receipts.append(Receipt(Outcome.REJECTED, "refused", detail=str(error)))
+            except TooLarge as error:
+                receipts.append(Receipt(Outcome.REJECTED, "too_large", detail=str(error)))
+            except DestinationUnavailable as error:
+                if not receipts:
+                    raise
+                left = len(batch.events) - len(receipts)
+                return receipts + [Receipt(Outcome.RETRY, str(error))] * left
+        return receipts
+
+    def _single(self, event: Event) -> None:
+        kind, timestamp = _describe(event)
+        head = b'{"type":%b,"timestamp":%b,"data":' % (msgspec.json.encode(kind), msgspec.json.encode(timestamp))
+        self._post(event.message_id, head + event.body + b"}")
+
+    def _post(self, message_id: str, body: bytes) -> None:
+        timestamp = str(int(time.time()))
+        headers = {
+            **self._headers,
+            "webhook-id": message_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": " ".join(sign(key, message_id, timestamp, body) for key in self._keys),
+        }
+        self._http.check(self._http.post(body, headers))
+
+
+def _describe(event: Event) -> tuple[str, str]:
+    """The webhook's type and timestamp."""
+    head = _HEAD.decode(event.body)
+    name = snake_case(head.event or head.name)
+    timestamp = head.timestamp or Transaction(0, 0, event.committed_at).timestamp
+    return (f"{event.type}.{name}" if name else event.type), timestamp

@@ -1,0 +1,277 @@
+"""What each answer means, over real connections."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cdc_tracker.destinations.http import check_url, retry_after
+from cdc_tracker.destinations.segment import SegmentDestination, SegmentSettings
+from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.model import Batch, Event, Outcome, Position
+from tests.servers import Answer, Cut, Drop, SegmentServer, Slow
+
+KEY = "wk/3f9+0c"
+QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[SegmentServer]:
+    with SegmentServer(write_key=KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def segment(server: SegmentServer) -> Iterator[SegmentDestination]:
+    destination = opened(server.url)
+    yield destination
+    destination.close()
+
+
+def opened(url: str, **settings: Any) -> SegmentDestination:
+    made = SegmentSettings.model_validate({"type": "segment", "write_key": KEY, "endpoint": url, **settings})
+    return SegmentDestination("product", made, Path())
+
+
+def event(n: int, user: str | None = "3", size: int = 10) -> Event:
+    who = f'"userId":"{user}",' if user else ""
+    body = f'{{"type":"track","event":"Paid","messageId":"id-{n}",{who}"properties":{{"x":"{"y" * size}"}}}}'
+    return Event(f"id-{n}", "track", body.encode(), "m", Position(100, n), 0)
+
+
+def batch(count: int) -> Batch:
+    return Batch([event(n) for n in range(count)], Position(500, -1))
+
+
+def deliver(destination: SegmentDestination, made: Batch) -> tuple[list[Outcome], list[CdcTrackerError]]:
+    troubles: list[CdcTrackerError] = []
+    receipts = send(destination, made, stop=lambda: False, on_trouble=troubles.append, backoff=QUICK)
+    return [receipt.outcome for receipt in receipts], troubles
+
+
+MEANINGS = [
+    (301, DestinationBlocked),
+    (302, DestinationBlocked),
+    (400, Unexplained),
+    (401, DestinationBlocked),
+    (403, DestinationBlocked),
+    (404, DestinationBlocked),
+    (405, DestinationBlocked),
+    (408, DestinationUnavailable),
+    (409, Unexplained),
+    (410, DestinationBlocked),
+    (413, TooLarge),
+    (422, Unexplained),
+    (425, DestinationUnavailable),
+    (429, DestinationUnavailable),
+    (500, DestinationUnavailable),
+    (502, DestinationUnavailable),
+    (503, DestinationUnavailable),
+    (599, DestinationUnavailable),
+]
+
+
+@pytest.mark.parametrize(("status", "meaning"), MEANINGS)
+def test_each_status_has_its_meaning(
+    status: int, meaning: type[CdcTrackerError], server: SegmentServer, segment: SegmentDestination
+) -> None:
+    server.answers(Answer(status, b'{"message": "the reason"}'))
+    with pytest.raises(meaning, match=f"{server.url} answered {status}.*: .*the reason") as caught:
+        segment.deliver(batch(1))
+    assert type(caught.value) is meaning
+    assert bool(caught.value.hint) is (meaning is DestinationBlocked)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "-3"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": formatdate(1_000_000_090, usegmt=True), "Date": formatdate(1_000_000_000, usegmt=True)}, 90.0),
+        ({"Retry-After": formatdate(1_000_000_000, usegmt=True), "Date": formatdate(1_000_000_090, usegmt=True)}, 0.0),
+        ({"X-RateLimit-Reset": "12"}, 12.0),
+        ({"X-RateLimit-Reset": "1700000030", "Date": formatdate(1_700_000_000, usegmt=True)}, 30.0),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait_is_read_from_the_answer(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after({name.lower(): value for name, value in headers.items()}) == seconds
+
+
+def test_a_throttled_batch_says_how_long_to_wait(server: SegmentServer, segment: SegmentDestination) -> None:
+    server.answers(Answer(429, headers={"Retry-After": "7"}))
+    with pytest.raises(DestinationUnavailable) as caught:
+        segment.deliver(batch(1))
+    assert caught.value.retry_after == 7.0
+
+
+def test_the_same_events_go_again_until_they_are_taken_and_count_once(server: SegmentServer, segment: SegmentDestination) -> None:
+    server.answers(
+        Answer(429, headers={"Retry-After": "0"}),
+        Answer(503),
+        Answer(500, taken=True),
+        Cut(after_body=False),
+        Cut(),
+        Cut(taken=True),
+    )
+    outcomes, troubles = deliver(segment, batch(20))
+    assert outcomes == [Outcome.ASSUMED] * 20
+    assert len(troubles) == 6
+    assert list(server.events) == [f"id-{n}" for n in range(20)]
+    assert server.repeated == 40
+    bodies = {request.body.partition(b'],"sentAt"')[0] for request in server.requests}
+    assert len(bodies) == 1
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_passing_fault(server: SegmentServer) -> None:
+    server.answers(Slow(30))
+    destination = opened(server.url, timeout="100ms")
+    with pytest.raises(DestinationUnavailable, match=r"no answer from .* within 0.1 s; whether it took the batch is not known"):
+        destination.deliver(batch(1))
+    destination.close()
+
+
+def test_an_answer_that_drips_does_not_hold_it_up_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stopped = threading.Event()
+        thread = threading.Thread(target=_drip, args=(listener, stopped))
+        thread.start()
+        destination = opened(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout="300ms")
+        with pytest.raises(DestinationUnavailable, match="no answer"):
+            destination.deliver(batch(1))
+        destination.close()
+        stopped.set()
+        thread.join()
+
+
+def _drip(listener: socket.socket, stopped: threading.Event) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not stopped.wait(0.05):
+            try:
+                connection.sendall(b".")
+            except OSError:
+                return
+
+
+def test_a_host_that_is_not_there_is_a_passing_fault() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    destination = opened(f"http://127.0.0.1:{port}")
+    for call in (lambda: destination.deliver(batch(1)), destination.probe):
+        with pytest.raises(DestinationUnavailable, match=f"cannot reach http://127.0.0.1:{port}"):
+            call()
+    destination.close()
+
+
+def test_a_probe_sends_no_key_and_no_event(server: SegmentServer, segment: SegmentDestination) -> None:
+    segment.probe()
+    assert [(request.method, request.body) for request in server.requests] == [("HEAD", b"")]
+    assert "authorization" not in server.requests[0].headers
+    for status, error in ((301, DestinationBlocked), (410, DestinationBlocked), (503, DestinationUnavailable)):
+        server.answers(Answer(status))
+        with pytest.raises(error):
+            segment.probe()
+
+
+def test_no_secret_is_in_any_text(server: SegmentServer, segment: SegmentDestination, caplog: pytest.LogCaptureFixture) -> None:
+    encoded = base64.b64encode(f"{KEY}:".encode()).decode()
+    echo = f"no such key: {KEY}, Basic {encoded}, {server.url}/v1/batch".encode()
+    settings = SegmentSettings.model_validate({"write_key": KEY, "endpoint": server.url})
+    texts = [repr(segment), repr(settings), str(settings)]
+    with caplog.at_level(logging.DEBUG):
+        for status in (301, 400, 401, 413, 500):
+            server.answers(Answer(status, echo))
+            with pytest.raises(CdcTrackerError) as caught:
+                segment.deliver(batch(1))
+            texts += [str(caught.value), repr(caught.value), caught.value.hint, repr(caught.value.__cause__)]
+    assert not any(secret in text for text in [*texts, caplog.text] for secret in (KEY, encoded))
+    assert "***" in "".join(texts)
+
+
+def test_settings_that_do_not_hold_show_no_secret() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SegmentSettings.model_validate({"write_key": KEY, "endpoint": f"https://user:{KEY}@host"})
+    assert KEY not in str(caught.value)
+    assert "must not hold credentials" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["ftp://host", "host", "", "https://", "http://[", "https://u:p@host"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must|is not"):
+        check_url(text)
+
+
+def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`ca`: cannot read certificates from .*none\.pem"):
+        opened("https://127.0.0.1", ca=str(tmp_path / "none.pem"))
+
+
+# Segment's own contract.
+
+
+def test_the_body_is_made_of_the_events_own_bytes(server: SegmentServer, segment: SegmentDestination) -> None:
+    made = batch(3)
+    segment.deliver(made)
+    assert server.requests[0].body.startswith(b'{"batch":[' + b",".join(one.body for one in made.events) + b'],"sentAt":"')
+    assert [server.events[one.message_id] for one in made.events] == [one.body for one in made.events]
+
+
+@pytest.mark.parametrize("settings", [{}, {"auth": "x-write-key"}])
+def test_both_ways_to_give_the_key_are_taken(settings: dict[str, str], server: SegmentServer) -> None:
+    destination = opened(server.url, **settings)
+    assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
+    destination.close()
+
+
+def test_compressed_it_is_smaller_and_says_the_same(server: SegmentServer) -> None:
+    destination = opened(server.url, compression="gzip")
+    destination.deliver(batch(500))
+    assert len(server.events) == 500
+    assert server.requests[0].wire_bytes * 5 < len(server.requests[0].body)
+    destination.close()
+
+
+def test_what_segment_drops_silently_is_assumed_not_delivered(server: SegmentServer, segment: SegmentDestination) -> None:
+    server.answers(Drop(lambda one: one["messageId"] == "id-1"))
+    assert deliver(segment, batch(3))[0] == [Outcome.ASSUMED] * 3
+    assert list(server.events) == ["id-0", "id-2"]
+
+
+def test_an_event_without_identity_is_found_where_the_vendor_refuses_the_whole_batch() -> None:
+    with SegmentServer(write_key=KEY, strict=True) as rudderstack:
+        destination = opened(rudderstack.url)
+        made = Batch([event(0), event(1), event(2, user=None), event(3)], Position(500, -1))
+        assert deliver(destination, made)[0] == [Outcome.ASSUMED, Outcome.ASSUMED, Outcome.REJECTED, Outcome.ASSUMED]
+        assert list(rudderstack.events) == ["id-0", "id-1", "id-3"]
+        destination.close()
+
+
+def test_a_batch_above_the_vendors_limit_goes_in_parts() -> None:
+    with SegmentServer(write_key=KEY, strict=True, batch_bytes=1_000) as server:
+        destination = opened(server.url)
+        assert deliver(destination, batch(40))[0] == [Outcome.ASSUMED] * 40
+        assert list(server.events) == [f"id-{n}" for n in range(40)]
+        destination.close()
+
+
+def test_a_wrong_key_blocks_until_it_is_right(server: SegmentServer, segment: SegmentDestination) -> None:
+    server.answers(Answer(401), Answer(401))
+    outcomes, troubles = deliver(segment, batch(2))
+    assert outcomes == [Outcome.ASSUMED] * 2
+    assert [type(trouble) for trouble in troubles] == [DestinationBlocked] * 2
