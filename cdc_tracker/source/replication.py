@@ -17,7 +17,7 @@ from psycopg import pq, sql
 
 from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
-from cdc_tracker.source import catalog
+from cdc_tracker.source.connection import connect, translate
 from cdc_tracker.source.segments import Frame
 
 WAL_DATA, KEEPALIVE = b"wk"
@@ -25,7 +25,7 @@ POSTGRES_EPOCH_SECONDS = 946_684_800
 
 _KEEPALIVE = struct.Struct(">xQQB")
 _FEEDBACK = struct.Struct(">cQQQqB")
-SILENCE = 30.0  # seconds without a byte after which the server is asked for a sign of life; twice that, and the connection is dead
+SILENCE = 30.0  # seconds without a byte until the server is asked for a sign of life; after twice that it is given up
 
 
 class Identity(NamedTuple):
@@ -43,7 +43,7 @@ class ReplicationStream:
     """
 
     def __init__(self, url: str, application_name: str = "cdc-tracker") -> None:
-        self._connection = catalog.connect(url, replication=True, application_name=application_name)
+        self._connection = connect(url, replication=True, application_name=application_name)
         self._pg = self._connection.pgconn
         self.wal_end: Lsn = 0
         self.reply_due = False
@@ -77,7 +77,7 @@ class ReplicationStream:
             try:
                 size, data = get(1)
             except psycopg.Error as error:
-                raise catalog.translate(error) from None
+                raise translate(error) from None
             if size > 0:
                 if data[0] == WAL_DATA:
                     return data
@@ -91,7 +91,7 @@ class ReplicationStream:
             raise self._ended()
 
     def wait(self, timeout: float) -> None:
-        """Until the server sends something, or `timeout` seconds have passed. Raises SourceUnavailable when it is silent for too long."""
+        """Until the server sends something or `timeout` seconds pass. Raises SourceUnavailable when it is silent for long."""
         readable, _, _ = select.select([self._pg.socket], [], [], max(0.0, timeout))
         if not readable:
             self._watch()
@@ -104,10 +104,10 @@ class ReplicationStream:
         try:
             self._pg.consume_input()
         except psycopg.Error as error:
-            raise catalog.translate(error) from None
+            raise translate(error) from None
 
     def feedback(self, received: Lsn, flushed: Lsn, *, ask: bool = False) -> None:
-        """Standby status update: `received` as write LSN, `flushed` as flush and apply LSN, so that the server may drop older WAL."""
+        """Standby status update: `received` as write LSN, `flushed` as flush and apply LSN: the server may drop older WAL."""
         now = int((time.time() - POSTGRES_EPOCH_SECONDS) * 1_000_000)
         try:
             self._pg.put_copy_data(_FEEDBACK.pack(b"r", max(received, flushed), flushed, flushed, now, ask))
@@ -115,7 +115,7 @@ class ReplicationStream:
                 select.select([], [self._pg.socket], [], 1.0)
                 self._pg.flush()
         except psycopg.Error as error:
-            raise catalog.translate(error) from None
+            raise translate(error) from None
         self.reply_due = False
 
     def finish(self) -> None:
@@ -166,10 +166,10 @@ class ReplicationStream:
         try:
             return self._pg.exec_(command.encode())
         except psycopg.Error as error:
-            raise catalog.translate(error) from None
+            raise translate(error) from None
 
     def _failed(self, result: pq.abc.PGresult) -> CdcTrackerError:
-        return catalog.translate(psycopg.errors.error_from_result(result))
+        return translate(psycopg.errors.error_from_result(result))
 
     def _ended(self) -> CdcTrackerError:
         result = self._pg.get_result()

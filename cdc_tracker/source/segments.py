@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from cdc_tracker.model import Lsn, OpenTransaction, Position, Relation, Segment, Transaction
+from cdc_tracker.model import Change, Lsn, OpenTransaction, Position, Relation, Segment, Transaction
 
 Frame: TypeAlias = memoryview
 """A CopyData message of kind `w`: kind (1), start LSN (8), end LSN (8), server time (8), payload from byte 25."""
@@ -31,6 +31,13 @@ def walk(frames: bytes) -> Iterator[tuple[Lsn, int, int]]:
         at += 12
         yield lsn, at, at + size
         at += size
+
+
+class Decoder(Protocol):
+    """Segments of one plugin's frames → Changes with the columns wanted."""
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        """The segment's changes past `after`, in order. Raises ValueError where a frame is not the plugin's."""
 
 
 class SegmentBuilder:

@@ -1,0 +1,133 @@
+"""One session of capture with the source: a replication stream, and a control connection beside it."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import psycopg
+import structlog
+
+from cdc_tracker.errors import Retry, SlotMissing, SourceError
+from cdc_tracker.model import Lsn, Position
+from cdc_tracker.source import catalog, pgoutput, slot, wal2json
+from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.replication import ReplicationStream
+from cdc_tracker.source.segments import SegmentBuilder
+from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.source.verify import Record, check_start, verify
+
+REFRESH = 10.0  # seconds after which wal2json's tables are described anew
+
+log = structlog.get_logger("source")
+
+
+class Standing(NamedTuple):
+    confirmed: Lsn  # the slot's confirmed_flush_lsn
+    timeline: int
+
+
+class Session:
+    """Opened at once; `close` ends both connections. `tables` (`schema.table`) are those that are captured."""
+
+    def __init__(self, settings: SourceSettings, tables: frozenset[str]) -> None:
+        self._settings = settings
+        self._tables = tables
+        self._url = settings.url.get_secret_value()
+        self._control: psycopg.Connection[Any] | None = None
+        self._refreshed = time.monotonic()
+        self._publications: list[str] = []
+        self.stream = ReplicationStream(self._url)
+        try:
+            state = slot.inspect(self._connected(), settings.slot)
+        except BaseException:
+            self.close()
+            raise
+        self._state = state
+        self.plugin = state.plugin if state else ""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        self.stream.close()
+
+    def verify(self, record: Record | None, journal_end: Position | None, lowest: Position | None) -> Standing:
+        """Where slot and server stand, once everything holds that must before reading on. Raises SourceError and its kin."""
+        identity = catalog.identify(self._connected())
+        verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest)
+        if self._state is None:
+            raise SlotMissing(hint="run `cdc-tracker setup`")
+        return Standing(self._state.confirmed_flush_lsn or 0, identity.timeline)
+
+    def builder(self, after: Position) -> SegmentBuilder:
+        """What makes segments of the stream's frames."""
+        return wal2json.Builder(after, self._describe) if self.plugin == "wal2json" else pgoutput.Builder(after)
+
+    def start(self, lsn: Lsn) -> ReplicationStream:
+        """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""
+        if self._state is not None:
+            check_start(lsn, self._state)
+        self.stream.start(self._settings.slot, lsn, wal2json.options() if self.plugin == "wal2json" else self._pgoutput_options())
+        return self.stream
+
+    # Beside the stream. What fails here is logged and left out: it must not end a stream that works.
+
+    def vitals(self) -> slot.Vitals | None:
+        tables = self._tables if self.plugin == "pgoutput" else ()
+        try:
+            return slot.vitals(self._connected(), self._settings.slot, publications=self._publications, tables=tables)
+        except (Retry, SourceError) as error:
+            self._lose_control(error)
+            return None
+
+    def heartbeat(self) -> None:
+        try:
+            slot.heartbeat(self._connected())
+        except (Retry, SourceError) as error:
+            self._lose_control(error)
+
+    def refresh(self, builder: SegmentBuilder) -> None:
+        """Have wal2json's tables described anew: DDL and new partitions change them, and its frames do not tell."""
+        if isinstance(builder, wal2json.Builder) and time.monotonic() > self._refreshed + REFRESH:
+            self._refreshed = time.monotonic()
+            builder.forget()
+
+    def _describe(self, schema: str, table: str) -> wal2json.Description | None:
+        name = f"{schema}.{table}"
+        found = catalog.tables(self._connected(), [name]).get(name)
+        if found is None:  # dropped since: the frames alone say what it was
+            known = name in self._tables
+            return wal2json.Description(schema, table, schema, table, "d", ()) if known else None
+        root = ".".join(found.root)
+        if root not in self._tables:
+            return None
+        relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation
+        columns = tuple((column.name, column.type_oid, column.key) for column in relation.columns)
+        return wal2json.Description(schema, table, relation.schema, relation.name, relation.identity, columns)
+
+    def _pgoutput_options(self) -> dict[str, str]:
+        wanted = [self._settings.publication, f"{self._settings.publication}_inserts"]
+        with translated():
+            rows = self._connected().execute("SELECT pubname FROM pg_publication WHERE pubname = ANY (%s)", [wanted]).fetchall()
+        self._publications = sorted(name for (name,) in rows)
+        if not self._publications:
+            raise SourceError(f"the publication {self._settings.publication} does not exist", hint="run `cdc-tracker setup`")
+        return pgoutput.options(",".join(f'"{name}"' for name in self._publications))
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._control is None or self._control.closed:
+            self._control = connect(self._url, application_name="cdc-tracker control")
+        return self._control
+
+    def _lose_control(self, error: Exception) -> None:
+        log.warning("control query failed", error=str(error))
+        if self._control is not None:
+            self._control.close()
+            self._control = None

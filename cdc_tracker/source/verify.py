@@ -1,0 +1,174 @@
+"""Whether a server and its slot are still the ones that we left: invariants 10 and 11. Pure."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceRestored, StateMissing
+from cdc_tracker.model import Lsn, Position, format_lsn
+from cdc_tracker.source.catalog import Identity
+from cdc_tracker.source.connection import LOST_HINT
+from cdc_tracker.source.slot import SlotState
+
+
+class Record(Protocol):
+    """What the state store knows of the source."""
+
+    @property
+    def system_id(self) -> str: ...
+    @property
+    def database(self) -> str: ...
+    @property
+    def slot(self) -> str: ...
+    @property
+    def plugin(self) -> str: ...
+    @property
+    def created_lsn(self) -> Lsn: ...
+    @property
+    def confirmed_lsn(self) -> Lsn: ...
+    @property
+    def timeline(self) -> int: ...
+
+
+_SETUP = "run `cdc-tracker setup`"
+_RECREATE = "`cdc-tracker setup --recreate-slot` makes a new slot and goes on from the server's present end"
+_NEW_EPOCH = (
+    "if this server is the right one now, `cdc-tracker setup --new-epoch` begins anew with it: a new slot, and event ids that "
+    "cannot meet those of before"
+)
+
+
+def verify(
+    record: Record | None,
+    slot: SlotState | None,
+    identity: Identity,
+    *,
+    journal_end: Position | None,
+    lowest_checkpoint: Position | None,
+) -> None:
+    """Nothing, where reading may go on; else the error that says what happened, what it means and what mends it.
+
+    `journal_end`: the end of the journal's newest segment, None where it has none. A journal may be empty only before its first
+    segment: it keeps the newest one when it is trimmed. A changed timeline is fine where the old one reached past everything that
+    was read; the caller then stores the new one. SlotBusy comes last: it alone may pass by waiting.
+    """
+    if record is None:
+        raise _unknown(slot)
+    _check_server(record, identity, max(record.confirmed_lsn, journal_end.commit_lsn if journal_end else 0))
+    if slot is None:
+        raise _missing(record)
+    _check_slot(record, slot)
+    _check_gap(record, slot, journal_end, lowest_checkpoint)
+    if slot.holder:
+        raise SlotBusy(
+            f"the replication slot {slot.name} is being read by {slot.holder}",
+            hint=f"stop that process, or wait for it with `cdc-tracker run --standby`; if it is no worker of yours: "
+            f"SELECT pg_terminate_backend({slot.holder.pid})",
+        )
+
+
+def _unknown(slot: SlotState | None) -> Exception:
+    if slot is None:
+        return SlotMissing(
+            "this source is not set up: there is neither a slot nor anything about it in the state store", hint=_SETUP
+        )
+    return StateMissing(
+        f"the replication slot {slot.name} exists, but the state store knows nothing of this source: it is empty or another one",
+        hint="mend `state.url` or bring the store back from its backup. If it is lost, `cdc-tracker setup --adopt` goes on from "
+        "the slot with empty counts: events after its confirmed position go out again under the same ids",
+    )
+
+
+def _check_server(record: Record, identity: Identity, reached: Lsn) -> None:
+    if record.system_id != identity.system_id:
+        raise SourceRestored(
+            f"this is another server: its system identifier is {identity.system_id}, and we have read from {record.system_id}",
+            hint=f"mend source.url if it points to the wrong server; {_NEW_EPOCH}",
+        )
+    if record.database != identity.database:
+        raise SlotForeign(
+            f"source.url leads to the database {identity.database}, and we have read from {record.database}",
+            hint="mend source.url; for a second database, give its source a `name` and a `slot` of its own",
+        )
+    _check_timeline(record, identity, reached)
+    if identity.wal_lsn < reached:
+        raise SourceRestored(
+            f"the server's WAL ends at {format_lsn(identity.wal_lsn)}, and we have read up to {format_lsn(reached)}: it was "
+            "restored from a backup, or a standby was promoted that had not received everything",
+            hint=f"events of changes past that point were delivered although the database has lost them; {_NEW_EPOCH}",
+        )
+
+
+def _check_timeline(record: Record, identity: Identity, reached: Lsn) -> None:
+    """A restored server's WAL may have grown past ours since: then only the timelines' history shows where it turned off."""
+    for switch in identity.history:
+        if switch.timeline >= record.timeline and switch.lsn < reached:
+            raise SourceRestored(
+                f"the server left timeline {switch.timeline} at {format_lsn(switch.lsn)}, and we have read that timeline up to "
+                f"{format_lsn(reached)}: it was restored from a backup, or a standby was promoted that lacked the rest",
+                hint=f"what this server has written since that point was not read; {_NEW_EPOCH}",
+            )
+    if identity.timeline < record.timeline:
+        raise SourceRestored(
+            f"the server is on timeline {identity.timeline}, and we have read {record.timeline}: an old primary has come back",
+            hint=f"point source.url at the present primary; {_NEW_EPOCH}",
+        )
+
+
+def _missing(record: Record) -> SlotMissing:
+    return SlotMissing(
+        f"the replication slot {record.slot} is gone: somebody dropped it, or a failover led to a server without it",
+        hint=f"changes committed after {format_lsn(record.confirmed_lsn)} and not in the journal cannot be had from it any more. "
+        f"{_RECREATE}; what was changed in between can be sent by `cdc-tracker backfill` where a mapping has `backfill`",
+    )
+
+
+def _check_slot(record: Record, slot: SlotState) -> None:
+    if slot.plugin != record.plugin or slot.database != record.database:
+        kind = f"plugin {slot.plugin}, database {slot.database}" if slot.plugin else "a physical slot"
+        raise SlotForeign(
+            f"the replication slot {slot.name} is not the one that we made: it is {kind}; ours had plugin {record.plugin}, "
+            f"database {record.database}",
+            hint=f"give `source.slot` a name of its own and run `cdc-tracker setup`; or, if nobody else needs it, {_RECREATE}",
+        )
+    if slot.lost:
+        reason = f": {slot.invalidation_reason}" if slot.invalidation_reason else ""
+        raise SlotLost(f"the server has invalidated the replication slot {slot.name}{reason}", hint=LOST_HINT)
+    confirmed = slot.confirmed_flush_lsn
+    if confirmed is not None and confirmed > record.confirmed_lsn:
+        raise SlotForeign(
+            f"the replication slot {slot.name} was moved to {format_lsn(confirmed)}, and we confirmed no more than "
+            f"{format_lsn(record.confirmed_lsn)}: it was made anew, or somebody else reads from it"
+            + (f", now {slot.holder}" if slot.holder else ""),
+            hint=f"the changes in between were not read by us. Stop the other reader; then {_RECREATE}",
+        )
+
+
+def _check_gap(record: Record, slot: SlotState, journal_end: Position | None, lowest_checkpoint: Position | None) -> None:
+    """The journal has to reach the checkpoints. Where it does, a slot that is ahead of both has only skipped what is not ours."""
+    confirmed = slot.confirmed_flush_lsn
+    if lowest_checkpoint is None or confirmed is None or lowest_checkpoint.commit_lsn >= confirmed:
+        return
+    begun = lowest_checkpoint.commit_lsn > record.created_lsn
+    if (journal_end is None and begun) or (journal_end is not None and journal_end < lowest_checkpoint):
+        ends = f"ends at {journal_end}" if journal_end else "is empty"
+        raise Gap(
+            f"the journal {ends}, a destination has dealt with everything up to {lowest_checkpoint}, and the slot begins at "
+            f"{format_lsn(confirmed)}: what lies between was in a journal that is not here",
+            hint="bring the journal back (`journal.url`, or its files in data_dir). If it is lost, `cdc-tracker setup "
+            "--accept-gap` goes on from the slot, and `cdc-tracker backfill` sends the rows where a mapping has `backfill`",
+        )
+
+
+def check_start(requested: Lsn, slot: SlotState) -> None:
+    """Invariant 11: a start below `confirmed_flush_lsn` is refused here, because the server would silently begin later.
+
+    Raises Gap. `requested` 0 leaves the choice to the server and is always right.
+    """
+    confirmed = slot.confirmed_flush_lsn or 0
+    if requested and requested < confirmed:
+        raise Gap(
+            f"the slot {slot.name} begins at {format_lsn(confirmed)}: what committed before, from {format_lsn(requested)} on, "
+            "the server does not give again",
+            hint="rewind within the journal (`cdc-tracker rewind`), or send the rows again with `cdc-tracker backfill`",
+        )

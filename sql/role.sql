@@ -1,0 +1,39 @@
+-- The role that cdc-tracker connects as, with no more rights than it needs. Run as a superuser or the database's owner, in the
+-- captured database:
+--
+--     psql -d shop -f sql/role.sql
+--
+-- Then give it a password: \password cdc_tracker
+
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'cdc_tracker') THEN
+        CREATE ROLE cdc_tracker LOGIN;
+    END IF;
+END $$;
+
+-- To read from a replication slot. On Amazon RDS and Aurora: GRANT rds_replication TO cdc_tracker;
+-- on Azure and Google Cloud SQL the ALTER ROLE below works as it is.
+ALTER ROLE cdc_tracker REPLICATION;
+
+DO $$ BEGIN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO cdc_tracker', current_database());
+END $$;
+
+-- That is all `run` needs: the stream itself asks for no rights on tables.
+
+-- For `backfill`, which reads tables, and for `preview` of its rows. Once for each schema:
+-- GRANT USAGE ON SCHEMA shop TO cdc_tracker;
+-- GRANT SELECT ON ALL TABLES IN SCHEMA shop TO cdc_tracker;          -- or single tables: GRANT SELECT ON shop.orders TO cdc_tracker;
+-- ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO cdc_tracker;
+
+-- `setup` makes a schema and publications. Only the owner of a table can publish it, so let the owner run what
+-- `cdc-tracker setup --print-sql` prints, or lend the role the right for as long as setup takes:
+-- GRANT CREATE ON DATABASE shop TO cdc_tracker;
+-- GRANT shop_owner TO cdc_tracker;                                    -- afterwards: REVOKE shop_owner FROM cdc_tracker;
+
+-- Whoever shares its sessions' names with the role can tell it who holds a slot (otherwise it sees the pid alone):
+-- GRANT pg_read_all_stats TO cdc_tracker;
+
+-- The application, if it writes to the outbox:
+-- GRANT USAGE ON SCHEMA cdc_tracker TO app;
+-- GRANT INSERT, SELECT, DELETE ON cdc_tracker.outbox TO app;
