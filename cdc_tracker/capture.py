@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.errors import JournalUnavailable, Problem, Retry, SlotBusy, StateUnavailable
 from cdc_tracker.journal import Journal, Retention
-from cdc_tracker.model import Lsn, Position, format_lsn
-from cdc_tracker.source.capture_source import CaptureSource
+from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
+from cdc_tracker.source.session import Session
+from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.source.slot import Vitals
 from cdc_tracker.state import State
 from cdc_tracker.units import format_size
 
@@ -24,6 +26,7 @@ FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout
 VITALS = 5.0
 TRIM = 30.0
 BUSY = 15.0  # seconds a slot may be held by the walsender of a worker that was just killed
+SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
 HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
 
 log = structlog.get_logger("capture")
@@ -49,31 +52,33 @@ class Capture:
     def __init__(
         self,
         *,
-        source: CaptureSource,
+        settings: SourceSettings,
+        tables: frozenset[str],
         journal: Journal,
         state: State,
         destinations: Sequence[str],
         retention: Retention,
         stop: Callable[[], bool],
+        standby: bool = False,
     ) -> None:
-        self._source = source
-        self._name = source.settings.name
+        self._settings = settings
+        self._tables = tables
+        self._name = settings.name
         self._journal = journal
         self._state = state
         self._destinations = destinations
         self._retention = retention
         self._stop = stop
+        self._standby = standby
         self._progress = Progress()
-        self._journal_end = Position(0, -1)
+        self._journal_end = START
         self._confirmed: Lsn = 0
         self._failures = 0
         self._over_max_wal = False
         self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "report", "heartbeat"), 0.0)
 
     def run(self) -> None:
-        retrying = Retrying(
-            retry=retry_if_exception_type((Retry, SlotBusy)), wait=self._backoff, sleep=self._sleep, reraise=True
-        )
+        retrying = Retrying(retry=retry_if_exception_type((Retry, SlotBusy)), wait=self._backoff, sleep=self._sleep, reraise=True)
         while not self._stop():
             retrying(self._session)
         self._report("stopped", force=True)
@@ -83,20 +88,24 @@ class Capture:
     def _session(self) -> None:
         if self._stop():
             return
-        with self._source.opened() as source:
-            self._journal_end = self._journal.end() or self._lowest_checkpoint() or Position(0, -1)
-            start = source.verify(self._state.source(self._name), self._journal.end(), self._lowest_checkpoint())
-            self._confirmed = start.confirmed
-            builder = source.builder(self._journal_end)
-            stream = source.start(max(self._journal_end.commit_lsn, start.confirmed))
-            log.info("streaming", slot=source.settings.slot, plugin=source.plugin, start=format_lsn(self._journal_end.commit_lsn))
+        with Session(self._settings, self._tables) as session:
+            end, lowest = self._journal.end(), self._lowest_checkpoint()
+            record = self._state.source(self._name)
+            self._confirmed, timeline = session.verify(record, end, lowest)
+            if record is not None and timeline != record.timeline:
+                log.info("the server is on a new timeline", timeline=timeline)
+                self._state.save_source(replace(record, timeline=timeline))
+            self._journal_end = end or lowest or START
+            builder = session.builder(self._journal_end)
+            stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
+            log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
             self._progress.state, self._progress.trouble = "streaming", ""
-            self._stream(source, stream, builder)
+            self._stream(session, stream, builder)
             self._store(stream, builder)
             self._acknowledge(stream, builder)
             stream.finish()
 
-    def _stream(self, source: CaptureSource, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+    def _stream(self, session: Session, stream: ReplicationStream, builder: SegmentBuilder) -> None:
         receive, add = stream.receive, builder.add
         began, count = time.monotonic(), 0
         while not self._stop():
@@ -116,7 +125,7 @@ class Capture:
                 self._failures = 0 if now > began + HEALTHY else self._failures
             self._progress.frames += count
             count = 0
-            self._housekeep(source, builder, now)
+            self._housekeep(session, builder, now)
             if frame is None:
                 stream.wait(self._pause(builder))
 
@@ -128,7 +137,7 @@ class Capture:
         return min(0.5, self._due["feedback"] - now)
 
     def _store(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
-        """Make what was gathered durable. While the journal cannot take it, nothing is confirmed, and the server is kept informed."""
+        """Make what was gathered durable. While the journal cannot, nothing is confirmed, and the server is kept informed."""
         segment = builder.close()
         if segment is None:
             return
@@ -165,7 +174,7 @@ class Capture:
         self._due["feedback"] = time.monotonic() + FEEDBACK
 
     def _confirmable(self, durable: Position) -> Lsn:
-        if self._source.settings.ack == "journaled" or self._over_max_wal:
+        if self._settings.ack == "journaled" or self._over_max_wal:
             return durable.commit_lsn
         lowest = self._lowest_checkpoint()
         if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
@@ -178,38 +187,49 @@ class Capture:
 
     # What is due now and then.
 
-    def _housekeep(self, source: CaptureSource, builder: SegmentBuilder, now: float) -> None:
+    def _housekeep(self, session: Session, builder: SegmentBuilder, now: float) -> None:
         if now >= self._due["vitals"]:
             self._due["vitals"] = now + VITALS
-            self._look(source, builder)
-        if source.settings.heartbeat and now >= self._due["heartbeat"]:
-            self._due["heartbeat"] = now + source.settings.heartbeat
-            source.heartbeat()
+            self._look(session, builder)
+        if self._settings.heartbeat and now >= self._due["heartbeat"]:
+            self._due["heartbeat"] = now + self._settings.heartbeat
+            session.heartbeat()
         if now >= self._due["trim"]:
             self._due["trim"] = now + TRIM
             self._trim()
         self._report(self._progress.state, builder)
 
-    def _look(self, source: CaptureSource, builder: SegmentBuilder) -> None:
+    def _look(self, session: Session, builder: SegmentBuilder) -> None:
         """Ask the server how the slot stands."""
-        vitals = source.vitals()
+        vitals = session.vitals()
         if vitals is None:
             return
         self._progress.server_end, self._progress.retained = vitals.wal_end, vitals.retained_bytes
-        alarms = [str(problem.message) for problem in vitals.problems]
-        limit = source.settings.max_wal
+        alarms = self._alarms(vitals)
+        limit = self._settings.max_wal
         over = (vitals.retained_bytes or 0) > limit
-        if over and source.settings.ack == "delivered":
+        if over and self._settings.ack == "delivered":
             text = f"the slot holds {format_size(vitals.retained_bytes or 0)} of WAL, above max_wal {format_size(limit)}"
             alarms.append(text + ": what is journaled is confirmed, delivered or not")
             if not self._over_max_wal:
                 log.warning(alarms[-1])
         self._over_max_wal = over
         self._progress.alarms = alarms
-        source.refresh(builder)
+        session.refresh(builder)
+
+    def _alarms(self, vitals: Vitals) -> list[str]:
+        alarms = [f"{table} is not in the publication: its changes are not captured" for table in vitals.unpublished]
+        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
+            alarms.append(f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet")
+        elif vitals.safe_wal_size is not None and vitals.safe_wal_size < SAFE:
+            alarms.append(f"{format_size(vitals.safe_wal_size)} of WAL may still be written before the server gives the slot up")
+        for alarm in alarms:
+            if alarm not in self._progress.alarms:
+                log.error(alarm)
+        return alarms
 
     def _trim(self) -> None:
-        lowest = self._lowest_checkpoint() or Position(0, -1)
+        lowest = self._lowest_checkpoint() or START
         try:
             trimmed = self._journal.trim(age_s=self._retention.age, size=self._retention.size, keep_after=lowest)
         except JournalUnavailable as error:
@@ -250,7 +270,7 @@ class Capture:
     def _backoff(self, call: RetryCallState) -> float:
         error = call.outcome.exception() if call.outcome else None
         self._failures += 1
-        if isinstance(error, SlotBusy) and call.seconds_since_start and call.seconds_since_start > BUSY:
+        if isinstance(error, SlotBusy) and not self._standby and (call.seconds_since_start or 0.0) > BUSY:
             raise error
         call.attempt_number = self._failures
         seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))

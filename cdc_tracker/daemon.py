@@ -21,11 +21,10 @@ from cdc_tracker.deliver import Delivery
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
 from cdc_tracker.health import HealthServer, Observer
 from cdc_tracker.journal import Journal
-from cdc_tracker.source.capture_source import CaptureSource
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.translate import Translator
 
-NEEDS_A_PERSON = 3
+FAILED, NEEDS_A_PERSON = 1, 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
@@ -34,7 +33,7 @@ log = structlog.get_logger("daemon")
 
 
 def run(config: Config, only: str | None = None, standby: bool = False) -> int:
-    """Run every role, or only `capture` or `deliver:NAME`, until told to stop. The exit code: 0, or 3 where a person is needed."""
+    """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
     logs.set_up(config.log, secrets=config.secrets())
     config.data.mkdir(parents=True, exist_ok=True)
     signals = Signals(config.drain_timeout)
@@ -48,6 +47,12 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     except Stop as error:
         log.error(str(error), hint=error.hint)
         return NEEDS_A_PERSON
+    except CdcTrackerError as error:
+        log.error(str(error), hint=error.hint)
+        return FAILED
+    except Exception:
+        log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
+        return FAILED
     return 0
 
 
@@ -87,10 +92,9 @@ class Signals:
 def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
     with _opened(config, "capture") as (state, journal):
         _known(config, state)
-        tables = _captured_tables(config)
-        source = CaptureSource(config.source, tables)
         Capture(
-            source=source,
+            settings=config.source,
+            tables=_captured_tables(config),
             journal=journal,
             state=state,
             destinations=list(config.destinations),
@@ -221,7 +225,7 @@ class Role:
 
 
 def _end_with_parent() -> None:
-    """Runs in the child before exec: a role must not outlive a supervisor that was killed. Elsewhere than on Linux it looks itself."""
+    """Runs in the child before exec: a role must not outlive a killed supervisor. Elsewhere than on Linux it looks itself."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from cdc_tracker.dead_letters import park, remake
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.send import Interrupted, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, StateUnavailable
-from cdc_tracker.journal import Journal, encode
+from cdc_tracker.journal import Journal
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection, Segment
-from cdc_tracker.state import NewDeadLetter, State
-from cdc_tracker.translate import Translator, excerpts
+from cdc_tracker.state import DeadLetter, State
+from cdc_tracker.translate import Translator
 
 READ = 4  # segments read at once: some megabytes at most
 KEEP = 16  # segments that one parcel may hold
@@ -64,9 +65,10 @@ class Delivery:
         self._journal, self._state = journal, state
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._in_flight: deque[tuple[Parcel, Future[list[Receipt]]]] = deque()
-        self._pool = ThreadPoolExecutor(destination.limits.in_flight, thread_name_prefix=name)
+        self._width = 1 if self._holds else destination.limits.in_flight
+        self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
         self._counts: Counter[tuple[int, str, str]] = Counter()
-        self._letters: list[NewDeadLetter] = []
+        self._letters: list[DeadLetter] = []
         self._totals: Counter[str] = Counter()
         self._trouble, self._state_name = "", "starting"
         self._time = 0
@@ -95,7 +97,9 @@ class Delivery:
         checkpoint = self._state.checkpoint(self._source, self._name)
         if checkpoint is None:
             self._state.create_checkpoint(self._source, self._name, self._journal.end() or START)
-            log.info("new destination: it starts at the journal's end; `rewind` sends it what came before", destination=self._name)
+            log.info(
+                "new destination: it starts at the journal's end; `rewind` sends it what came before", destination=self._name
+            )
             checkpoint = self._state.checkpoint(self._source, self._name)
         if checkpoint is None:
             raise StateUnavailable("a checkpoint that was just written cannot be read")
@@ -110,7 +114,7 @@ class Delivery:
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
-            if self._high > START and self._position > START:
+            if self._state.ledger(self._source, self._name):
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
         elif held < self._position:
             log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))
@@ -149,12 +153,12 @@ class Delivery:
             for made in self._translator.made(segment, self._read):
                 if isinstance(made, Event):
                     size = len(made.body) + 1
-                    if parcel.events and (len(parcel.events) >= limits.events or parcel.size + size > limits.batch_bytes):
-                        if made.position != parcel.events[-1].position:
-                            parcel.upto = before
-                            parcel.segments.append(segment)
-                            yield parcel
-                            parcel, seen = Parcel(before), 0
+                    full = len(parcel.events) >= limits.events or parcel.size + size > limits.batch_bytes
+                    if full and parcel.events and made.position != parcel.events[-1].position:
+                        parcel.upto = before
+                        parcel.segments.append(segment)
+                        yield parcel
+                        parcel, seen = Parcel(before), 0
                     parcel.events.append(made)
                     parcel.size += size
                 else:
@@ -170,12 +174,14 @@ class Delivery:
         yield parcel
 
     def _submit(self, parcel: Parcel) -> None:
-        self._settle(self._destination.limits.in_flight - 1)
+        self._settle(self._width - 1)
         self._in_flight.append((parcel, self._pool.submit(self._send, parcel)))
 
     def _send(self, parcel: Parcel) -> list[Receipt]:
         held = self._held
-        have = sum(event.position <= held for event in parcel.events) if parcel.events and parcel.events[0].position <= held else 0
+        have = (
+            sum(event.position <= held for event in parcel.events) if parcel.events and parcel.events[0].position <= held else 0
+        )
         receipts = [DELIVERED] * have
         parts = split_by_limits(parcel.events[have:] if have else parcel.events, self._destination.limits)
         for number, part in enumerate(parts, 1):
@@ -204,14 +210,14 @@ class Delivery:
 
     def _take(self, parcel: Parcel, receipts: list[Receipt]) -> None:
         refused = [
-            Rejection(receipt.reason, event.mapping, event.position, event.committed_at, receipt.field, "", receipt.detail, event.message_id)
+            _refusal(event, receipt)
             for event, receipt in zip(parcel.events, receipts, strict=True)
             if receipt.outcome is Outcome.REJECTED
-        ] if receipts.count(DELIVERED) < len(receipts) else []
+        ]
         self._tally(parcel.events, receipts)
         for rejection in parcel.rejections:
             self._count(rejection, "rejected")
-        self._letters += dead_letters(parcel.segments, [*parcel.rejections, *refused])
+        self._letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self._high)
         self._position = parcel.upto
         self._time = parcel.time or self._time
         if parcel.events:
@@ -286,6 +292,21 @@ class Delivery:
                 return
             self._retry_letter(letter)
 
+    def _retry_letter(self, letter: DeadLetter) -> None:
+        made = remake(letter, self._translator)
+        outcome = "suppressed"  # its mapping leaves it out by now
+        if isinstance(made, Event):
+            batch = Batch([made], self._position)
+            receipt = send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)[0]
+            made = _refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
+            outcome = receipt.outcome.value
+        if isinstance(made, Rejection):
+            self._state.repark(letter.id, made)
+            return
+        counts = {(letter.hour, letter.mapping, outcome): 1} if letter.counted else {}
+        self._state.commit(self._source, self._name, self._position, counts, settled=[letter.id])
+        log.info("dead letter settled", destination=self._name, id=letter.id, outcome=outcome)
+
     def _report(self, state: str) -> None:
         detail = {
             "position": str(self._position),
@@ -299,3 +320,16 @@ class Delivery:
             self._state.report(self._source, f"deliver:{self._name}", os.getpid(), state, detail)
         except StateUnavailable as error:
             log.warning("no report", error=str(error))
+
+
+def _refusal(event: Event, receipt: Receipt) -> Rejection:
+    """The destination's refusal of an event, as a rejection."""
+    return Rejection(
+        reason=receipt.reason,
+        mapping=event.mapping,
+        position=event.position,
+        committed_at=event.committed_at,
+        field=receipt.field,
+        detail=receipt.detail,
+        event_id=event.message_id,
+    )

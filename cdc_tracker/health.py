@@ -83,9 +83,7 @@ class Observer:
                     totals=totals.get(name, {}),
                 )
             )
-        health = Health(
-            self._source, roles, dict(capture.detail) if capture else {}, destinations, self._journal.horizon(), end
-        )
+        health = Health(self._source, roles, dict(capture.detail) if capture else {}, destinations, self._journal.horizon(), end)
         health.problems.extend(self._problems(health, capture))
         return health
 
@@ -163,8 +161,12 @@ def _roles(roles: Sequence[RoleRecord]) -> Iterator[Metric]:
 
 
 def _destinations(destinations: Sequence[DestinationHealth]) -> Iterator[Metric]:
-    lag = GaugeMetricFamily("cdc_tracker_destination_lag_seconds", "Age of the oldest change not dealt with", labels=["destination"])
-    backlog = GaugeMetricFamily("cdc_tracker_destination_backlog_bytes", "WAL between checkpoint and journal end", labels=["destination"])
+    lag = GaugeMetricFamily(
+        "cdc_tracker_destination_lag_seconds", "Age of the oldest change not dealt with", labels=["destination"]
+    )
+    backlog = GaugeMetricFamily(
+        "cdc_tracker_destination_backlog_bytes", "WAL between checkpoint and journal end", labels=["destination"]
+    )
     state = GaugeMetricFamily("cdc_tracker_destination_state", "1 for the state that holds", labels=["destination", "state"])
     letters = GaugeMetricFamily("cdc_tracker_dead_letters", "Parked events", labels=["destination", "reason"])
     events = CounterMetricFamily("cdc_tracker_events", "Events by outcome, as in the ledger", labels=["destination", "outcome"])

@@ -224,8 +224,9 @@ class Outcome(enum.StrEnum):
 
 class Receipt(NamedTuple):
     outcome: Outcome
-    reason: str = ""  # the vendor's, for retry and rejected
+    reason: str = ""  # a stable code, or the vendor's, for retry and rejected
     field: str = ""
+    detail: str = ""  # a sentence for a person, such as the vendor's own words
 
 
 DELIVERED = Receipt(Outcome.DELIVERED)

@@ -11,13 +11,15 @@ from cdc_tracker.mapping import Mappings, compile_plan
 from cdc_tracker.model import Change, Event, Position, Rejection, Relation, Segment
 from cdc_tracker.source import pgoutput, wal2json
 from cdc_tracker.source.outbox import OutboxReader
+from cdc_tracker.source.segments import Decoder, Wanted
 from cdc_tracker.source.settings import OutboxSettings
 from cdc_tracker.source.values import codec
 
 Made: TypeAlias = Event | Rejection
 Build: TypeAlias = Callable[[Change], Made | None]
 
-_PLUGINS = {"pgoutput": pgoutput, "wal2json": wal2json}
+_DECODERS: dict[str, Callable[[Wanted], Decoder]] = {"pgoutput": pgoutput.Decoder, "wal2json": wal2json.Decoder}
+_EXCERPT = {"pgoutput": pgoutput.excerpt, "wal2json": wal2json.excerpt}
 _MAPPED = "cudt"  # operations that a mapping may name, as Op's letters
 
 
@@ -34,7 +36,7 @@ class Translator:
         self._outbox = OutboxReader(outbox, space, database) if outbox else None
         self._outbox_table = outbox.table if outbox else None
         self._builds: dict[int, dict[str, tuple[Build, ...]]] = {}  # by the id of a relation, which its decoder keeps alive
-        self._decoders = {name: plugin.Decoder(self._wanted) for name, plugin in _PLUGINS.items()}
+        self._decoders = {name: decoder(self._wanted) for name, decoder in _DECODERS.items()}
         self.problems: list[Problem] = []  # of the mappings against the relations met so far
 
     def made(self, segment: Segment, after: Position) -> Iterator[Made]:
@@ -89,4 +91,4 @@ class Translator:
 
 def excerpts(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
     """A segment of its own for each single change: what a dead letter keeps, so that it can be made into an event again."""
-    return _PLUGINS[segment.plugin].excerpt(segment, positions)
+    return _EXCERPT[segment.plugin](segment, positions)
