@@ -1,0 +1,114 @@
+"""The command line. This file knows every command's name and one line about it; a command's code is imported when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from cdc_tracker import __version__
+from cdc_tracker.errors import CdcTrackerError
+
+FOUND_PROBLEMS = 1
+NEEDS_A_PERSON = 3
+
+
+class _Entry(NamedTuple):
+    module: str
+    help: str
+
+
+_COMMANDS = {
+    "init": _Entry("init", "Write cdc-tracker.yml and a starting mapping file for each table."),
+    "check": _Entry("check", "Say everything that would stop a run, and how to mend each."),
+    "setup": _Entry("setup", "Make the outbox, the publication and the slot in the source database."),
+    "run": _Entry("run", "Capture and deliver until told to stop."),
+    "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
+    "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
+    "test-mappings": _Entry("mappings", "Run the examples in the mapping files. Needs no database."),
+    "rewind": _Entry("checkpoints", "Move a destination's checkpoint back to send history again."),
+    "dead-letters": _Entry("dead_letters", "List, show, retry or discard what was parked."),
+    "ledger": _Entry("ledger", "Show counts of matched, delivered, rejected and pending events."),
+    "demo": _Entry("demo", "Run the whole thing against a database of its own, with crashes."),
+    "teardown": _Entry("setup", "Remove what setup made."),
+}
+
+
+class Invocation:
+    """What the global options said. `config` and `debug` are asked by commands."""
+
+    def __init__(self, config_path: Path | None, debug: bool) -> None:
+        self.config_path = config_path
+        self.debug = debug
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only to run it or to show its own help. Turns our errors into a paragraph and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"cdc_tracker.cli.{entry.module}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except CdcTrackerError as error:
+            if ctx.params.get("debug"):
+                raise
+            tell(error)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            fault = f"{type(error).__name__}: {error}"
+            hint = "This is a fault in cdc-tracker. Nothing was skipped: a run goes on from its checkpoints. --debug shows where."
+            tell(CdcTrackerError(fault, hint=hint))
+        raise click.exceptions.Exit(NEEDS_A_PERSON)
+
+
+def tell(error: CdcTrackerError) -> None:
+    """The error on standard error: what happened and, after it, what to do."""
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(f"{error}\n{error.hint}" if error.hint else str(error), err=True)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration file (default: $CDC_TRACKER_CONFIG, else ./cdc-tracker.yml).",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="cdc-tracker")
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
+    """Row changes of a PostgreSQL database become product-analytics events, each delivered once.
+
+    Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 stopped by an error that needs a person.
+    """
+    ctx.obj = Invocation(config, debug)
+
+
+def main() -> None:
+    """The console script `cdc-tracker`."""
+    try:
+        cli(prog_name="cdc-tracker")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: no complaint from the interpreter either
+        sys.exit(0)

@@ -1,0 +1,257 @@
+"""`check`: everything that would stop a run, or lose something later, and how to mend each."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, MappingError, Problem, Retry, SlotBusy
+
+if TYPE_CHECKING:
+    from cdc_tracker.config import Config
+    from cdc_tracker.mapping import Mappings
+    from cdc_tracker.source.settings import OutboxSettings
+    from cdc_tracker.source.tablecheck import Need
+    from cdc_tracker.state import SourceRecord
+
+OK = "ok"
+
+
+@click.command()
+@show.as_json
+@click.pass_obj
+def check(invocation: Invocation, as_json: bool) -> None:
+    """Say everything that would stop a run, and how to mend each.
+
+    Looks at the configuration, the mappings against the tables, the server, the destinations (without sending an event) and the
+    stores. Exit code 1 where there is an error; a warning does not count.
+    """
+    findings = list(_findings(invocation))
+    failed = any(finding.severity == "error" for finding in findings)
+    if as_json:
+        show.emit({"ok": not failed, "findings": [show.problem(finding) for finding in findings]})
+    else:
+        _print(findings)
+    if failed:
+        raise SystemExit(FOUND_PROBLEMS)
+
+
+def _print(findings: list[Problem]) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = []
+    for finding in findings:
+        what = Text(finding.message)
+        if finding.hint:
+            what.append(f"\n{finding.hint}", style="dim")
+        rows.append((show.mark(finding.severity), ": ".join(part for part in (finding.where, finding.key) if part), what))
+    show.console().print(show.table(("", "what", "finding"), rows))
+    errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in ("error", "warning"))
+    if not errors:
+        click.echo(f"Nothing would stop a run{f'; {show.plural(warnings, "warning")}' if warnings else ''}.")
+    else:
+        click.echo(f"{show.plural(errors, 'error')}, {show.plural(warnings, 'warning')}.")
+
+
+def _findings(invocation: Invocation) -> Iterator[Problem]:
+    from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
+
+    try:
+        config = load_config(invocation)
+    except ConfigError as error:
+        yield from _as_problems(error, "configuration")
+        return
+    yield _fine("configuration", f"{config.path}")
+    mappings: Mappings | None = None
+    try:
+        mappings = config.load_mappings()
+    except ConfigError as error:
+        yield from _as_problems(error, "mappings")
+    else:
+        yield _fine("mappings", f"{show.plural(len(mappings.all), 'mapping')} of {show.plural(len(mappings.tables()), 'table')}")
+        yield from mappings.warnings
+    record, stores = _stores(config)
+    yield from stores
+    yield from _source(config, mappings, record)
+    yield from _destinations(config)
+    yield from _port(config)
+
+
+def _fine(where: str, message: str) -> Problem:
+    return Problem(where, "", message, severity=OK)
+
+
+def _as_problems(error: CdcTrackerError, where: str) -> Iterator[Problem]:
+    if isinstance(error, MappingError):
+        yield from error.problems
+    else:
+        yield Problem(where, "", str(error), error.hint)
+
+
+# Stores: where we keep things ourselves.
+
+
+def _stores(config: Config) -> tuple[SourceRecord | None, list[Problem]]:
+    from cdc_tracker.cli.stores import opened_journal, opened_state  # noqa: PLC0415
+
+    record = None
+    findings = [_writable(config)]
+    if findings[0].severity != OK:
+        return None, findings
+    try:
+        with opened_state(config) as state:
+            record = state.source(config.source.name)
+        findings.append(_fine("state", "can be opened"))
+    except CdcTrackerError as error:
+        findings += _as_problems(error, "state")
+    try:
+        with opened_journal(config) as journal:
+            journal.end()
+        findings.append(_fine("journal", "can be opened"))
+    except CdcTrackerError as error:
+        findings += _as_problems(error, "journal")
+    return record, findings
+
+
+def _writable(config: Config) -> Problem:
+    try:
+        config.data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.data):
+            return _fine("data_dir", f"{config.data} can be written")
+    except OSError as error:
+        hint = "Make it writable for the user that cdc-tracker runs as, or set data_dir to another folder."
+        return Problem("data_dir", "", f"{config.data} cannot be written: {error.strerror}", hint)
+
+
+# The source, and the mappings against its tables.
+
+
+def _source(config: Config, mappings: Mappings | None, record: SourceRecord | None) -> Iterator[Problem]:
+    from cdc_tracker.source import preflight  # noqa: PLC0415
+    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+
+    needs = needs_of(mappings) if mappings else {}
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(closing(connect(config.source.url.get_secret_value(), statement_timeout=20.0)))
+            facts = preflight.gather(connection, config.source, needs)
+            yield from (_fine("source", line) for line in preflight.describe(facts))
+            before_setup = facts.slot is None and record is None
+            found = preflight.check(connection, config.source, needs)
+            yield from _setup_makes(config.source.outbox, found) if before_setup else found
+            if mappings is not None:
+                yield from _columns(connection, mappings)
+            if not before_setup:
+                yield from _standing(config, connection)
+        except CdcTrackerError as error:
+            yield from _as_problems(error, "source.url" if isinstance(error, Retry) else "source")
+
+
+def needs_of(mappings: Mappings) -> dict[str, Need]:
+    """What the mappings use of each table."""
+    from cdc_tracker.source.tablecheck import Need  # noqa: PLC0415
+
+    needs = {}
+    for table in mappings.tables():
+        found = mappings.for_table(table)
+        needs[table] = Need(
+            operations=frozenset(on for mapping in found for on in mapping.on),
+            columns=frozenset(name for mapping in found for name in mapping.new_columns),
+            old_columns=frozenset(name for mapping in found for name in mapping.old_columns),
+            where=found[0].where,
+            backfill=any(mapping.backfill for mapping in found),
+        )
+    return needs
+
+
+def _setup_makes(outbox: OutboxSettings | None, found: Iterable[Problem]) -> Iterator[Problem]:
+    """Before `setup` there is no outbox: that is no error."""
+    for problem in found:
+        if outbox is not None and outbox.layout == "cdc_tracker" and problem.key == outbox.table:
+            yield Problem("source", "outbox", f"there is no table {outbox.table} yet", "`cdc-tracker setup` makes it", "warning")
+        else:
+            yield problem
+
+
+def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
+    from cdc_tracker.mapping import check_columns  # noqa: PLC0415
+    from cdc_tracker.source import catalog  # noqa: PLC0415
+    from cdc_tracker.source.values import codec  # noqa: PLC0415
+
+    relations = catalog.relations(connection, mappings.tables())
+    found = [problem for relation in relations.values() for problem in check_columns(mappings, relation, codec)]
+    yield from found
+    if relations and not found:
+        yield _fine("mappings", "fit the tables as they are now")
+
+
+def _standing(config: Config, connection: Any) -> Iterator[Problem]:
+    """Whether slot, state and journal still fit together."""
+    from cdc_tracker.cli.standing import Standing  # noqa: PLC0415
+    from cdc_tracker.cli.stores import opened_journal, opened_state  # noqa: PLC0415
+
+    with opened_state(config) as state, opened_journal(config) as journal:
+        try:
+            Standing(config, connection, state, journal).verify()
+        except SlotBusy:
+            pass  # a worker runs; preflight has said so
+        except CdcTrackerError as error:
+            yield Problem("source", "slot", str(error), error.hint)
+            return
+        missing = sorted(config.destinations.keys() - state.checkpoints(config.source.name).keys())
+    yield _fine("source", f"slot {config.source.slot}, state and journal fit together")
+    if missing:
+        hint = "It begins at the journal's end when it first runs; `cdc-tracker rewind` sends it what came before."
+        yield Problem("destinations", ", ".join(missing), "has no checkpoint yet", hint, "warning")
+
+
+# Destinations and the port.
+
+
+def _destinations(config: Config) -> Iterator[Problem]:
+    if not config.destinations:
+        yield Problem(
+            "destinations", "", "there is none: nothing would be delivered", "Add one, such as events: {type: jsonl, path: out/}."
+        )
+    for name in config.destinations:
+        try:
+            with closing(config.open_destination(name)) as destination:
+                destination.probe()
+                yield _fine(f"destinations.{name}", f"answers; {destination.guarantee}")
+        except AlreadyRunning:
+            yield _fine(f"destinations.{name}", "is held by a running worker")
+        except CdcTrackerError as error:
+            yield Problem(f"destinations.{name}", "", str(error), error.hint)
+
+
+def _port(config: Config) -> Iterator[Problem]:
+    host, port = config.http.host, config.http.port
+    if port is None or not port:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            yield _port_taken(config, error)
+        else:
+            yield _fine("http", f"{host}:{port} is free")
+
+
+def _port_taken(config: Config, error: OSError) -> Problem:
+    from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
+
+    place = f"{config.http.host}:{config.http.port}"
+    try:
+        with opened_state(config) as state:
+            if any(show.is_alive(state.roles(config.source.name), role.role) for role in state.roles(config.source.name)):
+                return _fine("http", f"{place} is in use, by the running worker it seems")
+    except CdcTrackerError:
+        pass  # told already
+    return Problem("http", "port", f"{place} cannot be used: {error.strerror}", "Set http.port to a free port, or to null.")

@@ -1,0 +1,32 @@
+"""`run`: the daemon in the foreground. `status` is in status.py."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from cdc_tracker.cli import Invocation
+
+
+def _role(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"capture|deliver:[a-z0-9_-]{1,40}", value):
+        return value
+    raise click.BadParameter("write capture, or deliver:NAME with the name of a destination")
+
+
+@click.command()
+@click.option("--only", callback=_role, metavar="ROLE", help="Run one role: capture, or deliver:NAME.")
+@click.option("--standby", is_flag=True, help="Wait while another worker holds the slot, and take over when it is gone.")
+@click.pass_obj
+def run(invocation: Invocation, only: str | None, standby: bool) -> None:
+    """Capture and deliver until told to stop.
+
+    SIGTERM and Ctrl-C drain within `drain_timeout`, SIGHUP loads the mappings anew. It may be killed at any moment:
+    the next run goes on from the checkpoints.
+    """
+    from cdc_tracker import config as configuration  # noqa: PLC0415  what runs nothing needs none of this
+    from cdc_tracker import daemon  # noqa: PLC0415
+
+    config = configuration.load(invocation.config_path)
+    raise SystemExit(daemon.run(config, only=only, standby=standby))

@@ -1,0 +1,184 @@
+"""`setup` makes what capture needs in the source database, in this order: outbox, publications, slot. `teardown` removes it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdc_tracker.cli import Invocation, show
+from cdc_tracker.errors import Problem, SourceError
+
+if TYPE_CHECKING:
+    from cdc_tracker.config import Config
+    from cdc_tracker.source.publication import Desired, Publication
+
+SETUP_TIMEOUT = 60.0  # seconds that a statement may take: adding a table to a publication waits for its lock
+MODES = {
+    "recreate_slot": "Drop the slot, make a new one, and go on from the server's present end.",
+    "new_epoch": "Begin anew with a server that was restored or replaced: new slot, new event ids, empty journal.",
+    "adopt": "The state store was lost: go on from the slot as it stands.",
+    "accept_gap": "The journal was lost: go on from the slot, and give up what lies between.",
+}
+
+
+@click.command()
+@click.option("--print-sql", is_flag=True, help="Print the SQL for a DBA, and change nothing.")
+@click.option("--recreate-slot", "mode", flag_value="recreate_slot", help=MODES["recreate_slot"])
+@click.option("--new-epoch", "mode", flag_value="new_epoch", help=MODES["new_epoch"])
+@click.option("--adopt", "mode", flag_value="adopt", help=MODES["adopt"])
+@click.option("--accept-gap", "mode", flag_value="accept_gap", help=MODES["accept_gap"])
+@show.yes
+@click.pass_obj
+def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) -> None:
+    """Make the outbox, the publication and the slot in the source database.
+
+    May be run again at any time, also while the worker runs: it makes what is missing, puts right what differs, and leaves the
+    rest alone. Only tables that mappings name are published.
+    """
+    from cdc_tracker.cli import standing, stores  # noqa: PLC0415
+    from cdc_tracker.source import publication  # noqa: PLC0415
+    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+
+    config = stores.load_config(invocation)
+    needs = stores.operations(config.load_mappings())
+    with ExitStack() as stack:
+        url = config.source.url.get_secret_value()
+        connection = stack.enter_context(closing(connect(url, statement_timeout=SETUP_TIMEOUT)))
+        wanted = publication.desired(connection, config.source, needs)
+        if print_sql:
+            click.echo("\n".join(sql_for_dba(config, connection, wanted)))
+            return
+        state = stack.enter_context(stores.opened_state(config))
+        journal = stack.enter_context(stores.opened_journal(config))
+        place = standing.Standing(config, connection, state, journal)
+        if mode is None:
+            place.examine()
+        else:
+            stack.enter_context(place.alone())
+            place.confirm(mode, yes=yes)
+        make_outbox(config, connection)
+        publish(config, connection, needs)
+        place.settle(mode)
+    click.echo("Ready: `cdc-tracker run`.")
+
+
+def make_outbox(config: Config, connection: Any) -> None:
+    from cdc_tracker.source import publication, scripts  # noqa: PLC0415
+
+    outbox = config.source.outbox
+    if outbox is None:
+        return
+    if _may_make(connection, outbox.table):
+        publication.apply(connection, scripts.outbox(outbox))
+        click.echo(f"outbox        {outbox.table}, and the functions cdc_tracker.track() and others")
+    else:
+        click.echo(f"outbox        {outbox.table} is there, and belongs to somebody else: left as it is")
+
+
+def _may_make(connection: Any, table: str) -> bool:
+    """False where a DBA has made it all already and this role has no right to make it again."""
+    from cdc_tracker.source import catalog  # noqa: PLC0415
+
+    with catalog.translated():
+        row = connection.execute(
+            "SELECT to_regproc('cdc_tracker.emit') IS NOT NULL, "
+            "coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'cdc_tracker'), true)"
+        ).fetchone()
+    functions, ours = row
+    return ours or not functions or table not in catalog.tables(connection, [table])
+
+
+def publish(config: Config, connection: Any, needs: dict[str, frozenset[str]]) -> None:
+    """Once the outbox is there: it is published, too. Raises SourceError for mapped tables that cannot be."""
+    from cdc_tracker.source import publication  # noqa: PLC0415
+
+    wanted = publication.desired(connection, config.source, needs)
+    _refuse(list(wanted.problems))
+    present = publication.existing(connection, publication.names(config.source))
+    statements = publication.plan(wanted.publications, present)
+    publication.apply(connection, statements)
+    for each in wanted.publications:
+        tables = ", ".join(".".join(name) for name in sorted(each.tables)) or "no table"
+        click.echo(f"publication   {each.name}: {tables}")
+
+
+def _refuse(problems: list[Problem]) -> None:
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        listed = "\n".join(f"  {problem}" for problem in errors)
+        raise SourceError(
+            f"Not every mapped table can be captured, so no slot was made:\n{listed}",
+            hint="Mend the tables or the mappings, then run `cdc-tracker setup` again. `cdc-tracker check` tells more.",
+        )
+    for problem in problems:
+        click.echo(f"⚠ {problem}", err=True)
+
+
+def sql_for_dba(config: Config, connection: Any, wanted: Desired) -> list[str]:
+    """What `setup` would run now, as SQL with comments."""
+    from cdc_tracker.source import publication, scripts, slot  # noqa: PLC0415
+
+    source = config.source
+    publications, problems = _with_outbox(config, wanted)
+    statements = publication.plan(publications, publication.existing(connection, publication.names(source)))
+    lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
+    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in problems]
+    if source.outbox:
+        lines += ["", "-- 1. the outbox", *scripts.outbox(source.outbox)]
+    lines += ["", "-- 2. the publications", *(f"{statement};" for statement in statements)]
+    lines += ["", "-- 3. the slot, last"]
+    if slot.inspect(connection, source.slot):
+        return [*lines, f"-- {source.slot} is there already"]
+    plugin = slot.choose_plugin(connection, source)
+    lines += [f"{slot.create_statement(source.slot, plugin, failover=source.failover)};", ""]
+    return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]
+
+
+def _with_outbox(config: Config, wanted: Desired) -> tuple[list[Publication], list[Problem]]:
+    """As if the outbox, which comes first, had been made already."""
+    from cdc_tracker.source.catalog import split_name  # noqa: PLC0415
+
+    outbox = config.source.outbox
+    absent = outbox is not None and any(problem.key == outbox.table for problem in wanted.problems)
+    if outbox is None or not absent or outbox.layout == "debezium":
+        return list(wanted.publications), list(wanted.problems)
+    first, *others = wanted.publications
+    first = replace(first, tables={**first.tables, split_name(outbox.table): None})
+    return [first, *others], [problem for problem in wanted.problems if problem.key != outbox.table]
+
+
+@click.command()
+@click.option("--drop-outbox", is_flag=True, help="Drop the outbox table and the functions, too.")
+@show.yes
+@click.pass_obj
+def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
+    """Remove what setup made.
+
+    That is the slot, the publications, and this source's state and journal here. The outbox stays unless --drop-outbox is given.
+    Destinations keep what they have.
+    """
+    from cdc_tracker.cli import standing, stores  # noqa: PLC0415
+    from cdc_tracker.source import publication, scripts  # noqa: PLC0415
+    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+
+    config = stores.load_config(invocation)
+    source = config.source
+    with ExitStack() as stack:
+        connection = stack.enter_context(closing(connect(source.url.get_secret_value(), statement_timeout=SETUP_TIMEOUT)))
+        state = stack.enter_context(stores.opened_state(config))
+        journal = stack.enter_context(stores.opened_journal(config))
+        place = standing.Standing(config, connection, state, journal)
+        stack.enter_context(place.alone())
+        outbox = f", the outbox {source.outbox.table} with its rows" if drop_outbox and source.outbox else ""
+        show.ask(
+            f"Remove the slot {source.slot}, the publications {' and '.join(publication.names(source))}{outbox}, and the state "
+            f"and journal of the source {source.name!r}? {place.undelivered()}",
+            yes=yes,
+        )
+        place.drop_slot()
+        publication.apply(connection, [*publication.drop_statements(source), *(scripts.teardown(source) if outbox else [])])
+        click.echo(f"publications  dropped{', and the outbox' if outbox else ''}")
+        place.forget()

@@ -1,0 +1,129 @@
+"""What commands print: tables and text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cdc_tracker.errors import Problem
+    from cdc_tracker.state import RoleRecord
+
+ALIVE_SECONDS = 10.0  # a role reports once a second
+MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def console() -> Console:
+    """A console on standard output as it is now (tests and pipes exchange it)."""
+    from rich.console import Console  # noqa: PLC0415  rich takes 60 ms to import
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def emit(value: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def emit_line(value: object) -> None:
+    """One JSON document on one line, for a stream of them."""
+    click.echo(line(value))
+
+
+def line(value: object) -> str:
+    """JSON text on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
+    """A plain table. Cells are text, never markup: a value from the database could hold brackets."""
+    from rich import box  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+    return made
+
+
+def mark(state: str) -> Any:
+    """✓, ⚠ or ✗ in its colour."""
+    from rich.text import Text  # noqa: PLC0415
+
+    sign, colour = MARKS[state]
+    return Text(sign, style=colour)
+
+
+def moment(time_us: int | None) -> str:
+    """Microseconds since the epoch → `2026-01-31 12:00:00Z`."""
+    if not time_us:
+        return "–"
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on, or leave with exit code 1 where the answer is no (or nobody is there to give one)."""
+    if not yes:
+        click.confirm(question, abort=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[], None]]:
+    """A line on standard error that shows that work goes on; nothing where that is no terminal."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    steps = 0
+    with console.status(what) as status:
+
+        def advance() -> None:
+            nonlocal steps
+            steps += 1
+            status.update(f"{what}: {plural(steps, 'segment')} read")
+
+        yield advance
+
+
+def is_alive(roles: Iterable[RoleRecord], role: str) -> bool:
+    """Whether a role has reported within the last seconds and has not said that it stopped."""
+    return any(each.role == role and each.state != "stopped" and age(each.updated_at) < ALIVE_SECONDS for each in roles)
+
+
+def age(time_us: int) -> float:
+    """Seconds since then."""
+    return max(0.0, time.time() - time_us / 1e6)
+
+
+def problem(found: Problem) -> dict[str, str]:
+    """For JSON."""
+    return {
+        "severity": found.severity,
+        "where": found.where,
+        "key": found.key,
+        "message": found.message,
+        "hint": found.hint,
+    }

@@ -1,0 +1,234 @@
+"""`status`: how the worker stands, as /readyz and /metrics say it, and the slot as the server sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
+from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.model import format_lsn
+from cdc_tracker.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cdc_tracker.config import Config
+    from cdc_tracker.health import DestinationHealth, Health, Observer
+    from cdc_tracker.state import RoleRecord, SourceRecord, State
+
+Snapshot = dict[str, Any]
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
+@show.as_json
+@click.pass_obj
+def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
+    """Show the slot, lag, checkpoints, dead letters and roles. Exit code 1 when something is wrong."""
+    from cdc_tracker.cli.stores import known_source, load_config, opened_journal, opened_state  # noqa: PLC0415
+    from cdc_tracker.health import Observer  # noqa: PLC0415
+
+    config = load_config(invocation)
+    with ExitStack() as stack:
+        state = stack.enter_context(opened_state(config))
+        record = known_source(config, state)
+        journal = stack.enter_context(opened_journal(config))
+        observer = Observer(state, journal, record.name, list(config.destinations))
+        look = partial(snapshot, config, record, state, observer)
+        if watch:
+            _watch(look, as_json)
+            return
+        seen = look()
+    if as_json:
+        show.emit(seen)
+    else:
+        show.console().print(rendered(seen))
+    if seen["problems"]:
+        raise SystemExit(FOUND_PROBLEMS)
+
+
+def _watch(look: Callable[[], Snapshot], as_json: bool) -> None:
+    from rich.live import Live  # noqa: PLC0415
+
+    before = look()
+    try:
+        if as_json:
+            while True:
+                time.sleep(1.0)
+                before = _with_rates(look(), before)
+                show.emit_line(before)
+        with Live(rendered(before), console=show.console(), auto_refresh=False) as live:
+            while True:
+                time.sleep(1.0)
+                before = _with_rates(look(), before)
+                live.update(rendered(before), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _with_rates(now: Snapshot, before: Snapshot) -> Snapshot:
+    """Events a second between two looks."""
+    earlier = {each["name"]: each for each in before["destinations"]}
+    seconds = max(0.001, now["time"] - before["time"])
+    for each in now["destinations"]:
+        if each["name"] in earlier:
+            each["rate"] = round((each["settled"] - earlier[each["name"]]["settled"]) / seconds, 1)
+    return now
+
+
+def snapshot(config: Config, record: SourceRecord, state: State, observer: Observer) -> Snapshot:
+    """Everything as plain values: what --json prints."""
+    health = observer.look()
+    slot, slot_problems = slot_snapshot(config, record)
+    return {
+        "time": time.time(),
+        "source": record.name,
+        "database": record.database,
+        "slot": slot,
+        "capture": health.capture,
+        "journal": _journal(health),
+        "destinations": [_destination(each, _last_hours(state, record.name, each.name)) for each in health.destinations],
+        "roles": [_role(role) for role in health.roles],
+        "problems": [*slot_problems, *health.problems],
+    }
+
+
+def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any], list[str]]:
+    """The slot as the server has it now, and what is wrong with it. An unreachable server is a problem like others."""
+    from cdc_tracker.source import catalog, slot  # noqa: PLC0415
+
+    told: dict[str, Any] = {"name": config.source.slot, "plugin": record.plugin}
+    try:
+        with closing(catalog.connect(config.source.url.get_secret_value())) as connection:
+            found = slot.inspect(connection, config.source.slot)
+            identity = catalog.identify(connection)
+    except CdcTrackerError as error:
+        return told, [f"the source cannot be asked: {error}"]
+    if identity.system_id != record.system_id:
+        return told, [f"this is another server (system identifier {identity.system_id}) than the one that was set up"]
+    if found is None:
+        return told, [f"the slot {config.source.slot} does not exist on the server: `cdc-tracker setup` says how to go on"]
+    behind = identity.wal_lsn - (found.confirmed_flush_lsn or 0)
+    told |= {
+        "wal_status": found.wal_status,
+        "active_pid": found.active_pid,
+        "confirmed": format_lsn(found.confirmed_flush_lsn or 0),
+        "wal_end": format_lsn(identity.wal_lsn),
+        "unconfirmed_bytes": max(0, behind),
+        "retained_bytes": found.retained_bytes,
+        "safe_wal_size": found.safe_wal_size,
+    }
+    problems = []
+    if found.lost:
+        problems.append(f"the server has invalidated the slot ({found.invalidation_reason or found.wal_status})")
+    elif found.wal_status == "unreserved":
+        problems.append("the slot is about to be invalidated: it holds more WAL than max_slot_wal_keep_size")
+    if (found.retained_bytes or 0) > config.source.max_wal:
+        problems.append(f"the slot holds {format_size(found.retained_bytes or 0)} of WAL, more than max_wal")
+    return told, problems
+
+
+def _journal(health: Health) -> dict[str, Any] | None:
+    if health.horizon is None:
+        return None
+    horizon = health.horizon
+    return {
+        "first": str(horizon.start),
+        "first_time": show.moment(horizon.first_time),
+        "last": str(horizon.last),
+        "last_time": show.moment(horizon.last_time),
+        "segments": horizon.segments,
+        "bytes": horizon.bytes,
+    }
+
+
+def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
+    totals = health.totals
+    return {
+        "name": health.name,
+        "state": health.state,
+        "checkpoint": str(health.position) if health.position else None,
+        "rewind_to": str(health.rewind_to) if health.rewind_to else None,
+        "backlog_bytes": health.backlog,
+        "lag_seconds": round(health.lag, 3),
+        "settled": sum(totals.get(outcome, 0) for outcome in ("delivered", "assumed", "rejected", "suppressed", "replayed")),
+        "last_hours": last_hours,
+        "totals": totals,
+        "dead_letters": health.dead_letters,
+        "trouble": health.trouble,
+    }
+
+
+def _last_hours(state: State, source: str, destination: str) -> int:
+    """Events of this clock hour and the one before it that were delivered."""
+    since = int(datetime.now(UTC).timestamp()) // 3600 - 1
+    return sum(row.delivered + row.assumed + row.replayed for row in state.ledger(source, destination, since_hour=since))
+
+
+def _role(role: RoleRecord) -> dict[str, Any]:
+    return {
+        "role": role.role,
+        "pid": role.pid,
+        "host": role.host,
+        "state": role.state,
+        "heard_seconds_ago": round(show.age(role.updated_at), 1),
+    }
+
+
+def rendered(seen: Snapshot) -> RenderableType:
+    """For a person."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[RenderableType] = [Text(line) for line in _head(seen)]
+    parts += [_destinations_table(seen), _roles_table(seen)]
+    for problem in seen["problems"]:
+        parts.append(Text.assemble(show.mark("error"), " ", problem))
+    if not seen["problems"]:
+        parts.append(Text.assemble(show.mark("ok"), " all is well"))
+    return Group(*parts)
+
+
+def _head(seen: Snapshot) -> list[str]:
+    slot, journal = seen["slot"], seen["journal"]
+    reader = f"read by pid {slot['active_pid']}" if slot.get("active_pid") else "not being read"
+    lines = [f"source   {seen['source']}: database {seen['database']}, slot {slot['name']} ({slot['plugin']}), {reader}"]
+    if "wal_end" in slot:
+        lines.append(
+            f"wal      at {slot['wal_end']}, confirmed to {slot['confirmed']} ({format_size(slot['unconfirmed_bytes'])} behind), "
+            f"{format_size(slot['retained_bytes'] or 0)} retained ({slot['wal_status']})"
+        )
+    if journal is None:
+        return [*lines, "journal  empty"]
+    size = f"{show.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
+    return [*lines, f"journal  {journal['first']} ({journal['first_time']}) to {journal['last']}, {size}"]
+
+
+def _destinations_table(seen: Snapshot) -> RenderableType:
+    columns = ["destination", "state", "checkpoint", "behind", "lag", "last 2 h", "dead letters", "last error"]
+    watched = any("rate" in each for each in seen["destinations"])
+    rows = []
+    for each in seen["destinations"]:
+        letters = ", ".join(f"{number:,} {reason}" for reason, number in sorted(each["dead_letters"].items()))
+        checkpoint = f"{each['checkpoint'] or '–'}{' → ' + each['rewind_to'] if each['rewind_to'] else ''}"
+        behind, lag = format_size(each["backlog_bytes"]), format_duration(each["lag_seconds"])
+        speed = f"{each.get('rate', 0):,.0f}/s" if watched else f"{each['last_hours']:,}"
+        rows.append((each["name"], each["state"], checkpoint, behind, lag, speed, letters or "–", each["trouble"] or "–"))
+    if watched:
+        columns[5] = "events"
+    return show.table(columns, rows, right=("behind", "lag", columns[5]))
+
+
+def _roles_table(seen: Snapshot) -> RenderableType:
+    rows = [
+        (each["role"], each["state"], each["pid"], each["host"], f"{format_duration(each['heard_seconds_ago'])} ago")
+        for each in seen["roles"]
+    ]
+    return show.table(("role", "state", "pid", "host", "heard"), rows, right=("pid",))
