@@ -1,0 +1,33 @@
+# Two images: `worker` (the default) and `postgres`, the official one with the wal2json plugin.
+
+FROM postgres:17-bookworm AS postgres
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends postgresql-17-wal2json \
+    && rm -rf /var/lib/apt/lists/*
+
+
+FROM python:3.12-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY cdc_tracker cdc_tracker
+COPY sql sql
+RUN python -m venv /opt/cdc-tracker && /opt/cdc-tracker/bin/pip install --no-cache-dir .
+
+
+FROM python:3.12-slim-bookworm AS worker
+# A fixed id, so that the owner of a mounted data folder can be set from outside.
+RUN groupadd --system --gid 10001 cdc && useradd --system --uid 10001 --gid cdc --home-dir /var/lib/cdc-tracker --create-home cdc
+COPY --from=build /opt/cdc-tracker /opt/cdc-tracker
+ENV PATH=/opt/cdc-tracker/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    CDC_TRACKER_CONFIG=/etc/cdc-tracker/cdc-tracker.yml \
+    CDC_TRACKER_DATA_DIR=/var/lib/cdc-tracker
+USER cdc
+VOLUME /var/lib/cdc-tracker
+# Ready is more than alive: it turns false when the stream does not move although it should.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9464/readyz', timeout=4)"]
+# SIGTERM drains: `docker stop` must wait longer than drain_timeout.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["cdc-tracker"]
+CMD ["run"]

@@ -1,0 +1,66 @@
+# make demo      the whole way of a change, with a worker that is killed on the way   (SECONDS=20 RATE=200 ARGS=--keep)
+# make test      all tests                                                            (ARGS='-k word')
+# make check     lint, types, imports, test
+# make bench     how fast; writes bench.json
+# make soak      200 kills and more
+# make clean     removes what was made here, the virtual environment too
+#
+# Every target works in the virtual environment .venv, which is made when it is missing and filled again only when
+# pyproject.toml changes: after the first time nothing here needs the network.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+options = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
+
+.PHONY: demo test lint types imports format check bench soak clean python
+
+demo: $(VENV)/demo-installed
+	$(BIN)/cdc-tracker demo $(options)
+
+test: $(VENV)/dev-installed
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev-installed
+	$(BIN)/mypy
+
+imports: $(VENV)/dev-installed
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+bench: $(VENV)/dev-installed
+	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(VENV)/dev-installed
+	$(BIN)/python -m tests.crash.soak $(ARGS)
+
+clean:
+	rm -rf $(VENV) demo-data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
+	find cdc_tracker tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The interpreter that the virtual environment is made of.
+python:
+	@test -n "$(PYTHON)" && echo $(PYTHON)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name yours with make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/dev-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/demo-installed

@@ -1,0 +1,7 @@
+"""python -m cdc_tracker.demo"""
+
+import sys
+
+from cdc_tracker.demo import main
+
+sys.exit(main(sys.argv[1:]))

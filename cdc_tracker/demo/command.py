@@ -1,0 +1,54 @@
+"""The demo's options, and what it says at the end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cdc_tracker.demo.place import Place, PlaceTaken
+from cdc_tracker.demo.screen import Screen
+from cdc_tracker.demo.server import ServerFailed
+from cdc_tracker.demo.story import Story, StoryFailed
+from cdc_tracker.demo.worker import WorkerFailed
+
+INTERRUPTED = 130
+
+
+@click.command(name="demo", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seconds", type=click.FloatRange(min=3), default=20.0, show_default=True, help="How long the shop is open.")
+@click.option("--rate", type=click.FloatRange(min=1), default=200.0, show_default=True, help="Transactions a second.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which sequence of transactions.")
+@click.option("--keep", is_flag=True, help="Keep the database's files, too.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-data"), show_default=True)
+def demo(seconds: float, rate: float, seed: int, keep: bool, folder: Path) -> int:
+    """Run cdc-tracker against a shop of its own: an embedded PostgreSQL, real transactions, two SIGKILLs, and a count at the end.
+
+    Exit code 1 if an event was lost or doubled.
+    """
+    place = Place(folder)
+    with Screen() as screen:
+        story = Story(place, screen, seconds=seconds, rate=rate, seed=seed)
+        good = story.tell(keep=keep)
+    return 0 if good else 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the demo; the exit code."""
+    # A terminal that closes or a `kill` must end the processes of the demo just as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        code = demo.main(list(arguments), prog_name="cdc-tracker demo", standalone_mode=False)
+    except (ServerFailed, WorkerFailed, StoryFailed, PlaceTaken) as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: the worker and the database have been stopped.", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,114 @@
+"""What the live table shows: read from the worker's state store and the server, for the eye only. The oracle uses none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+
+from cdc_tracker.demo.place import SOURCE
+from cdc_tracker.demo.shop import Shopper
+from cdc_tracker.demo.worker import alive
+from cdc_tracker.errors import StateUnavailable
+from cdc_tracker.model import Position, parse_lsn
+from cdc_tracker.state import State
+
+
+@dataclass(frozen=True)
+class DestinationView:
+    name: str
+    position: Position | None
+    behind: int  # bytes of WAL
+    delivered: int
+    state: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at everything."""
+
+    open_for: float  # seconds
+    transactions: int
+    rows: int
+    rolled_back: int
+    kills: Sequence[str]
+    retained: int = 0  # bytes of WAL that the slot holds back
+    destinations: Sequence[DestinationView] = ()
+    mappings: dict[str, Counter[str]] = field(default_factory=dict)  # mapping → destination → delivered
+
+
+class Watch:
+    """Looks from outside; a look that fails shows the one before."""
+
+    def __init__(
+        self, state: State, server: psycopg.Connection, destinations: Sequence[str], shoppers: Sequence[Shopper]
+    ) -> None:
+        self.kills: list[str] = []
+        self._state = state
+        self._server = server
+        self._destinations = destinations
+        self._shoppers = shoppers
+        self._started = time.monotonic()
+        self._seen: tuple[list[DestinationView], dict[str, Counter[str]], int] = ([], {}, 0)
+
+    def look(self) -> View:
+        with contextlib.suppress(StateUnavailable):  # busy: the next look is a moment away
+            self._seen = self._read()
+        destinations, mappings, retained = self._seen
+        return View(
+            open_for=time.monotonic() - self._started,
+            transactions=sum(shopper.transactions for shopper in self._shoppers),
+            rows=sum(shopper.rows for shopper in self._shoppers),
+            rolled_back=sum(shopper.rolled_back for shopper in self._shoppers),
+            kills=tuple(self.kills),
+            retained=retained,
+            destinations=destinations,
+            mappings=mappings,
+        )
+
+    def _read(self) -> tuple[list[DestinationView], dict[str, Counter[str]], int]:
+        end, retained = self._wal()
+        mappings: dict[str, Counter[str]] = {}
+        for row in self._state.ledger(SOURCE):
+            mappings.setdefault(row.mapping, Counter())[row.destination] += row.delivered + row.assumed
+        checkpoints = self._state.checkpoints(SOURCE)
+        states = {role.role: role.state for role in self._state.roles(SOURCE)}
+        destinations = []
+        for name in self._destinations:
+            position = checkpoints[name].position if name in checkpoints else None
+            destinations.append(
+                DestinationView(
+                    name=name,
+                    position=position,
+                    behind=max(0, end - position.commit_lsn) if position else 0,
+                    delivered=sum(counts[name] for counts in mappings.values()),
+                    state=states.get(f"deliver:{name}", "not started"),
+                )
+            )
+        return destinations, mappings, retained
+
+    def _wal(self) -> tuple[int, int]:
+        """The WAL's end, and how many bytes of it the slot holds back."""
+        row = self._server.execute(
+            "SELECT pg_current_wal_lsn()::text, (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint"
+            " FROM pg_replication_slots)"
+        ).fetchone()
+        return (parse_lsn(row[0]), row[1] or 0) if row else (0, 0)
+
+    def role_pid(self, role: str) -> int | None:
+        """The process of one role, as the worker reports it."""
+        return next((record.pid for record in self._state.roles(SOURCE) if record.role == role), None)
+
+    def at_work(self) -> bool:
+        """Whether every role says that it runs, and its process is there."""
+        records = self._state.roles(SOURCE)
+        busy = {record.role for record in records if record.state not in ("starting", "stopped") and alive(record.pid)}
+        return busy >= {"capture", *(f"deliver:{name}" for name in self._destinations)}
+
+    def role_pids(self) -> list[int]:
+        """The processes of all roles."""
+        return [record.pid for record in self._state.roles(SOURCE)]

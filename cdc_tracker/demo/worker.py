@@ -1,0 +1,119 @@
+"""The worker as a person runs it: by the command line, in processes of its own, which the demo kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdc_tracker.demo.server import end_with_parent
+
+_COMMAND = [sys.executable, "-m", "cdc_tracker"]
+_STOP_SECONDS = 20.0
+
+
+class WorkerFailed(Exception):
+    """A command of cdc-tracker failed, or the daemon ended by itself."""
+
+
+class Worker:
+    """`cdc-tracker run` in a session of its own, ended by the end of `with`."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self._environment = {**os.environ, "CDC_TRACKER_CONFIG": str(config)}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def command(self, *arguments: str) -> str:
+        """Run a command of cdc-tracker to its end; its output. Raises WorkerFailed."""
+        done = subprocess.run(
+            [*_COMMAND, *arguments],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment,
+        )
+        if done.returncode:
+            raise WorkerFailed(f"`cdc-tracker {' '.join(arguments)}` ended with {done.returncode}:\n{done.stdout.strip()}")
+        return done.stdout
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_COMMAND, "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for us; we then end the worker
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- calls the kernel and takes no lock
+            )
+
+    def see_alive(self) -> None:
+        """Raises WorkerFailed where the daemon has ended by itself."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise WorkerFailed(f"The worker ended by itself with exit code {code}. The end of {self._log}:\n{self._tail()}")
+
+    def _tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+    def kill(self, roles: Sequence[int] = ()) -> None:
+        """SIGKILL to the daemon and to the processes of its roles, all at once. Roles that are not named end with the daemon."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pid in (process.pid, *roles):
+            kill(pid)
+        process.wait()
+        _wait_for(roles)
+
+    def stop(self) -> int:
+        """SIGTERM, as a service manager does; the exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise WorkerFailed(f"The worker did not stop within {_STOP_SECONDS:g} s of SIGTERM:\n{self._tail()}") from error
+        finally:
+            kill(process.pid)
+            process.wait()
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; False where the process is gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for(pids: Sequence[int]) -> None:
+    """Until they are gone; at most for a second, since a system without an init keeps their names for ever."""
+    deadline = time.monotonic() + 1
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -1,0 +1,127 @@
+"""The files that put the worker on a machine: parsed, and held against what they refer to."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+
+
+def _compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def test_every_file_that_compose_mounts_is_in_the_repository() -> None:
+    compose = _compose()
+    mounted = [volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]]
+    for source in mounted:
+        assert (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"], source
+
+
+def test_every_service_that_compose_waits_for_can_become_what_it_waits_for() -> None:
+    services = _compose()["services"]
+    for service in services.values():
+        for name, wanted in service.get("depends_on", {}).items():
+            if wanted["condition"] == "service_healthy":
+                assert "test" in services[name]["healthcheck"]
+            else:
+                assert services[name]["restart"] == "no", "a service that should end must not be started again"
+
+
+def test_compose_builds_images_that_the_dockerfile_has() -> None:
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    assert {service["build"]["target"] for service in _compose()["services"].values()} <= targets
+
+
+def test_every_variable_of_compose_is_in_the_example_of_the_environment() -> None:
+    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+    shown = {
+        line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line and line[0] != "#"
+    }
+    assert used == shown
+
+
+def test_the_plugin_is_of_the_servers_version() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    server = re.search(r"^FROM postgres:(\d+)", dockerfile, re.MULTILINE)
+    plugin = re.search(r"postgresql-(\d+)-wal2json", dockerfile)
+    assert server is not None
+    assert plugin is not None
+    assert server[1] == plugin[1]
+
+
+def test_the_image_gets_what_it_is_built_from_and_runs_as_a_plain_user() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE) for name in line.split()]
+    assert copied
+    assert set(copied) <= set(let_in)
+    worker = dockerfile.split(" AS worker\n")[1]
+    assert re.search(r"^USER (?!root)\w+$", worker, re.MULTILINE)
+    assert "/readyz" in worker
+
+
+def test_the_configuration_in_compose_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cdc_tracker import config
+
+    for key, value in _compose()["services"]["worker"]["environment"].items():
+        monkeypatch.setenv(key, re.sub(r"\$\{\w+(:[^}]*)?\}", "secret", value))
+    monkeypatch.setenv("CDC_TRACKER_DATA_DIR", "/var/lib/cdc-tracker")
+    loaded = config.load(ROOT / "packaging" / "compose.yml")
+    assert loaded.source.url.get_secret_value() == "postgresql://postgres:secret@postgres:5432/shop"
+    assert str(loaded.data) == "/var/lib/cdc-tracker"
+    assert list(loaded.destinations) == ["events"]
+    assert loaded.http.host == "0.0.0.0"  # docker-compose.yml binds it to 127.0.0.1 outside
+
+
+def test_the_service_unit_can_be_stopped_within_its_time_and_keeps_its_data() -> None:
+    from cdc_tracker.config import Config
+
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
+    unit.read(ROOT / "packaging" / "cdc-tracker.service")
+    service = unit["Service"]
+    assert float(service["TimeoutStopSec"]) > Config.model_fields["drain_timeout"].default
+    assert service["RestartPreventExitStatus"] == "3"
+    assert service["StateDirectory"] == "cdc-tracker"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not on this machine")
+def test_systemd_accepts_the_service_unit(tmp_path: Path) -> None:
+    # systemd looks for the program: one that is there stands in for ours.
+    text = (ROOT / "packaging" / "cdc-tracker.service").read_text().replace("/opt/cdc-tracker/bin/cdc-tracker", "/bin/true")
+    unit = tmp_path / "cdc-tracker.service"
+    unit.write_text(text.replace("User=cdc-tracker\nGroup=cdc-tracker\n", ""))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], check=False, capture_output=True, text=True)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+def test_ci_is_a_script_that_bash_reads_and_can_run() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "types", "imports", "check", "bench", "soak", "clean"])
+def test_make_knows_the_target(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+def test_make_hands_its_options_to_the_demo() -> None:
+    done = subprocess.run(
+        ["make", "-n", "demo", "SECONDS=8", "RATE=50", "ARGS=--keep"], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1].endswith("cdc-tracker demo --seconds 8 --rate 50 --keep")

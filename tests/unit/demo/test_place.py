@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cdc_tracker.demo.place import Place, PlaceTaken
+
+
+def test_a_folder_with_other_files_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(PlaceTaken, match="--dir"):
+        Place(tmp_path).clear()
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"
+
+
+def test_what_an_earlier_demo_left_is_deleted(tmp_path: Path) -> None:
+    place = Place(tmp_path / "demo")
+    place.clear()
+    place.log.write_text("old")
+    place.clear()
+    assert not place.log.exists()
+
+
+def test_the_folder_may_be_there_already_when_it_is_empty(tmp_path: Path) -> None:
+    Place(tmp_path).clear()
+    Place(tmp_path).clear()
+
+
+def test_the_configuration_is_one_that_the_worker_reads(tmp_path: Path) -> None:
+    from cdc_tracker import config
+
+    place = Place(tmp_path)
+    place.write_config("postgresql://postgres@/postgres?host=/tmp/x", "http://127.0.0.1:1")
+    loaded = config.load(place.config)
+    assert list(loaded.destinations) == ["events", "warehouse", "segment"]
+    assert loaded.data == place.data
+    assert {mapping.table for mapping in loaded.load_mappings().all} == {
+        "shop.users",
+        "shop.orders",
+        "shop.order_items",
+        "shop.subscriptions",
+    }
+    assert yaml.safe_load(place.config.read_text())["http"] == {"port": 0}
