@@ -18,7 +18,7 @@ from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.session import Session
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.slot import Vitals
-from cdc_tracker.state import State
+from cdc_tracker.state import Checkpoint, State
 from cdc_tracker.units import format_size
 
 GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
@@ -176,14 +176,14 @@ class Capture:
     def _confirmable(self, durable: Position) -> Lsn:
         if self._settings.ack == "journaled" or self._over_max_wal:
             return durable.commit_lsn
-        lowest = self._lowest_checkpoint()
+        lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
         if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
             return durable.commit_lsn
         return lowest.commit_lsn
 
-    def _lowest_checkpoint(self) -> Position | None:
+    def _lowest_checkpoint(self, of: Callable[[Checkpoint], Position] | None = None) -> Position | None:
         found = self._state.checkpoints(self._name)
-        return min((found[name].position for name in self._destinations if name in found), default=None)
+        return min(((of or _needed)(found[name]) for name in self._destinations if name in found), default=None)
 
     # What is due now and then.
 
@@ -284,3 +284,8 @@ class Capture:
         deadline = time.monotonic() + seconds
         while not self._stop() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
+
+
+def _needed(checkpoint: Checkpoint) -> Position:
+    """What the destination needs of the journal: also what a rewind that was asked for will read."""
+    return min(checkpoint.position, checkpoint.rewind_to or checkpoint.position)

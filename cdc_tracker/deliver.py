@@ -69,6 +69,7 @@ class Delivery:
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._letters: list[DeadLetter] = []
+        self._settled: list[int] = []
         self._totals: Counter[str] = Counter()
         self._trouble, self._state_name = "", "starting"
         self._time = 0
@@ -215,6 +216,7 @@ class Delivery:
             if receipt.outcome is Outcome.REJECTED
         ]
         self._tally(parcel.events, receipts)
+        self._unpark(parcel.events, receipts)
         for rejection in parcel.rejections:
             self._count(rejection, "rejected")
         self._letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self._high)
@@ -236,6 +238,23 @@ class Delivery:
         for event, receipt in zip(events, receipts, strict=True):
             self._count(event, receipt.outcome.value)
 
+    def _unpark(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
+        """Events that were parked before, and went through now that history goes again: their dead letters are settled."""
+        if not events or events[0].position > self._high:
+            return
+        done = {
+            (event.mapping, event.position): receipt.outcome.value
+            for event, receipt in zip(events, receipts, strict=True)
+            if receipt.outcome is not Outcome.REJECTED
+        }
+        for letter in self._state.dead_letters_between(self._source, self._name, events[0].position, events[-1].position):
+            outcome = done.get((letter.mapping, letter.position))
+            if outcome is not None:
+                self._settled.append(letter.id)
+                if letter.counted:
+                    self._counts[letter.hour, letter.mapping, "replayed"] -= 1
+                    self._counts[letter.hour, letter.mapping, outcome] += 1
+
     def _count(self, made: Event | Rejection, outcome: str) -> None:
         hour = made.committed_at // HOUR
         self._totals[outcome] += 1
@@ -251,7 +270,7 @@ class Delivery:
             return
         while True:
             try:
-                rewind = self._state.commit(self._source, self._name, self._position, self._counts, self._letters)
+                rewind = self._state.commit(self._source, self._name, self._position, self._counts, self._letters, self._settled)
                 break
             except StateUnavailable as error:
                 self._on_trouble(error)
@@ -262,6 +281,7 @@ class Delivery:
         self._high = max(self._high, self._position)
         self._counts.clear()
         self._letters.clear()
+        self._settled.clear()
         self._committed = time.monotonic()
         if rewind is not None and not self._in_flight:
             self._rewind(rewind)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func
 from sqlalchemy import select as sql_select
 
 from cdc_tracker.errors import JournalUnavailable
-from cdc_tracker.journal.database import Database, text_parameter
+from cdc_tracker.database import Database, text_parameter
 
 CHANNEL = "cdc_tracker_journal"
 _ABANDONED_SECONDS = 60.0
@@ -28,7 +28,10 @@ _NOTIFY = sql_select(func.pg_notify(CHANNEL, text_parameter("payload")))
 
 class Waiter(Protocol):
     def wait(self, timeout_s: float) -> bool:
-        """True at once when something was appended (or wake() called) since the last wait, False after the timeout."""
+        """True at once when something was appended (or wake() called) since the last wait, False after the timeout.
+
+        Never too seldom; it may be True once more for what was read already.
+        """
 
     def fileno(self) -> int:
         """Readable when wait() would return True, for use in select and poll."""

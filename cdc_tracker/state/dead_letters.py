@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, literal, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, literal, select, text, tuple_, update
 
 from cdc_tracker.model import Position, Rejection
 from cdc_tracker.state import ledger
@@ -86,6 +86,14 @@ def listed(
     if state is not None:
         query = query.where(t.c.state == state)
     return [_letter(row) for row in connection.execute(query.order_by(t.c.id).limit(limit))]
+
+
+def between(connection: Connection, source: str, destination: str, first: Position, last: Position) -> list[DeadLetter]:
+    place = tuple_(t.c.lsn, t.c.ordinal)
+    query = select(*_without_segment).where(
+        t.c.source == source, t.c.destination == destination, place >= tuple_(*first), place <= tuple_(*last)
+    )
+    return [_letter(row) for row in connection.execute(query.order_by(t.c.id))]
 
 
 def one(connection: Connection, letter_id: int) -> DeadLetter | None:

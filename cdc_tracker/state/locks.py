@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from cdc_tracker.database import Database, advisory_key
 from cdc_tracker.errors import AlreadyRunning, StateUnavailable
-from cdc_tracker.state.database import Database, advisory_key
 
 _RETRY_SECONDS = 0.1
 _HINT = "Stop that process first, or start this one with --standby so that it takes over when that one ends."

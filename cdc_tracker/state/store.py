@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, select, text, update
 
+from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateMissing, StateUnavailable
 from cdc_tracker.model import Lsn, Position, Rejection
 from cdc_tracker.state import checkpoints, ledger, locks, migrations, tables
 from cdc_tracker.state import dead_letters as letters
-from cdc_tracker.state.database import Database, Kind
 from cdc_tracker.state.dead_letters import Selection
 from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
 
@@ -167,6 +167,11 @@ class State:
         wanted = Selection(None, destination, mapping, reason)
         with self._database.reading() as connection:
             return letters.listed(connection, source, state, wanted, limit, after_id)
+
+    def dead_letters_between(self, source: str, destination: str, first: Position, last: Position) -> list[DeadLetter]:
+        """Those of the changes from `first` to `last`, both included, without their segments."""
+        with self._database.reading() as connection:
+            return letters.between(connection, source, destination, first, last)
 
     def dead_letter(self, letter_id: int) -> DeadLetter | None:
         with self._database.reading() as connection:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker import database as database_module
 from cdc_tracker.errors import ConfigError, JournalUnavailable, Stop
 from cdc_tracker.journal import Journal, JournalSettings
-from cdc_tracker.journal import database as database_module
 from cdc_tracker.model import START
 from tests.unit.journal.samples import segment
 from tests.unit.journal.suite import EVERYTHING, YEAR, JournalSuite, files_of

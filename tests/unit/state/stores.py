@@ -16,8 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData
 
+from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateUnavailable
-from cdc_tracker.state.database import Database, Kind
 
 
 def differences(url: str, metadata: MetaData, version_table: str) -> list[Any]:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from cdc_tracker.database import Database
 from cdc_tracker.errors import AlreadyRunning, StateMissing, Stop
 from cdc_tracker.model import Position, Rejection
 from cdc_tracker.state import Checkpoint, DeadLetter, LedgerRow, Selection, SourceRecord, State
-from cdc_tracker.state.database import Database
 from cdc_tracker.state.records import HOUR
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata

@@ -10,13 +10,12 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from cdc_tracker import database as database_module
+from cdc_tracker.database import Kind
 from cdc_tracker.errors import ConfigError, StateUnavailable, Stop
-from cdc_tracker.journal import database as journal_database
 from cdc_tracker.journal.store import KIND as JOURNAL
 from cdc_tracker.model import Position
 from cdc_tracker.state import State, StateSettings
-from cdc_tracker.state import database as database_module
-from cdc_tracker.state.database import Kind
 from cdc_tracker.state.store import KIND as STATE
 from tests.unit.state.stores import tmpfs
 from tests.unit.state.suite import StateSuite, letter
@@ -114,7 +113,3 @@ def test_the_revisions_named_without_alembic_are_those_of_the_scripts(kind: Kind
     config.set_main_option("script_location", str(kind.migrations))
     revisions = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(revisions)) == kind.revisions
-
-
-def test_both_stores_open_their_databases_in_the_same_way() -> None:
-    assert Path(database_module.__file__).read_text() == Path(journal_database.__file__).read_text()

@@ -1,7 +1,4 @@
-"""A SQL store of ours: opened, migrated, with the driver's errors turned into ours at this one boundary.
-
-`cdc_tracker.state` and `cdc_tracker.journal` do not import each other, so each has this file, word for word the same.
-"""
+"""A SQL store of ours: opened, migrated, with the driver's errors turned into ours at this one boundary. State and journal."""
 
 from __future__ import annotations
 
