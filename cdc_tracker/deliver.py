@@ -8,14 +8,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import structlog
+from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.dead_letters import park, remake
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.send import Interrupted, send
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, StateUnavailable
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection, Segment
 from cdc_tracker.state import DeadLetter, State
@@ -26,6 +29,7 @@ KEEP = 16  # segments that one parcel may hold
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
 HOUR = 3_600_000_000
 
+T = TypeVar("T")
 log = structlog.get_logger("deliver")
 
 
@@ -110,24 +114,61 @@ class Delivery:
         if checkpoint.rewind_to is not None:
             self._rewind(checkpoint.rewind_to)
         elif self._holds is not None:
-            self._meet(self._holds.position())
+            self._meet(self._patiently(self._holds.position))
 
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
             if self._state.ledger(self._source, self._name):
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
-        elif held < self._position:
+        elif held < self._position and self._lacks(held):
             log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))
             self._state.request_rewind(self._source, self._name, held)
             self._rewind(held)
         self._held = max(held or START, START)
 
+    def _lacks(self, held: Position) -> bool:
+        """There are events between what the destination holds and our checkpoint, and the journal still has them all."""
+        horizon = self._journal.horizon()
+        if horizon is None or held < horizon.start:
+            return False
+        read = held
+        while read < self._position and (segments := self._journal.read(read, READ)):
+            for segment in segments:
+                if any(
+                    isinstance(made, Event) and made.position <= self._position for made in self._translator.made(segment, read)
+                ):
+                    return True
+                read = segment.last
+        return False
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call until the destination answers: one that is away must not end the role."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(DestinationUnavailable), wait=wait_random_exponential(max=30.0), sleep=self._pause
+        )
+        for attempt in retrying:
+            with attempt:
+                try:
+                    return call()
+                except DestinationUnavailable as error:
+                    self._on_trouble(error)
+                    self._report(self._state_name)
+                    raise
+        raise Interrupted([])
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._stop():
+                raise Interrupted([])
+            time.sleep(0.1)
+
     def _rewind(self, to: Position) -> None:
         self._settle(0)
         self._commit()
         if self._holds is not None:
-            self._holds.rewind(to)
+            self._patiently(partial(self._holds.rewind, to))
         self._position = self._stored = self._read = self._state.apply_rewind(self._source, self._name)
         self._held = START
         log.info("rewound", destination=self._name, position=str(to))
@@ -138,6 +179,8 @@ class Delivery:
         """Read some segments and send what they became. False when there were none."""
         segments = self._journal.read(self._read, READ)
         for parcel in self._parcels(segments):
+            if self._stop():
+                return True
             self._submit(parcel)
         if len(segments) < READ:
             self._settle(0)
@@ -283,8 +326,8 @@ class Delivery:
         self._letters.clear()
         self._settled.clear()
         self._committed = time.monotonic()
-        if rewind is not None and not self._in_flight:
-            self._rewind(rewind)
+        if rewind is not None:
+            self._tended = 0.0  # between two rounds: what this one has read and not sent yet must not move the checkpoint forward
 
     # Now and then.
 

@@ -20,6 +20,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -81,8 +82,8 @@ class Request:
 class VendorServer:
     """What the servers share: HTTP/1.1 with keep-alive, the script, the record of requests."""
 
-    def __init__(self, *, port: int = 0, keep_requests: bool = True) -> None:
-        """`keep_requests`: False for long runs, where the bodies would fill the memory."""
+    def __init__(self, *, port: int = 0, keep_requests: bool = True, tls: ssl.SSLContext | None = None) -> None:
+        """`keep_requests`: False for long runs, where the bodies would fill the memory. `tls`: a server's context, for https."""
         self.requests: list[Request] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -91,12 +92,15 @@ class VendorServer:
         self._always: Script | None = None
         self._counted = 0
         self._server = _Server(("127.0.0.1", port), _handler(self))
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def answers(self, *script: Script) -> None:
         """What the next requests meet, one each; after them the documented behaviour."""
@@ -269,6 +273,7 @@ class SegmentServer(VendorServer):
         strict: bool = False,
         port: int = 0,
         keep_requests: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.events: dict[str, bytes] = {}  # messageId → the event's JSON as it came first
         self.repeated = 0
@@ -278,7 +283,7 @@ class SegmentServer(VendorServer):
         self._write_key = write_key
         self._limits = (batch_bytes, event_bytes)
         self._strict = strict
-        super().__init__(port=port, keep_requests=keep_requests)
+        super().__init__(port=port, keep_requests=keep_requests, tls=tls)
 
     def handle(self, request: Request) -> Answer:
         if request.path != self._path:

@@ -26,6 +26,7 @@ from cdc_tracker.units import Duration
 _ANSWER_BYTES = 64 * 1024  # of an answer's body; the rest is not read
 _QUOTED = 300  # characters of an answer that go into an error
 _LATER = (408, 425, 429)
+_UNTRUSTED = "its certificate is not trusted here: where that is expected, name a file with its CA as `ca`"
 _BLOCKED = {
     401: "it does not know these credentials: correct them",
     403: "these credentials may not send: correct them, or have them allowed",
@@ -128,7 +129,8 @@ class Http:
             raise DestinationUnavailable(text, hint="if it is slow rather than away, raise `timeout`") from None
         except httpx.HTTPError as error:
             said = self._redacted(str(error)) or type(error).__name__
-            raise DestinationUnavailable(f"cannot reach {self._place}: {said}") from None
+            hint = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in said else ""
+            raise DestinationUnavailable(f"cannot reach {self._place}: {said}", hint=hint) from None
 
     def _read(self, response: httpx.Response, deadline: float) -> str:
         """The beginning of the body. An answer that drips must not hold us up for ever."""

@@ -14,12 +14,16 @@ with the higher sequence number counts. Space for both is taken when the file is
 checkpoint from being written. A new data file begins between two batches; it counts once a checkpoint names it, and one that
 none names is left over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so before
 anything else the old state is written over it, and only then is the data cut.
+
+A batch that does not move the position (a dead letter sent again) is told from one that was taken just before a crash by its
+digest: it is not appended a second time.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import struct
@@ -37,7 +41,7 @@ from cdc_tracker.errors import AlreadyRunning, DestinationBlocked, DestinationUn
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Size
 
-_SLOT = struct.Struct(">8sQ?QqQQ")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length
+_SLOT = struct.Struct(">8sQ?QqQQ16s")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length, aside
 _MAGIC = b"cdctrk1\n"
 _PAGE = 4096
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
@@ -63,10 +67,11 @@ class _State:
     position: Position | None = None
     number: int = 1
     length: int = 0
+    aside: bytes = bytes(16)  # digest of the last batch that left the position where it was
 
     def encode(self) -> bytes:
         lsn, ordinal = self.position or (0, 0)
-        body = _SLOT.pack(_MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length)
+        body = _SLOT.pack(_MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length, self.aside)
         return body + zlib.crc32(body).to_bytes(4, "big")
 
 
@@ -74,8 +79,8 @@ def _decode(slot: bytes) -> _State | None:
     body, crc = slot[: _SLOT.size], slot[_SLOT.size : _SLOT.size + 4]
     if len(crc) < 4 or zlib.crc32(body) != int.from_bytes(crc, "big"):
         return None
-    magic, sequence, has, lsn, ordinal, number, length = _SLOT.unpack(body)
-    return _State(sequence, Position(lsn, ordinal) if has else None, number, length) if magic == _MAGIC else None
+    magic, sequence, has, lsn, ordinal, number, length, aside = _SLOT.unpack(body)
+    return _State(sequence, Position(lsn, ordinal) if has else None, number, length, aside) if magic == _MAGIC else None
 
 
 class JsonlDestination:
@@ -102,6 +107,10 @@ class JsonlDestination:
             self._ready()
             data = as_lines(batch.events)
             state = replace(self._state, position=batch.upto)
+            if batch.events and batch.upto == self._state.position:
+                state = replace(state, aside=hashlib.blake2b(data, digest_size=16).digest())
+                if state.aside == self._state.aside:
+                    return [DELIVERED] * len(batch.events)
             if state.length and state.length + len(data) > self._settings.rotate_size:
                 state = self._rotate(state)
             self._spoiled = True

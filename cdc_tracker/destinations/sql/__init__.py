@@ -95,6 +95,7 @@ class SqlDestination:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        done = False
         try:
             with self._database.transaction() as connection:
                 if not self._made:
@@ -102,9 +103,10 @@ class SqlDestination:
                     self._tracks.make(connection)
                     self._checkpoints.make(connection)
                 yield connection
-            self._made = True
+            done = True
         except SQLAlchemyError as error:
-            self._made = False
-            if self._typed:
-                self._typed.forget()
             raise translated(error, self._database) from None
+        finally:
+            self._made = done
+            if self._typed and not done:
+                self._typed.forget()

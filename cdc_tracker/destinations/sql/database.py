@@ -169,7 +169,8 @@ def _sqlite(url: URL) -> Engine:
     folder = Path(url.database or "").parent
     if not folder.is_dir():
         raise ConfigError(f"the folder {folder} of the SQLite file does not exist")
-    engine = create_engine(url, connect_args={"timeout": 10}, pool_size=1, max_overflow=0, hide_parameters=True)
+    wait = {} if "timeout" in url.query else {"timeout": 10}  # seconds, while another has the file locked
+    engine = create_engine(url, connect_args=wait, pool_size=1, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:

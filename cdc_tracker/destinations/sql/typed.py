@@ -28,6 +28,7 @@ from sqlalchemy import Connection
 from cdc_tracker.destinations.naming import snake_case
 from cdc_tracker.destinations.sql.database import Database
 from cdc_tracker.destinations.sql.tracks import Parsed
+from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import canonical
 
 _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
@@ -77,6 +78,11 @@ class TypedTables:
             fixed["message_id"] += " NOT NULL"
             self._database.make_table(connection, table, fixed, "message_id")
             columns = self._known[table] = self._database.columns(connection, table)
+            if "message_id" not in columns:
+                raise DestinationBlocked(
+                    f"{self._database}: the table {table} is there, and it is not one of ours",
+                    hint="set `schema` to one that holds nothing else",
+                )
         for row in rows:
             for name, value in row.items():
                 if name not in columns and value is not None and len(columns) < _MOST_COLUMNS:

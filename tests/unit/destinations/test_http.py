@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -26,14 +29,14 @@ QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
 
 
 @pytest.fixture
-def server() -> Iterator[SegmentServer]:
+def vendor() -> Iterator[SegmentServer]:
     with SegmentServer(write_key=KEY) as running:
         yield running
 
 
 @pytest.fixture
-def segment(server: SegmentServer) -> Iterator[SegmentDestination]:
-    destination = opened(server.url)
+def segment(vendor: SegmentServer) -> Iterator[SegmentDestination]:
+    destination = opened(vendor.url)
     yield destination
     destination.close()
 
@@ -83,10 +86,10 @@ MEANINGS = [
 
 @pytest.mark.parametrize(("status", "meaning"), MEANINGS)
 def test_each_status_has_its_meaning(
-    status: int, meaning: type[CdcTrackerError], server: SegmentServer, segment: SegmentDestination
+    status: int, meaning: type[CdcTrackerError], vendor: SegmentServer, segment: SegmentDestination
 ) -> None:
-    server.answers(Answer(status, b'{"message": "the reason"}'))
-    with pytest.raises(meaning, match=f"{server.url} answered {status}.*: .*the reason") as caught:
+    vendor.answers(Answer(status, b'{"message": "the reason"}'))
+    with pytest.raises(meaning, match=f"{vendor.url} answered {status}.*: .*the reason") as caught:
         segment.deliver(batch(1))
     assert type(caught.value) is meaning
     assert bool(caught.value.hint) is (meaning is DestinationBlocked)
@@ -112,15 +115,15 @@ def test_how_long_to_wait_is_read_from_the_answer(headers: dict[str, str], secon
     assert retry_after({name.lower(): value for name, value in headers.items()}) == seconds
 
 
-def test_a_throttled_batch_says_how_long_to_wait(server: SegmentServer, segment: SegmentDestination) -> None:
-    server.answers(Answer(429, headers={"Retry-After": "7"}))
+def test_a_throttled_batch_says_how_long_to_wait(vendor: SegmentServer, segment: SegmentDestination) -> None:
+    vendor.answers(Answer(429, headers={"Retry-After": "7"}))
     with pytest.raises(DestinationUnavailable) as caught:
         segment.deliver(batch(1))
     assert caught.value.retry_after == 7.0
 
 
-def test_the_same_events_go_again_until_they_are_taken_and_count_once(server: SegmentServer, segment: SegmentDestination) -> None:
-    server.answers(
+def test_the_same_events_go_again_until_they_are_taken_and_count_once(vendor: SegmentServer, segment: SegmentDestination) -> None:
+    vendor.answers(
         Answer(429, headers={"Retry-After": "0"}),
         Answer(503),
         Answer(500, taken=True),
@@ -131,15 +134,15 @@ def test_the_same_events_go_again_until_they_are_taken_and_count_once(server: Se
     outcomes, troubles = deliver(segment, batch(20))
     assert outcomes == [Outcome.ASSUMED] * 20
     assert len(troubles) == 6
-    assert list(server.events) == [f"id-{n}" for n in range(20)]
-    assert server.repeated == 40
-    bodies = {request.body.partition(b'],"sentAt"')[0] for request in server.requests}
+    assert list(vendor.events) == [f"id-{n}" for n in range(20)]
+    assert vendor.repeated == 40
+    bodies = {request.body.partition(b'],"sentAt"')[0] for request in vendor.requests}
     assert len(bodies) == 1
 
 
-def test_an_answer_that_does_not_come_in_time_is_a_passing_fault(server: SegmentServer) -> None:
-    server.answers(Slow(30))
-    destination = opened(server.url, timeout="100ms")
+def test_an_answer_that_does_not_come_in_time_is_a_passing_fault(vendor: SegmentServer) -> None:
+    vendor.answers(Slow(30))
+    destination = opened(vendor.url, timeout="100ms")
     with pytest.raises(DestinationUnavailable, match=r"no answer from .* within 0.1 s; whether it took the batch is not known"):
         destination.deliver(batch(1))
     destination.close()
@@ -179,24 +182,24 @@ def test_a_host_that_is_not_there_is_a_passing_fault() -> None:
     destination.close()
 
 
-def test_a_probe_sends_no_key_and_no_event(server: SegmentServer, segment: SegmentDestination) -> None:
+def test_a_probe_sends_no_key_and_no_event(vendor: SegmentServer, segment: SegmentDestination) -> None:
     segment.probe()
-    assert [(request.method, request.body) for request in server.requests] == [("HEAD", b"")]
-    assert "authorization" not in server.requests[0].headers
+    assert [(request.method, request.body) for request in vendor.requests] == [("HEAD", b"")]
+    assert "authorization" not in vendor.requests[0].headers
     for status, error in ((301, DestinationBlocked), (410, DestinationBlocked), (503, DestinationUnavailable)):
-        server.answers(Answer(status))
+        vendor.answers(Answer(status))
         with pytest.raises(error):
             segment.probe()
 
 
-def test_no_secret_is_in_any_text(server: SegmentServer, segment: SegmentDestination, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_in_any_text(vendor: SegmentServer, segment: SegmentDestination, caplog: pytest.LogCaptureFixture) -> None:
     encoded = base64.b64encode(f"{KEY}:".encode()).decode()
-    echo = f"no such key: {KEY}, Basic {encoded}, {server.url}/v1/batch".encode()
-    settings = SegmentSettings.model_validate({"write_key": KEY, "endpoint": server.url})
+    echo = f"no such key: {KEY}, Basic {encoded}, {vendor.url}/v1/batch".encode()
+    settings = SegmentSettings.model_validate({"write_key": KEY, "endpoint": vendor.url})
     texts = [repr(segment), repr(settings), str(settings)]
     with caplog.at_level(logging.DEBUG):
         for status in (301, 400, 401, 413, 500):
-            server.answers(Answer(status, echo))
+            vendor.answers(Answer(status, echo))
             with pytest.raises(CdcTrackerError) as caught:
                 segment.deliver(batch(1))
             texts += [str(caught.value), repr(caught.value), caught.value.hint, repr(caught.value.__cause__)]
@@ -206,12 +209,12 @@ def test_no_secret_is_in_any_text(server: SegmentServer, segment: SegmentDestina
 
 def test_settings_that_do_not_hold_show_no_secret() -> None:
     with pytest.raises(ValidationError) as caught:
-        SegmentSettings.model_validate({"write_key": KEY, "endpoint": f"https://user:{KEY}@host"})
-    assert KEY not in str(caught.value)
+        SegmentSettings.model_validate({"write_key": KEY, "endpoint": "https://user:s3same@host"})
+    assert not any(secret in str(caught.value) for secret in (KEY, "s3same"))
     assert "must not hold credentials" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["ftp://host", "host", "", "https://", "http://[", "https://u:p@host"])
+@pytest.mark.parametrize("text", ["ftp://host", "host", "", "https://", "https://u:p@host"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"must|is not"):
         check_url(text)
@@ -222,35 +225,63 @@ def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path) -> 
         opened("https://127.0.0.1", ca=str(tmp_path / "none.pem"))
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """One for 127.0.0.1 that nobody knows, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("making a certificate takes openssl")
+    made, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made, key
+
+
+def test_a_certificate_is_checked_unless_told_otherwise(certificate: tuple[Path, Path]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with SegmentServer(write_key=KEY, tls=context) as vendor:
+        stranger = opened(vendor.url)
+        with pytest.raises(DestinationUnavailable, match="certificate verify failed") as caught:
+            stranger.deliver(batch(1))
+        assert "`ca`" in caught.value.hint
+        assert vendor.events == {}
+        for settings in ({"ca": str(certificate[0])}, {"verify": False}):
+            destination = opened(vendor.url, **settings)
+            assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
+            destination.close()
+        stranger.close()
+
+
 # Segment's own contract.
 
 
-def test_the_body_is_made_of_the_events_own_bytes(server: SegmentServer, segment: SegmentDestination) -> None:
+def test_the_body_is_made_of_the_events_own_bytes(vendor: SegmentServer, segment: SegmentDestination) -> None:
     made = batch(3)
     segment.deliver(made)
-    assert server.requests[0].body.startswith(b'{"batch":[' + b",".join(one.body for one in made.events) + b'],"sentAt":"')
-    assert [server.events[one.message_id] for one in made.events] == [one.body for one in made.events]
+    assert vendor.requests[0].body.startswith(b'{"batch":[' + b",".join(one.body for one in made.events) + b'],"sentAt":"')
+    assert [vendor.events[one.message_id] for one in made.events] == [one.body for one in made.events]
 
 
 @pytest.mark.parametrize("settings", [{}, {"auth": "x-write-key"}])
-def test_both_ways_to_give_the_key_are_taken(settings: dict[str, str], server: SegmentServer) -> None:
-    destination = opened(server.url, **settings)
+def test_both_ways_to_give_the_key_are_taken(settings: dict[str, str], vendor: SegmentServer) -> None:
+    destination = opened(vendor.url, **settings)
     assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
     destination.close()
 
 
-def test_compressed_it_is_smaller_and_says_the_same(server: SegmentServer) -> None:
-    destination = opened(server.url, compression="gzip")
+def test_compressed_it_is_smaller_and_says_the_same(vendor: SegmentServer) -> None:
+    destination = opened(vendor.url, compression="gzip")
     destination.deliver(batch(500))
-    assert len(server.events) == 500
-    assert server.requests[0].wire_bytes * 5 < len(server.requests[0].body)
+    assert len(vendor.events) == 500
+    assert vendor.requests[0].wire_bytes * 5 < len(vendor.requests[0].body)
     destination.close()
 
 
-def test_what_segment_drops_silently_is_assumed_not_delivered(server: SegmentServer, segment: SegmentDestination) -> None:
-    server.answers(Drop(lambda one: one["messageId"] == "id-1"))
+def test_what_segment_drops_silently_is_assumed_not_delivered(vendor: SegmentServer, segment: SegmentDestination) -> None:
+    vendor.answers(Drop(lambda one: one["messageId"] == "id-1"))
     assert deliver(segment, batch(3))[0] == [Outcome.ASSUMED] * 3
-    assert list(server.events) == ["id-0", "id-2"]
+    assert list(vendor.events) == ["id-0", "id-2"]
 
 
 def test_an_event_without_identity_is_found_where_the_vendor_refuses_the_whole_batch() -> None:
@@ -263,15 +294,15 @@ def test_an_event_without_identity_is_found_where_the_vendor_refuses_the_whole_b
 
 
 def test_a_batch_above_the_vendors_limit_goes_in_parts() -> None:
-    with SegmentServer(write_key=KEY, strict=True, batch_bytes=1_000) as server:
-        destination = opened(server.url)
+    with SegmentServer(write_key=KEY, strict=True, batch_bytes=1_000) as vendor:
+        destination = opened(vendor.url)
         assert deliver(destination, batch(40))[0] == [Outcome.ASSUMED] * 40
-        assert list(server.events) == [f"id-{n}" for n in range(40)]
+        assert list(vendor.events) == [f"id-{n}" for n in range(40)]
         destination.close()
 
 
-def test_a_wrong_key_blocks_until_it_is_right(server: SegmentServer, segment: SegmentDestination) -> None:
-    server.answers(Answer(401), Answer(401))
+def test_a_wrong_key_blocks_until_it_is_right(vendor: SegmentServer, segment: SegmentDestination) -> None:
+    vendor.answers(Answer(401), Answer(401))
     outcomes, troubles = deliver(segment, batch(2))
     assert outcomes == [Outcome.ASSUMED] * 2
     assert [type(trouble) for trouble in troubles] == [DestinationBlocked] * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,6 @@ from cdc_tracker.model import Batch, Event, Outcome, Position
 from tests.postgres import Database, Server, fresh_database
 
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
-Query = Callable[[str], list[tuple[Any, ...]]]
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ class Place:
 
     def open(self, name: str = "warehouse", **settings: Any) -> SqlDestination:
         url = self.database.url if self.database else "sqlite:///events.db"
-        made = SqlDestination(name, SqlSettings.model_validate({"url": url, "table_per_event": True, **settings}), self.folder)
+        made = SqlDestination(name, SqlSettings.model_validate({"url": url, "table_per_event": True} | settings), self.folder)
         self._opened.append(made)
         return made
 
@@ -149,6 +148,16 @@ def test_names_that_are_taken_reserved_odd_or_long_get_tables_and_columns_too(pl
     assert place.rows('SELECT drop_table_tracks FROM "select"') == [(3,)]
     assert place.rows("SELECT 値 FROM 注文") == [(1,)]
     assert destination.position() == Position(100, 6)
+
+
+def test_a_table_of_someone_else_is_left_alone(place: Place) -> None:
+    place.run("CREATE TABLE users (id integer, name text)")
+    destination = place.open()
+    with pytest.raises(DestinationBlocked, match="the table users is there, and it is not one of ours"):
+        destination.deliver(batch(track(0, "Users", plan="pro")))
+    assert place.rows("SELECT * FROM users") == []
+    destination.deliver(batch(track(1, "Signed Up", plan="pro")))
+    assert place.rows("SELECT message_id FROM tracks") == [("id-1",)]
 
 
 def test_the_other_types_have_tables_as_in_segments_warehouses(place: Place) -> None:
@@ -319,7 +328,7 @@ def test_commits_are_durable_where_the_servers_default_is_not(postgresql: Databa
 
 def test_a_locked_file_is_a_passing_fault(tmp_path: Path) -> None:
     place = Place(tmp_path, None)
-    destination = place.open()
+    destination = place.open(url="sqlite:///events.db?timeout=0.05")
     destination.deliver(batch(track(0)))
     with closing(_file(tmp_path)) as other:
         other.execute("BEGIN IMMEDIATE")
