@@ -24,14 +24,7 @@ def connect(
 
     Everything that the URL says is kept, its `options` included. Raises ConfigError, SourceError or SourceUnavailable.
     """
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error:
-        # libpq's own message repeats the text that it could not parse, password and all
-        raise ConfigError(
-            "source.url is not a libpq URL or conninfo string",
-            hint="write it as postgresql://user@host:5432/database; escape special characters in the password, as %40 for @",
-        ) from None
+    given = _parsed(url)
     own_options = str(given.get("options") or os.environ.get("PGOPTIONS", ""))
     timeout = "" if replication else f"-c statement_timeout={round(statement_timeout * 1000)}"
     defaults = {"connect_timeout": "10", "application_name": application_name, "keepalives_idle": "30"}
@@ -43,6 +36,20 @@ def connect(
         return psycopg.connect(make_conninfo("", **wanted), autocommit=True)
     except psycopg.Error as error:
         raise translate(error, secret=str(given.get("password") or "")) from None
+
+
+def _parsed(url: str) -> dict[str, Any]:
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        given = {}  # libpq's own message repeats the text that it could not parse, password and all
+    ports = str(given.get("port") or "").split(",")
+    if not given or not all(port.isdigit() for port in ports if port):
+        raise ConfigError(
+            "source.url is not a libpq URL or conninfo string",
+            hint="write it as postgresql://user@host:5432/database; escape special characters in the password, as %40 for @",
+        )
+    return given
 
 
 @contextmanager

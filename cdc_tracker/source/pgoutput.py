@@ -76,8 +76,9 @@ class Builder(SegmentBuilder):
         payload = bytes(frame[PAYLOAD:])
         if kind == RELATION:
             relation = payload[1:5]
+            known = self._described.get(relation)
             self._described[relation] = payload
-            if relation in self._carried:  # it changed within this segment: the new description goes among the frames
+            if relation in self._carried and payload != known:  # changed within this segment: it goes among the frames
                 self._push(frame[1:9], payload)
         elif kind == TRUNCATE:
             relations = _truncated(payload, 0)
@@ -112,39 +113,42 @@ class Decoder:
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
         """The segment's changes past `after`, in order. Raises ValueError where a frame is not pgoutput's."""
-        frames = segment.frames + _PAD
-        tables = {payload[1:5]: self._table(payload) for payload in segment.relations}
-        transaction, ordinal, last, index = opened(segment.open)
-        commit_lsn = transaction.commit_lsn
-        skipping = segment.first <= after
-        for lsn, at, end in walk(segment.frames):
-            kind = frames[at]
-            if kind in _ROWS:
-                index = index + 1 if lsn == last else 0
-                last = lsn
-                table = tables[frames[at + 1 : at + 5]]
-                position = Position(commit_lsn, ordinal)
-                ordinal += 1
-                if table.wanted is None or (skipping and position <= after):
-                    continue
-                if kind == INSERT:
-                    yield Change("c", table.relation, table.new(frames, at + 8), None, position, lsn, index, transaction)
+        try:
+            frames = segment.frames + _PAD
+            tables = {payload[1:5]: self._table(payload) for payload in segment.relations}
+            transaction, ordinal, last, index = opened(segment.open)
+            commit_lsn = transaction.commit_lsn
+            skipping = segment.first <= after
+            for lsn, at, end in walk(segment.frames):
+                kind = frames[at]
+                if kind in _ROWS:
+                    index = index + 1 if lsn == last else 0
+                    last = lsn
+                    table = tables[frames[at + 1 : at + 5]]
+                    position = Position(commit_lsn, ordinal)
+                    ordinal += 1
+                    if table.wanted is None or (skipping and position <= after):
+                        continue
+                    if kind == INSERT:
+                        yield Change("c", table.relation, table.new(frames, at + 8), None, position, lsn, index, transaction)
+                    else:
+                        op, new, old = self._rows(table, kind, frames, at)
+                        yield Change(op, table.relation, new, old, position, lsn, index, transaction)
+                elif kind == BEGIN:
+                    transaction = _transaction(frames, at)
+                    commit_lsn, ordinal, last, index = transaction.commit_lsn, 0, 0, 0
+                elif kind == RELATION:
+                    payload = frames[at:end]
+                    tables[payload[1:5]] = self._table(payload)
                 else:
-                    op, new, old = self._rows(table, kind, frames, at)
-                    yield Change(op, table.relation, new, old, position, lsn, index, transaction)
-            elif kind == BEGIN:
-                transaction = _transaction(frames, at)
-                commit_lsn, ordinal, last, index = transaction.commit_lsn, 0, 0, 0
-            elif kind == RELATION:
-                payload = frames[at:end]
-                tables[payload[1:5]] = self._table(payload)
-            else:
-                for change in self._rare(
-                    kind, frames[at:end], tables, lsn, ordinal, index + 1 if lsn == last else 0, transaction
-                ):
-                    ordinal, last, index = change.position.ordinal + 1, lsn, change.index
-                    if change.position > after and (change.relation is None or self._wants(tables, change.relation)):
-                        yield change
+                    for change in self._rare(
+                        kind, frames[at:end], tables, lsn, ordinal, index + 1 if lsn == last else 0, transaction
+                    ):
+                        ordinal, last, index = change.position.ordinal + 1, lsn, change.index
+                        if change.position > after and (change.relation is None or self._wants(tables, change.relation)):
+                            yield change
+        except (LookupError, OverflowError, struct.error) as error:
+            raise ValueError(f"damaged pgoutput frames at {segment.first}: {error!r}") from error
 
     def _wants(self, tables: dict[bytes, _Table], relation: Relation) -> bool:
         return any(table.relation is relation and table.wanted is not None for table in tables.values())
@@ -176,7 +180,9 @@ class Decoder:
         else:
             at_new = at + 5
         if kind == DELETE:
-            return "d", None, old or ()
+            if old is None:
+                raise ValueError("a delete without its old row")
+            return "d", None, old
         new = table.new(frames, at_new + 3)
         if new is None:
             new = self._whole(table, frames, at_new + 3, old_at if mark in (KEY, OLD) else None)
@@ -268,9 +274,12 @@ def _mask(table: _Table, old: Row | None) -> Row:
 
 
 def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
-    """An update without an old tuple did not change the key: the key's columns are those of the new row."""
+    """An update without an old tuple did not change the key: the key's columns are those of the new row.
+
+    Under FULL there always is one, so that this row is of a leaf that logs less than its root, whose key is not known here.
+    """
     columns = table.relation.columns
-    if not any(place is not None and columns[place].key for place in table.old_indexes):
+    if table.relation.identity == "f" or not any(place is not None and columns[place].key for place in table.old_indexes):
         return (UNLOGGED,) * len(table.old_indexes)
     cells = _cells(frames, at)
     return tuple(cells[place] if place is not None and columns[place].key else UNLOGGED for place in table.old_indexes)
@@ -278,17 +287,20 @@ def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
 
 def _compile_new(wanted: list[int | None]) -> Callable[[bytes, int], Row | None]:
     """A function (frames, first cell) → the wanted cells; None where one is UNCHANGED. It stops after the last wanted one."""
-    lines, found = _cell_lines(max((place for place in wanted if place is not None), default=-1) + 1, wanted, "return None")
-    return _define(lines, f"return ({found})")
+    lines = _cell_lines(max((place for place in wanted if place is not None), default=-1) + 1, wanted, "return None")
+    return _define(lines, f"return ({_found(wanted, 'None')})")
 
 
 def _compile_old(count: int, wanted: list[int | None]) -> Callable[[bytes, int], tuple[Row | None, int]]:
     """A function (frames, first cell) → (the wanted cells, the tuple's end)."""
-    lines, found = _cell_lines(count, wanted, None)
-    return _define(lines, f"return ({found}), p")
+    return _define(_cell_lines(count, wanted, None), f"return ({_found(wanted, 'UNLOGGED')}), p")
 
 
-def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> tuple[list[str], str]:
+def _found(wanted: list[int | None], absent: str) -> str:
+    return "".join(f"{absent}, " if place is None else f"c{place}, " for place in wanted)
+
+
+def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> list[str]:
     lines = []
     for place in range(count):
         if place in wanted:
@@ -301,12 +313,12 @@ def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> 
             ]
         else:
             lines += ["  k, n = cell(b, p)", f"  p += 5 + n if k == {TEXT} else 1"]
-    return lines, "".join("None, " if place is None else f"c{place}, " for place in wanted)
+    return lines
 
 
 def _define(lines: list[str], returns: str) -> Callable[[bytes, int], Any]:
     source = "\n".join(["def split(b, p):", *lines, f"  {returns}"])
-    scope: dict[str, Any] = {"cell": _CELL.unpack_from, "UNCHANGED": UNCHANGED}
+    scope: dict[str, Any] = {"cell": _CELL.unpack_from, "UNCHANGED": UNCHANGED, "UNLOGGED": UNLOGGED}
     exec(source, scope)  # noqa: S102 - the source is made of column places alone, no name or value goes into it
     split: Callable[[bytes, int], Any] = scope["split"]
     return split

@@ -247,6 +247,6 @@ def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Pro
     """What cannot be published; and, once set up, what has drifted."""
     operations = {table: need.operations for table, need in facts.needs.items() if table in facts.tables}
     wanted = publication.desired(connection, facts.settings, operations)
-    if facts.slot is None or facts.slot.plugin == "wal2json":
+    if facts.slot is None or facts.slot.plugin != "pgoutput" or facts.slot.database != facts.server["database"]:
         return list(wanted.problems)
     return publication.drift(wanted, publication.existing(connection, publication.names(facts.settings)))

@@ -48,7 +48,7 @@ class ReplicationStream:
         self.wal_end: Lsn = 0
         self.reply_due = False
         self._heard = time.monotonic()
-        self._asked = False
+        self._asked: float | None = None  # when the server fell silent for too long
 
     def identify(self) -> Identity:
         """IDENTIFY_SYSTEM."""
@@ -84,7 +84,7 @@ class ReplicationStream:
                 self.wal_end, _, reply = _KEEPALIVE.unpack_from(data)
                 self.reply_due = self.reply_due or bool(reply)
                 self._heard = time.monotonic()
-                self._asked = False
+                self._asked = None
                 continue
             if size == 0:
                 return None
@@ -144,17 +144,19 @@ class ReplicationStream:
         self.close()
 
     def _watch(self) -> None:
-        silent = time.monotonic() - self._heard
-        if silent > 2 * SILENCE:
-            raise SourceUnavailable(f"the server has been silent for {silent:.0f} s")
-        if silent > SILENCE and not self._asked:
-            self._asked = True
-            self.reply_due = True
+        """Silence counts from when the server was asked: until then it may be that we did not listen."""
+        now = time.monotonic()
+        if self._asked is None:
+            if now - self._heard > SILENCE:
+                self._asked = now
+                self.reply_due = True
+        elif now - max(self._asked, self._heard) > SILENCE:
+            raise SourceUnavailable(f"the server has been silent for {now - self._heard:.0f} s")
 
     @property
     def asking(self) -> bool:
         """The next feedback should ask the server for an answer."""
-        return self._asked
+        return self._asked is not None
 
     def _query(self, command: str) -> list[str]:
         result = self._execute(command)

@@ -38,6 +38,7 @@ class Session:
         self._control: psycopg.Connection[Any] | None = None
         self._refreshed = time.monotonic()
         self._publications: list[str] = []
+        self._described: dict[str, wal2json.Description] = {}
         self.stream = ReplicationStream(self._url)
         try:
             state = slot.inspect(self._connected(), settings.slot)
@@ -102,15 +103,17 @@ class Session:
     def _describe(self, schema: str, table: str) -> wal2json.Description | None:
         name = f"{schema}.{table}"
         found = catalog.tables(self._connected(), [name]).get(name)
-        if found is None:  # dropped since: the frames alone say what it was
-            known = name in self._tables
-            return wal2json.Description(schema, table, schema, table, "d", ()) if known else None
+        if found is None:  # dropped since, so that its rows are of before: it is what it was, or what the frames alone say
+            unknown = wal2json.Description(schema, table, schema, table, "d", ()) if name in self._tables else None
+            return self._described.get(name, unknown)
         root = ".".join(found.root)
         if root not in self._tables:
             return None
         relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation
         columns = tuple((column.name, column.type_oid, column.key) for column in relation.columns)
-        return wal2json.Description(schema, table, relation.schema, relation.name, relation.identity, columns)
+        described = wal2json.Description(schema, table, relation.schema, relation.name, relation.identity, columns)
+        self._described[name] = described
+        return described
 
     def _pgoutput_options(self) -> dict[str, str]:
         wanted = [self._settings.publication, f"{self._settings.publication}_inserts"]

@@ -110,7 +110,7 @@ def _partitions(table: Table, need: Need) -> Iterator[Problem]:
         return
     weaker = [leaf for leaf in table.leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
     if weaker:
-        text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of the old row than their root"
+        text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of old rows than the root"
         hint = "; ".join(f"ALTER TABLE {_quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)
         yield Problem(need.where, table.table, text, hint)
 

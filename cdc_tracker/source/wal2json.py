@@ -8,6 +8,7 @@ the segment.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -36,7 +37,7 @@ BYTEA = 17
 FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
 
 _ACTION = len(b'{"action":"')
-_BEGIN, _COMMIT, _TRUNCATE, _MESSAGE = b"BCTM"
+_BEGIN, _COMMIT, _MESSAGE = b"BCM"
 _TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
 
 
@@ -50,8 +51,19 @@ class Description(msgspec.Struct, frozen=True):
     identity: str
     columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
 
+    def published(self) -> frozenset[int]:
+        """The actions, as bytes, that a publication of this table, or of its root, has of it."""
+        if self.identity == "n":
+            return frozenset(b"I")
+        return frozenset(b"IUDT" if (self.schema, self.table) == (self.root_schema, self.root_table) else b"IUD")
+
     def relation(self) -> Relation:
         return Relation(self.root_schema, self.root_table, tuple(Column(*column) for column in self.columns), self.identity)
+
+
+class _Described(NamedTuple):
+    payload: bytes
+    published: frozenset[int]
 
 
 Describe: TypeAlias = Callable[[str, str], Description | None]
@@ -72,14 +84,18 @@ def options() -> dict[str, str]:
 
 
 class Builder(SegmentBuilder):
-    """Leaves out the rows of tables that `describe` does not know, before they are counted."""
+    """Leaves out, before it is counted, what pgoutput would not send.
+
+    That is the rows of tables that `describe` does not know, the truncate of a single partition (that of its root is one of the
+    root's own), and all but inserts where nothing of an old row is logged: those tables are published with inserts only.
+    """
 
     plugin = "wal2json"
 
     def __init__(self, after: Position, describe: Describe) -> None:
         super().__init__(after)
         self._describe = describe
-        self._described: dict[tuple[bytes, bytes], bytes | None] = {}
+        self._described: dict[tuple[bytes, bytes], _Described | None] = {}
 
     def forget(self) -> None:
         """Ask the catalog again at each table's next row: partitions come and go."""
@@ -103,16 +119,18 @@ class Builder(SegmentBuilder):
             named = _TABLE.search(payload)
             if named is None:
                 raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
-            description = self._description(named[1], named[2])
-            if description is not None and self._change(frame) and description not in self._carried:
-                self._carried.add(description)
-                self._relations.append(description)
+            described = self._description(named[1], named[2])
+            if described is None or action not in described.published:
+                return
+            if self._change(frame) and described.payload not in self._carried:
+                self._carried.add(described.payload)
+                self._relations.append(described.payload)
 
-    def _description(self, schema: bytes, table: bytes) -> bytes | None:
+    def _description(self, schema: bytes, table: bytes) -> _Described | None:
         key = (schema, table)
         if key not in self._described:
             found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
-            self._described[key] = None if found is None else msgspec.json.encode(found)
+            self._described[key] = None if found is None else _Described(msgspec.json.encode(found), found.published())
         return self._described[key]
 
 
@@ -137,6 +155,35 @@ class _Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 _FRAME = msgspec.json.Decoder(_Frame, float_hook=str)  # a number with a fraction stays the text that the server wrote
+
+
+class _OddCell(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    typeoid: int
+    value: msgspec.Raw
+
+
+class _OddFrame(_Frame, frozen=True, gc=False):
+    columns: list[_OddCell] = []  # type: ignore[assignment]  # the same cells, with their values as they were written
+    identity: list[_OddCell] = []  # type: ignore[assignment]
+
+
+_ODD_FRAME = msgspec.json.Decoder(_OddFrame)
+_MINUS_ZERO = b'"value":-0}'  # of a float: as an int it would lose its sign
+
+
+def _odd(payload: bytes) -> _Frame:
+    """A frame that the plain decoder takes not at all or wrongly: -0, a very long integer, a message that is not UTF-8."""
+    if payload[_ACTION] == _MESSAGE:
+        payload = payload.decode(errors="replace").encode()
+    frame = _ODD_FRAME.decode(payload)
+    columns, identity = ([_written(cell) for cell in cells] for cells in (frame.columns, frame.identity))
+    return msgspec.structs.replace(frame, columns=columns, identity=identity)
+
+
+def _written(cell: _OddCell) -> _Cell:
+    text = bytes(cell.value)
+    return _Cell(cell.name, cell.typeoid, text.decode() if text[:1] in b"-0123456789" else msgspec.json.decode(text))
 
 
 def _transaction(frame: _Frame) -> Transaction:
@@ -165,6 +212,12 @@ class Decoder:
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
         """The segment's changes past `after`, in order. Raises ValueError where a frame is not wal2json's."""
+        try:
+            yield from self._changes(segment, after)
+        except (LookupError, OverflowError, struct.error) as error:
+            raise ValueError(f"damaged wal2json frames at {segment.first}: {error!r}") from error
+
+    def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
         tables: dict[tuple[str, str], _Table] = {}
         for payload in segment.relations:
             table = self._table(payload)
@@ -172,8 +225,14 @@ class Decoder:
         transaction, ordinal, last, index = opened(segment.open)
         frames = memoryview(segment.frames)
         skipping = segment.first <= after
+        minus_zero = _MINUS_ZERO in segment.frames
         for lsn, at, end in walk(segment.frames):
-            frame = _FRAME.decode(frames[at:end])
+            try:
+                frame = _FRAME.decode(frames[at:end])
+            except ValueError:
+                frame = _odd(segment.frames[at:end])
+            if minus_zero and segment.frames.find(_MINUS_ZERO, at, end) >= 0:
+                frame = _odd(segment.frames[at:end])
             if frame.action == "B":
                 transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
                 continue
@@ -202,7 +261,7 @@ class Decoder:
         key = (frame.schema, frame.table)
         table = tables[key]
         if action in "IU":
-            table = self._fitting(table, frame.columns)
+            table = self._fitting(table, frame.columns, action == "U")
             tables[key] = table
         if table.wanted is None:
             return None
@@ -230,7 +289,7 @@ class Decoder:
         places = {column.name: place for place, column in enumerate(relation.columns)}
         return _Table(relation, wanted, tuple((places.get(name), name) for name in (wanted or ((), ()))[0]), described)
 
-    def _fitting(self, table: _Table, cells: list[_Cell]) -> _Table:
+    def _fitting(self, table: _Table, cells: list[_Cell], update: bool) -> _Table:
         """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
         columns = table.relation.columns
         if len(cells) == len(columns):
@@ -240,7 +299,9 @@ class Decoder:
             else:
                 return table
         shown = tuple((cell.name, cell.typeoid) for cell in cells)
-        return table if _fits(columns, shown) else self._shape(table, shown)
+        if len(cells) == len(columns) or update:  # only an update leaves columns out: unchanged TOAST
+            return table if _fits(columns, shown) else self._shape(table, shown)
+        return self._shape(table, shown)
 
     def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
         key = (msgspec.json.encode(table.described), shown)
@@ -313,7 +374,7 @@ def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segmen
     found: dict[Position, Segment] = {}
     for lsn, at, end in walk(segment.frames):
         payload = segment.frames[at:end]
-        frame = _FRAME.decode(payload)
+        frame = _odd(payload)
         if frame.action == "B":
             transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
             continue

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Position
@@ -32,7 +33,7 @@ def slot_name(database: Database) -> str:
 
 
 def settings_for(database: Database, **given: Any) -> SourceSettings:
-    return SourceSettings(url=database.url, slot=slot_name(database), **given)
+    return SourceSettings(url=SecretStr(database.url), slot=slot_name(database), **given)
 
 
 # Connections.
@@ -48,9 +49,12 @@ def test_a_connection_keeps_the_options_of_the_url_and_gives_texts_in_our_form(d
 
 
 def test_a_control_query_is_cut_off(database: Database) -> None:
-    with closing(connect(database.url, statement_timeout=0.1)) as connection:
-        with pytest.raises(SourceUnavailable, match="statement timeout"), catalog.translated():
-            connection.execute("SELECT pg_sleep(10)")
+    with (
+        closing(connect(database.url, statement_timeout=0.1)) as connection,
+        pytest.raises(SourceUnavailable, match="statement timeout"),
+        catalog.translated(),
+    ):
+        connection.execute("SELECT pg_sleep(10)")
 
 
 @pytest.mark.parametrize("tcp", [False, True])
@@ -78,7 +82,7 @@ def test_what_keeps_a_connection_from_being_made_is_explained_without_the_passwo
             connect(url).close()
         assert hint in caught.value.hint
         assert "wrong-pass" not in str(caught.value) + caught.value.hint
-        assert caught.value.__suppress_context__
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def test_a_role_without_replication_cannot_stream_and_is_told_what_to_grant(database: Database) -> None:
@@ -300,28 +304,26 @@ class Known:
 
 @pytest.mark.servers("pg15", "pg18")
 def test_an_invalidated_slot_is_lost(server: Server) -> None:
-    with launch(server.name, max_slot_wal_keep_size="16MB", min_wal_size="32MB", max_wal_size="32MB") as own:
-        with closing(connect(own.url())) as connection:
-            made = slot.create(connection, "held", "pgoutput")
-            own.execute("CREATE TABLE t (x text)")
-            for _ in range(6):
-                own.execute(
-                    "INSERT INTO t SELECT repeat(md5(n::text), 30) FROM generate_series(1, 9999) n; SELECT pg_switch_wal()"
-                )
-            own.execute("CHECKPOINT")
-            found = slot.inspect(connection, "held")
-            assert found is not None
-            assert found.lost
-            assert found.invalidation_reason == "wal_removed"
-            assert slot.vitals(connection, "held").wal_status == "lost"
-            identity = catalog.identify(connection)
-            end = made.confirmed_flush_lsn or 0
-            known = Known(identity.system_id, identity.database, "held", "pgoutput", end, end)
-            with pytest.raises(SlotLost) as caught:
-                verify(known, found, identity, journal_end=None, lowest_checkpoint=None)
-            assert "--recreate-slot" in caught.value.hint
-            with ReplicationStream(own.url()) as stream, pytest.raises(SlotLost):
-                stream.start("held", 0, {"proto_version": "1", "publication_names": "p"})
+    limits = {"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
+    with launch(server.name, **limits) as own, closing(connect(own.url())) as connection:
+        made = slot.create(connection, "held", "pgoutput")
+        own.execute("CREATE TABLE t (x text)")
+        for _ in range(6):
+            own.execute("INSERT INTO t SELECT repeat(md5(n::text), 30) FROM generate_series(1, 9999) n; SELECT pg_switch_wal()")
+        own.execute("CHECKPOINT")
+        found = slot.inspect(connection, "held")
+        assert found is not None
+        assert found.lost
+        assert found.invalidation_reason == "wal_removed"
+        assert slot.vitals(connection, "held").wal_status == "lost"
+        identity = catalog.identify(connection)
+        end = made.confirmed_flush_lsn or 0
+        known = Known(identity.system_id, identity.database, "held", "pgoutput", end, end)
+        with pytest.raises(SlotLost) as caught:
+            verify(known, found, identity, journal_end=None, lowest_checkpoint=None)
+        assert "--recreate-slot" in caught.value.hint
+        with ReplicationStream(own.url()) as stream, pytest.raises(SlotLost):
+            stream.start("held", 0, {"proto_version": "1", "publication_names": "p"})
 
 
 def test_a_promoted_standby_has_a_history_of_timelines(pg16: Server) -> None:

@@ -1,0 +1,204 @@
+"""Publications as PostgreSQL takes them, and whether the application's statements still work afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from cdc_tracker.errors import Problem, SourceError
+from cdc_tracker.source import publication, scripts
+from cdc_tracker.source.connection import connect
+from cdc_tracker.source.settings import SourceSettings
+from tests.postgres import Database
+
+ALL = frozenset({"insert", "update", "delete"})
+ONE = {"public.orders": ALL}
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    with closing(connect(database.url)) as opened:
+        yield opened
+
+
+def settings(**given: Any) -> SourceSettings:
+    return SourceSettings(url=SecretStr("host=unused"), **{"outbox": None, **given})
+
+
+def set_up(connection: psycopg.Connection[Any], needs: Mapping[str, frozenset[str]], **given: Any) -> tuple[Problem, ...]:
+    """What setup does; afterwards a second time has nothing to do, and nothing has drifted."""
+    wanted = publication.desired(connection, settings(**given), needs)
+    names = publication.names(settings(**given))
+    publication.apply(connection, publication.plan(wanted.publications, publication.existing(connection, names)))
+    present = publication.existing(connection, names)
+    assert publication.plan(wanted.publications, present) == []
+    assert publication.drift(wanted, present) == list(wanted.problems)
+    return wanted.problems
+
+
+def published(database: Database, name: str = "cdc_tracker") -> str:
+    listed = "string_agg(schemaname || '.' || tablename, ' ' ORDER BY schemaname, tablename)"
+    return str(database.value(f"SELECT coalesce({listed}, '') FROM pg_publication_tables WHERE pubname = '{name}'"))
+
+
+def test_tables_with_odd_names_are_published(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute('CREATE SCHEMA "My Shop"; CREATE TABLE "My Shop"."Order; DROP ""x" ("Id" int PRIMARY KEY)')
+    assert set_up(connection, {'My Shop.Order; DROP "x': ALL}) == ()
+    assert published(database) == 'My Shop.Order; DROP "x'
+    assert published(database, "cdc_tracker_inserts") == ""
+
+
+def test_a_table_without_identity_goes_where_its_updates_still_work(
+    database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    database.execute("CREATE TABLE log (line text); CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE bare (x int)")
+    database.execute("ALTER TABLE bare REPLICA IDENTITY NOTHING; INSERT INTO log VALUES ('a'); INSERT INTO bare VALUES (1)")
+    assert set_up(connection, {"public.log": frozenset({"insert"}), "public.bare": frozenset({"insert"}), **ONE}) == ()
+    assert published(database) == "public.orders"
+    assert published(database, "cdc_tracker_inserts") == "public.bare public.log"
+    database.execute("UPDATE log SET line = 'b'; DELETE FROM log; UPDATE bare SET x = 2")
+
+
+def test_a_mapped_update_of_a_table_without_identity_is_refused_with_the_statement_that_mends_it(
+    database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    database.execute("CREATE TABLE orders (id int)")
+    [problem] = set_up(connection, ONE)
+    assert "delete and update is mapped" in problem.message
+    assert published(database) == ""
+    database.execute(problem.hint.partition(" (or")[0])
+    assert set_up(connection, ONE) == ()
+    database.execute("INSERT INTO orders VALUES (1); UPDATE orders SET id = 2; DELETE FROM orders")
+
+
+def test_every_leaf_of_a_partitioned_table_needs_its_identity(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute(
+        """CREATE TABLE orders (id int, part int) PARTITION BY LIST (part);
+        CREATE TABLE o1 PARTITION OF orders FOR VALUES IN (1); CREATE TABLE "O 2" PARTITION OF orders FOR VALUES IN (2);
+        ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE o1 REPLICA IDENTITY FULL"""
+    )
+    [problem] = set_up(connection, ONE)
+    assert problem.hint.startswith('ALTER TABLE "public"."O 2" REPLICA IDENTITY FULL')
+    database.execute(problem.hint.partition(" (or")[0])
+    assert set_up(connection, ONE) == ()
+    database.execute("INSERT INTO orders VALUES (1, 1), (2, 2); UPDATE orders SET id = 7; DELETE FROM orders")
+    database.execute("CREATE TABLE o3 PARTITION OF orders FOR VALUES IN (3)")
+    wanted = publication.desired(connection, settings(), ONE)
+    [drifted] = publication.drift(wanted, publication.existing(connection, publication.names(settings())))[:1]
+    assert '"public"."o3" has no replica identity' in drifted.message
+
+
+def test_a_table_dropped_and_made_again_has_drifted(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE extra (id int PRIMARY KEY)")
+    assert set_up(connection, {**ONE, "public.extra": ALL}) == ()
+    database.execute("DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)")
+    wanted = publication.desired(connection, settings(), ONE)
+    present = publication.existing(connection, publication.names(settings()))
+    missing, extra = publication.drift(wanted, present)
+    assert (missing.key, missing.severity) == ("public.orders", "error")
+    assert "do not arrive" in missing.message
+    assert (extra.key, extra.severity) == ("public.extra", "warning")
+    assert set_up(connection, ONE) == ()
+    assert published(database) == "public.orders"
+
+
+def test_a_publication_that_was_altered_is_put_right(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    set_up(connection, ONE)
+    database.execute("ALTER PUBLICATION cdc_tracker SET (publish = 'insert', publish_via_partition_root = false)")
+    wanted = publication.desired(connection, settings(), ONE)
+    problems = publication.drift(wanted, publication.existing(connection, publication.names(settings())))
+    assert {problem.message.split()[0] for problem in problems} == {"publishes", "names"}
+    assert set_up(connection, ONE) == ()
+    database.execute("DROP PUBLICATION cdc_tracker")
+    [gone] = publication.drift(wanted, publication.existing(connection, publication.names(settings())))
+    assert "does not exist" in gone.message
+
+
+def test_somebody_elses_publication_is_left_alone(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION cdc_tracker FOR ALL TABLES")
+    with pytest.raises(SourceError, match="FOR ALL TABLES"):
+        set_up(connection, ONE)
+
+
+def test_what_has_no_row_changes_is_refused(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute(
+        """CREATE TABLE parent (id int) PARTITION BY LIST (id); CREATE TABLE leaf PARTITION OF parent FOR VALUES IN (1);
+        CREATE VIEW seen AS SELECT 1 AS x; CREATE UNLOGGED TABLE quick (id int PRIMARY KEY)"""
+    )
+    needs = {f"public.{name}": frozenset({"insert"}) for name in ("leaf", "seen", "quick", "nothing")}
+    problems = {problem.key: problem for problem in set_up(connection, needs)}
+    assert "partition of public.parent" in problems["public.leaf"].message
+    assert "view" in problems["public.seen"].message
+    assert "unlogged" in problems["public.quick"].message
+    assert "no such table" in problems["public.nothing"].message
+    assert published(database) == ""
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_never_capture_keeps_a_column_out_of_the_publication(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, card text, note text, n int GENERATED ALWAYS AS (id) STORED)")
+    kept = {"never_capture": {"public.orders": ["card"]}}
+    assert set_up(connection, ONE, **kept) == ()
+    assert database.value("SELECT attnames::text FROM pg_publication_tables") == "{id,note}"
+    assert database.value("SELECT pg_create_logical_replication_slot('never', 'pgoutput') IS NOT NULL")
+    database.execute("INSERT INTO orders (id, card) VALUES (1, 'SECRET-CARD'); UPDATE orders SET card = 'SECRET-CARD2'")
+    changes = "pg_logical_slot_get_binary_changes('never', NULL, NULL, 'proto_version', '1', 'publication_names', 'cdc_tracker')"
+    assert database.value(f"SELECT bool_or(position('SECRET'::bytea IN data) > 0) FROM {changes}") is False
+    assert set_up(connection, ONE) == ()
+    assert set_up(connection, ONE, **kept) == ()
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_never_capture_of_a_key_is_refused_because_updates_would_fail(
+    database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE full_one (id int, note text)")
+    database.execute("ALTER TABLE full_one REPLICA IDENTITY FULL")
+    [problem] = set_up(connection, ONE, never_capture={"public.orders": ["id"]})
+    assert "never_capture leaves out a column of the replica identity" in problem.message
+    [problem] = set_up(connection, {"public.full_one": ALL}, never_capture={"public.full_one": ["note"]})
+    assert "never_capture" in problem.message
+    assert set_up(connection, {"public.full_one": frozenset({"insert"})}, never_capture={"public.full_one": ["note"]}) == ()
+    database.execute("INSERT INTO full_one VALUES (1, 'a'); UPDATE full_one SET note = 'b'; DELETE FROM full_one")
+
+
+@pytest.mark.servers("pg18")
+def test_generated_columns_are_published_where_the_server_can(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED)")
+    assert set_up(connection, ONE) == ()
+    assert database.value("SELECT pubgencols FROM pg_publication WHERE pubname = 'cdc_tracker'") == "s"
+
+
+def test_the_outbox_is_published_with_the_mapped_tables(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    own = SourceSettings(url=SecretStr("host=unused"))
+    before = publication.desired(connection, own, ONE)
+    for script in scripts.outbox(own.outbox):
+        database.execute(script)
+    wanted = publication.desired(connection, own, ONE)
+    assert wanted == before  # so that `setup --print-sql` prints it before the outbox is there
+    publication.apply(connection, publication.plan(wanted.publications, {}))
+    assert published(database) == "cdc_tracker.outbox public.orders"
+    for statement in (*publication.drop_statements(own), *scripts.teardown(own)):
+        database.execute(statement)
+    assert publication.existing(connection, publication.names(own)) == {}
+    assert database.value("SELECT to_regnamespace('cdc_tracker')") is None
+
+
+def test_a_table_of_another_owner_is_refused_with_the_way_out(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY); DO $$ BEGIN CREATE ROLE other LOGIN; EXCEPTION WHEN OTHERS THEN END $$"
+    )
+    database.execute("DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO other', current_database()); END $$")
+    with closing(connect(database.url_as("other"))) as stranger:
+        wanted = publication.desired(stranger, settings(), ONE)
+        with pytest.raises(SourceError, match="must be owner") as caught:
+            publication.apply(stranger, publication.plan(wanted.publications, {}))
+    assert "--print-sql" in caught.value.hint
+    assert publication.existing(connection, publication.names(settings())) == {}
