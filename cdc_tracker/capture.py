@@ -74,6 +74,7 @@ class Capture:
         self._journal_end = START
         self._confirmed: Lsn = 0
         self._failures = 0
+        self._busy_since: float | None = None
         self._over_max_wal = False
         self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "report", "heartbeat"), 0.0)
 
@@ -99,7 +100,7 @@ class Capture:
             builder = session.builder(self._journal_end)
             stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
             log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
-            self._progress.state, self._progress.trouble = "streaming", ""
+            self._progress.state, self._progress.trouble, self._busy_since = "streaming", "", None
             self._stream(session, stream, builder)
             self._store(stream, builder)
             self._acknowledge(stream, builder)
@@ -229,10 +230,10 @@ class Capture:
         return alarms
 
     def _trim(self) -> None:
-        lowest = self._lowest_checkpoint() or START
         try:
+            lowest = self._lowest_checkpoint() or START
             trimmed = self._journal.trim(age_s=self._retention.age, size=self._retention.size, keep_after=lowest)
-        except JournalUnavailable as error:
+        except (JournalUnavailable, StateUnavailable) as error:
             log.warning("journal not trimmed", error=str(error))
             return
         if trimmed.blocked:
@@ -270,7 +271,9 @@ class Capture:
     def _backoff(self, call: RetryCallState) -> float:
         error = call.outcome.exception() if call.outcome else None
         self._failures += 1
-        if isinstance(error, SlotBusy) and not self._standby and (call.seconds_since_start or 0.0) > BUSY:
+        now = time.monotonic()
+        self._busy_since = (self._busy_since or now) if isinstance(error, SlotBusy) else None
+        if isinstance(error, SlotBusy) and not self._standby and now > (self._busy_since or now) + BUSY:
             raise error
         call.attempt_number = self._failures
         seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))

@@ -1,7 +1,7 @@
 """cdc-tracker.yml and the environment → Config. Each part owns its own Settings model; this file puts them together.
 
-The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`. Strings in the file may hold
-`${VAR}` and `${VAR:-default}`; `$${` writes a plain `${`.
+The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`, and `null` there is none. Strings in the file
+may hold `${VAR}` and `${VAR:-default}`; `$${` writes a plain `${`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ DestinationName = Annotated[str, AfterValidator(_plain_name)]
 class Config(BaseSettings):
     """The whole configuration, checked. Its repr shows no secret."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_parse_none_str="null"
+    )
 
     version: Literal[1]
     source: SourceSettings

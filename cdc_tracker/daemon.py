@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import structlog
 
@@ -197,7 +198,8 @@ class Role:
             self._process = None
             self._ended(code)
         if time.monotonic() >= self._again:
-            self._process = subprocess.Popen(self._command, preexec_fn=_end_with_parent, start_new_session=True)  # noqa: PLW1509
+            with_us = partial(_end_with_parent, os.getpid())
+            self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509
             self._started = time.monotonic()
 
     def _ended(self, code: int) -> None:
@@ -224,11 +226,13 @@ class Role:
                 self._process.wait()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Runs in the child before exec: a role must not outlive a killed supervisor. Elsewhere than on Linux it looks itself."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # killed before we could say so
+        os._exit(FAILED)
 
 
 class Supervisor:

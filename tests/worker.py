@@ -15,6 +15,11 @@ from typing import Any
 
 import yaml
 
+from cdc_tracker import config as configuration
+from cdc_tracker.config import Config
+
+ROOT = Path(__file__).parent.parent
+
 
 class Worker:
     """One folder with cdc-tracker.yml, mappings and data, and the command line run in it."""
@@ -38,21 +43,47 @@ class Worker:
         config = {"version": 1, "source": source, "destinations": destinations, "http": {"port": None}, **parts}
         self.config = folder / "cdc-tracker.yml"
         self.config.write_text(yaml.safe_dump(config))
+        self.module = "cdc_tracker"  # what `python -m` runs
+        self.environment: dict[str, str] = {}  # on top of ours
+
+    @property
+    def settings(self) -> Config:
+        return configuration.load(self.config)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "cdc_tracker", "--config", str(self.config), *arguments]
+        return [sys.executable, "-m", self.module, "--config", str(self.config), *arguments]
 
     def call(self, *arguments: str) -> str:
         """A command that ends; what it printed. Raises RuntimeError with its output where it fails."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = self.ended(*arguments)
         if done.returncode:
             raise RuntimeError(f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
+    def ended(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command that ends, by itself and within a minute: exit code and output."""
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            timeout=60,
+        )
+
     def start(self, *flags: str) -> subprocess.Popen[bytes]:
         """`run`; its log goes to worker.log."""
         with (self.folder / "worker.log").open("ab") as log:
-            return subprocess.Popen(self.command("run", *flags), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            return subprocess.Popen(
+                self.command("run", *flags),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=os.environ | self.environment,
+            )
 
     @contextlib.contextmanager
     def running(self, *flags: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, Map
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
     from cdc_tracker.mapping import Mappings
-    from cdc_tracker.source.settings import OutboxSettings
     from cdc_tracker.source.tablecheck import Need
     from cdc_tracker.state import SourceRecord
 
@@ -54,7 +53,7 @@ def _print(findings: list[Problem]) -> None:
     show.console().print(show.table(("", "what", "finding"), rows))
     errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in ("error", "warning"))
     if not errors:
-        click.echo(f"Nothing would stop a run{f'; {show.plural(warnings, "warning")}' if warnings else ''}.")
+        click.echo(f"Nothing would stop a run. {show.plural(warnings, 'warning')}." if warnings else "Nothing would stop a run.")
     else:
         click.echo(f"{show.plural(errors, 'error')}, {show.plural(warnings, 'warning')}.")
 
@@ -142,12 +141,10 @@ def _source(config: Config, mappings: Mappings | None, record: SourceRecord | No
             connection = stack.enter_context(closing(connect(config.source.url.get_secret_value(), statement_timeout=20.0)))
             facts = preflight.gather(connection, config.source, needs)
             yield from (_fine("source", line) for line in preflight.describe(facts))
-            before_setup = facts.slot is None and record is None
-            found = preflight.check(connection, config.source, needs)
-            yield from _setup_makes(config.source.outbox, found) if before_setup else found
+            yield from preflight.check(connection, config.source, needs)
             if mappings is not None:
                 yield from _columns(connection, mappings)
-            if not before_setup:
+            if facts.slot is not None or record is not None:
                 yield from _standing(config, connection)
         except CdcTrackerError as error:
             yield from _as_problems(error, "source.url" if isinstance(error, Retry) else "source")
@@ -168,15 +165,6 @@ def needs_of(mappings: Mappings) -> dict[str, Need]:
             backfill=any(mapping.backfill for mapping in found),
         )
     return needs
-
-
-def _setup_makes(outbox: OutboxSettings | None, found: Iterable[Problem]) -> Iterator[Problem]:
-    """Before `setup` there is no outbox: that is no error."""
-    for problem in found:
-        if outbox is not None and outbox.layout == "cdc_tracker" and problem.key == outbox.table:
-            yield Problem("source", "outbox", f"there is no table {outbox.table} yet", "`cdc-tracker setup` makes it", "warning")
-        else:
-            yield problem
 
 
 def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.errors import ConfigError, Stop
+from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
     from cdc_tracker.source.catalog import Table
@@ -69,9 +69,9 @@ def init(url: str, folder: Path, schemas: tuple[str, ...], force: bool) -> None:
     texts = {folder / CONFIG_FILE: config_text(url), **texts}
     existing = [path for path in texts if path.exists()]
     if existing and not force:
-        raise ConfigError(
-            f"{', '.join(map(str, existing[:5]))}{' …' if existing[5:] else ''} exist already, and nothing was written.",
-            hint="Give --force to overwrite them, or --dir to write elsewhere.",
+        raise click.UsageError(
+            f"{', '.join(map(str, existing[:5]))}{' …' if existing[5:] else ''} exist already, and nothing was written. "
+            "Give --force to overwrite them, or --dir to write elsewhere."
         )
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,7 @@ class Peek:
     def _published(self, control: Any, settings: SourceSettings) -> SourceSettings:
         """Settings whose publications hold every table wanted. They must be there before the slot is made."""
         self._sweep(control)
+        settings = self._with_outbox_that_exists(control, settings)
         wanted = publication.desired(control, settings, self._needs)
         self.problems = list(wanted.problems)
         present = publication.existing(control, publication.names(settings))
@@ -75,6 +76,14 @@ class Peek:
         self._stack.callback(publication.apply, control, publication.drop_statements(own))
         self.made = own.publication
         return own
+
+    def _with_outbox_that_exists(self, control: Any, settings: SourceSettings) -> SourceSettings:
+        """Before `setup` there is none."""
+        outbox = settings.outbox
+        if outbox is None or outbox.table in catalog.tables(control, [outbox.table]):
+            return settings
+        self._needs = {table: operations for table, operations in self._needs.items() if table != outbox.table}
+        return settings.model_copy(update={"outbox": None})
 
     def _sweep(self, control: Any) -> None:
         with translated():

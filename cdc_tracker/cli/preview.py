@@ -104,7 +104,7 @@ def _print(
     segment: Segment, watched: frozenset[str], limits: _Limits, translator: Translator | None, database: str, as_json: bool
 ) -> None:
     for change, made in _changes(segment, translator):
-        if limits.reached or (change.relation is not None and change.relation.table not in watched):
+        if limits.reached or (change.relation and change.relation.table not in watched):
             continue
         limits.changes += 1
         limits.events += sum(isinstance(each, Event) for each in made)

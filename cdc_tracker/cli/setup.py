@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,7 @@ from cdc_tracker.errors import Problem, SourceError
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
-    from cdc_tracker.source.publication import Desired, Publication
+    from cdc_tracker.source.publication import Desired
 
 SETUP_TIMEOUT = 60.0  # seconds that a statement may take: adding a table to a publication waits for its lock
 MODES = {
@@ -122,10 +121,9 @@ def sql_for_dba(config: Config, connection: Any, wanted: Desired) -> list[str]:
     from cdc_tracker.source import publication, scripts, slot  # noqa: PLC0415
 
     source = config.source
-    publications, problems = _with_outbox(config, wanted)
-    statements = publication.plan(publications, publication.existing(connection, publication.names(source)))
+    statements = publication.plan(wanted.publications, publication.existing(connection, publication.names(source)))
     lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
-    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in problems]
+    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in wanted.problems]
     if source.outbox:
         lines += ["", "-- 1. the outbox", *scripts.outbox(source.outbox)]
     lines += ["", "-- 2. the publications", *(f"{statement};" for statement in statements)]
@@ -135,19 +133,6 @@ def sql_for_dba(config: Config, connection: Any, wanted: Desired) -> list[str]:
     plugin = slot.choose_plugin(connection, source)
     lines += [f"{slot.create_statement(source.slot, plugin, failover=source.failover)};", ""]
     return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]
-
-
-def _with_outbox(config: Config, wanted: Desired) -> tuple[list[Publication], list[Problem]]:
-    """As if the outbox, which comes first, had been made already."""
-    from cdc_tracker.source.catalog import split_name  # noqa: PLC0415
-
-    outbox = config.source.outbox
-    absent = outbox is not None and any(problem.key == outbox.table for problem in wanted.problems)
-    if outbox is None or not absent or outbox.layout == "debezium":
-        return list(wanted.publications), list(wanted.problems)
-    first, *others = wanted.publications
-    first = replace(first, tables={**first.tables, split_name(outbox.table): None})
-    return [first, *others], [problem for problem in wanted.problems if problem.key != outbox.table]
 
 
 @click.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cdc_tracker.errors import Problem
     from cdc_tracker.state import RoleRecord
 
+PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
 ALIVE_SECONDS = 10.0  # a role reports once a second
 MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
 
@@ -30,7 +31,7 @@ def console() -> Console:
     """A console on standard output as it is now (tests and pipes exchange it)."""
     from rich.console import Console  # noqa: PLC0415  rich takes 60 ms to import
 
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def emit(value: object) -> None:

@@ -13,7 +13,7 @@ from cdc_tracker import envelope
 from cdc_tracker.cli import show
 from cdc_tracker.config import Config
 from cdc_tracker.destinations.base import HoldsCheckpoint
-from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, Stop
+from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position, format_lsn
 from cdc_tracker.source import catalog, slot
@@ -64,8 +64,12 @@ class Standing:
         """While no worker of this source runs. Raises AlreadyRunning."""
         roles = ["worker", "capture", *(f"deliver.{name}" for name in self.config.destinations)]
         with ExitStack() as stack:
-            for role in roles:
-                stack.enter_context(self.state.lock(f"{self.name}.{role}"))
+            try:
+                for role in roles:
+                    stack.enter_context(self.state.lock(f"{self.name}.{role}"))
+            except AlreadyRunning as error:
+                hint = "Stop it first: this takes away what it works from. Nothing was changed."
+                raise AlreadyRunning(f"A worker of the source {self.name!r} is running: {error}", hint=hint) from None
             yield
 
     def undelivered(self) -> str:
@@ -86,7 +90,7 @@ class Standing:
                 raise Stop(f"There is no slot {self.config.source.slot} to adopt.", hint=_PLAIN)
             if found.plugin not in ("pgoutput", "wal2json") or found.database != self.connection.info.dbname:
                 raise SlotForeign(
-                    f"The slot {found.name} is none of ours: plugin {found.plugin or 'none'}, database {found.database or 'none'}.",
+                    f"The slot {found.name} is none of ours: plugin {found.plugin or '-'}, database {found.database or '-'}.",
                     hint="Give `source.slot` a name of its own.",
                 )
             begin = format_lsn(found.confirmed_flush_lsn)

@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
 from cdc_tracker import config as configuration
 from cdc_tracker import logs
 from cdc_tracker.cli import Invocation
 from cdc_tracker.config import Config
 from cdc_tracker.documents import nearest
-from cdc_tracker.errors import ConfigError, StateMissing
+from cdc_tracker.errors import StateMissing
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.state import SourceRecord, State
@@ -70,7 +72,7 @@ def translator(config: Config, record: SourceRecord, destination: str | None) ->
 def one_destination(config: Config, name: str) -> str:
     """The name, if such a destination is configured."""
     if name not in config.destinations:
-        raise ConfigError(f"{config.path}: there is no destination {name!r}{nearest(name, list(config.destinations))}")
+        raise click.UsageError(f"there is no destination {name!r} in {config.path}{nearest(name, list(config.destinations))}")
     return name
 
 

@@ -119,7 +119,7 @@ def _tables(view: View) -> Group:
     for one in view.destinations:
         destinations.add_row(one.name, f"{one.delivered:,}", format_size(one.behind), str(one.position or "–"), one.state)
     shop = (
-        f"shop open for {view.open_for:.0f} s: {view.transactions:,} transactions, {view.rows:,} changes, "
+        f"the shop: {view.transactions:,} transactions, {view.rows:,} changes, "
         f"{view.rolled_back:,} rolled back; WAL held back {format_size(view.retained)}"
     )
     kills = f"SIGKILL: {', '.join(view.kills) or 'none yet'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ class DestinationView:
 class View:
     """One look at everything."""
 
-    open_for: float  # seconds
     transactions: int
     rows: int
     rolled_back: int
@@ -52,7 +50,6 @@ class Watch:
         self._server = server
         self._destinations = destinations
         self._shoppers = shoppers
-        self._started = time.monotonic()
         self._seen: tuple[list[DestinationView], dict[str, Counter[str]], int] = ([], {}, 0)
 
     def look(self) -> View:
@@ -60,7 +57,6 @@ class Watch:
             self._seen = self._read()
         destinations, mappings, retained = self._seen
         return View(
-            open_for=time.monotonic() - self._started,
             transactions=sum(shopper.transactions for shopper in self._shoppers),
             rows=sum(shopper.rows for shopper in self._shoppers),
             rolled_back=sum(shopper.rolled_back for shopper in self._shoppers),

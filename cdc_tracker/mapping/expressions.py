@@ -85,7 +85,9 @@ def parse(text: str) -> Expression:
             warnings.simplefilter("error")
             node = ast.parse(source, mode="eval").body
     except SyntaxError as error:
-        raise SyntaxProblem(_plain(error), max((error.offset or 1) - shift, 1)) from None
+        if error.offset == 0:
+            raise SyntaxProblem("the expression ends too early", len(source) + 1) from None
+        raise SyntaxProblem(_plain(error), max((error.offset or 1) - (shift if error.lineno == 1 else 0), 1)) from None
     except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
         raise SyntaxProblem("this cannot be read: it is nested too deeply or holds odd characters") from None
     checking = _Checking(source, shift)
@@ -214,6 +216,8 @@ class _Checking:
             if isinstance(row, ast.Name) and row.id not in local and row.id not in NAMES:
                 self.refuse(row, f"there is no row {_cut(row.id)}{nearest(row.id, _ROWS)}")
             self.refuse(node, f"a dot is for new.column and old.column; for a key within a value write […][{_cut(node.attr)}]")
+        if node.attr.startswith("__"):
+            self.refuse(node, f'a name cannot start with two underscores; a column that does is written {row.id}["…"]')
         self._column(node, row.id, node.attr)
 
     def _Subscript(self, node: ast.Subscript, local: frozenset[str], depth: int) -> None:  # noqa: N802
@@ -230,8 +234,6 @@ class _Checking:
             self.expression(key, local, depth)
 
     def _column(self, node: ast.AST, row: str, name: str) -> None:
-        if name.startswith("__"):
-            self.refuse(node, "a name cannot start with two underscores")
         self.uses.append(ColumnUse(row, name, self.column(node)))
 
     def _Call(self, node: ast.Call, local: frozenset[str], depth: int) -> None:  # noqa: N802

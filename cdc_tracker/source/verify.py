@@ -119,7 +119,7 @@ def _missing(record: Record) -> SlotMissing:
     return SlotMissing(
         f"the replication slot {record.slot} is gone: somebody dropped it, or a failover led to a server without it",
         hint=f"changes committed after {format_lsn(record.confirmed_lsn)} and not in the journal cannot be had from it any more. "
-        f"{_RECREATE}; what was changed in between can be sent by `cdc-tracker backfill` where a mapping has `backfill`",
+        f"{_RECREATE}; what was changed in between is then not sent",
     )
 
 
@@ -156,7 +156,7 @@ def _check_gap(record: Record, slot: SlotState, journal_end: Position | None, lo
             f"the journal {ends}, a destination has dealt with everything up to {lowest_checkpoint}, and the slot begins at "
             f"{format_lsn(confirmed)}: what lies between was in a journal that is not here",
             hint="bring the journal back (`journal.url`, or its files in data_dir). If it is lost, `cdc-tracker setup "
-            "--accept-gap` goes on from the slot, and `cdc-tracker backfill` sends the rows where a mapping has `backfill`",
+            "--accept-gap` goes on from the slot: what lies between is then not sent",
         )
 
 
@@ -170,5 +170,5 @@ def check_start(requested: Lsn, slot: SlotState) -> None:
         raise Gap(
             f"the slot {slot.name} begins at {format_lsn(confirmed)}: what committed before, from {format_lsn(requested)} on, "
             "the server does not give again",
-            hint="rewind within the journal (`cdc-tracker rewind`), or send the rows again with `cdc-tracker backfill`",
+            hint="rewind within the journal instead: `cdc-tracker rewind` says how far back it reaches",
         )

@@ -129,6 +129,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CDC_TRACKER_SOURCE__URL", "postgresql://elsewhere/db")
     monkeypatch.setenv("CDC_TRACKER_SOURCE__MAX_WAL", "1GB")
     monkeypatch.setenv("CDC_TRACKER_DRAIN_TIMEOUT", "5s")
+    monkeypatch.setenv("CDC_TRACKER_HTTP__PORT", "null")
     monkeypatch.setenv("CDC_TRACKER_MAPPINGS", '["other/"]')
     monkeypatch.setenv("CDC_TRACKER_DESTINATIONS__EVENTS__PATH", "elsewhere/")
     text = MINIMAL + "destinations:\n  events: {type: jsonl, path: events/, rotate_size: 1MB}\n"
@@ -136,6 +137,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert config.source.url.get_secret_value() == "postgresql://elsewhere/db"
     assert config.source.max_wal == 1000**3
     assert config.drain_timeout == 5
+    assert config.http.port is None
     assert config.mapping_paths == [tmp_path / "other"]
     events = config.destinations["events"].model_dump()
     assert (events["path"], events["rotate_size"]) == ("elsewhere/", 1_000_000)

@@ -279,7 +279,8 @@ def test_a_wrong_type_or_value_is_an_expression_error_that_shows_no_value(expres
     ("expression", "message", "column"),
     [
         ("", "empty", 0),
-        ("new.", "not an expression", None),
+        ("new.", "ends too early", 5),
+        ("a b", "not an expression", 3),
         ("new", "name a column of it", 1),
         ("nwe.id", "did you mean 'new'", 1),
         ("opp == 'insert'", "did you mean 'op'", 1),

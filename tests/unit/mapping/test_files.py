@@ -132,7 +132,7 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
             {"properties": {"a": {"properties": {"b": "new.b"}, "type": "array"}}},
             "properties is for object, and the type is array",
         ),
-        ({"properties": {"a": "new.b +"}}, "events[0].properties.a: column 8: this is not an expression"),
+        ({"properties": {"a": "new.b +"}}, "events[0].properties.a: column 8: the expression ends too early"),
         (
             {"properties": {"a": {"value": "lowr(new.b)"}}},
             "events[0].properties.a.value: column 1: there is no function 'lowr'; did you mean 'lower'?",
