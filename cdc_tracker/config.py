@@ -1,7 +1,7 @@
 """cdc-tracker.yml and the environment → Config. Each part owns its own Settings model; this file puts them together.
 
-The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`, and `null` there is none. Strings in the file
-may hold `${VAR}` and `${VAR:-default}`; `$${` writes a plain `${`.
+The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`, and `null` there is none. Strings may hold
+`${VAR}` and `${VAR:-default}`; `$${` writes a plain `${`.
 """
 
 from __future__ import annotations

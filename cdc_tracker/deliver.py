@@ -4,45 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.dead_letters import park, remake
+from cdc_tracker.dead_letters import remake
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.send import Interrupted, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection, Segment
-from cdc_tracker.state import DeadLetter, State
+from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.parcels import Parcel, pack
+from cdc_tracker.settlement import Settlement, refusal
+from cdc_tracker.state import Checkpoint, DeadLetter, State
 from cdc_tracker.translate import Translator
 
 READ = 4  # segments read at once: some megabytes at most
-KEEP = 16  # segments that one parcel may hold
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
-HOUR = 3_600_000_000
 
 T = TypeVar("T")
 log = structlog.get_logger("deliver")
-
-
-@dataclass
-class Parcel:
-    """What is sent, and then committed, together: all that the changes up to `upto` became."""
-
-    upto: Position
-    events: list[Event] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)  # those that the events and rejections came from
-    size: int = 0  # bytes of the events' bodies
-    time: int = 0  # commit time of the last change, microseconds since the Unix epoch
 
 
 class Delivery:
@@ -71,12 +58,10 @@ class Delivery:
         self._in_flight: deque[tuple[Parcel, Future[list[Receipt]]]] = deque()
         self._width = 1 if self._holds else destination.limits.in_flight
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
-        self._counts: Counter[tuple[int, str, str]] = Counter()
-        self._letters: list[DeadLetter] = []
-        self._settled: list[int] = []
-        self._totals: Counter[str] = Counter()
+        self._settlement = Settlement(state, source, name, self._checkpoint())
+        self._read = self._settlement.position
+        self._held = START
         self._trouble, self._state_name = "", "starting"
-        self._time = 0
         self._committed = self._tended = 0.0
 
     def run(self) -> None:
@@ -86,7 +71,7 @@ class Delivery:
                 while not self._stop():
                     if not self._round():
                         self._tend()
-                        waiter.wait(0.2 if self._position != self._stored else 1.0)
+                        waiter.wait(COMMIT if self._settlement.pending else 1.0)
             self._settle(0)
             self._commit()
         except Interrupted:
@@ -98,21 +83,21 @@ class Delivery:
 
     # Where to begin.
 
-    def _begin(self) -> None:
-        checkpoint = self._state.checkpoint(self._source, self._name)
-        if checkpoint is None:
+    def _checkpoint(self) -> Checkpoint:
+        """The destination's checkpoint; a new one begins at the journal's end."""
+        found = self._state.checkpoint(self._source, self._name)
+        if found is None:
             self._state.create_checkpoint(self._source, self._name, self._journal.end() or START)
-            log.info(
-                "new destination: it starts at the journal's end; `rewind` sends it what came before", destination=self._name
-            )
-            checkpoint = self._state.checkpoint(self._source, self._name)
-        if checkpoint is None:
+            log.info("new destination: it begins at the journal's end; `rewind` sends it what came before", name=self._name)
+            found = self._state.checkpoint(self._source, self._name)
+        if found is None:
             raise StateUnavailable("a checkpoint that was just written cannot be read")
-        self._position = self._stored = self._read = checkpoint.position
-        self._high = checkpoint.high
-        self._held = START
-        if checkpoint.rewind_to is not None:
-            self._rewind(checkpoint.rewind_to)
+        return found
+
+    def _begin(self) -> None:
+        rewind_to = self._checkpoint().rewind_to
+        if rewind_to is not None:
+            self._rewind(rewind_to)
         elif self._holds is not None:
             self._meet(self._patiently(self._holds.position))
 
@@ -121,7 +106,7 @@ class Delivery:
         if held is None:
             if self._state.ledger(self._source, self._name):
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
-        elif held < self._position and self._lacks(held):
+        elif held < self._settlement.position and self._lacks(held):
             log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))
             self._state.request_rewind(self._source, self._name, held)
             self._rewind(held)
@@ -132,12 +117,10 @@ class Delivery:
         horizon = self._journal.horizon()
         if horizon is None or held < horizon.start:
             return False
-        read = held
-        while read < self._position and (segments := self._journal.read(read, READ)):
+        read, upto = held, self._settlement.position
+        while read < upto and (segments := self._journal.read(read, READ)):
             for segment in segments:
-                if any(
-                    isinstance(made, Event) and made.position <= self._position for made in self._translator.made(segment, read)
-                ):
+                if any(isinstance(made, Event) and made.position <= upto for made in self._translator.made(segment, read)):
                     return True
                 read = segment.last
         return False
@@ -169,8 +152,9 @@ class Delivery:
         self._commit()
         if self._holds is not None:
             self._patiently(partial(self._holds.rewind, to))
-        self._position = self._stored = self._read = self._state.apply_rewind(self._source, self._name)
-        self._held = START
+        self._state.apply_rewind(self._source, self._name)
+        self._settlement.begin(self._checkpoint())
+        self._read, self._held = self._settlement.position, START
         log.info("rewound", destination=self._name, position=str(to))
 
     # From the journal to the destination.
@@ -178,44 +162,17 @@ class Delivery:
     def _round(self) -> bool:
         """Read some segments and send what they became. False when there were none."""
         segments = self._journal.read(self._read, READ)
-        for parcel in self._parcels(segments):
+        for parcel in pack(segments, self._read, self._translator, self._destination.limits):
             if self._stop():
                 return True
             self._submit(parcel)
+        if segments:
+            self._read = segments[-1].last
         if len(segments) < READ:
             self._settle(0)
         if time.monotonic() > self._tended + 1.0:
             self._tend()
         return bool(segments)
-
-    def _parcels(self, segments: Sequence[Segment]) -> Iterator[Parcel]:
-        """Parcels within the destination's limits, each ending between two changes."""
-        limits = self._destination.limits
-        parcel = Parcel(self._read)
-        for segment in segments:
-            before, seen = self._read, len(parcel.events) + len(parcel.rejections)
-            for made in self._translator.made(segment, self._read):
-                if isinstance(made, Event):
-                    size = len(made.body) + 1
-                    full = len(parcel.events) >= limits.events or parcel.size + size > limits.batch_bytes
-                    if full and parcel.events and made.position != parcel.events[-1].position:
-                        parcel.upto = before
-                        parcel.segments.append(segment)
-                        yield parcel
-                        parcel, seen = Parcel(before), 0
-                    parcel.events.append(made)
-                    parcel.size += size
-                else:
-                    parcel.rejections.append(made)
-                before = made.position
-            if len(parcel.events) + len(parcel.rejections) > seen:
-                parcel.segments.append(segment)
-            self._read = parcel.upto = segment.last
-            parcel.time = segment.last_time
-            if len(parcel.segments) >= KEEP:
-                yield parcel
-                parcel = Parcel(self._read)
-        yield parcel
 
     def _submit(self, parcel: Parcel) -> None:
         self._settle(self._width - 1)
@@ -238,7 +195,7 @@ class Delivery:
         self._state_name = "blocked" if isinstance(error, DestinationBlocked) else "retrying"
         self._trouble = str(error)
         log.warning("not delivered yet", destination=self._name, state=self._state_name, error=str(error), hint=error.hint)
-        self._totals["troubles"] += 1
+        self._settlement.totals["troubles"] += 1
 
     # From receipts to the checkpoint.
 
@@ -253,78 +210,24 @@ class Delivery:
             self._take(parcel, receipts)
 
     def _take(self, parcel: Parcel, receipts: list[Receipt]) -> None:
-        refused = [
-            _refusal(event, receipt)
-            for event, receipt in zip(parcel.events, receipts, strict=True)
-            if receipt.outcome is Outcome.REJECTED
-        ]
-        self._tally(parcel.events, receipts)
-        self._unpark(parcel.events, receipts)
-        for rejection in parcel.rejections:
-            self._count(rejection, "rejected")
-        self._letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self._high)
-        self._position = parcel.upto
-        self._time = parcel.time or self._time
+        self._settlement.take(parcel, receipts)
         if parcel.events:
             self._trouble, self._state_name = "", "delivering"
-        if self._holds is None or self._letters or time.monotonic() > self._committed + COMMIT:
+        at_once = self._settlement.parked or (parcel.events and self._holds is None)
+        if at_once or time.monotonic() > self._committed + COMMIT:
             self._commit()
-
-    def _tally(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
-        if events and receipts.count(receipts[0]) == len(receipts) and events[0].position > self._high:
-            outcome = receipts[0].outcome.value
-            for (hour, mapping), number in Counter([(event.committed_at // HOUR, event.mapping) for event in events]).items():
-                self._counts[hour, mapping, "matched"] += number
-                self._counts[hour, mapping, outcome] += number
-            self._totals[outcome] += len(events)
-            return
-        for event, receipt in zip(events, receipts, strict=True):
-            self._count(event, receipt.outcome.value)
-
-    def _unpark(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
-        """Events that were parked before, and went through now that history goes again: their dead letters are settled."""
-        if not events or events[0].position > self._high:
-            return
-        done = {
-            (event.mapping, event.position): receipt.outcome.value
-            for event, receipt in zip(events, receipts, strict=True)
-            if receipt.outcome is not Outcome.REJECTED
-        }
-        for letter in self._state.dead_letters_between(self._source, self._name, events[0].position, events[-1].position):
-            outcome = done.get((letter.mapping, letter.position))
-            if outcome is not None:
-                self._settled.append(letter.id)
-                if letter.counted:
-                    self._counts[letter.hour, letter.mapping, "replayed"] -= 1
-                    self._counts[letter.hour, letter.mapping, outcome] += 1
-
-    def _count(self, made: Event | Rejection, outcome: str) -> None:
-        hour = made.committed_at // HOUR
-        self._totals[outcome] += 1
-        if made.position <= self._high:  # history that goes again after a rewind
-            self._counts[hour, made.mapping, "replayed"] += 1
-        else:
-            self._counts[hour, made.mapping, "matched"] += 1
-            self._counts[hour, made.mapping, outcome] += 1
 
     def _commit(self) -> None:
         """Checkpoint, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
-        if self._position == self._stored and not self._counts and not self._letters:
-            return
-        while True:
+        rewind = None
+        while self._settlement.pending:
             try:
-                rewind = self._state.commit(self._source, self._name, self._position, self._counts, self._letters, self._settled)
-                break
+                rewind = self._settlement.commit()
             except StateUnavailable as error:
                 self._on_trouble(error)
                 if self._abandon():
                     return
                 time.sleep(0.5)
-        self._stored = self._position
-        self._high = max(self._high, self._position)
-        self._counts.clear()
-        self._letters.clear()
-        self._settled.clear()
         self._committed = time.monotonic()
         if rewind is not None:
             self._tended = 0.0  # between two rounds: what this one has read and not sent yet must not move the checkpoint forward
@@ -359,22 +262,22 @@ class Delivery:
         made = remake(letter, self._translator)
         outcome = "suppressed"  # its mapping leaves it out by now
         if isinstance(made, Event):
-            batch = Batch([made], self._position)
+            batch = Batch([made], self._settlement.position)
             receipt = send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)[0]
-            made = _refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
+            made = refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
             outcome = receipt.outcome.value
         if isinstance(made, Rejection):
             self._state.repark(letter.id, made)
             return
         counts = {(letter.hour, letter.mapping, outcome): 1} if letter.counted else {}
-        self._state.commit(self._source, self._name, self._position, counts, settled=[letter.id])
+        self._state.commit(self._source, self._name, self._settlement.position, counts, settled=[letter.id])
         log.info("dead letter settled", destination=self._name, id=letter.id, outcome=outcome)
 
     def _report(self, state: str) -> None:
         detail = {
-            "position": str(self._position),
-            "delivered_until": self._time,
-            "totals": dict(self._totals),
+            "position": str(self._settlement.position),
+            "delivered_until": self._settlement.time,
+            "totals": dict(self._settlement.totals),
             "in_flight": len(self._in_flight),
             "trouble": self._trouble,
             "problems": [str(problem) for problem in self._translator.problems[:20]],
@@ -383,16 +286,3 @@ class Delivery:
             self._state.report(self._source, f"deliver:{self._name}", os.getpid(), state, detail)
         except StateUnavailable as error:
             log.warning("no report", error=str(error))
-
-
-def _refusal(event: Event, receipt: Receipt) -> Rejection:
-    """The destination's refusal of an event, as a rejection."""
-    return Rejection(
-        reason=receipt.reason,
-        mapping=event.mapping,
-        position=event.position,
-        committed_at=event.committed_at,
-        field=receipt.field,
-        detail=receipt.detail,
-        event_id=event.message_id,
-    )

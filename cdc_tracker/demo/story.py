@@ -46,7 +46,7 @@ class Story:
         self._screen.say("Starting an embedded PostgreSQL 18 with an empty shop in it.")
         server = Server(self._place.server)
         try:
-            with Receiver(self._place.vendor) as receiver, server, Worker(self._place.config, self._place.log) as worker:
+            with server, Receiver(self._place.vendor) as receiver, Worker(self._place.config, self._place.log) as worker:
                 self._open(server, receiver, worker)
                 with self._watch(server.url) as (watch, shoppers):
                     self._start(worker, watch)

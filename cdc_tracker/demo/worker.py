@@ -80,19 +80,21 @@ class Worker:
         process.wait()
         _wait_for(roles)
 
-    def stop(self) -> int:
-        """SIGTERM, as a service manager does; the exit code."""
+    def stop(self) -> None:
+        """SIGTERM, as a service manager does. Raises WorkerFailed where it does not end well, and in time."""
         process, self._process = self._process, None
         if process is None:
-            return 0
+            return
         process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(_STOP_SECONDS)
+            code = process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise WorkerFailed(f"The worker did not stop within {_STOP_SECONDS:g} s of SIGTERM:\n{self._tail()}") from error
         finally:
-            kill(process.pid)
+            process.kill()
             process.wait()
+        if code:
+            raise WorkerFailed(f"The worker ended with exit code {code} after SIGTERM:\n{self._tail()}")
 
 
 def kill(pid: int) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
 
+from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import JournalUnavailable, Stop
 from cdc_tracker.journal import migrations
-from cdc_tracker.database import Database, Kind
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.tables import segments as s
 from cdc_tracker.journal.wake import Bell, FifoBell, NotifyBell, Waiter

@@ -18,8 +18,8 @@ from urllib.parse import quote
 from sqlalchemy import Connection, func
 from sqlalchemy import select as sql_select
 
-from cdc_tracker.errors import JournalUnavailable
 from cdc_tracker.database import Database, text_parameter
+from cdc_tracker.errors import JournalUnavailable
 
 CHANNEL = "cdc_tracker_journal"
 _ABANDONED_SECONDS = 60.0

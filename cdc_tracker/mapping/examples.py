@@ -13,10 +13,10 @@ from typing import Any
 from cdc_tracker.documents import nearest
 from cdc_tracker.mapping.compiler import compile_plan
 from cdc_tracker.mapping.declared import Mapping, Mappings, Member
-from cdc_tracker.mapping.functions import to_moment
+from cdc_tracker.mapping.moments import to_moment
 from cdc_tracker.mapping.operators import equal
+from cdc_tracker.mapping.scope import column_of
 from cdc_tracker.mapping.shape import Example
-from cdc_tracker.mapping.translate import column_of
 from cdc_tracker.model import Change, Codec, Column, Event, Op, Position, Rejection, Relation, Row, Transaction, canonical
 
 _BOOL, _INT8, _TEXT, _DATE, _TIMESTAMPTZ, _NUMERIC, _JSONB = 16, 20, 25, 1082, 1184, 1700, 3802

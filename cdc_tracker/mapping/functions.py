@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import msgspec
 
 from cdc_tracker.mapping import operators as op
+from cdc_tracker.mapping.moments import date_diff, epoch, iso, microseconds, moment
 from cdc_tracker.mapping.operators import ExpressionError, type_name
-from cdc_tracker.model import EPOCH, Special, canonical
+from cdc_tracker.model import canonical
 
 
 class Function(NamedTuple):
@@ -224,65 +224,6 @@ def _digest(name: str, value: Any) -> str:
     return hashlib.new(name, raw, usedforsecurity=False).hexdigest()
 
 
-_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,]{5,20} ?(?:Z|[-+][0-9:]{2,8})?)?")
-
-
-def to_moment(value: Any) -> datetime | None:
-    """A date, a time or ISO 8601 text as a UTC datetime; without a zone it is taken as UTC. None for anything else."""
-    if isinstance(value, str) and not isinstance(value, Special) and _ISO.fullmatch(value):
-        try:
-            value = datetime.fromisoformat(value.replace(" ", "T", 1).replace(" ", ""))
-        except ValueError:
-            return None
-    if not isinstance(value, date):
-        return None
-    try:
-        return op.moment(value).astimezone(UTC)
-    except OverflowError:
-        return None
-
-
-def _moment(name: str, value: Any) -> datetime:
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        try:
-            return EPOCH + timedelta(microseconds=int(Decimal(value).scaleb(6, op.EXACT)))
-        except (OverflowError, ArithmeticError):
-            raise ExpressionError(f"{name}() takes seconds since 1970 up to the year 9999") from None
-    found = to_moment(value)
-    if found is None:
-        raise ExpressionError(f"{name}() takes a timestamp, ISO 8601 text or seconds since 1970, not this {type_name(value)}")
-    return found
-
-
-def _iso(value: Any) -> str:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value.isoformat()
-    return op.to_text(_moment("iso", value))
-
-
-def _microseconds(value: datetime) -> int:
-    return (value - EPOCH) // timedelta(microseconds=1)
-
-
-def _epoch(value: Any) -> Any:
-    seconds, rest = divmod(_microseconds(_moment("epoch", value)), 1_000_000)
-    return seconds + Decimal(rest).scaleb(-6).normalize() if rest else seconds
-
-
-_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
-
-
-def _date_diff(unit: Any, start: Any, end: Any) -> int | None:
-    seconds = _UNITS.get(unit) if isinstance(unit, str) else None
-    if seconds is None:
-        raise ExpressionError(f"date_diff() takes one of {', '.join(_UNITS)} first")
-    if start is None or end is None:
-        return None
-    apart = _microseconds(_moment("date_diff", end)) - _microseconds(_moment("date_diff", start))
-    whole = abs(apart) // (seconds * 1_000_000)
-    return whole if apart >= 0 else -whole
-
-
 def _tolerant(call: Callable[..., Any]) -> Callable[..., Any]:
     """None first gives None."""
 
@@ -372,17 +313,17 @@ FUNCTIONS: dict[str, Function] = _table(
         (
             "timestamp(value)",
             "a UTC time from a date, ISO 8601 text (no zone: UTC) or seconds since 1970",
-            *_on(lambda v: _moment("timestamp", v), "timestamptz"),
+            *_on(lambda v: moment("timestamp", v), "timestamptz"),
         ),
-        ("date(value)", "the UTC day of what timestamp takes", *_on(lambda v: _moment("date", v).date(), "date")),
-        ("iso(value)", "ISO 8601 text of what timestamp takes", *_on(_iso, "text")),
-        ("epoch(value)", "seconds since 1970, exact", *_on(_epoch, "number")),
+        ("date(value)", "the UTC day of what timestamp takes", *_on(lambda v: moment("date", v).date(), "date")),
+        ("iso(value)", "ISO 8601 text of what timestamp takes", *_on(iso, "text")),
+        ("epoch(value)", "seconds since 1970, exact", *_on(epoch, "number")),
         (
             "epoch_ms(value)",
             "milliseconds since 1970, cut to an integer",
-            *_on(lambda v: _microseconds(_moment("epoch_ms", v)) // 1000, "integer"),
+            *_on(lambda v: microseconds(moment("epoch_ms", v)) // 1000, "integer"),
         ),
-        ("date_diff(unit, start, end)", "whole seconds, minutes, hours, days or weeks from start to end", _date_diff, "integer"),
+        ("date_diff(unit, start, end)", "whole seconds, minutes, hours, days or weeks from start to end", date_diff, "integer"),
         ("changed(a, b)", "whether the two differ, None counting as a value", op.unequal, "boolean"),
     ]
 )

@@ -9,8 +9,9 @@ from cdc_tracker import envelope
 from cdc_tracker.mapping.declared import Mapping
 from cdc_tracker.mapping.identifiers import write_identity, write_message_id
 from cdc_tracker.mapping.properties import write_members
+from cdc_tracker.mapping.scope import UNSET
 from cdc_tracker.mapping.times import write_timestamp
-from cdc_tracker.mapping.translate import UNSET, Translator
+from cdc_tracker.mapping.translate import Translator
 from cdc_tracker.mapping.writer import Fault, Table, Writer, f_string
 from cdc_tracker.model import Change, Event, Rejection
 

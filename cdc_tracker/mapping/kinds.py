@@ -7,8 +7,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from cdc_tracker.mapping.scope import TEXT_KINDS, Scope
 from cdc_tracker.mapping.shape import Property
-from cdc_tracker.mapping.translate import TEXT_KINDS, Scope
 
 TOASTABLE = frozenset({"text", "json", "array", "bytes", "other", "decimal"})
 """Kinds of variable length: an update may leave such a value out. (numeric in theory: a very long one.)"""

@@ -13,7 +13,7 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.checks import checker, holds_special, without_specials
 from cdc_tracker.mapping.declared import Member, Placed
 from cdc_tracker.mapping.kinds import SPECIAL, WORDS, fits, quick_checks
-from cdc_tracker.mapping.translate import Cell
+from cdc_tracker.mapping.scope import Cell
 from cdc_tracker.mapping.writer import Writer
 from cdc_tracker.model import canonical
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cdc_tracker.mapping.checks import Failure
 from cdc_tracker.mapping.operators import ExpressionError, type_name
-from cdc_tracker.mapping.translate import MissingValue
+from cdc_tracker.mapping.scope import MissingValue
 from cdc_tracker.model import UNLOGGED, Change, Missing, Rejection, canonical
 
 _SHOWN = 80

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.checks import holds_special, without_specials
-from cdc_tracker.mapping.functions import to_moment
 from cdc_tracker.mapping.kinds import NO_TIME, SPECIAL, WORDS
+from cdc_tracker.mapping.moments import to_moment
 from cdc_tracker.model import EPOCH, canonical
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping.declared import Placed
-    from cdc_tracker.mapping.translate import Cell
+    from cdc_tracker.mapping.scope import Cell
     from cdc_tracker.mapping.writer import Writer
 
 _COMMITTED = "f'\"{t.timestamp}\"'"

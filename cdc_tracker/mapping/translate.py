@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_tracker.mapping import operators as op
 from cdc_tracker.mapping.functions import FUNCTIONS
-from cdc_tracker.model import Codec, Missing
+from cdc_tracker.mapping.scope import TEXT_KINDS, UNSET, Cell, Scope, column_of, gone, optional, present
 
 _BINARY = {
     ast.Add: op.add,
@@ -39,54 +38,9 @@ _COMPARE = {
     ast.IsNot: op.unequal,
 }
 _SIGNS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-TEXT_KINDS = frozenset({"text", "uuid", "time", "other"})
-"""Kinds whose value is their text."""
 _SAME_AS_TEXT = TEXT_KINDS | {"integer", "boolean", "date", "timestamp", "timestamptz"}
 """Kinds of which two values are equal exactly when their texts are."""
 _SIZED = TEXT_KINDS | {"json", "array", "bytes"}
-
-
-class MissingValue(ValueError):
-    """A cell that the row does not carry was needed."""
-
-    def __init__(self, missing: Missing, column: str) -> None:
-        super().__init__(column)
-        self.missing = missing
-        self.column = column
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A column of this relation as the code sees it. `source` reads its text; `gone` says whether it may be Missing."""
-
-    label: str  # new.status
-    name: str  # n3: unique among cells
-    source: str
-    codec: Codec
-    gone: bool
-
-
-@dataclass
-class Scope:
-    """What names mean in one generated function. `cell` gives None for a row that this operation has not."""
-
-    cell: Callable[[str, str], Cell | None]
-    names: dict[str, tuple[str, str]]  # name → (source, kind)
-    constants: dict[str, Any]  # the namespace of the generated module
-    repeated: frozenset[str] = frozenset()  # cells to make a value of once
-    kept: set[str] = field(default_factory=set)  # those that the code so far keeps in a variable
-
-    def constant(self, value: Any) -> str:
-        name = f"k{len(self.constants)}"
-        self.constants[name] = value
-        return name
-
-    def runtime(self, value: object) -> str:
-        """The name of a function of ours within the generated code."""
-        for name, known in self.constants.items():
-            if known is value:
-                return name
-        return self.constant(value)
 
 
 class _Inside:
@@ -98,15 +52,6 @@ class _Inside:
 
 
 _OUTSIDE = _Inside({}, None)
-
-
-def column_of(node: ast.expr) -> tuple[str, str] | None:
-    """(row, column) of `new.x`, `old["x"]`; None for anything else."""
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return node.value.id, node.attr
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in {"new", "old"}:
-        return node.value.id, str(node.slice.value) if isinstance(node.slice, ast.Constant) else ""
-    return None
 
 
 class Translator:
@@ -146,8 +91,8 @@ class Translator:
         if not cell.gone:
             return cell.source
         if inside.budget:
-            return f"{self.scope.constant(_present(cell.label))}({cell.source})"
-        name, fail, text = f"x{cell.name}", self.scope.runtime(_gone), self.scope.runtime(str)
+            return f"{self.scope.constant(present(cell.label))}({cell.source})"
+        name, fail, text = f"x{cell.name}", self.scope.runtime(gone), self.scope.runtime(str)
         return f"({name} if ({name} := {cell.source}).__class__ is {text} or {name} is None else {fail}({name}, {cell.label!r}))"
 
     def _column(self, cell: Cell | None, inside: _Inside) -> tuple[str, str]:
@@ -157,7 +102,7 @@ class Translator:
         if kind in TEXT_KINDS:
             source = text
         elif inside.budget:
-            source = f"{self.scope.constant(_optional(cell.codec.load))}({text})"
+            source = f"{self.scope.constant(optional(cell.codec.load))}({text})"
         else:
             load = self.scope.runtime(cell.codec.load)
             source = f"(None if (y{cell.name} := {text}) is None else {load}(y{cell.name}))"
@@ -283,13 +228,18 @@ class Translator:
             return self._quick_equal(right, sign, left, inside)
         if cell is None:  # the row is not there, so the column is None
             return repr(sign != "==") if is_column and isinstance(right, ast.Constant) else None
-        if isinstance(right, ast.Constant):
-            text = _as_text(right.value, cell.codec.kind)
-            return f"({self._text(cell, inside)} {sign} {text!r})" if text is not None else None
-        other, _ = self._cell(right, inside)
-        if other is None or other.codec.kind != cell.codec.kind or cell.codec.kind not in _SAME_AS_TEXT:
+        other = self._as_text(right, cell.codec.kind, inside)
+        return f"({self._text(cell, inside)} {sign} {other})" if other is not None else None
+
+    def _as_text(self, node: ast.expr, kind: str, inside: _Inside) -> str | None:
+        """Source of the text that a column of this kind has where it equals the node; None where text does not tell."""
+        if isinstance(node, ast.Constant):
+            text = _as_text(node.value, kind)
+            return repr(text) if text is not None else None
+        other, _ = self._cell(node, inside)
+        if other is None or other.codec.kind != kind or kind not in _SAME_AS_TEXT:
             return None
-        return f"({self._text(cell, inside)} {sign} {self._text(other, inside)})"
+        return self._text(other, inside)
 
     def _quick_in(self, left: ast.expr, sign: str, right: ast.expr, inside: _Inside) -> str | None:
         """Membership of a column in a list of constants, on texts."""
@@ -363,13 +313,6 @@ class Translator:
 _NUMERIC = frozenset({"integer", "decimal", "float", "number"})
 
 
-class _Unset:
-    """The mark of a variable that was not computed yet."""
-
-
-UNSET = _Unset()
-
-
 def _common(kinds: list[str]) -> str:
     known = set(kinds) - {"null"}
     if len(known) == 1:
@@ -396,23 +339,6 @@ def _as_text(value: object, kind: str) -> str | None:
     if isinstance(value, str) and kind in TEXT_KINDS:
         return value.lower() if kind == "uuid" else value
     return None
-
-
-def _gone(missing: Missing, label: str) -> None:
-    raise MissingValue(missing, label)
-
-
-def _present(label: str) -> Callable[[Any], Any]:
-    def present(cell: Any) -> Any:
-        if isinstance(cell, Missing):
-            raise MissingValue(cell, label)
-        return cell
-
-    return present
-
-
-def _optional(load: Callable[[str], Any]) -> Callable[[str | None], Any]:
-    return lambda text: None if text is None else load(text)
 
 
 def _chain(signs: tuple[Callable[[Any, Any], bool], ...], *values: Any) -> bool:

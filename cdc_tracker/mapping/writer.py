@@ -15,8 +15,9 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.declared import Mapping, Placed
 from cdc_tracker.mapping.kinds import TOASTABLE
 from cdc_tracker.mapping.refusals import Refusal, Refusals
+from cdc_tracker.mapping.scope import TEXT_KINDS, Cell, Scope, column_of
 from cdc_tracker.mapping.times import committed_at
-from cdc_tracker.mapping.translate import TEXT_KINDS, Cell, Scope, Translator, column_of
+from cdc_tracker.mapping.translate import Translator
 from cdc_tracker.model import Codec, Event, Op, Relation, canonical, format_lsn
 
 _OPERATIONS = {"c": "insert", "r": "insert", "u": "update", "d": "delete"}

@@ -2,11 +2,12 @@
 
 from cdc_tracker.state.dead_letters import Selection
 from cdc_tracker.state.locks import Lock
-from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
+from cdc_tracker.state.records import HOUR, Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
 from cdc_tracker.state.settings import StateSettings
 from cdc_tracker.state.store import State
 
 __all__ = [
+    "HOUR",
     "Checkpoint",
     "Counts",
     "DeadLetter",

@@ -1,0 +1,124 @@
+"""Receipts → checkpoint, ledger counts and dead letters of one destination, committed together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cdc_tracker.dead_letters import park
+from cdc_tracker.errors import StateUnavailable
+from cdc_tracker.model import Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.parcels import Parcel
+from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State
+
+
+class Settlement:
+    """Gathers what parcels came to, until `commit`. `position` is what was dealt with, `stored` what is committed of it."""
+
+    def __init__(self, state: State, source: str, name: str, checkpoint: Checkpoint) -> None:
+        self._state, self._source, self._name = state, source, name
+        self.totals: Counter[str] = Counter()  # outcomes since the start
+        self.time = 0  # commit time of the last change dealt with, microseconds since the Unix epoch
+        self._counts: Counter[tuple[int, str, str]] = Counter()
+        self._letters: list[DeadLetter] = []
+        self._settled: list[int] = []
+        self._uncertain = False
+        self.begin(checkpoint)
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, with nothing gathered."""
+        self.position = self.stored = checkpoint.position
+        self.high = checkpoint.high
+
+    @property
+    def pending(self) -> bool:
+        return self.position != self.stored or bool(self._counts) or bool(self._letters) or bool(self._settled)
+
+    @property
+    def parked(self) -> bool:
+        """There are dead letters to commit."""
+        return bool(self._letters)
+
+    def take(self, parcel: Parcel, receipts: Sequence[Receipt]) -> None:
+        """One final receipt for each of the parcel's events, in order."""
+        outcomes = list(zip(parcel.events, receipts, strict=True))
+        refused = [refusal(event, receipt) for event, receipt in outcomes if receipt.outcome is Outcome.REJECTED]
+        self._tally(parcel.events, receipts)
+        self._unpark(parcel.events, receipts)
+        for rejection in parcel.rejections:
+            self._count(rejection, Outcome.REJECTED)
+        self._letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self.high)
+        self.position = parcel.upto
+        self.time = parcel.time or self.time
+
+    def commit(self) -> Position | None:
+        """One transaction. The target of a rewind that was asked for, or None. Raises StateUnavailable; call again then."""
+        if self._uncertain and self._arrived():
+            rewind = None
+        else:
+            self._uncertain = True  # a connection lost in a commit does not tell whether it took place
+            rewind = self._state.commit(self._source, self._name, self.position, self._counts, self._letters, self._settled)
+        self._uncertain = False
+        self.stored = self.position
+        self.high = max(self.high, self.position)
+        self._counts.clear()
+        self._letters.clear()
+        self._settled.clear()
+        return rewind
+
+    def _arrived(self) -> bool:
+        checkpoint = self._state.checkpoint(self._source, self._name)
+        if checkpoint is None:
+            raise StateUnavailable("the checkpoint cannot be read")
+        return checkpoint.position == self.position != self.stored
+
+    def _tally(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
+        """Count. The usual case, all the same and all new, goes by groups: this is once an event."""
+        if events and receipts.count(receipts[0]) == len(receipts) and events[0].position > self.high:
+            outcome = receipts[0].outcome.value
+            for (hour, mapping), number in Counter([(event.committed_at // HOUR, event.mapping) for event in events]).items():
+                self._counts[hour, mapping, "matched"] += number
+                self._counts[hour, mapping, outcome] += number
+            self.totals[outcome] += len(events)
+            return
+        for event, receipt in zip(events, receipts, strict=True):
+            self._count(event, receipt.outcome)
+
+    def _count(self, made: Event | Rejection, outcome: Outcome) -> None:
+        hour = made.committed_at // HOUR
+        self.totals[outcome.value] += 1
+        if made.position <= self.high:  # history that goes again after a rewind
+            self._counts[hour, made.mapping, "replayed"] += 1
+        else:
+            self._counts[hour, made.mapping, "matched"] += 1
+            self._counts[hour, made.mapping, outcome.value] += 1
+
+    def _unpark(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
+        """Events that were parked before, and went through now that history goes again: their dead letters are settled."""
+        if not events or events[0].position > self.high:
+            return
+        done = {
+            (event.mapping, event.position): receipt.outcome.value
+            for event, receipt in zip(events, receipts, strict=True)
+            if receipt.outcome is not Outcome.REJECTED
+        }
+        for letter in self._state.dead_letters_between(self._source, self._name, events[0].position, events[-1].position):
+            outcome = done.get((letter.mapping, letter.position))
+            if outcome is not None:
+                self._settled.append(letter.id)
+                if letter.counted:
+                    self._counts[letter.hour, letter.mapping, "replayed"] -= 1
+                    self._counts[letter.hour, letter.mapping, outcome] += 1
+
+
+def refusal(event: Event, receipt: Receipt) -> Rejection:
+    """A destination's refusal of an event, as a rejection."""
+    return Rejection(
+        reason=receipt.reason,
+        mapping=event.mapping,
+        position=event.position,
+        committed_at=event.committed_at,
+        field=receipt.field,
+        detail=receipt.detail,
+        event_id=event.message_id,
+    )

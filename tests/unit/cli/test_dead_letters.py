@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cdc_tracker.model import Position, Rejection
+from cdc_tracker.state import DeadLetter, State
+from tests.unit.cli.conftest import Run
+
+AT = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+
+
+def parked(state: State, destination: str, mapping: str, reason: str, count: int) -> None:
+    """Park `count` letters as a deliverer does."""
+    state.create_checkpoint("main", destination, Position(100, -1))
+    begin = state.checkpoint("main", destination)
+    assert begin is not None
+    first = begin.position.commit_lsn
+    letters = [
+        DeadLetter.of(
+            "main",
+            destination,
+            Rejection(reason, mapping, Position(first + n, 0), AT, "properties.revenue", "string", "must be a number"),
+            b"segment",
+        )
+        for n in range(count)
+    ]
+    counts = {(AT // 3_600_000_000, mapping, outcome): count for outcome in ("matched", "rejected")}
+    state.commit("main", destination, Position(first + count, -1), counts, letters)
+
+
+@pytest.fixture(autouse=True)
+def _letters(state: State) -> None:
+    parked(state, "events", "Order Paid", "type_mismatch", 2)
+    parked(state, "hook", "Order Paid", "refused", 1)
+
+
+def test_dead_letters_are_listed_with_reason_and_field(run: Run) -> None:
+    told = run("dead-letters", "list")
+    assert told.exit_code == 0
+    for text in ("type_mismatch", "properties.revenue", "must be a number", "Order Paid", "hook", "refused"):
+        assert text in told.output
+
+
+def test_filters_narrow_the_list(run: Run) -> None:
+    def ids(*arguments: str) -> list[int]:
+        return [each["id"] for each in json.loads(run("dead-letters", "list", "--json", *arguments).output)]
+
+    assert ids() == [1, 2, 3]
+    assert ids("--destination", "hook") == [3]
+    assert ids("--reason", "type_mismatch") == [1, 2]
+    assert ids("--mapping", "Order Refunded") == []
+    assert ids("--state", "queued") == []
+    assert ids("--limit", "1") == [1]
+
+
+def test_a_list_that_was_cut_says_so(run: Run) -> None:
+    assert "more than 2" in run("dead-letters", "list", "--limit", "2").output
+    assert "more than" not in run("dead-letters", "list", "--limit", "3").output
+
+
+def test_one_is_shown_with_everything_about_it(run: Run) -> None:
+    told = json.loads(run("dead-letters", "show", "1", "--json").output)
+    assert (told["destination"], told["position"], told["state"]) == ("events", "0/64+0", "parked")
+    assert "type_mismatch" in run("dead-letters", "show", "1").output
+
+
+def test_one_that_is_not_there_is_told(run: Run) -> None:
+    told = run("dead-letters", "show", "99")
+    assert told.exit_code == 2
+    assert "no dead letter 99" in told.output
+
+
+def test_retry_queues_those_chosen(run: Run, state: State) -> None:
+    assert "2 dead letters queued" in run("dead-letters", "retry", "--reason", "type_mismatch").output
+    assert [letter.id for letter in state.queued("main", "events", 10)] == [1, 2]
+    assert state.queued("main", "hook", 10) == []
+
+
+def test_retry_by_number(run: Run, state: State) -> None:
+    assert json.loads(run("dead-letters", "retry", "3", "--json").output) == {"queued": 1}
+    assert [letter.id for letter in state.queued("main", "hook", 10)] == [3]
+
+
+@pytest.mark.parametrize("command", ["retry", "discard"])
+def test_nothing_is_chosen_by_leaving_everything_out(run: Run, state: State, command: str) -> None:
+    told = run("dead-letters", command)
+    assert told.exit_code == 2
+    assert "--all" in told.output
+    assert run("dead-letters", command, "1", "--all").exit_code == 2
+    assert {letter.state for letter in state.dead_letters("main")} == {"parked"}
+
+
+def test_discard_asks_first(run: Run, state: State) -> None:
+    told = run("dead-letters", "discard", "--destination", "events", typed="n\n")
+    assert told.exit_code == 1
+    assert {letter.state for letter in state.dead_letters("main")} == {"parked"}
+    told = run("dead-letters", "discard", "--destination", "events", typed="y\n")
+    assert told.exit_code == 0
+    assert "2 dead letters discarded" in told.output
+    assert [letter.id for letter in state.dead_letters("main", state="discarded")] == [1, 2]
+
+
+def test_discard_with_yes_does_not_ask(run: Run, state: State) -> None:
+    assert json.loads(run("dead-letters", "discard", "--all", "--yes", "--json").output) == {"discarded": 3}
+    assert {letter.state for letter in state.dead_letters("main")} == {"discarded"}
