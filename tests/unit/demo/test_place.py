@@ -10,22 +10,26 @@ from cdc_tracker.demo.place import Place, PlaceTaken
 
 def test_a_folder_with_other_files_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(PlaceTaken, match="--dir"):
-        Place(tmp_path).clear()
+    with pytest.raises(PlaceTaken, match="--dir"), Place(tmp_path):
+        pass
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
 
 def test_what_an_earlier_demo_left_is_deleted(tmp_path: Path) -> None:
-    place = Place(tmp_path / "demo")
-    place.clear()
-    place.log.write_text("old")
-    place.clear()
-    assert not place.log.exists()
+    with Place(tmp_path / "demo") as place:
+        place.log.write_text("old")
+        place.events.mkdir()
+    with Place(tmp_path / "demo"):
+        assert not place.log.exists()
+        assert not place.events.exists()
 
 
-def test_the_folder_may_be_there_already_when_it_is_empty(tmp_path: Path) -> None:
-    Place(tmp_path).clear()
-    Place(tmp_path).clear()
+def test_a_second_demo_does_not_touch_the_files_of_one_that_runs(tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        place.log.write_text("running")
+        with pytest.raises(PlaceTaken, match="Another demo runs"), Place(tmp_path):
+            pass
+        assert place.log.read_text() == "running"
 
 
 def test_the_configuration_is_one_that_the_worker_reads(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def plan(text: str, table: Relation | None = None, destination: str | None = Non
 def change(
     made: Plan, op: str = "c", new: Dict[str, Text] | None = None, old: Dict[str, Text] | None = None, **place: int
 ) -> Change:
-    """A change with the columns that the plan wants. What the rows do not say is as in ROW; `new`, `old` absent as the op has it."""
+    """A change with the columns that the plan wants. What `new` and `old` do not say is as in ROW."""
     after, before = {**ROW, **(new or {})}, {**ROW, **(old or {})}
     return Change(
         op,

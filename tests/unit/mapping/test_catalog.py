@@ -1,0 +1,63 @@
+"""Mappings against a table as it is."""
+
+from __future__ import annotations
+
+from cdc_tracker.mapping import check_columns
+from cdc_tracker.model import Column, Relation
+from cdc_tracker.source.values import codec
+from tests.unit.mapping.shop import mappings, one, relation
+
+
+def told(text: str, table: Relation) -> list[tuple[str, str, str]]:
+    return [(problem.severity, problem.key, problem.message) for problem in check_columns(mappings(text), table, codec)]
+
+
+def test_a_mapping_that_fits_has_no_problems() -> None:
+    text = one(
+        on=["insert", "update", "delete"],
+        user_id="coalesce(new.id, old.id)",
+        properties={"x": {"value": "new.qty", "type": "integer"}},
+    )
+    assert told(text, relation("d")) == []
+
+
+def test_everything_that_is_wrong_is_told_once() -> None:
+    text = one(
+        on=["insert", "update"],
+        when="old.status != new.status",
+        user_id="new.usr_id",
+        properties={"x": {"value": "new.status", "type": "number"}, "y": "new.items"},
+    )
+    assert told(text, relation("d")) == [
+        ("error", "events[0].user_id", "column 1: shop.orders has no column 'usr_id'; did you mean 'user_id'?"),
+        ("error", "events[0].properties.x", "is declared as number, but 'new.status' is string"),
+        (
+            "error",
+            "events[0].when",
+            "column 1: old.status is not logged: shop.orders has REPLICA IDENTITY DEFAULT, which logs key columns only",
+        ),
+        (
+            "warning",
+            "Order Paid",
+            "a large value of status or items is not logged by an update that leaves it alone; "
+            "the event is then rejected as unchanged_toast",
+        ),
+    ]
+
+
+def test_large_columns_matter_to_updates_without_full_identity_only() -> None:
+    text = one(on="update", properties={"x": "new.items"})
+    assert len(told(text, relation("d"))) == 1
+    assert told(text, relation("f")) == []
+    assert told(one(on="insert", properties={"x": "new.items"}), relation("d")) == []
+
+
+def test_a_table_that_is_not_mapped_has_no_problems() -> None:
+    assert told(one(), Relation("shop", "users", ())) == []
+
+
+def test_the_hint_quotes_odd_names() -> None:
+    table = Relation("Shop", 'or"ders', (Column("id", 20, True), Column("user_id", 20, False)), "d")
+    text = one(table='Shop.or"ders', on="delete", user_id="old.user_id")
+    (problem,) = check_columns(mappings(text), table, codec)
+    assert problem.hint == 'ALTER TABLE "Shop"."or""ders" REPLICA IDENTITY FULL;'
