@@ -28,11 +28,9 @@ def demo(seconds: float, rate: float, seed: int, keep: bool, folder: Path) -> in
 
     Exit code 1 if an event was lost or doubled.
     """
-    place = Place(folder)
-    with Screen() as screen:
+    with Place(folder) as place, Screen() as screen:
         story = Story(place, screen, seconds=seconds, rate=rate, seed=seed)
-        good = story.tell(keep=keep)
-    return 0 if good else 1
+        return 0 if story.tell(keep=keep) else 1
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class PlaceTaken(Exception):
 
 
 class Place:
+    """By `with` it is taken, so that a second demo does not delete what the first one works with."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.server = self.folder / "postgres"
@@ -29,14 +32,29 @@ class Place:
         self.warehouse = self.folder / "warehouse.db"
         self.vendor = self.folder / "segment.jsonl"
 
-    def clear(self) -> None:
-        """Delete what an earlier run left and make the folder anew."""
-        if self.folder.exists():
-            if any(self.folder.iterdir()) and not (self.folder / _MARK).exists():
-                raise PlaceTaken(f"{self.folder} is not empty and not from an earlier demo: name another folder with --dir.")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        (self.folder / _MARK).touch()
+    def __enter__(self) -> Place:
+        """Delete what an earlier run left. Raises PlaceTaken."""
+        mark = self.folder / _MARK
+        if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
+            raise PlaceTaken(f"{self.folder} is not empty and not from an earlier demo: name another folder with --dir.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = mark.open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise PlaceTaken(
+                f"Another demo runs in {self.folder}: wait for its end, or name another folder with --dir."
+            ) from None
+        for left in self.folder.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left != mark:
+                left.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def write_config(self, url: str, endpoint: str) -> None:
         """The configuration, as one would write it by hand."""

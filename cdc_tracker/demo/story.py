@@ -42,7 +42,6 @@ class Story:
 
     def tell(self, *, keep: bool) -> bool:
         """Whether nothing was lost and nothing doubled."""
-        self._place.clear()
         self._screen.say("Starting an embedded PostgreSQL 18 with an empty shop in it.")
         server = Server(self._place.server)
         try:
