@@ -25,7 +25,7 @@ GROUP = 0.004  # seconds since the last commit of the journal after which a drai
 FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
 VITALS = 5.0
 TRIM = 30.0
-BUSY = 15.0  # seconds a slot may be held by the walsender of a worker that was just killed
+BUSY = 75.0  # seconds a slot may be held by a walsender whose client is gone: longer than the usual wal_sender_timeout
 SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
 HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
 

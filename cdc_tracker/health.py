@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.journal import Horizon, Journal
 from cdc_tracker.model import Position, parse_lsn
 from cdc_tracker.state import RoleRecord, State
@@ -218,7 +218,13 @@ class HealthServer:
             def log_message(self, *_arguments: object) -> None:
                 """Probes come every few seconds: not worth a line each."""
 
-        self._server = ThreadingHTTPServer((host, port), Answer)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Answer)
+        except OSError as error:
+            raise ConfigError(
+                f"http.port: {host}:{port} cannot be listened on: {error.strerror or error}",
+                hint="another worker or program has the port: choose another `http.port`, or null for none",
+            ) from None
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()

@@ -36,6 +36,7 @@ _COMMIT = struct.Struct(">xxQQ")
 _UINT = struct.Struct(">I")
 _SHORT = struct.Struct(">H")
 _CELL = struct.Struct(">BI")
+_MISSING: dict[int, Text] = {NULL: None, UNCHANGED_MARK: UNCHANGED}
 _PAD = bytes(_CELL.size)  # a cell's header is read whole, also where the last cell of a segment is one byte
 
 
@@ -130,7 +131,10 @@ class Decoder:
                     if table.wanted is None or (skipping and position <= after):
                         continue
                     if kind == INSERT:
-                        yield Change("c", table.relation, table.new(frames, at + 8), None, position, lsn, index, transaction)
+                        new = table.new(frames, at + 8)
+                        if new is None:
+                            raise ValueError("an insert with a cell that is neither text nor NULL")
+                        yield Change("c", table.relation, new, None, position, lsn, index, transaction)
                     else:
                         op, new, old = self._rows(table, kind, frames, at)
                         yield Change(op, table.relation, new, old, position, lsn, index, transaction)
@@ -260,7 +264,9 @@ def _cells(frames: bytes, at: int) -> list[Text]:
             cells.append(frames[at - size : at].decode())
         else:
             at += 1
-            cells.append(None if kind == NULL else UNCHANGED)
+            if kind not in _MISSING:
+                raise ValueError(f"unknown kind of cell {chr(kind)!r}")
+            cells.append(_MISSING[kind])
     return cells
 
 

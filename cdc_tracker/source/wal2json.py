@@ -188,6 +188,8 @@ def _written(cell: _OddCell) -> _Cell:
 
 def _transaction(frame: _Frame) -> Transaction:
     moment = datetime.fromisoformat(frame.timestamp or "")
+    if moment.tzinfo is None:
+        raise ValueError(f"a commit time without its zone: {frame.timestamp}")
     microseconds = (moment - EPOCH) // _MICROSECOND
     return Transaction(frame.xid or 0, parse_lsn(frame.lsn), microseconds)
 
@@ -299,9 +301,9 @@ class Decoder:
             else:
                 return table
         shown = tuple((cell.name, cell.typeoid) for cell in cells)
-        if len(cells) == len(columns) or update:  # only an update leaves columns out: unchanged TOAST
-            return table if _fits(columns, shown) else self._shape(table, shown)
-        return self._shape(table, shown)
+        if not update:  # only an update leaves columns out: unchanged TOAST
+            return self._shape(table, shown)
+        return table if _fits(columns, shown) else self._shape(table, _with_left_out(columns, shown))
 
     def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
         key = (msgspec.json.encode(table.described), shown)
@@ -310,9 +312,22 @@ class Decoder:
             keys = {name for name, _, part in table.described.columns if part}
             columns = tuple(Column(name, oid, table.described.identity == "f" or name in keys) for name, oid in shown)
             base = table.relation
-            relation = Relation(base.schema, base.name, columns, base.identity)
-            made = self._shapes[key] = self._made(relation, table.described)
+            relation = base if columns == base.columns else Relation(base.schema, base.name, columns, base.identity)
+            made = self._shapes[key] = table if relation is base else self._made(relation, table.described)
         return made
+
+
+def _with_left_out(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The columns of an updated row: those it shows, and after their neighbours those that it may have left out."""
+    names = {name for name, _ in shown}
+    found, place = list(shown), 0
+    for column in columns:
+        if column.name in names:
+            place = 1 + next(at for at, (name, _) in enumerate(found) if name == column.name)
+        elif column.type_oid not in FIXED_LENGTH:
+            found.insert(place, (column.name, column.type_oid))
+            place += 1
+    return tuple(found)
 
 
 def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bool:
