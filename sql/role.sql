@@ -21,7 +21,7 @@ END $$;
 
 -- That is all `run` needs: the stream itself asks for no rights on tables.
 
--- For `backfill`, which reads tables, and for `preview` of its rows. Once for each schema:
+-- To read tables, for mappings that have `backfill`. Once for each schema:
 -- GRANT USAGE ON SCHEMA shop TO cdc_tracker;
 -- GRANT SELECT ON ALL TABLES IN SCHEMA shop TO cdc_tracker;          -- or single tables: GRANT SELECT ON shop.orders TO cdc_tracker;
 -- ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO cdc_tracker;

@@ -54,7 +54,7 @@ class Peek:
     def _open(self) -> None:
         control = self._stack.enter_context(closing(connect(self._settings.url.get_secret_value(), application_name="preview")))
         self.identity = catalog.identify(control)
-        self.plugin = slot.choose_plugin(control, self._settings)
+        self.plugin = slot.choose_plugin(control, self._settings, self._tables)
         settings = self._settings.model_copy(update={"slot": f"{PREFIX}{os.getpid()}_{control.info.backend_pid}"})
         if self.plugin == "pgoutput":
             settings = self._published(control, settings)

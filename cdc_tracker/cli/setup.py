@@ -130,7 +130,7 @@ def sql_for_dba(config: Config, connection: Any, wanted: Desired) -> list[str]:
     lines += ["", "-- 3. the slot, last"]
     if slot.inspect(connection, source.slot):
         return [*lines, f"-- {source.slot} is there already"]
-    plugin = slot.choose_plugin(connection, source)
+    plugin = slot.choose_plugin(connection, source, config.load_mappings().tables())
     lines += [f"{slot.create_statement(source.slot, plugin, failover=source.failover)};", ""]
     return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]
 

@@ -140,7 +140,7 @@ class Standing:
     def _make(self, before: SourceRecord | None) -> None:
         self.drop_slot()
         settings = self.config.source
-        plugin = slot.choose_plugin(self.connection, settings)
+        plugin = slot.choose_plugin(self.connection, settings, self.config.load_mappings().tables())
         made = slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
         self._save(before, made)
 

@@ -75,7 +75,7 @@ def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs:
     plugin, problem = found.plugin if found else "", None
     if not found and server["wal_level"] == "logical" and server["replicates"] and not server["in_recovery"]:
         try:
-            plugin = slot.choose_plugin(connection, settings)
+            plugin = slot.choose_plugin(connection, settings, needs)
         except CdcTrackerError as error:
             problem = Problem("source", "plugin", str(error), error.hint)
     tables = catalog.tables(connection, needs)
@@ -93,7 +93,7 @@ def describe(facts: Facts) -> list[str]:
         if settings.never_capture:
             why = "never_capture needs it"
         elif settings.plugin == "auto":
-            why = "the server has it" if facts.plugin == "wal2json" else "the server has no wal2json"
+            why = "the server has it" if facts.plugin == "wal2json" else "built in, and fit for these tables and this server"
         lines.append(f"plugin {facts.plugin}: {why}")
     return lines
 

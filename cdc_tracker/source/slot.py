@@ -181,12 +181,22 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
     return True
 
 
-def choose_plugin(connection: psycopg.Connection[Any], settings: SourceSettings) -> str:
-    """The plugin that `settings.plugin` means on this server. Raises SourceError where that cannot be had."""
+def choose_plugin(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
+    """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError where that cannot be had.
+
+    `auto` is wal2json where the server has it, but pgoutput for partitioned tables: wal2json names the leaf, and the catalog
+    may by then not tell any more whose leaf it was.
+    """
     if settings.never_capture:
         _check_never_capture(connection.info.server_version, settings.plugin)
         return "pgoutput"
-    if settings.plugin == "pgoutput":
+    utf8 = connection.info.parameter_status("server_encoding") == "UTF8"
+    if settings.plugin == "wal2json" and not utf8:
+        raise SourceError(
+            "wal2json needs a database in UTF8: it writes text as it is stored",
+            hint="set `plugin: auto` or `plugin: pgoutput`, which has the server convert it",
+        )
+    if settings.plugin == "pgoutput" or not utf8 or (settings.plugin == "auto" and _partitioned(connection, tables)):
         return "pgoutput"
     if has_plugin(connection, "wal2json"):
         return "wal2json"
@@ -196,6 +206,14 @@ def choose_plugin(connection: psycopg.Connection[Any], settings: SourceSettings)
             hint="install its package on the server (postgresql-NN-wal2json; no restart), or set `plugin: auto` to use pgoutput",
         )
     return "pgoutput"
+
+
+@translated()
+def _partitioned(connection: psycopg.Connection[Any], tables: Iterable[str]) -> bool:
+    query = """SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'p' AND n.nspname || '.' || c.relname = ANY (%s))"""
+    [(found,)] = connection.execute(query, [list(tables)]).fetchall()
+    return bool(found)
 
 
 def _check_never_capture(version: int, plugin: str) -> None:

@@ -45,7 +45,7 @@ def set_up(connection: psycopg.Connection[Any], given: SourceSettings, needs: di
         connection.execute(script.encode())
     wanted = publication.desired(connection, given, {table: need.operations for table, need in needs.items()})
     publication.apply(connection, publication.plan(wanted.publications, {}))
-    slot.create(connection, given.slot, slot.choose_plugin(connection, given))
+    slot.create(connection, given.slot, slot.choose_plugin(connection, given, ()))
 
 
 def test_a_server_that_is_ready_has_no_error_before_and_after_setup(
@@ -70,7 +70,7 @@ def test_it_says_which_plugin_will_be_used_and_why(database: Database, connectio
         assert said() == "plugin wal2json: the server has it"
         assert said(never_capture={"public.orders": ["card"]}) == "plugin pgoutput: never_capture needs it"
     else:
-        assert said() == "plugin pgoutput: the server has no wal2json"
+        assert said() == "plugin pgoutput: built in, and fit for these tables and this server"
         assert "postgresql-NN-wal2json" in look(connection, settings(database, plugin="wal2json"))["plugin"].hint
     assert said(plugin="pgoutput") == "plugin pgoutput: as configured"
 
