@@ -1,0 +1,235 @@
+"""The documentation keeps to the code: what exists is named, and what is named exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from cdc_tracker.cli import cli
+from cdc_tracker.config import Config
+from cdc_tracker.destinations import registry
+from cdc_tracker.mapping import load, run_examples
+from cdc_tracker.mapping.expressions import NAMES
+from cdc_tracker.mapping.functions import FUNCTIONS
+from cdc_tracker.mapping.shape import Defaults, EventShape, Example, FileShape, Property
+from cdc_tracker.source.values import codec
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAPPINGS, OPERATIONS, DESTINATIONS = (
+    (ROOT / "docs" / name).read_text() for name in ("mappings.md", "operations.md", "destinations.md")
+)
+REJECTING = {"_make": 2, "Receipt": 1} | dict.fromkeys(
+    ("Failure", "Fault", "_Invalid", "_refuse", "_simple", "always", "fault", "value"), 0
+)
+"""Functions that take a reason code, and at which place."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def named(text: str) -> set[str]:
+    """Everything between single backticks, and each word of it."""
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return {word for span in spans for word in (span, *re.findall(r"[A-Za-z_][\w.-]*", span))}
+
+
+def test_every_function_is_in_the_mapping_reference_with_its_signature_and_meaning() -> None:
+    missing = [each.signature for each in FUNCTIONS.values() if f"| `{each.signature}` | {each.doc} |" not in MAPPINGS]
+    assert not missing
+    section = MAPPINGS.partition("## Functions")[2].partition("## None")[0]
+    documented = re.findall(r"^\| `([a-z0-9_]+)\(", section, re.MULTILINE)
+    assert sorted(documented) == sorted(FUNCTIONS)
+
+
+def test_every_name_that_an_expression_knows_is_in_the_mapping_reference() -> None:
+    assert set(NAMES) <= named(MAPPINGS) | {"new", "old"}
+
+
+@pytest.mark.parametrize("shape", [FileShape, Defaults, EventShape, Property, Example])
+def test_every_key_of_a_mapping_file_is_in_the_mapping_reference(shape: type[BaseModel]) -> None:
+    assert shape.model_fields.keys() <= named(MAPPINGS)
+
+
+def reason_codes() -> set[str]:
+    """As the code makes them: first text arguments of what rejects, texts assigned to `reason` or `code`."""
+    files = [*(ROOT / "cdc_tracker/mapping").glob("*.py"), ROOT / "cdc_tracker/source/outbox.py"]
+    files += [*(ROOT / "cdc_tracker/destinations").rglob("*.py")]
+    return {code for path in files for node in ast.walk(ast.parse(path.read_text())) for code in _codes(node) if _is_code(code)}
+
+
+def _codes(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        place = REJECTING.get(name, len(node.args))
+        code = node.args[place] if place < len(node.args) else None
+        if isinstance(code, ast.Constant) and isinstance(code.value, str):
+            yield code.value
+    elif isinstance(node, ast.Assign):
+        target = node.targets[0]
+        names = [getattr(each, "id", "") for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        if names[0] in {"reason", "code"}:
+            first = node.value.elts[0] if isinstance(node.value, ast.Tuple) else node.value
+            chosen = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
+            yield from (each.value for each in chosen if isinstance(each, ast.Constant) and isinstance(each.value, str))
+
+
+def _is_code(text: str) -> bool:
+    return re.fullmatch(r"[a-z]+(_[a-z]+)*", text) is not None
+
+
+def test_every_reason_of_a_rejection_is_in_the_mapping_reference_and_no_other() -> None:
+    table = MAPPINGS.partition("## Rejections")[2].partition("## Examples")[0]
+    documented = {code for line in re.findall(r"^\| (`[^|]+)\|", table, re.MULTILINE) for code in re.findall(r"`(\w+)`", line)}
+    assert documented == reason_codes()
+    assert {"required_missing", "column_missing", "unchanged_toast", "refused", "malformed"} <= documented
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every key of the configuration, dotted, with its default; destinations have settings of their own."""
+    for name, field in model.model_fields.items():
+        inner = [each for each in (field.annotation, *get_args(field.annotation)) if _is_model(each)]
+        if inner and name != "destinations":
+            yield from keys(inner[0], f"{prefix}{name}.")
+        yield f"{prefix}{name}", field.default
+
+
+def _is_model(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _row(text: str, key: str) -> str:
+    found = re.search(rf"^\| `{re.escape(key)}` \|([^|]*)\|", text, re.MULTILINE)
+    return found[1].strip(" `") if found else "no row"
+
+
+def _plain(default: object) -> str | None:
+    """How a plain default is written; None for durations, sizes and what is made."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return default if isinstance(default, str) and default else None
+
+
+def test_every_key_of_the_configuration_is_in_the_operating_guide_with_its_default() -> None:
+    for key, default in keys(Config):
+        row = _row(OPERATIONS, key)
+        parents = {"journal", "journal.retention", "state", "http", "log"}
+        assert key in parents or row != "no row", f"{key} is not in the table"
+        expected = _plain(default)
+        assert expected is None or key in parents or row == expected, f"{key} is {expected!r}, documented as {row!r}"
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_every_setting_of_every_destination_is_documented_with_its_default(kind: str) -> None:
+    section = DESTINATIONS.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+    for name, field in registry.load(kind).Settings.model_fields.items():
+        key = field.alias or name
+        row = _row(section, key)
+        row = _row(DESTINATIONS, key) if row == "no row" else row
+        assert row != "no row", f"{kind}: {key} is not in the table"
+        expected = _plain(field.default) if key != "type" else None
+        assert expected is None or row == expected, f"{kind}: {key} is {expected!r}, documented as {row!r}"
+
+
+def mapping_files() -> list[tuple[str, str]]:
+    found = [(page.name, text) for page in PAGES for text in blocks(page, "yaml") if text.startswith("version: 1\n")]
+    return [(f"{name}-{number}", text) for number, (name, text) in enumerate(found, 1) if "events:" in text]
+
+
+@pytest.mark.parametrize(("name", "text"), mapping_files(), ids=[name for name, _ in mapping_files()])
+def test_every_mapping_file_in_the_documentation_loads_and_its_examples_hold(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yml"
+    path.write_text(text)
+    failed = [str(result) for result in run_examples(load([path]), codec) if not result.passed]
+    assert not failed, "\n".join(failed)
+
+
+def test_the_mapping_reference_has_examples_to_run() -> None:
+    assert sum(text.count("examples:") for name, text in mapping_files() if name.startswith("mappings.md")) >= 8
+
+
+def test_the_destinations_in_the_documentation_are_settings_that_hold() -> None:
+    variables = {"WAREHOUSE_URL": "postgresql://w@host/db", "PARTNER_URL": "https://partner.example/hook"}
+    variables |= {"SEGMENT_WRITE_KEY": "key", "PARTNER_SECRET": "whsec_" + "QUJD" * 8}
+    [block] = blocks(ROOT / "docs/destinations.md", "yaml")
+    text = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], block)
+    for settings in yaml.safe_load(text)["destinations"].values():
+        registry.load(settings["type"]).Settings.model_validate(settings)
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Whatever looks like a command of ours in the documentation, in the code's hints and in what is packaged."""
+    files = [*PAGES, *sorted((ROOT / "sql").glob("*.sql")), *sorted((ROOT / "packaging").iterdir()), ROOT / "docker-compose.yml"]
+    files += [path for path in sorted((ROOT / "cdc_tracker").rglob("*.py")) if "demo" not in path.parts]
+    found = []
+    for path in files:
+        text = path.read_text()
+        if path.suffix == ".py":  # a hint may run over several literals
+            text = "\n".join(re.sub(r"\"\s*\n\s*f?\"", "", text).splitlines())
+        for match in re.finditer(r"(?:`|^\$ |^  )(cdc-tracker [a-z][^`\n|#>&…]*)", text, re.MULTILINE):
+            found.append((path.name, match[1].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("where", "line"), sorted(set(command_lines())))
+def test_every_command_line_names_a_command_and_options_that_exist(where: str, line: str) -> None:
+    words = shlex.split(line.replace("'", ""))[1:]
+    command: click.Command = cli
+    context = click.Context(cli)
+    while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{where}: there is no command {words[0]!r} in {line!r}"
+        command, words = found, words[1:]
+    known = {option for parameter in (*cli.params, *command.params) for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words:
+        if word.startswith("-"):
+            assert word.partition("=")[0].rstrip(".,;:)") in known | {"--help", "-h"}, f"{where}: no option {word} in {line!r}"
+
+
+def test_there_are_command_lines_to_look_at() -> None:
+    assert len(command_lines()) > 60
+    assert {"README.md", "operations.md", "verify.py", "preflight.py"} <= {where for where, _ in command_lines()}
+
+
+def test_every_link_within_the_documentation_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            path, _, anchor = target.partition("#")
+            if target.startswith("https://"):
+                continue
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.exists(), f"{page.name}: {target}"
+            if anchor:
+                assert anchor in _anchors(linked), f"{page.name}: {target}"
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_metric_is_in_the_operating_guide() -> None:
+    source = (ROOT / "cdc_tracker/health.py").read_text()
+    gauges = {f"cdc_tracker_{name}" for name in re.findall(r'_gauge\("(\w+)"', source)}
+    counters = {f"cdc_tracker_{name}_total" for name in re.findall(r'_counter\("(\w+)"', source)}
+    families = set(re.findall(r'GaugeMetricFamily\(\s*"(cdc_tracker_\w+)"', source))
+    families |= {f"{name}_total" for name in re.findall(r'CounterMetricFamily\(\s*"(cdc_tracker_\w+)"', source)}
+    assert len(gauges | counters | families) >= 12
+    assert {name for name in gauges | counters | families if name not in OPERATIONS} == set()
+
+
+def test_the_first_screen_shows_a_change_its_mapping_and_its_event() -> None:
+    first = "\n".join((ROOT / "README.md").read_text().splitlines()[:70])
+    places = [first.find(mark) for mark in ("```sql", "```yaml", "```json", "make demo", "make test")]
+    assert all(place >= 0 for place in places)
+    assert places == sorted(places)
