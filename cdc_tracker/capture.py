@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.errors import JournalUnavailable, Problem, Retry, SlotBusy, StateUnavailable
+from cdc_tracker.errors import JournalUnavailable, Retry, SlotBusy, StateUnavailable
 from cdc_tracker.journal import Journal, Retention
-from cdc_tracker.model import START, Lsn, Position, format_lsn
+from cdc_tracker.lookout import Lookout
+from cdc_tracker.model import START, Lsn, Position
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.session import Session
 from cdc_tracker.source.settings import SourceSettings
-from cdc_tracker.source.slot import Vitals
 from cdc_tracker.state import Checkpoint, State
-from cdc_tracker.units import format_size
 
 GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
 FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
 VITALS = 5.0
 TRIM = 30.0
 BUSY = 75.0  # seconds a slot may be held by a walsender whose client is gone: longer than the usual wal_sender_timeout
-SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
 HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
 
 log = structlog.get_logger("capture")
-
-
-@dataclass
-class Progress:
-    """What the role tells of itself, once a second."""
-
-    state: str = "starting"
-    frames: int = 0
-    changes: int = 0
-    segments: int = 0
-    retained: int | None = None  # bytes of WAL that the slot holds
-    server_end: Lsn = 0
-    alarms: list[str] = field(default_factory=list)
-    trouble: str = ""
 
 
 class Capture:
@@ -67,22 +50,22 @@ class Capture:
         self._journal = journal
         self._state = state
         self._destinations = destinations
-        self._retention = retention
         self._stop = stop
         self._standby = standby
-        self._progress = Progress()
+        self._lookout = Lookout(settings, retention, state, journal)
+        self._progress = self._lookout.progress
         self._journal_end = START
         self._confirmed: Lsn = 0
         self._failures = 0
         self._busy_since: float | None = None
-        self._over_max_wal = False
-        self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "report", "heartbeat"), 0.0)
+        self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "heartbeat"), 0.0)
 
     def run(self) -> None:
         retrying = Retrying(retry=retry_if_exception_type((Retry, SlotBusy)), wait=self._backoff, sleep=self._sleep, reraise=True)
         while not self._stop():
             retrying(self._session)
-        self._report("stopped", force=True)
+        self._progress.enter("stopped")
+        self._lookout.report(force=True)
 
     # One connection, from verifying the slot to its end.
 
@@ -97,10 +80,13 @@ class Capture:
                 log.info("the server is on a new timeline", timeline=timeline)
                 self._state.save_source(replace(record, timeline=timeline))
             self._journal_end = end or lowest or START
+            self._progress.journal_end = str(self._journal_end)
+            self._progress.confirmed = self._confirmed
             builder = session.builder(self._journal_end)
             stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
             log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
-            self._progress.state, self._progress.trouble, self._busy_since = "streaming", "", None
+            self._progress.enter("streaming")
+            self._busy_since = None
             self._stream(session, stream, builder)
             self._store(stream, builder)
             self._acknowledge(stream, builder)
@@ -148,16 +134,17 @@ class Capture:
                 break
             except JournalUnavailable as error:
                 log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
-                self._progress.state, self._progress.trouble = "journal unavailable", str(error)
+                self._progress.enter("journal unavailable", str(error))
                 if self._stop():
                     raise
-                self._report(self._progress.state, force=True)
+                self._lookout.report(force=True)
                 stream.feedback(stream.wal_end, self._confirmed)
                 self._sleep(1.0)
-        self._progress.state, self._progress.trouble = "streaming", ""
+        self._progress.enter("streaming")
         self._progress.segments += 1
         self._progress.changes += segment.changes
         self._journal_end = segment.last
+        self._progress.journal_end = str(segment.last)
         self._due["store"] = time.monotonic() + GROUP
 
     # Feedback: the one place that confirms an LSN to the server.
@@ -167,15 +154,17 @@ class Capture:
         try:
             confirm = self._confirmable(durable)
             if confirm > self._confirmed:
-                self._state.confirm(self._name, confirm)  # before the server hears of it: a slot past this was moved by others
-                self._confirmed = confirm
+                # before the server hears of it: a slot past this was moved by others
+                self._state.confirm(self._name, confirm, self._journal_end.commit_lsn)
+                self._confirmed = self._progress.confirmed = confirm
         except StateUnavailable as error:
             log.warning("state store unavailable: nothing new is confirmed to the server", error=str(error))
         stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
         self._due["feedback"] = time.monotonic() + FEEDBACK
 
     def _confirmable(self, durable: Position) -> Lsn:
-        if self._settings.ack == "journaled" or self._over_max_wal:
+        journaled = self._settings.ack == "journaled" or self._lookout.over_max_wal
+        if journaled and not self._lookout.journal_full:
             return durable.commit_lsn
         lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
         if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
@@ -191,80 +180,26 @@ class Capture:
     def _housekeep(self, session: Session, builder: SegmentBuilder, now: float) -> None:
         if now >= self._due["vitals"]:
             self._due["vitals"] = now + VITALS
-            self._look(session, builder)
+            vitals = session.vitals()
+            if vitals is not None:
+                self._lookout.look(vitals)
+                session.refresh(builder)
         if self._settings.heartbeat and now >= self._due["heartbeat"]:
             self._due["heartbeat"] = now + self._settings.heartbeat
             session.heartbeat()
         if now >= self._due["trim"]:
             self._due["trim"] = now + TRIM
             self._trim()
-        self._report(self._progress.state, builder)
-
-    def _look(self, session: Session, builder: SegmentBuilder) -> None:
-        """Ask the server how the slot stands."""
-        vitals = session.vitals()
-        if vitals is None:
-            return
-        self._progress.server_end, self._progress.retained = vitals.wal_end, vitals.retained_bytes
-        alarms = self._alarms(vitals)
-        limit = self._settings.max_wal
-        over = (vitals.retained_bytes or 0) > limit
-        if over and self._settings.ack == "delivered":
-            text = f"the slot holds {format_size(vitals.retained_bytes or 0)} of WAL, above max_wal {format_size(limit)}"
-            alarms.append(text + ": what is journaled is confirmed, delivered or not")
-            if not self._over_max_wal:
-                log.warning(alarms[-1])
-        self._over_max_wal = over
-        self._progress.alarms = alarms
-        session.refresh(builder)
-
-    def _alarms(self, vitals: Vitals) -> list[str]:
-        alarms = [f"{table} is not in the publication: its changes are not captured" for table in vitals.unpublished]
-        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
-            alarms.append(f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet")
-        elif vitals.safe_wal_size is not None and vitals.safe_wal_size < SAFE:
-            alarms.append(f"{format_size(vitals.safe_wal_size)} of WAL may still be written before the server gives the slot up")
-        for alarm in alarms:
-            if alarm not in self._progress.alarms:
-                log.error(alarm)
-        return alarms
+        self._progress.seen = builder.seen.commit_lsn
+        self._lookout.report()
 
     def _trim(self) -> None:
         try:
             lowest = self._lowest_checkpoint() or START
-            trimmed = self._journal.trim(age_s=self._retention.age, size=self._retention.size, keep_after=lowest)
-        except (JournalUnavailable, StateUnavailable) as error:
+        except StateUnavailable as error:
             log.warning("journal not trimmed", error=str(error))
             return
-        if trimmed.blocked:
-            problem = Problem("journal", "retention", "the journal is over its size, and a destination still needs all of it")
-            log.error(problem.message, size=self._retention.size)
-            self._progress.alarms.append(problem.message)
-
-    def _report(self, state: str, builder: SegmentBuilder | None = None, *, force: bool = False) -> None:
-        now = time.monotonic()
-        if now < self._due["report"] and not force:
-            return
-        self._due["report"] = now + 1.0
-        seen = builder.seen if builder else self._journal_end
-        progress = self._progress
-        detail = {
-            "seen": format_lsn(seen.commit_lsn),
-            "confirmed": format_lsn(self._confirmed),
-            "journal_end": str(self._journal_end),
-            "server_end": format_lsn(progress.server_end),
-            "retained_bytes": progress.retained,
-            "lag_bytes": max(0, progress.server_end - seen.commit_lsn),
-            "frames": progress.frames,
-            "changes": progress.changes,
-            "segments": progress.segments,
-            "alarms": progress.alarms,
-            "trouble": progress.trouble,
-        }
-        try:
-            self._state.report(self._name, "capture", os.getpid(), state, detail)
-        except StateUnavailable as error:
-            log.warning("no report", error=str(error))
+        self._lookout.trim(lowest)
 
     # Trying again.
 
@@ -279,8 +214,8 @@ class Capture:
         seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))
         hint = getattr(error, "hint", "")
         log.warning("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
-        self._progress.state, self._progress.trouble = "reconnecting", str(error)
-        self._report("reconnecting", force=True)
+        self._progress.enter("reconnecting", str(error))
+        self._lookout.report(force=True)
         return seconds
 
     def _sleep(self, seconds: float) -> None:

@@ -208,7 +208,8 @@ class Role:
         self.stopped = code == NEEDS_A_PERSON
         self._again = time.monotonic() + (LONGEST if self.stopped else self._wait)
         self._wait = min(self._wait * 2, LONGEST)
-        log.error("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
+        say = log.error if code else log.info
+        say("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
 
     def send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -242,6 +243,7 @@ class Supervisor:
         self._config, self._signals, self._standby = config, signals, standby
         flags = ["--standby"] if standby else []
         self._capture = Role(config, "capture", *flags)
+        self._tables: frozenset[str] = frozenset()
         self._roles = [self._capture, *(Role(config, f"deliver:{name}") for name in config.destinations)]
 
     def run(self) -> None:
@@ -251,7 +253,7 @@ class Supervisor:
             if not self._lead(stack, state):
                 return
             _known(config, state)
-            config.load_mappings()
+            self._tables = _captured_tables(config)
             journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
             observer = Observer(state, journal, config.source.name, list(config.destinations))
             if config.http.port is not None:
@@ -296,8 +298,14 @@ class Supervisor:
         except CdcTrackerError as error:
             log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
             return
+        tables = _captured_tables(self._config)
+        if tables != self._tables:
+            log.info("other tables are mapped now: capture starts anew", added=sorted(tables - self._tables))
+            self._tables = tables
+            self._capture.send(signal.SIGTERM)
         for role in self._roles:
-            role.send(signal.SIGHUP)
+            if role is not self._capture:
+                role.send(signal.SIGHUP)
 
     def _end(self) -> None:
         """Capture first: then the deliverers drain what it has journaled."""

@@ -104,7 +104,7 @@ class Delivery:
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
-            if self._state.ledger(self._source, self._name):
+            if any(row.delivered for row in self._state.ledger(self._source, self._name)):
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
         elif held < self._settlement.position and self._lacks(held):
             log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))

@@ -108,6 +108,8 @@ class Observer:
             yield f"capture is {state}{trouble}"
         elif self._stalled(health.capture):
             yield f"the stream has not moved for {time.monotonic() - self._moved:.0f} s although the server has written WAL"
+        if state != "gone":
+            yield from map(str, health.capture.get("alarms", ()))
         for destination in health.destinations:
             if destination.state == "gone":
                 yield f"{destination.name}: nothing delivers to it"

@@ -163,6 +163,7 @@ class Standing:
             created_lsn=begin,
             confirmed_lsn=begin,
             timeline=identity.timeline,
+            journaled_lsn=end.commit_lsn if (end := self.journal.end()) else 0,
         )
         self.state.save_source(record)
         click.echo(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")

@@ -225,6 +225,8 @@ class Journal:
 
     def _shrink(self) -> None:
         """Give SQLite's free pages back to the disk, few at a time. PostgreSQL's autovacuum needs no help."""
+        if not self._database.is_sqlite:
+            return
         with self._database.reading() as connection:
             while connection.exec_driver_sql("PRAGMA freelist_count").scalar():
                 # Only executescript runs the statement to its end: execute() would free one page.

@@ -163,7 +163,7 @@ def _event(event: Mapping[str, Any], message_id: str, prefix: str, change: Chang
     """The event in the Segment spec's shape. Raises _Invalid."""
     kind = event.get("type", "track")
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise _Invalid("enum_mismatch", "type", f"must be one of {', '.join(sorted(_TYPES))}", kind)
+        raise _Invalid("not_in_enum", "type", f"must be one of {', '.join(sorted(_TYPES))}", kind)
     parts = [f'"type":"{kind}"']
     if kind in _NAMED:
         parts.append(f'"{_NAMED[kind]}":{quote(_name(event))}')

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 import structlog
 
-from cdc_tracker.errors import Retry, SlotMissing, SourceError
+from cdc_tracker.errors import Retry, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, Position
 from cdc_tracker.source import catalog, pgoutput, slot, wal2json
 from cdc_tracker.source.connection import connect, translated
@@ -134,3 +134,8 @@ class Session:
         if self._control is not None:
             self._control.close()
             self._control = None
+        try:
+            self._connected()
+        except (Retry, SourceError) as again:
+            if "shutting down" in str(again):  # the server waits for this stream to confirm everything: let it go
+                raise SourceUnavailable("the server is shutting down") from None

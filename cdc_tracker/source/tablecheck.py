@@ -56,7 +56,8 @@ def check_tables(
             grant = (
                 f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO …; GRANT SELECT ON {_quoted(table.schema, table.name)} TO …"
             )
-            problems.append(Problem(need.where, name, "a mapping has `backfill`, and the role may not read the table", grant))
+            text = "a mapping has `backfill`, and the role may not read the table"
+            problems.append(Problem(need.where, name, text, grant, "warning"))
     return problems
 
 

@@ -28,6 +28,8 @@ class Record(Protocol):
     def confirmed_lsn(self) -> Lsn: ...
     @property
     def timeline(self) -> int: ...
+    @property
+    def journaled_lsn(self) -> Lsn: ...
 
 
 _SETUP = "run `cdc-tracker setup`"
@@ -48,9 +50,9 @@ def verify(
 ) -> None:
     """Nothing, where reading may go on; else the error that says what happened, what it means and what mends it.
 
-    `journal_end`: the end of the journal's newest segment, None where it has none. A journal may be empty only before its first
-    segment: it keeps the newest one when it is trimmed. A changed timeline is fine where the old one reached past everything that
-    was read; the caller then stores the new one. SlotBusy comes last: it alone may pass by waiting.
+    `journal_end`: the end of the journal's newest segment, None where it has none: it keeps that one when it is trimmed. A
+    changed timeline is fine where the old one reached past everything that was read; the caller then stores the new one.
+    SlotBusy comes last: it alone may pass by waiting.
     """
     if record is None:
         raise _unknown(slot)
@@ -145,16 +147,16 @@ def _check_slot(record: Record, slot: SlotState) -> None:
 
 
 def _check_gap(record: Record, slot: SlotState, journal_end: Position | None, lowest_checkpoint: Position | None) -> None:
-    """The journal has to reach the checkpoints. Where it does, a slot that is ahead of both has only skipped what is not ours."""
+    """The journal must still hold what it held past the lowest checkpoint. What else lies before the slot is none of ours."""
     confirmed = slot.confirmed_flush_lsn
     if lowest_checkpoint is None or confirmed is None or lowest_checkpoint.commit_lsn >= confirmed:
         return
-    begun = lowest_checkpoint.commit_lsn > record.created_lsn
-    if (journal_end is None and begun) or (journal_end is not None and journal_end < lowest_checkpoint):
+    held = record.journaled_lsn
+    if held > lowest_checkpoint.commit_lsn and (journal_end is None or journal_end.commit_lsn < held):
         ends = f"ends at {journal_end}" if journal_end else "is empty"
         raise Gap(
-            f"the journal {ends}, a destination has dealt with everything up to {lowest_checkpoint}, and the slot begins at "
-            f"{format_lsn(confirmed)}: what lies between was in a journal that is not here",
+            f"the journal {ends}, and it held changes up to {format_lsn(held)}; a destination has dealt with them up to "
+            f"{lowest_checkpoint} only, and the slot begins at {format_lsn(confirmed)}",
             hint="bring the journal back (`journal.url`, or its files in data_dir). If it is lost, `cdc-tracker setup "
             "--accept-gap` goes on from the slot: what lies between is then not sent",
         )

@@ -34,6 +34,7 @@ class SourceRecord:
     created_lsn: Lsn
     confirmed_lsn: Lsn
     timeline: int
+    journaled_lsn: Lsn = 0  # the journal held changes up to here: one that ends before is not whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _SAVE_SOURCE = text(
 _CONFIRM = (
     update(_sources)
     .where(_sources.c.name == bindparam("of_name"), _sources.c.confirmed_lsn < bindparam("lsn"))
-    .values(confirmed_lsn=bindparam("lsn"))
+    .values(confirmed_lsn=bindparam("lsn"), journaled_lsn=bindparam("journaled"))
 )
 _role_columns = [column.name for column in tables.roles.c]
 _REPORT = text(
@@ -82,10 +82,10 @@ class State:
         with self._database.writing() as connection:
             connection.execute(_SAVE_SOURCE, {name: getattr(record, name) for name in _source_columns})
 
-    def confirm(self, name: str, lsn: Lsn) -> None:
-        """To be called before the feedback that confirms `lsn` goes out. Never lowers what is stored."""
+    def confirm(self, name: str, lsn: Lsn, journaled: Lsn) -> None:
+        """To be called before the feedback that confirms `lsn` goes out; `journaled` is the journal's end. Never lowers `lsn`."""
         with self._database.writing() as connection:
-            raised = connection.execute(_CONFIRM, {"of_name": name, "lsn": lsn}).rowcount
+            raised = connection.execute(_CONFIRM, {"of_name": name, "lsn": lsn, "journaled": journaled}).rowcount
             if not raised and connection.execute(_SOURCE, {"of_name": name}).first() is None:
                 raise StateMissing(
                     f"The state store knows no source {name}.",

@@ -30,6 +30,7 @@ sources = Table(
     _big("created_lsn"),
     _big("confirmed_lsn"),
     _big("timeline"),
+    _big("journaled_lsn"),
 )
 
 checkpoints = Table(

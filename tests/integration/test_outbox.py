@@ -171,7 +171,7 @@ def test_a_message_that_holds_no_event_is_rejected_with_the_field(stream: Stream
     contents = [
         ("[1]", "malformed", ""),
         ("no json", "malformed", ""),
-        ('{"type": "nope", "userId": "1"}', "enum_mismatch", "type"),
+        ('{"type": "nope", "userId": "1"}', "not_in_enum", "type"),
         ('{"type": "track", "userId": "1"}', "required_missing", "event"),
         ('{"type": "track", "event": 7, "userId": "1"}', "type_mismatch", "event"),
         ('{"type": "track", "event": "A"}', "identity_missing", "userId"),

@@ -318,6 +318,7 @@ class Known:
     created_lsn: int
     confirmed_lsn: int
     timeline: int = 1
+    journaled_lsn: int = 0
 
 
 @pytest.mark.servers("pg15", "pg18")

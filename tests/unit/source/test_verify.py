@@ -23,6 +23,7 @@ class Known:
     created_lsn: int = 1000
     confirmed_lsn: int = 5000
     timeline: int = 1
+    journaled_lsn: int = 5400
 
 
 SLOT = SlotState(
@@ -56,11 +57,16 @@ def test_a_slot_as_we_left_it_passes() -> None:
 
 
 def test_a_journal_that_is_empty_because_nothing_ever_came_passes_however_far_the_slot_was_confirmed_idle() -> None:
-    look(journal_end=None, lowest_checkpoint=Position(1000, -1))
+    look(Known(journaled_lsn=0), journal_end=None, lowest_checkpoint=Position(1000, -1))
+    look(Known(journaled_lsn=0), journal_end=None, lowest_checkpoint=Position(1200, -1))  # a destination that came later
 
 
 def test_a_slot_confirmed_idle_past_a_journal_that_is_all_delivered_passes() -> None:
-    look(journal_end=Position(2000, -1), lowest_checkpoint=Position(2000, -1))
+    look(Known(journaled_lsn=2000), journal_end=Position(2000, -1), lowest_checkpoint=Position(2000, -1))
+
+
+def test_an_adopted_slot_confirmed_idle_past_an_old_journal_passes() -> None:
+    look(Known(journaled_lsn=3000), journal_end=Position(3000, -1), lowest_checkpoint=Position(4000, -1))
 
 
 def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the_journal_has_it() -> None:
@@ -87,6 +93,7 @@ def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, wal_lsn=4999), "slot": None}),
         (SourceRestored, "source.url", {"record": Known(timeline=2)}),
         (Gap, "cdc-tracker setup --accept-gap", {"journal_end": None, "lowest_checkpoint": Position(4000, 0)}),
+        (Gap, "cdc-tracker setup --accept-gap", {"journal_end": None, "lowest_checkpoint": Position(1000, -1)}),
         (Gap, "journal.url", {"journal_end": Position(3000, -1), "lowest_checkpoint": Position(4000, 0)}),
     ],
 )

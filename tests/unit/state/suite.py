@@ -106,15 +106,15 @@ class StateSuite:
 
     def test_confirmed_is_raised_and_never_lowered(self, state: State) -> None:
         state.save_source(RECORD)
-        state.confirm("main", RECORD.confirmed_lsn + 10)
-        state.confirm("main", RECORD.confirmed_lsn + 3)
+        state.confirm("main", RECORD.confirmed_lsn + 10, 70)
+        state.confirm("main", RECORD.confirmed_lsn + 3, 60)
         found = state.source("main")
         assert found is not None
-        assert found.confirmed_lsn == RECORD.confirmed_lsn + 10
+        assert (found.confirmed_lsn, found.journaled_lsn) == (RECORD.confirmed_lsn + 10, 70)
 
     def test_confirming_for_a_source_that_the_store_does_not_know_stops(self, state: State) -> None:
         with pytest.raises(StateMissing, match="knows no source nobody"):
-            state.confirm("nobody", 5)
+            state.confirm("nobody", 5, 5)
 
     def test_a_checkpoint_is_created_once_and_then_left_alone(self, state: State) -> None:
         assert state.checkpoint("main", "webhook") is None

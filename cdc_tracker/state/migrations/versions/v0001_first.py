@@ -22,7 +22,7 @@ def upgrade() -> None:
         "cdc_tracker_source",
         *_text("name", key=True),
         *_text("system_id", "database", "slot", "plugin", "namespace"),
-        *_big("epoch", "created_lsn", "confirmed_lsn", "timeline"),
+        *_big("epoch", "created_lsn", "confirmed_lsn", "timeline", "journaled_lsn"),
     )
     op.create_table(
         "cdc_tracker_checkpoint",

@@ -1,0 +1,112 @@
+"""What capture sees beside the stream (the slot, the journal's size), the alarms that follow, and what it tells of itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from cdc_tracker.errors import JournalUnavailable, StateUnavailable
+from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.model import Lsn, Position, format_lsn
+from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.source.slot import Vitals
+from cdc_tracker.state import State
+from cdc_tracker.units import format_size
+
+SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
+REPORT = 1.0  # seconds between two reports
+
+log = structlog.get_logger("capture")
+
+
+@dataclass
+class Progress:
+    """`state` is streaming, reconnecting, `journal unavailable` or stopped; numbers count since the role started."""
+
+    state: str = "starting"
+    trouble: str = ""
+    frames: int = 0
+    changes: int = 0
+    segments: int = 0
+    seen: Lsn = 0
+    confirmed: Lsn = 0
+    journal_end: str = ""
+
+    def enter(self, state: str, trouble: str = "") -> None:
+        self.state, self.trouble = state, trouble
+
+
+@dataclass
+class Lookout:
+    """`over_max_wal`: what is journaled is to be confirmed. `journal_full`: nothing is, that a destination still needs."""
+
+    settings: SourceSettings
+    retention: Retention
+    state: State
+    journal: Journal
+    progress: Progress = field(default_factory=Progress)
+    over_max_wal: bool = False
+    journal_full: bool = False
+    _server_end: Lsn = 0
+    _retained: int | None = None  # bytes of WAL that the slot holds
+    _alarms: list[str] = field(default_factory=list)
+    _reported: float = 0.0
+
+    def look(self, vitals: Vitals) -> None:
+        """Take in how the slot stands on the server."""
+        self._server_end, self._retained = vitals.wal_end, vitals.retained_bytes
+        retained = vitals.retained_bytes or 0
+        self.over_max_wal = self.settings.ack == "delivered" and retained > self.settings.max_wal
+        alarms = [f"{table} is not in the publication: its changes are not captured" for table in vitals.unpublished]
+        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
+            alarms.append(f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet")
+        elif vitals.safe_wal_size is not None and vitals.safe_wal_size < SAFE:
+            alarms.append("the server gives the slot up soon: see max_slot_wal_keep_size")
+        if self.over_max_wal:
+            alarms.append(
+                f"the slot holds more WAL than max_wal ({format_size(self.settings.max_wal)}): what is journaled is confirmed, "
+                "delivered or not"
+            )
+        if self.journal_full:
+            alarms.append("the journal is over its size, and a destination still needs all of it: nothing more is confirmed")
+        for alarm in alarms:
+            if alarm not in self._alarms:
+                log.error(alarm)
+        self._alarms = alarms
+
+    def trim(self, keep_after: Position) -> None:
+        """Drop what the journal need not keep."""
+        try:
+            trimmed = self.journal.trim(age_s=self.retention.age, size=self.retention.size, keep_after=keep_after)
+        except JournalUnavailable as error:
+            log.warning("journal not trimmed", error=str(error))
+            return
+        self.journal_full = trimmed.blocked
+
+    def report(self, *, force: bool = False) -> None:
+        """Once a second into the state store, where health and `status` read it."""
+        now = time.monotonic()
+        if now < self._reported + REPORT and not force:
+            return
+        self._reported = now
+        progress = self.progress
+        detail = {
+            "seen": format_lsn(progress.seen),
+            "confirmed": format_lsn(progress.confirmed),
+            "journal_end": progress.journal_end,
+            "server_end": format_lsn(self._server_end),
+            "retained_bytes": self._retained,
+            "lag_bytes": max(0, self._server_end - progress.seen),
+            "frames": progress.frames,
+            "changes": progress.changes,
+            "segments": progress.segments,
+            "alarms": self._alarms,
+            "trouble": progress.trouble,
+        }
+        try:
+            self.state.report(self.settings.name, "capture", os.getpid(), progress.state, detail)
+        except StateUnavailable as error:
+            log.warning("no report", error=str(error))
