@@ -53,7 +53,7 @@ def test_a_full_disk_under_the_journal_holds_capture_back_and_nothing_else(
     scene = Scene(
         database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)}, journal=journal, source={"heartbeat": "0s"}
     )
-    with scene.worker.running() as process:
+    with scene.running() as process:
         items.insert(database, 100)
         scene.await_all()
         walsender = database.value(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{scene.slot}'")
@@ -81,7 +81,7 @@ def test_a_full_disk_under_one_destination_holds_back_that_one_only(database: Da
     full = {"type": "jsonl", "path": str(disk / "full.jsonl")}
     scene = Scene(database, tmp_path, "auto", {"events": JSONL, "full": full})
     (tmp_path / "out").mkdir()
-    with scene.worker.running():
+    with scene.running():
         items.insert(database, 100)
         scene.await_all("events")
         filler = _fill(disk)

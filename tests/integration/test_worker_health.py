@@ -56,7 +56,7 @@ class Probes:
 @contextmanager
 def _probed(scene: Scene) -> Iterator[tuple[Probes, int]]:
     """The worker runs; its probes, and the supervisor's process id."""
-    with scene.worker.running() as process:
+    with scene.running() as process:
         until(lambda: "health and metrics" in scene.worker.log, "the probes' address is logged")
         [found] = re.findall(r"http://127\.0\.0\.1:\d+", scene.worker.log)
         yield Probes(found), process.pid

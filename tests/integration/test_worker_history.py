@@ -26,7 +26,7 @@ def _times(scene: Scene, destination: str) -> Counter[tuple[str, int]]:
 
 def test_a_rewind_while_the_worker_runs_sends_the_range_again(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)})
-    with scene.worker.running():
+    with scene.running():
         with items.writing(database, pause=0.01):
             time.sleep(1.0)
             lsn = str(database.value("SELECT pg_current_wal_lsn()"))
@@ -64,7 +64,7 @@ def test_a_rewind_while_the_worker_runs_sends_the_range_again(database: Database
 )
 def test_a_rewind_that_is_cut_short_is_finished_by_the_next_run(database: Database, tmp_path: Path, place: str) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL})
-    with scene.worker.running():
+    with scene.running():
         items.insert(database, 5)
         lsn = str(database.value("SELECT pg_current_wal_lsn()"))
         items.insert(database, 7)
@@ -72,7 +72,7 @@ def test_a_rewind_that_is_cut_short_is_finished_by_the_next_run(database: Databa
     scene.worker.call("rewind", "events", "--to", lsn, "--yes")
     scene.tune()
     die(scene, "deliver:events", place)
-    with scene.worker.running():
+    with scene.running():
         until(lambda: len(scene.worker.lines()) >= 13 + 8, "the range again")
         scene.await_all()
     assert Counter(_times(scene, "events").values()) == {1: 5 + 1, 2: 7 + 1}
@@ -81,7 +81,7 @@ def test_a_rewind_that_is_cut_short_is_finished_by_the_next_run(database: Databa
 
 def test_dead_letters_are_delivered_once_the_mapping_is_mended(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)}, mapping=PICKY)
-    with scene.worker.running() as process:
+    with scene.running() as process:
         database.execute(
             "INSERT INTO shop.items (writer, note) SELECT 1, CASE WHEN g % 3 = 0 THEN 'No ' ELSE 'yes' END FROM "
             "generate_series(1, 30) g"
@@ -109,7 +109,7 @@ def _letters(scene: Scene) -> int:
 
 def test_a_retry_of_dead_letters_that_is_cut_short_loses_and_doubles_none(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)}, mapping=PICKY)
-    with scene.worker.running():
+    with scene.running():
         database.execute("INSERT INTO shop.items (writer, note) SELECT 1, 'No ' FROM generate_series(1, 6)")
         until(lambda: all(scene.ledger(name)["rejected"] == 6 for name in ("events", "sql")), "all are parked")
     (tmp_path / "mappings" / "events.yml").write_text(items.MAPPING)
@@ -117,7 +117,7 @@ def test_a_retry_of_dead_letters_that_is_cut_short_loses_and_doubles_none(databa
     scene.tune()
     for name, when in (("events", "before"), ("events", "after"), ("sql", "before")):
         die(scene, f"deliver:{name}", f"cdc_tracker.state:State.commit:{when}:2")
-    with scene.worker.running():
+    with scene.running():
         until(lambda: not _letters(scene), "no letter is left")
         scene.await_all()
     for name in ("events", "sql"):

@@ -20,7 +20,7 @@ TERMINATE = "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_
 
 def test_server_restarts_and_ended_walsenders_lose_and_double_nothing(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)})
-    with scene.worker.running() as process:
+    with scene.running() as process:
         with items.writing(database):
             until(scene.streams, "it streams")
             capture = roles(process.pid)["capture"]
@@ -39,7 +39,7 @@ def test_server_restarts_and_ended_walsenders_lose_and_double_nothing(database: 
 @pytest.mark.servers("pg18")
 def test_a_second_worker_stops_and_says_who_works(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL})
-    with scene.worker.running() as process:
+    with scene.running() as process:
         until(scene.streams, "it streams")
         second = scene.worker.ended("run")
     assert second.returncode == 3
@@ -49,7 +49,7 @@ def test_a_second_worker_stops_and_says_who_works(database: Database, tmp_path: 
 @pytest.mark.servers("pg18")
 def test_a_worker_with_another_state_store_stops_and_says_who_reads_the_slot(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path / "one", "auto", {"events": JSONL})
-    with scene.worker.running():
+    with scene.running():
         until(scene.streams, "it streams")
         pid = database.value(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{scene.slot}'")
         other = Scene.beside(scene, tmp_path / "two")
@@ -66,7 +66,7 @@ def test_a_slot_that_our_own_dead_connection_still_holds_is_waited_for(database:
         url = database.url_as("postgres", tcp=True).replace(f":{database.server.port}/", f":{proxy.port}/")
         scene = Scene(database, tmp_path, "auto", {"events": JSONL}, url=url)
         scene.tune(capture__BUSY=3.0)
-        with scene.worker.running() as process:
+        with scene.running() as process:
             until(scene.streams, "it streams")
             scene.await_all()
             time.sleep(3.0)  # a session of longer than BUSY
@@ -85,7 +85,7 @@ def test_a_standby_takes_over_when_the_worker_is_killed(database: Database, tmp_
     first = scene.worker.start()
     try:
         until(scene.streams, "it streams")
-        with scene.worker.running("--standby") as second, items.writing(database):
+        with scene.running("--standby") as second, items.writing(database):
             until(lambda: "standing by" in scene.worker.log, "the second stands by")
             assert not roles(second.pid)
             end(first, signal.SIGKILL)
@@ -93,7 +93,7 @@ def test_a_standby_takes_over_when_the_worker_is_killed(database: Database, tmp_
             scene.await_all()
     finally:
         end(first, signal.SIGKILL)
-    with scene.worker.running():
+    with scene.running():
         scene.await_all()
     scene.check()
 

@@ -71,7 +71,7 @@ def test_a_server_that_is_down_is_waited_for(tmp_path: Path) -> None:
         scene = Scene(database, tmp_path, "auto", {"events": JSONL})
         items.insert(database, 5)
         server.stop()
-        with scene.worker.running() as process:
+        with scene.running() as process:
             until(lambda: "stream interrupted" in scene.worker.log, "it has tried")
             assert process.poll() is None
             server.start()

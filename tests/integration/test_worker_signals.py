@@ -21,14 +21,14 @@ def test_sigterm_waits_for_what_is_in_flight(database: Database, tmp_path: Path)
         scene = Scene(database, tmp_path, "auto", {"segment": segment(vendor)})
         scene.segment = vendor
         vendor.always(Slow(1.5))
-        with scene.worker.running() as process:
+        with scene.running() as process:
             items.insert(database, 10)
             until(lambda: len(vendor.requests) == 1, "the request is under way")
             assert not vendor.events
             assert end(process) == 0
         assert len(vendor.events) == 10 and vendor.repeated == 0
         assert scene.ledger("segment")["assumed"] == 10
-        with scene.worker.running():
+        with scene.running():
             scene.await_all()
         scene.check()
         assert vendor.repeated == 0  # the checkpoint was kept
@@ -39,12 +39,12 @@ def test_what_is_in_flight_longer_than_drain_timeout_goes_again(database: Databa
         scene = Scene(database, tmp_path, "auto", {"segment": segment(vendor)}, drain_timeout="500ms")
         scene.segment = vendor
         vendor.answers(Slow(30))
-        with scene.worker.running() as process:
+        with scene.running() as process:
             items.insert(database, 10)
             until(lambda: len(vendor.requests) == 1, "the request is under way")
             assert end(process) == 0
         assert scene.ledger("segment")["matched"] == 0
-        with scene.worker.running():
+        with scene.running():
             scene.await_all()
         scene.check()
 
@@ -52,7 +52,7 @@ def test_what_is_in_flight_longer_than_drain_timeout_goes_again(database: Databa
 def test_sighup_takes_mappings_that_load_and_keeps_the_old_ones_otherwise(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "auto", {"events": JSONL})
     mappings = tmp_path / "mappings" / "events.yml"
-    with scene.worker.running() as process:
+    with scene.running() as process:
         items.insert(database, 1)
         scene.await_all()
         mappings.write_text(items.MAPPING.replace("new.writer", "new.writter and"))

@@ -52,7 +52,7 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
         destinations = {"events": JSONL, "segment": segment(vendor)}
     scene = Scene(quiet, tmp_path, "auto", destinations, source={"max_wal": "4MB", "heartbeat": "500ms"})
     scene.tune(capture__VITALS=0.2)
-    with scene.worker.running():
+    with scene.running():
         for _ in range(10):
             quiet.execute("INSERT INTO shop.items (writer, note) SELECT 1, repeat('x', 1500) FROM generate_series(1, 1000) g")
         scene.await_all("events")  # connections to the other one are refused
@@ -78,7 +78,7 @@ def test_a_destination_that_sleeps_causes_no_reconnect(own: Database, quiet: Dat
             "SELECT r.pid || ' ' || r.backend_start FROM pg_stat_replication r JOIN pg_replication_slots s ON active_pid = r.pid "
             f"WHERE s.slot_name = '{scene.slot}'"
         )
-        with scene.worker.running():
+        with scene.running():
             until(scene.streams, "it streams")
             walsender = quiet.value(query)
             items.insert(quiet, 10)
@@ -93,7 +93,7 @@ def test_a_destination_that_sleeps_causes_no_reconnect(own: Database, quiet: Dat
 @pytest.mark.parametrize("busy", ["another table", "another database"])
 def test_idle_tables_on_a_busy_cluster_hold_no_wal(own: Database, quiet: Database, tmp_path: Path, busy: str) -> None:
     scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"heartbeat": "0s"})
-    with scene.worker.running():
+    with scene.running():
         until(scene.streams, "it streams")
         scene.await_all()
         place = quiet if busy == "another table" else own
@@ -108,7 +108,7 @@ def test_idle_tables_on_a_busy_cluster_hold_no_wal(own: Database, quiet: Databas
 
 def test_a_heartbeat_moves_the_slot_of_an_idle_database(quiet: Database, tmp_path: Path) -> None:
     scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"heartbeat": "200ms"})
-    with scene.worker.running():
+    with scene.running():
         until(scene.streams, "it streams")
         for _ in range(3):
             confirmed = _slot(scene, "confirmed_flush_lsn")

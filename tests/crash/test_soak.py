@@ -1,0 +1,20 @@
+"""A short soak; `make soak` runs a long one over every server and plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.soak import soak
+from tests.postgres import Database
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(
+    database: Database, plugin: str, tmp_path: Path
+) -> None:
+    if (database.server.name, plugin) == ("pg15", "pgoutput"):
+        pytest.skip("pgoutput is killed on PostgreSQL 18")
+    outcome = soak(database, plugin, kills=13, seed=20 + database.server.major, folder=tmp_path)
+    assert outcome.kills.total() == 13 and outcome.committed > 0
