@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.model import Event, Position, Rejection, Segment
-from cdc_tracker.translate import Translator
+from cdc_tracker.translate import Made, Translator
 
 KEEP = 16  # segments that one parcel may hold, so that memory is bounded where few changes become events
 
@@ -36,8 +36,11 @@ def pack(segments: Sequence[Segment], after: Position, translator: Translator, l
     """
     parcel = Parcel(after)
     for segment in segments:
+        found = translator.made(segment, after)
         before, seen = after, len(parcel.events) + len(parcel.rejections)
-        for made in translator.made(segment, after):
+        if _take_all(parcel, found, limits):
+            found = []
+        for made in found:
             if isinstance(made, Event):
                 size = len(made.body) + 1
                 full = len(parcel.events) >= limits.events or parcel.size + size > limits.batch_bytes
@@ -59,3 +62,16 @@ def pack(segments: Sequence[Segment], after: Position, translator: Translator, l
             yield parcel
             parcel = Parcel(after)
     yield parcel
+
+
+def _take_all(parcel: Parcel, found: list[Made], limits: Limits) -> bool:
+    """The usual case, once a segment instead of once an event: all of them are events, and there is room."""
+    if len(parcel.events) + len(found) > limits.events:
+        return False
+    events = [made for made in found if isinstance(made, Event)]
+    size = sum([len(event.body) for event in events]) + len(events)
+    if len(events) < len(found) or parcel.size + size > limits.batch_bytes:
+        return False
+    parcel.events += events
+    parcel.size += size
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cdc_tracker.dead_letters import park
 from cdc_tracker.errors import StateUnavailable
-from cdc_tracker.model import Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.model import DELIVERED, Event, Outcome, Position, Receipt, Rejection
 from cdc_tracker.parcels import Parcel
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State
 
@@ -41,8 +41,7 @@ class Settlement:
 
     def take(self, parcel: Parcel, receipts: Sequence[Receipt]) -> None:
         """One final receipt for each of the parcel's events, in order."""
-        outcomes = list(zip(parcel.events, receipts, strict=True))
-        refused = [refusal(event, receipt) for event, receipt in outcomes if receipt.outcome is Outcome.REJECTED]
+        refused = _refused(parcel.events, receipts)
         self._tally(parcel.events, receipts)
         self._unpark(parcel.events, receipts)
         for rejection in parcel.rejections:
@@ -76,7 +75,7 @@ class Settlement:
         """Count. The usual case, all the same and all new, goes by groups: this is once an event."""
         if events and receipts.count(receipts[0]) == len(receipts) and events[0].position > self.high:
             outcome = receipts[0].outcome.value
-            for (hour, mapping), number in Counter([(event.committed_at // HOUR, event.mapping) for event in events]).items():
+            for (hour, mapping), number in _by_hour_and_mapping(events).items():
                 self._counts[hour, mapping, "matched"] += number
                 self._counts[hour, mapping, outcome] += number
             self.totals[outcome] += len(events)
@@ -109,6 +108,21 @@ class Settlement:
                 if letter.counted:
                     self._counts[letter.hour, letter.mapping, "replayed"] -= 1
                     self._counts[letter.hour, letter.mapping, outcome] += 1
+
+
+def _refused(events: Sequence[Event], receipts: Sequence[Receipt]) -> list[Rejection]:
+    if receipts.count(DELIVERED) == len(events) == len(receipts):
+        return []
+    pairs = zip(events, receipts, strict=True)
+    return [refusal(event, receipt) for event, receipt in pairs if receipt.outcome is Outcome.REJECTED]
+
+
+def _by_hour_and_mapping(events: Sequence[Event]) -> Counter[tuple[int, str]]:
+    times = [event.committed_at for event in events]
+    hour = min(times) // HOUR
+    if max(times) // HOUR == hour:
+        return Counter({(hour, mapping): number for mapping, number in Counter([event.mapping for event in events]).items()})
+    return Counter([(event.committed_at // HOUR, event.mapping) for event in events])
 
 
 def refusal(event: Event, receipt: Receipt) -> Rejection:

@@ -39,25 +39,27 @@ class Translator:
         self._decoders = {name: decoder(self._wanted) for name, decoder in _DECODERS.items()}
         self.problems: list[Problem] = []  # of the mappings against the relations met so far
 
-    def made(self, segment: Segment, after: Position) -> Iterator[Made]:
+    def made(self, segment: Segment, after: Position) -> list[Made]:
         """The events and rejections of the segment's changes past `after`, in order; several of one change share its position."""
         builds = self._builds
+        found: list[Made] = []
         try:
             for change in self._changes(segment, after):
                 if change.relation is None:
                     message = self._outbox.from_message(change) if self._outbox else None
                     if message is not None:
-                        yield message
+                        found.append(message)
                     continue
                 for build in builds[id(change.relation)].get(change.op, ()):
                     made = build(change)
                     if made is not None:
-                        yield made
+                        found.append(made)
         except (ValueError, KeyError, IndexError) as error:
             raise Stop(
                 f"a segment of {segment.plugin} frames at {segment.first} cannot be read: {error!r}",
                 hint="the journal is damaged or was written by another version; `cdc-tracker rewind` past it loses its events",
             ) from error
+        return found
 
     def changes(self, segment: Segment, after: Position) -> Iterator[tuple[Change, list[Made]]]:
         """As `made`, with the change that each came of; changes without an event are given, too."""

@@ -100,7 +100,7 @@ class _Table(NamedTuple):
 
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
-    new: Callable[[bytes, int], Row | None]
+    new: Callable[[bytes, int, int], Row | None]
     old: Callable[[bytes, int], tuple[Row | None, int]]
     old_indexes: tuple[int | None, ...]
 
@@ -131,12 +131,12 @@ class Decoder:
                     if table.wanted is None or (skipping and position <= after):
                         continue
                     if kind == INSERT:
-                        new = table.new(frames, at + 8)
+                        new = table.new(frames, at + 8, end)
                         if new is None:
                             raise ValueError("an insert with a cell that is neither text nor NULL")
                         yield Change("c", table.relation, new, None, position, lsn, index, transaction)
                     else:
-                        op, new, old = self._rows(table, kind, frames, at)
+                        op, new, old = self._rows(table, kind, frames, at, end)
                         yield Change(op, table.relation, new, old, position, lsn, index, transaction)
                 elif kind == BEGIN:
                     transaction = _transaction(frames, at)
@@ -172,7 +172,7 @@ class Decoder:
         else:
             raise ValueError(f"unknown pgoutput message {chr(kind)!r}")
 
-    def _rows(self, table: _Table, kind: int, frames: bytes, at: int) -> tuple[str, Row | None, Row]:
+    def _rows(self, table: _Table, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row]:
         """(op, new, old) of an update or delete."""
         mark = frames[at + 5]
         old: Row | None = None
@@ -187,7 +187,7 @@ class Decoder:
             if old is None:
                 raise ValueError("a delete without its old row")
             return "d", None, old
-        new = table.new(frames, at_new + 3)
+        new = table.new(frames, at_new + 3, end)
         if new is None:
             new = self._whole(table, frames, at_new + 3, old_at if mark in (KEY, OLD) else None)
         return "u", new, _key_of_new(table, frames, at_new + 3) if old is None else old
@@ -291,15 +291,22 @@ def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
     return tuple(cells[place] if place is not None and columns[place].key else UNLOGGED for place in table.old_indexes)
 
 
-def _compile_new(wanted: list[int | None]) -> Callable[[bytes, int], Row | None]:
-    """A function (frames, first cell) → the wanted cells; None where one is UNCHANGED. It stops after the last wanted one."""
-    lines = _cell_lines(max((place for place in wanted if place is not None), default=-1) + 1, wanted, "return None")
-    return _define(lines, f"return ({_found(wanted, 'None')})")
+def _compile_new(wanted: list[int | None]) -> Callable[[bytes, int, int], Row | None]:
+    """A function (frames, first cell, frame's end) → the wanted cells; None where one is UNCHANGED.
+
+    It stops after the last wanted one. A row of less than 256 bytes, all of them ASCII, is decoded as one text: a cell's length
+    is then its last byte alone, and a cell a slice of that text.
+    """
+    count = max((place for place in wanted if place is not None), default=-1) + 1
+    returns = f"return ({_found(wanted, 'None')})"
+    short = [f"    {line}" for line in [*_short_cell_lines(count, wanted), f"  {returns}"]]
+    lines = ["  t = b[p:e] if e - p < 256 else b''", "  if t and t.isascii():", "      s = t.decode(); p = 0", *short]
+    return _define("b, p, e", [*lines, *_cell_lines(count, wanted, "return None")], returns)
 
 
 def _compile_old(count: int, wanted: list[int | None]) -> Callable[[bytes, int], tuple[Row | None, int]]:
     """A function (frames, first cell) → (the wanted cells, the tuple's end)."""
-    return _define(_cell_lines(count, wanted, None), f"return ({_found(wanted, 'UNLOGGED')}), p")
+    return _define("b, p", _cell_lines(count, wanted, None), f"return ({_found(wanted, 'UNLOGGED')}), p")
 
 
 def _found(wanted: list[int | None], absent: str) -> str:
@@ -322,11 +329,26 @@ def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> 
     return lines
 
 
-def _define(lines: list[str], returns: str) -> Callable[[bytes, int], Any]:
-    source = "\n".join(["def split(b, p):", *lines, f"  {returns}"])
+def _short_cell_lines(count: int, wanted: list[int | None]) -> list[str]:
+    lines = []
+    for place in range(count):
+        if place in wanted:
+            lines += [
+                "  k = t[p]",
+                f"  if k == {TEXT}: q = p + 5; p = q + t[p + 4]; c{place} = s[q:p]",
+                f"  elif k == {NULL}: c{place} = None; p += 1",
+                "  else: return None",
+            ]
+        else:
+            lines.append(f"  p += 5 + t[p + 4] if t[p] == {TEXT} else 1")
+    return lines
+
+
+def _define(parameters: str, lines: list[str], returns: str) -> Callable[..., Any]:
+    source = "\n".join([f"def split({parameters}):", *lines, f"  {returns}"])
     scope: dict[str, Any] = {"cell": _CELL.unpack_from, "UNCHANGED": UNCHANGED, "UNLOGGED": UNLOGGED}
     exec(source, scope)  # noqa: S102 - the source is made of column places alone, no name or value goes into it
-    split: Callable[[bytes, int], Any] = scope["split"]
+    split: Callable[..., Any] = scope["split"]
     return split
 
 

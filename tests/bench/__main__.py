@@ -23,6 +23,7 @@ from tests.worker import Worker, end, peak_memory, roles, until
 PLUGINS = ("pgoutput", "wal2json")
 SCENARIOS = ("floor", "capture", "end_to_end_jsonl", "end_to_end_http")
 BLOCK = 500  # rows a transaction
+QUIET = 2.0  # seconds without growth after which everything counts as written
 
 MAPPING = """\
 version: 1
@@ -145,33 +146,43 @@ class Bench:
         journal = worker.folder / "data" / "journal.sqlite"
         process = worker.start("--only", "capture")
         began = self.slot_active(worker)
-        until(lambda: journaled(journal) >= self.rows, "the backlog in the journal", seconds=300, pause=0.02)
+        until(lambda: journaled(journal) >= self.rows, "the backlog in the journal", seconds=300, pause=0.1)
         took = time.monotonic() - began
         self.peak("capture", process.pid)
         end(process)
         return self.rows / took
 
     def deliver(self, worker: Worker) -> float:
-        """Delivery alone, of what capture has journaled. The clock starts at the first event."""
+        """Delivery alone, of what capture has journaled. The clock starts when the first events are there."""
         process = worker.start("--only", "deliver:events")
         until(lambda: size_of(worker) > 0, "the first event", pause=0.001)
         began, first = time.monotonic(), count_of(worker)
-        until(lambda: count_of(worker, exact=False) >= self.rows, "the backlog delivered", seconds=300, pause=0.02)
-        took = time.monotonic() - began
+        took = self.grown(worker, self.rows) - began
         self.peak("deliver (jsonl)", process.pid)
         end(process)
         return (self.rows - first) / took
+
+    def grown(self, worker: Worker, rows: int) -> float:
+        """When the files had grown to `rows` events. Looks at sizes only while they grow, to leave the cores alone."""
+        size, last = -1, time.monotonic()
+        while time.monotonic() < last + (QUIET if size > 0 else 60.0):
+            if size_of(worker) != size:
+                size, last = size_of(worker), time.monotonic()
+            time.sleep(0.02)
+        if count_of(worker) != rows:
+            raise RuntimeError(f"{count_of(worker):,} events, expected {rows:,}\n{worker.log}")
+        return last
 
     def end_to_end(self, worker: Worker, segment: Segment | None) -> float:
         """The whole worker on the backlog. The clock starts when the slot is being read."""
         process = worker.start()
         began = self.slot_active(worker)
         if segment is None:
-            until(lambda: count_of(worker, exact=False) >= self.rows, "the backlog delivered", seconds=300, pause=0.02)
+            took = self.grown(worker, self.rows) - began
         else:
             before = segment.received
-            until(lambda: segment.received - before >= self.rows, "the backlog delivered", seconds=300, pause=0.05)
-        took = time.monotonic() - began
+            until(lambda: segment.received - before >= self.rows, "the backlog delivered", seconds=300, pause=0.2)
+            took = time.monotonic() - began
         for role, pid in roles(process.pid).items():
             self.peak(role.replace("deliver:events", "deliver (http)" if segment else "deliver (jsonl)"), pid)
         self.peak("supervisor", process.pid)
@@ -221,7 +232,7 @@ class Bench:
         base = 1_000_000_000
         self.server.execute(f"INSERT INTO bench.orders {ROW} FROM generate_series({base}, {base + rows - 1}) g")
         with worker.running() as process:
-            until(lambda: count_of(worker, exact=False) >= rows, "the large transaction delivered", seconds=300, pause=0.1)
+            self.grown(worker, rows)
             for role, pid in roles(process.pid).items():
                 self.peak(role.replace("deliver:events", "deliver (jsonl)"), pid)
 
@@ -302,16 +313,9 @@ def size_of(worker: Worker) -> int:
     return sum(path.stat().st_size for path in (worker.folder / "out").glob("*.jsonl"))
 
 
-def count_of(worker: Worker, *, exact: bool = True) -> int:
-    """Events in the files. Not exact: 0 until the files have stopped growing since the last look, to keep the disk quiet."""
-    size = size_of(worker)
-    if not exact and size != _LAST.get(worker.folder):
-        _LAST[worker.folder] = size
-        return 0
+def count_of(worker: Worker) -> int:
+    """Events in the files."""
     return sum(path.read_bytes().count(b"\n") for path in (worker.folder / "out").glob("*.jsonl"))
-
-
-_LAST: dict[Path, int] = {}
 
 
 def journaled(path: Path) -> int:
