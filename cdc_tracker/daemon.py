@@ -60,7 +60,7 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
 
 
 def _rest_the_collector() -> None:
-    """Rows make many short-lived tuples and no cycles: looking for cycles at every 700th costs some percent, and finds nothing."""
+    """Rows make many short-lived tuples and no cycles: to look for cycles at every 700th costs some percent."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
