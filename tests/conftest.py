@@ -15,6 +15,9 @@ from tests.postgres import NAMES, Database, Server, Servers, ServerUnavailable, 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "invariant(number): one of the thirteen that every part must keep; `-m invariant` runs them"
+    )
     config.addinivalue_line("markers", "servers(*names): the PostgreSQL servers to run on; all of them without it")
 
 

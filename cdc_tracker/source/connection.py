@@ -14,6 +14,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc_tracker.errors import CdcTrackerError, ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.source.values import SESSION_OPTIONS
 
+_DEAD_AFTER = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
+"""A network that holds a connection without ending it is given up after some 20 seconds, well under wal_sender_timeout."""
+
 STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must not hold up the stream
 
 
@@ -27,7 +30,7 @@ def connect(
     given = _parsed(url)
     own_options = str(given.get("options") or os.environ.get("PGOPTIONS", ""))
     timeout = "" if replication else f"-c statement_timeout={round(statement_timeout * 1000)}"
-    defaults = {"connect_timeout": "10", "application_name": application_name, "keepalives_idle": "30"}
+    defaults = {"connect_timeout": "10", "application_name": application_name, **_DEAD_AFTER}
     wanted: dict[str, Any] = {**defaults, **given}
     wanted |= {"options": " ".join(filter(None, (timeout, own_options, SESSION_OPTIONS))), "client_encoding": "utf8"}
     if replication:

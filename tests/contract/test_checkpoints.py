@@ -67,6 +67,7 @@ def test_a_rewound_destination_receives_the_range_again(holder: Kit) -> None:
     assert order(holder) == list(range(30)) + (list(range(10, 30)) if holder.keeps_repeats else [])
 
 
+@pytest.mark.invariant(6)
 def test_a_position_never_passes_an_event_that_was_rejected(holder: Kit) -> None:
     """Its dead letter is written by the core later, and a crash may come between."""
     destination = opened(holder)
@@ -125,6 +126,7 @@ def _number(position: Position) -> int:
     return (position.commit_lsn - 1_000) // 10 + position.ordinal
 
 
+@pytest.mark.invariant(5)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_at_any_moment_each_event_is_there_once(holder: Kit) -> None:
     context = multiprocessing.get_context("fork")  # the parent has nothing of the destination open

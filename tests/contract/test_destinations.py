@@ -60,6 +60,7 @@ EXACT = (
 )
 
 
+@pytest.mark.invariant(9)
 def test_text_and_numbers_arrive_exactly(destination: Destination, kit: Kit) -> None:
     made = raw_event(1, EXACT % 1)
     destination.deliver(batch([made]))

@@ -42,6 +42,7 @@ def test_capture_killed_around_each_of_its_steps_goes_on_without_loss_or_doubles
     scene.check()
 
 
+@pytest.mark.invariant(5)
 @pytest.mark.servers("pg18")
 def test_delivery_killed_around_each_of_its_steps_goes_on_without_loss_or_doubles(
     database: Database, tmp_path: Path, plugin: str

@@ -10,6 +10,7 @@ from tests.crash.soak import soak
 from tests.postgres import Database
 
 
+@pytest.mark.invariant(6)
 @pytest.mark.servers("pg15", "pg18")
 def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(
     database: Database, plugin: str, tmp_path: Path

@@ -44,6 +44,7 @@ def _journaled(scene: Scene) -> int:
         return sum(segment.changes for segment in journal.read(START, 100))
 
 
+@pytest.mark.invariant(13)
 @pytest.mark.servers("pg15")
 def test_a_transaction_of_a_million_rows_takes_little_memory(database: Database, tmp_path: Path) -> None:
     scene = Scene(database, tmp_path, "pgoutput", {"events": JSONL})

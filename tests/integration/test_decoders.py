@@ -37,6 +37,7 @@ def order(changes: Sequence[Seen]) -> list[tuple[str, str | None, int]]:
     return [(change.op, change.table or change.content, change.position.ordinal) for change in changes]
 
 
+@pytest.mark.invariant(8)
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL", "USING INDEX doc_code"])
 def test_unchanged_toast_is_told_from_null_under_each_identity(database: Database, identity: str) -> None:
     database.execute(f"{TOASTED}; CREATE UNIQUE INDEX doc_code ON doc (code); ALTER TABLE doc REPLICA IDENTITY {identity}")

@@ -57,6 +57,7 @@ def is_tail(tail: Sequence[Seen], whole: Sequence[Seen], after: Position) -> boo
     return list(tail) == [change for change in whole if change.position > after]
 
 
+@pytest.mark.invariant(4)
 @pytest.mark.servers("pg15", "pg18")
 def test_a_builder_started_after_any_position_gives_exactly_the_tail(database: Database) -> None:
     """A worker that was killed reads from the slot again what it had read in part: at every row of a COPY."""
@@ -91,6 +92,7 @@ def test_any_segment_can_be_read_from_any_position(database: Database) -> None:
                 assert is_tail(bare([c for segment in found for c in reader.changes(segment, after)]), whole, after)
 
 
+@pytest.mark.invariant(4)
 @pytest.mark.servers("pg15", "pg18")
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_segments_cut_anywhere_are_self_contained(database: Database, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -142,6 +144,7 @@ def test_both_plugins_describe_the_same_relations(database: Database) -> None:
         }
 
 
+@pytest.mark.invariant(4)
 def test_reading_the_slot_twice_gives_the_same(database: Database) -> None:
     with streamed(database) as taps:
         copied(database, 100, 30)

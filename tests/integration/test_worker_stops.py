@@ -57,6 +57,7 @@ def scene(database: Database, tmp_path: Path, plugin: str) -> Scene:
     return Scene(database, tmp_path, plugin, {"events": JSONL})
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.servers("pg18")
 def test_a_dropped_slot(scene: Scene) -> None:
     _ran(scene)
@@ -66,6 +67,7 @@ def test_a_dropped_slot(scene: Scene) -> None:
     _goes_on(scene)
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.servers("pg15")
 def test_a_slot_that_somebody_else_has_read_from(scene: Scene, plugin: str) -> None:
     _ran(scene)
@@ -76,6 +78,7 @@ def test_a_slot_that_somebody_else_has_read_from(scene: Scene, plugin: str) -> N
     _stopped(scene, "made anew, or somebody else reads from it", "setup --recreate-slot")
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.servers("pg18")
 def test_a_slot_that_was_made_anew(scene: Scene, plugin: str) -> None:
     _ran(scene)
@@ -85,6 +88,7 @@ def test_a_slot_that_was_made_anew(scene: Scene, plugin: str) -> None:
     _stopped(scene, "made anew, or somebody else reads from it", "setup --recreate-slot")
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.servers("pg18")
 def test_a_lost_state_store(scene: Scene) -> None:
     _ran(scene)
@@ -177,6 +181,7 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
+@pytest.mark.invariant(10)
 def test_a_server_that_was_restored_from_a_backup(own: Server, tmp_path: Path) -> None:
     own.execute("CREATE DATABASE shop")
     database = Database(own, "shop")

@@ -69,6 +69,7 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
             scene.check()
 
 
+@pytest.mark.invariant(3)
 def test_a_destination_that_sleeps_causes_no_reconnect(own: Database, quiet: Database, tmp_path: Path) -> None:
     with SegmentServer() as vendor:
         scene = Scene(quiet, tmp_path, "auto", {"segment": segment(vendor)})
@@ -90,6 +91,7 @@ def test_a_destination_that_sleeps_causes_no_reconnect(own: Database, quiet: Dat
         scene.check()
 
 
+@pytest.mark.invariant(2)
 @pytest.mark.parametrize("busy", ["another table", "another database"])
 def test_idle_tables_on_a_busy_cluster_hold_no_wal(own: Database, quiet: Database, tmp_path: Path, busy: str) -> None:
     scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"heartbeat": "0s"})
@@ -106,6 +108,7 @@ def test_idle_tables_on_a_busy_cluster_hold_no_wal(own: Database, quiet: Databas
         assert scene.checkpoint("events").position.commit_lsn < written  # no change of ours moved it
 
 
+@pytest.mark.invariant(2)
 def test_a_heartbeat_moves_the_slot_of_an_idle_database(quiet: Database, tmp_path: Path) -> None:
     scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"heartbeat": "200ms"})
     with scene.running():
@@ -116,6 +119,7 @@ def test_a_heartbeat_moves_the_slot_of_an_idle_database(quiet: Database, tmp_pat
     assert scene.ledger("events")["matched"] == 0
 
 
+@pytest.mark.invariant(1)
 @pytest.mark.parametrize("ack", ["delivered", "journaled"])
 def test_confirmed_never_passes_what_is_durable(quiet: Database, tmp_path: Path, ack: str) -> None:
     with SegmentServer() as vendor:

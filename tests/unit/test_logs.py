@@ -72,6 +72,7 @@ def test_a_url_without_a_password_stays_as_it_is() -> None:
         assert logs.hide(url) == url
 
 
+@pytest.mark.invariant(12)
 def test_no_secret_passes_wherever_it_stands_in_an_entry() -> None:
     out = io.StringIO()
     logs.set_up(LogSettings(), secrets=["wk-12345"], stream=out)

@@ -45,6 +45,7 @@ def x_of(text: str, new: dict[str, Text] | None = None, **more: Any) -> Any:
 # The event as a whole
 
 
+@pytest.mark.invariant(7)
 def test_the_json_has_its_keys_in_the_documented_order_and_is_the_same_bytes_again() -> None:
     text = one(
         anonymous_id="new.email",
@@ -529,6 +530,7 @@ def test_text_that_is_no_time_is_rejected() -> None:
 # Cells that the row does not carry
 
 
+@pytest.mark.invariant(8)
 @pytest.mark.parametrize(
     "text",
     [

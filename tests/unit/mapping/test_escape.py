@@ -73,6 +73,7 @@ ESCAPES = [
 ]
 
 
+@pytest.mark.invariant(12)
 @pytest.mark.parametrize("expression", ESCAPES)
 def test_ways_out_of_python_expressions_are_refused(expression: str) -> None:
     with pytest.raises(SyntaxProblem):

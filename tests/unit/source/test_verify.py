@@ -123,6 +123,7 @@ def test_timelines_from_before_our_time_do_not_matter() -> None:
     look(record=Known(timeline=3), server=replace(SERVER, timeline=3, history=(Switch(1, 100), Switch(2, 900))))
 
 
+@pytest.mark.invariant(11)
 def test_a_start_below_what_the_server_still_gives_is_refused() -> None:
     check_start(0, SLOT)
     check_start(5000, SLOT)
