@@ -12,10 +12,7 @@ from tests.postgres import Database
 
 @pytest.mark.invariant(6)
 @pytest.mark.servers("pg15", "pg18")
-def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(
-    database: Database, plugin: str, tmp_path: Path
-) -> None:
-    if (database.server.name, plugin) == ("pg15", "pgoutput"):
-        pytest.skip("pgoutput is killed on PostgreSQL 18")
+def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(database: Database, tmp_path: Path) -> None:
+    plugin = "wal2json" if database.server.has_wal2json else "pgoutput"
     outcome = soak(database, plugin, kills=13, seed=20 + database.server.major, folder=tmp_path)
     assert outcome.kills.total() == 13 and outcome.committed > 0
