@@ -201,6 +201,7 @@ class _Table(NamedTuple):
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
     new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
+    row: Callable[[list[_Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
     described: Description
 
 
@@ -262,17 +263,20 @@ class Decoder:
             return Change("m", None, None, None, position, lsn, index, transaction, frame.prefix, frame.content)
         key = (frame.schema, frame.table)
         table = tables[key]
-        if action in "IU":
+        row = table.row(frame.columns) if action in "IU" else None
+        if row is None and action in "IU":
             table = self._fitting(table, frame.columns, action == "U")
             tables[key] = table
         if table.wanted is None:
             return None
         relation = table.relation
         if action == "I":
-            return Change("c", relation, _new(table, frame.columns), None, position, lsn, index, transaction)
+            return Change(
+                "c", relation, _new(table, frame.columns) if row is None else row, None, position, lsn, index, transaction
+            )
         if action == "U":
             old = _old(table, frame.identity)
-            return Change("u", relation, _whole(table, frame), old, position, lsn, index, transaction)
+            return Change("u", relation, _whole(table, frame) if row is None else row, old, position, lsn, index, transaction)
         if action == "D":
             return Change("d", relation, None, _old(table, frame.identity), position, lsn, index, transaction)
         if action == "T":
@@ -289,7 +293,8 @@ class Decoder:
     def _made(self, relation: Relation, described: Description) -> _Table:
         wanted = self._wanted(relation)
         places = {column.name: place for place, column in enumerate(relation.columns)}
-        return _Table(relation, wanted, tuple((places.get(name), name) for name in (wanted or ((), ()))[0]), described)
+        new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
+        return _Table(relation, wanted, new, _compile_row(relation, new), described)
 
     def _fitting(self, table: _Table, cells: list[_Cell], update: bool) -> _Table:
         """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
@@ -355,6 +360,28 @@ def _text(cell: _Cell) -> Text:
 
 def _new(table: _Table, cells: list[_Cell]) -> Row:
     return tuple([None if place is None else _text(cells[place]) for place, _ in table.new])
+
+
+def _compile_row(relation: Relation, new: tuple[tuple[int | None, str], ...]) -> Callable[[list[_Cell]], Row | None]:
+    """The usual case, once a row: all columns are there, and those wanted have the name and type that they should have."""
+    places = [place for place, _ in new if place is not None]
+    if len(places) < len(new):
+        return lambda _cells: None
+    lines = ["def row(cells):", f"  if len(cells) != {len(relation.columns)}: return None"]
+    scope: dict[str, Any] = {"text": _text}
+    for place in dict.fromkeys(places):
+        column = relation.columns[place]
+        scope[f"n{place}"] = column.name
+        value = "text(c)" if column.type_oid == BYTEA else "v if v.__class__ is str or v is None else text(c)"
+        lines += [
+            f"  c = cells[{place}]; v = c.value",
+            f"  if c.name != n{place} or c.typeoid != {column.type_oid}: return None",
+            f"  a{place} = {value}",
+        ]
+    lines.append(f"  return ({''.join(f'a{place}, ' for place in places)})")
+    exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: names go in as values
+    row: Callable[[list[_Cell]], Row | None] = scope["row"]
+    return row
 
 
 def _whole(table: _Table, frame: _Frame) -> Row:
