@@ -63,7 +63,11 @@ def send(
     A part carries an `upto` that lies before every event that has no receipt yet or was rejected, so that a destination
     which stores it never claims an event whose dead letter could still be lost; nor does `upto` ever move it backwards.
     """
-    return _Sending(destination, batch, stop, on_trouble, backoff).run()
+    sending = _Sending(destination, batch, stop, on_trouble, backoff)
+    try:
+        return sending.run()
+    finally:
+        sending.forget()
 
 
 class _Sending:
@@ -100,6 +104,11 @@ class _Sending:
                 else:
                     parts.extend(reversed(self._halves(left)))
         return [receipt for receipt in self._receipts if receipt is not None]
+
+    def forget(self) -> None:
+        """Let go of the events: tenacity's call state is a cycle that holds this object until the collector comes by."""
+        self._batch = Batch((), START)
+        self._receipts = []
 
     def _sendable(self) -> list[int]:
         """All events but those above the limit, which are rejected here."""
