@@ -63,12 +63,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder, launch("pg15", fsync="on", max_wal_size="8GB") as server:
         bench = Bench(server, Path(folder), arguments.rows)
-        result = bench.throughput(arguments.plugins)
-        if arguments.seconds:
-            result["latency_ms"] = bench.latency(arguments.seconds)
-        if arguments.big:
-            bench.large_transaction(arguments.big)
-        result["peak_rss_mb"] = {role: round(peak, 1) for role, peak in sorted(bench.peaks.items())}
+        try:
+            result = bench.throughput(arguments.plugins)
+            if arguments.seconds:
+                result["latency_ms"] = bench.latency(arguments.seconds)
+            if arguments.big:
+                bench.large_transaction(arguments.big)
+            result["peak_rss_mb"] = {role: round(peak, 1) for role, peak in sorted(bench.peaks.items())}
+        finally:
+            bench.close()
     print_tables(result)
     Path("bench.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -78,6 +81,7 @@ class Bench:
         self.server, self.folder, self.rows = server, folder, rows
         self.url = server.url()
         self.peaks: dict[str, float] = {}
+        self._started: list[subprocess.Popen[bytes]] = []
         server.execute(SCHEMA)
 
     def worker(self, name: str, plugin: str, destination: dict[str, Any] | None = None) -> Worker:
@@ -93,10 +97,20 @@ class Bench:
         worker.call("setup")
         return worker
 
+    def start(self, worker: Worker, *flags: str) -> subprocess.Popen[bytes]:
+        self._started.append(worker.start(*flags))
+        return self._started[-1]
+
+    def close(self) -> None:
+        """End what a failure may have left running."""
+        for process in self._started:
+            end(process)
+
     def throughput(self, plugins: list[str]) -> dict[str, Any]:
         """All slots are made before the backlog, so that every scenario reads the same WAL."""
         workers = {}
         segment = Segment()
+        self._started.append(segment.process)
         for plugin in plugins:
             for scenario in SCENARIOS[1:]:
                 target = {"type": "segment", "write_key": "key", "endpoint": segment.url} if scenario.endswith("http") else None
@@ -144,7 +158,7 @@ class Bench:
     def capture(self, worker: Worker) -> float:
         """Capture alone, until the journal holds the backlog. The clock starts when the slot is being read."""
         journal = worker.folder / "data" / "journal.sqlite"
-        process = worker.start("--only", "capture")
+        process = self.start(worker, "--only", "capture")
         began = self.slot_active(worker)
         until(lambda: journaled(journal) >= self.rows, "the backlog in the journal", seconds=300, pause=0.1)
         took = time.monotonic() - began
@@ -154,7 +168,7 @@ class Bench:
 
     def deliver(self, worker: Worker) -> float:
         """Delivery alone, of what capture has journaled. The clock starts when the first events are there."""
-        process = worker.start("--only", "deliver:events")
+        process = self.start(worker, "--only", "deliver:events")
         until(lambda: size_of(worker) > 0, "the first event", pause=0.001)
         began, first = time.monotonic(), count_of(worker)
         took = self.grown(worker, self.rows) - began
@@ -175,7 +189,7 @@ class Bench:
 
     def end_to_end(self, worker: Worker, segment: Segment | None) -> float:
         """The whole worker on the backlog. The clock starts when the slot is being read."""
-        process = worker.start()
+        process = self.start(worker)
         began = self.slot_active(worker)
         if segment is None:
             took = self.grown(worker, self.rows) - began
@@ -252,10 +266,10 @@ class Segment:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.servers", "segment", "--write-key", "key"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        if self._process.stdout is None:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        if self.process.stdout is None:
             raise RuntimeError("no output to read the server's URL from")
-        self.url = self._process.stdout.readline().decode().strip()
+        self.url = self.process.stdout.readline().decode().strip()
 
     @property
     def received(self) -> int:
@@ -264,7 +278,7 @@ class Segment:
         return int(counts["events"] + counts["repeated"])  # both plugins give the same ids for the same WAL
 
     def stop(self) -> None:
-        end(self._process, signal.SIGINT)
+        end(self.process, signal.SIGINT)
 
 
 class Growth(threading.Thread):
