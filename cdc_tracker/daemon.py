@@ -210,7 +210,7 @@ class Role:
             self._ended(code)
         if time.monotonic() >= self._again:
             with_us = partial(_end_with_parent, os.getpid())
-            self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509
+            self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509 - prctl only
             self._started = time.monotonic()
 
     def _ended(self, code: int) -> None:

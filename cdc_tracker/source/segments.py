@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
@@ -40,7 +41,7 @@ class Decoder(Protocol):
         """The segment's changes past `after`, in order. Raises ValueError where a frame is not the plugin's."""
 
 
-class SegmentBuilder:
+class SegmentBuilder(ABC):
     """Gathers frames and closes them into a Segment. A plugin's subclass says what a frame is, by `add`.
 
     `seen` is the position up to which everything the server sent has been added here or needed no storing. Frames at or before
@@ -79,9 +80,9 @@ class SegmentBuilder:
     def full(self) -> bool:
         return self.count >= MAX_FRAMES or self.size >= MAX_BYTES
 
+    @abstractmethod
     def add(self, frame: Frame) -> None:
         """Take one frame. The memory it points to must stay valid until `close`."""
-        raise NotImplementedError
 
     def idle_until(self, wal_end: Lsn) -> None:
         """A keepalive's WAL end. Counts only between transactions: within one, the server may report past what it has sent."""
