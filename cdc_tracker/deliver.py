@@ -262,7 +262,7 @@ class Delivery:
         made = remake(letter, self._translator)
         outcome = "suppressed"  # its mapping leaves it out by now
         if isinstance(made, Event):
-            batch = Batch([made], self._settlement.position)
+            batch = Batch([made], self._settlement.position, aside=f"dead letter {letter.id}")
             receipt = send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)[0]
             made = refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
             outcome = receipt.outcome.value

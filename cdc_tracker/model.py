@@ -239,10 +239,15 @@ class Batch:
 
     `upto`: once every event here is dealt with, so is every change up to and including this position. A destination that
     stores its own checkpoint stores `upto` with the events, in one atomic step.
+    `aside` names a batch that leaves the position where it is, because it goes beside the stream: a dead letter sent again, a
+    part of a job. A destination that stores its own checkpoint stores the name, too, and does not take it twice in a row.
+    `history`: the events went before, or are of long ago; a vendor may have a way of its own for such.
     """
 
     events: Sequence[Event]
     upto: Position
+    aside: str = ""
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)

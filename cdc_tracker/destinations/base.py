@@ -44,6 +44,8 @@ class Destination(Protocol):
     Settings: ClassVar[type[DestinationSettings]]
     guarantee: ClassVar[Guarantee]
     repeats: ClassVar[str]  # a clause for a person: what the destination does with an event it already has
+    dedupe_window: ClassVar[float]  # seconds for which it knows an event again by its id; inf: for ever; 0: it never does
+    age_limit: ClassVar[float]  # seconds; events older than that it refuses or falsifies; inf: it takes any
 
     limits: Limits
 
@@ -60,7 +62,7 @@ class Destination(Protocol):
 
 @runtime_checkable
 class HoldsCheckpoint(Protocol):
-    """A destination that stores `batch.upto` atomically with the events: exactly once.
+    """A destination that stores `batch.upto` (or, where it has one, `batch.aside`) atomically with the events: exactly once.
 
     All or nothing: its `deliver` takes the whole batch or raises (Unexplained, where an event is at fault). It answers neither
     RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.

@@ -15,8 +15,8 @@ checkpoint from being written. A new data file begins between two batches; it co
 none names is left over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so before
 anything else the old state is written over it, and only then is the data cut.
 
-A batch that does not move the position (a dead letter sent again) is told from one that was taken just before a crash by its
-digest: it is not appended a second time.
+A batch that goes beside the stream (`batch.aside`) leaves the position where it is; the digest of its name is stored instead,
+so that one which was taken just before a crash is not appended a second time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import re
 import struct
@@ -67,7 +68,7 @@ class _State:
     position: Position | None = None
     number: int = 1
     length: int = 0
-    aside: bytes = bytes(16)  # digest of the last batch that left the position where it was
+    aside: bytes = bytes(16)  # digest of the name of the last batch that left the position where it was
 
     def encode(self) -> bytes:
         lsn, ordinal = self.position or (0, 0)
@@ -89,6 +90,8 @@ class JsonlDestination:
     Settings: ClassVar[type[DestinationSettings]] = JsonlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
     repeats: ClassVar[str] = "appends it again: after a rewind the same id stands in the files more than once"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: JsonlSettings, base: Path) -> None:
         self.limits = Limits(events=10_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
@@ -106,11 +109,12 @@ class JsonlDestination:
         try:
             self._ready()
             data = as_lines(batch.events)
-            state = replace(self._state, position=batch.upto)
-            if batch.events and batch.upto == self._state.position:
-                state = replace(state, aside=hashlib.blake2b(data, digest_size=16).digest())
+            if batch.aside:
+                state = replace(self._state, aside=hashlib.blake2b(batch.aside.encode(), digest_size=16).digest())
                 if state.aside == self._state.aside:
                     return [DELIVERED] * len(batch.events)
+            else:
+                state = replace(self._state, position=batch.upto)
             if state.length and state.length + len(data) > self._settings.rotate_size:
                 state = self._rotate(state)
             self._spoiled = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ class MemoryDestination:
     Settings: ClassVar[type[DestinationSettings]] = MemorySettings
     guarantee: ClassVar[Guarantee] = "at least once"
     repeats: ClassVar[str] = "keeps it a second time"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str = "memory", settings: DestinationSettings | None = None, base: Path | None = None) -> None:
         self.name = name

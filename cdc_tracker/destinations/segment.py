@@ -9,6 +9,7 @@ RudderStack refuses a whole batch (400) for one event without an identity: the c
 from __future__ import annotations
 
 import base64
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -50,6 +51,8 @@ class SegmentDestination:
         "drops it by its messageId within the vendor's window (Segment: about 24 hours; RudderStack: 1 hour, where deduplication "
         "is turned on), and counts it again after that"
     )
+    dedupe_window: ClassVar[float] = 86_400.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: SegmentSettings, base: Path) -> None:
         self.limits = Limits(

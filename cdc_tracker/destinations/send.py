@@ -167,7 +167,8 @@ class _Sending:
         upto = self._batch.upto if barrier >= len(events) else _before(events[barrier].position)
         if isinstance(self._destination, HoldsCheckpoint):
             upto = max(upto, self._destination.position() or START)
-        return Batch([events[i] for i in left], upto)
+        aside = f"{self._batch.aside} {left[0]}-{left[-1]}" if self._batch.aside else ""
+        return Batch([events[i] for i in left], upto, aside, self._batch.history)
 
     def _halves(self, part: list[int]) -> list[list[int]]:
         """Two parts, cut as near the middle as a border between two changes allows."""

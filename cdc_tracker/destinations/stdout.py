@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +24,8 @@ class StdoutDestination:
     Settings: ClassVar[type[DestinationSettings]] = StdoutSettings
     guarantee: ClassVar[Guarantee] = "at least once"
     repeats: ClassVar[str] = "prints it again"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: DestinationSettings, base: Path, stream: BinaryIO | None = None) -> None:
         """`stream`: where to write instead of standard output. It is not closed."""

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -103,6 +104,8 @@ class WebhookDestination:
     Settings: ClassVar[type[DestinationSettings]] = WebhookSettings
     guarantee: ClassVar[Guarantee] = "at least once"
     repeats: ClassVar[str] = "receives it again, under the same messageId (without batches also the same webhook-id)"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: WebhookSettings, base: Path) -> None:
         self._batched = settings.batch is not False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee, HoldsCheckpoint
@@ -17,6 +19,8 @@ class Faulty:
     Settings: ClassVar[type[DestinationSettings]] = DestinationSettings
     guarantee: ClassVar[Guarantee] = "at least once"
     repeats: ClassVar[str] = "does what the one behind does"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, inner: Destination) -> None:
         self.inner = inner
@@ -48,7 +52,7 @@ class Faulty:
 
     def _some(self, batch: Batch, later: list[bool]) -> list[Receipt]:
         now = [event for event, wait in zip(batch.events, later, strict=True) if not wait]
-        receipts = iter(self.inner.deliver(Batch(now, batch.upto)) if now else [])
+        receipts = iter(self.inner.deliver(replace(batch, events=now)) if now else [])
         return [Receipt(Outcome.RETRY, "throttled") if wait else next(receipts) for wait in later]
 
     def probe(self) -> None:

@@ -6,6 +6,7 @@ left as it is. So a batch counts whole or not at all, and one whose commit was n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,8 @@ class SqlDestination:
     Settings: ClassVar[type[DestinationSettings]] = SqlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
     repeats: ClassVar[str] = "ignores it by its message_id, also where a changed mapping gives it other contents"
+    dedupe_window: ClassVar[float] = math.inf
+    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: SqlSettings, base: Path) -> None:
         self.limits = Limits(events=5_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
@@ -67,7 +70,8 @@ class SqlDestination:
             self._tracks.insert(connection, rows)
             if self._typed:
                 self._typed.insert(connection, rows)
-            self._checkpoints.store(connection, batch.upto)
+            if not batch.aside:  # such a batch moves no position, and its ids are enough to take it once
+                self._checkpoints.store(connection, batch.upto)
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
