@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.postgres import NAMES, Database, Server, Servers, ServerUnavailable, fresh_database, plugins
+from tests.vendors.kit import Engines
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +42,15 @@ def servers() -> Iterator[Servers]:
         yield running
     finally:
         running.remove()
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    running = Engines()
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 def _get(servers: Servers, name: str) -> Server:

@@ -265,7 +265,7 @@ class Segment:
     """A server that speaks Segment's contract, in a process of its own."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.servers", "segment", "--write-key", "key"]
+        command = [sys.executable, "-m", "tests.vendors", "segment"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         if self.process.stdout is None:
             raise RuntimeError("no output to read the server's URL from")

@@ -17,8 +17,8 @@ from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.model import Batch, Outcome, Position
 from tests.contract.faulty import faulty
-from tests.contract.kits import Kit, batch, event, events
 from tests.contract.test_destinations import never, quiet
+from tests.vendors.kit import Kit, batch, event, events
 
 KILLS = 15
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005)

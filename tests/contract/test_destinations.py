@@ -13,9 +13,11 @@ from cdc_tracker.destinations.send import Backoff, Interrupted, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Outcome
 from tests.contract.faulty import faulty
-from tests.contract.kits import HOLDERS, HTTP, NAMES, Kit, batch, decoded, event, events, raw_event
+from tests.contract.kits import HOLDERS, NAMES, TRANSLATING
+from tests.vendors.kit import Kit, batch, decoded, event, events, raw_event
 
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
+VERBATIM = [name for name in NAMES if name not in TRANSLATING]
 FINAL = (Outcome.DELIVERED, Outcome.ASSUMED)
 
 
@@ -61,12 +63,14 @@ EXACT = (
 
 
 @pytest.mark.invariant(9)
+@pytest.mark.parametrize("kit", VERBATIM, indirect=True)
 def test_text_and_numbers_arrive_exactly(destination: Destination, kit: Kit) -> None:
     made = raw_event(1, EXACT % 1)
     destination.deliver(batch([made]))
     assert kit.held() == [decoded(made.body)]
 
 
+@pytest.mark.parametrize("kit", VERBATIM, indirect=True)
 def test_calls_of_every_type_arrive(destination: Destination, kit: Kit) -> None:
     bodies = [
         '{"type":"identify","messageId":"m-0","userId":"3","traits":{"plan":"pro"},"timestamp":"2026-01-02T00:00:00.000000Z"}',
@@ -101,7 +105,10 @@ def test_batches_within_the_limits_are_taken_whole(destination: Destination, kit
     assert [call["properties"]["order_id"] for call in kit.held()] == list(range(700))
 
 
-@pytest.mark.parametrize("kit", HTTP, indirect=True)
+LIMITED = [name for name in NAMES if name not in {"memory", "stdout", *HOLDERS}]  # the others take an event of any size
+
+
+@pytest.mark.parametrize("kit", LIMITED, indirect=True)
 def test_an_event_above_the_limit_is_rejected_without_being_sent(destination: Destination, kit: Kit) -> None:
     made = [event(0), event(1, note="x" * destination.limits.event_bytes), event(2)]
     receipts = send(destination, batch(made), stop=never, on_trouble=quiet, backoff=QUICK)
@@ -178,9 +185,11 @@ def test_a_probe_reaches_the_destination_and_delivers_nothing(destination: Desti
 
 
 def test_it_says_what_it_guarantees(destination: Destination, kit: Kit) -> None:
-    assert (destination.guarantee == "exactly once") is isinstance(destination, HoldsCheckpoint) is (kit.name in HOLDERS)
-    assert destination.limits.in_flight == 1 or kit.name not in HOLDERS
-    assert destination.limits.whole_changes is (kit.name in HOLDERS)
+    assert (destination.guarantee == "exactly once") is isinstance(destination, HoldsCheckpoint) is kit.exactly_once
+    assert destination.limits.in_flight == 1 or not kit.exactly_once
+    assert destination.limits.whole_changes is kit.exactly_once
+    assert (destination.dedupe_window == 0) is kit.keeps_repeats
+    assert destination.age_limit > 0
 
 
 def test_closed_it_leaves_nothing_open_and_can_be_opened_again(kit: Kit) -> None:

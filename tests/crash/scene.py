@@ -21,7 +21,7 @@ from cdc_tracker.state import Checkpoint, State
 from tests.crash import items
 from tests.crash.items import Truth
 from tests.postgres import Database
-from tests.servers import SegmentServer
+from tests.vendors.segment import SegmentServer
 from tests.worker import Worker, alive, end, roles, until
 
 JSONL: dict[str, Any] = {"type": "jsonl", "path": "out/events.jsonl", "fsync": False}

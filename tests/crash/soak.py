@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment, sql
 from tests.postgres import NAMES, Database, fresh_database, launch, plugins
-from tests.servers import SegmentServer
+from tests.vendors.segment import SegmentServer
 from tests.worker import end, roles, until
 
 SUPERVISOR = "supervisor"

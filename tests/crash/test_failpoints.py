@@ -9,7 +9,7 @@ import pytest
 from tests.crash import items
 from tests.crash.scene import JSONL, SMALL, Scene, die, segment, sql
 from tests.postgres import Database
-from tests.servers import SegmentServer
+from tests.vendors.segment import SegmentServer
 
 CAPTURE = (
     "cdc_tracker.journal:Journal.append:before:2",

@@ -18,7 +18,8 @@ from tests.crash import items
 from tests.crash.proxy import Proxy
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database
-from tests.servers import Answer, SegmentServer
+from tests.vendors.segment import SegmentServer
+from tests.vendors.server import Answer
 from tests.worker import roles, until
 
 pytestmark = pytest.mark.servers("pg18")

@@ -10,7 +10,8 @@ import pytest
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database
-from tests.servers import SegmentServer, Slow
+from tests.vendors.segment import SegmentServer
+from tests.vendors.server import Slow
 from tests.worker import end, until
 
 pytestmark = pytest.mark.servers("pg18")

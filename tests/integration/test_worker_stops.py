@@ -13,7 +13,8 @@ import pytest
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database, Server, fresh_database, launch
-from tests.servers import Answer, SegmentServer
+from tests.vendors.segment import SegmentServer
+from tests.vendors.server import Answer
 from tests.worker import until
 
 

@@ -13,7 +13,8 @@ from cdc_tracker.model import START, Lsn, Position, parse_lsn
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database, fresh_database, launch
-from tests.servers import Answer, SegmentServer, Slow
+from tests.vendors.segment import SegmentServer
+from tests.vendors.server import Answer, Slow
 from tests.worker import end, until
 
 MB = 1000**2

@@ -22,7 +22,8 @@ from cdc_tracker.destinations.segment import SegmentDestination, SegmentSettings
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import Batch, Event, Outcome, Position
-from tests.servers import Answer, Cut, Drop, SegmentServer, Slow
+from tests.vendors.segment import SegmentServer
+from tests.vendors.server import Answer, Cut, Drop, Slow
 
 KEY = "wk/3f9+0c"
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)

@@ -15,7 +15,8 @@ from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.destinations.webhook import WebhookDestination, WebhookSettings, sign
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Position
-from tests.servers import Answer, Cut, WebhookServer
+from tests.vendors.server import Answer, Cut
+from tests.vendors.webhook import WebhookServer
 
 OLD = "whsec_" + base64.b64encode(b"an old secret of 24 bytes").decode()
 NEW = "whsec_" + base64.b64encode(b"a new secret of 24+ bytes").decode()

@@ -7,31 +7,23 @@
         assert server.repeated == 0                    # events that came again
 
 Each server has a thread of its own for every connection and shares nothing with another.
-`python -m tests.servers segment --write-key k` runs one as a process of its own (for benchmarks): it prints its URL, and any GET
-answers counts as JSON.
+`python -m tests.vendors segment` runs one as a process of its own (for benchmarks): it prints its URL, and any GET answers counts
+as JSON.
 """
 
 from __future__ import annotations
 
-import argparse
-import base64
 import gzip
-import hashlib
-import hmac
 import json
 import socket
 import ssl
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-
-import msgspec
 
 
 @dataclass(frozen=True)
@@ -239,163 +231,3 @@ def _handler(vendor: VendorServer) -> type[BaseHTTPRequestHandler]:
             """Quiet."""
 
     return Handler
-
-
-class _Identity(msgspec.Struct, rename="camel"):
-    message_id: str = ""
-    user_id: str | None = None
-    anonymous_id: str | None = None
-
-
-class _SegmentBatch(msgspec.Struct, rename="camel"):
-    batch: list[msgspec.Raw]
-    sent_at: str = ""
-
-
-_BATCH = msgspec.json.Decoder(_SegmentBatch)
-_IDENTITY = msgspec.json.Decoder(_Identity)
-
-
-class SegmentServer(VendorServer):
-    """Segment's /v1/batch: 200 to everything that is well-formed and small enough; the first event of a messageId counts.
-
-    More than 2,500 events: 200, and none is kept. An event without userId and anonymousId: 200, and it is dropped, or with
-    `strict` 400 for the whole batch, as RudderStack answers. A batch or event above the limits: 400 (RudderStack: 413).
-    """
-
-    def __init__(
-        self,
-        *,
-        write_key: str = "key",
-        path: str = "/v1/batch",
-        batch_bytes: int = 500_000,
-        event_bytes: int = 32 * 1024,
-        strict: bool = False,
-        port: int = 0,
-        keep_requests: bool = True,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self.events: dict[str, bytes] = {}  # messageId → the event's JSON as it came first
-        self.repeated = 0
-        self.dropped = 0
-        self._path = path
-        self._authorization = "Basic " + base64.b64encode(f"{write_key}:".encode()).decode()
-        self._write_key = write_key
-        self._limits = (batch_bytes, event_bytes)
-        self._strict = strict
-        super().__init__(port=port, keep_requests=keep_requests, tls=tls)
-
-    def handle(self, request: Request) -> Answer:
-        if request.path != self._path:
-            return Answer(404, b'{"message":"not found"}')
-        keys = (request.headers.get("authorization"), request.headers.get("x-write-key"))
-        if keys[0] != self._authorization and keys[1] != self._write_key:
-            return Answer(401, b'{"message":"invalid write key"}')
-        batch_bytes, event_bytes = self._limits
-        try:
-            batch = _BATCH.decode(request.body)
-            identities = [_IDENTITY.decode(event) for event in batch.batch]
-        except msgspec.DecodeError as error:
-            return Answer(400, json.dumps({"message": f"malformed JSON: {error}"}).encode())
-        if len(request.body) > batch_bytes or any(len(memoryview(event)) > event_bytes for event in batch.batch):
-            return Answer(413 if self._strict else 400, b'{"message":"too large"}')
-        if self._strict and not all(who.user_id or who.anonymous_id for who in identities):
-            return Answer(400, b'{"message":"an event has neither userId nor anonymousId"}')
-        self.take(request)
-        return Answer(body=b"OK" if self._strict else b'{"success":true}')
-
-    def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
-        batch = _BATCH.decode(request.body).batch
-        with self.lock:
-            for event in batch:
-                who = _IDENTITY.decode(event)
-                raw = bytes(event)
-                refused = len(batch) > 2_500 or not (who.user_id or who.anonymous_id)
-                if refused or (drop and drop(json.loads(raw))):
-                    self.dropped += 1
-                elif who.message_id in self.events:
-                    self.repeated += 1
-                else:
-                    self.events[who.message_id] = raw
-
-    def summary(self) -> dict[str, int]:
-        with self.lock:
-            counts = {"events": len(self.events), "repeated": self.repeated, "dropped": self.dropped}
-        return {**super().summary(), **counts}
-
-
-class WebhookServer(VendorServer):
-    """A Standard Webhooks receiver: 401 where no signature holds or the timestamp is more than 5 minutes off, else 204."""
-
-    def __init__(self, *, secrets: tuple[str, ...], port: int = 0, keep_requests: bool = True) -> None:
-        """`secrets`: those that the receiver trusts, `whsec_…`."""
-        self.deliveries: list[tuple[str, dict[str, Any]]] = []  # (webhook-id, body) in order, repeated ones too
-        self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False  # bodies it answers 422 to
-        self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
-        super().__init__(port=port, keep_requests=keep_requests)
-
-    @property
-    def events(self) -> dict[str, dict[str, Any]]:
-        """messageId → event, each once, single or from batches."""
-        with self.lock:
-            bodies = [body for _, body in self.deliveries]
-        found: dict[str, dict[str, Any]] = {}
-        for body in bodies:
-            for event in body["data"] if body["type"] == "batch" else [body["data"]]:
-                found.setdefault(event["messageId"], event)
-        return found
-
-    def handle(self, request: Request) -> Answer:
-        if not self._signed(request):
-            return Answer(401, b'{"message":"no matching signature"}')
-        if self.refuses(json.loads(request.body)):
-            return Answer(422, b'{"message":"this receiver minds the event"}')
-        self.take(request)
-        return Answer(204, b"")
-
-    def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
-        body = json.loads(request.body, parse_float=Decimal)
-        if drop is None or not drop(body):
-            with self.lock:
-                self.deliveries.append((request.headers["webhook-id"], body))
-
-    def _signed(self, request: Request) -> bool:
-        headers = request.headers
-        message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > 300:
-            return False
-        content = f"{message_id}.{timestamp}.".encode() + request.body
-        expected = {"v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in self._keys}
-        return bool(expected & set(headers.get("webhook-signature", "").split()))
-
-    def summary(self) -> dict[str, int]:
-        with self.lock:
-            received = len(self.deliveries)
-        return {**super().summary(), "deliveries": received, "events": len(self.events)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a vendor's server until interrupted.")
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    segment = kinds.add_parser("segment")
-    segment.add_argument("--write-key", default="key")
-    webhook = kinds.add_parser("webhook")
-    webhook.add_argument("--secret", action="append", required=True)
-    for kind in (segment, webhook):
-        kind.add_argument("--port", type=int, default=0)
-    given = parser.parse_args()
-    server: VendorServer
-    if given.kind == "segment":
-        server = SegmentServer(write_key=given.write_key, port=given.port, keep_requests=False)
-    else:
-        server = WebhookServer(secrets=tuple(given.secret), port=given.port, keep_requests=False)
-    with server:
-        print(server.url, flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            return
-
-
-if __name__ == "__main__":
-    main()

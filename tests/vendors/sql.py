@@ -1,0 +1,71 @@
+"""The SQL destination's databases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+
+from tests.postgres import fresh_database
+from tests.vendors.kit import Kit, OpenKit, Place, decoded, made
+
+_POSTGRESQL_HELD = """
+    SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, properties::text, traits::text, context::text,
+           to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM tracks ORDER BY timestamp"""
+_SQLITE_HELD = """
+    SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, properties, traits, context, timestamp
+    FROM tracks ORDER BY timestamp"""
+
+
+@contextmanager
+def _sqlite(place: Place, typed: bool) -> Iterator[Kit]:
+    def rows() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(place.folder / "events.db")) as connection:
+            return connection.execute(_SQLITE_HELD).fetchall()
+
+    yield _kit(place, "sqlite:///events.db", rows, typed)
+
+
+@contextmanager
+def _postgresql(place: Place, typed: bool) -> Iterator[Kit]:
+    with fresh_database(place.postgres.get("pg18")) as database:
+
+        def rows() -> list[tuple[Any, ...]]:
+            with psycopg.connect(database.url) as connection:
+                return connection.execute(_POSTGRESQL_HELD).fetchall()
+
+        yield _kit(place, database.url, rows, typed, takes_nul=False)
+
+
+def _kit(place: Place, url: str, rows: Callable[[], list[tuple[Any, ...]]], typed: bool, *, takes_nul: bool = True) -> Kit:
+    opened = made("sql", place.folder, url=url, table_per_event=typed)
+    return Kit(opened, lambda: [_call(row) for row in rows()], keeps_repeats=False, takes_nul=takes_nul, exactly_once=True)
+
+
+def _call(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of `tracks` in the shape of the call that it was."""
+    message_id, kind, event, user, anonymous, group, previous, properties, traits, context, timestamp = row
+    call = {
+        "type": kind,
+        "name" if kind in ("page", "screen") else "event": event,
+        "messageId": message_id,
+        "userId": user,
+        "anonymousId": anonymous,
+        "groupId": group,
+        "previousId": previous,
+        "timestamp": timestamp,
+    }
+    call |= {key: decoded(text) for key, text in (("properties", properties), ("traits", traits), ("context", context)) if text}
+    return {key: value for key, value in call.items() if value is not None}
+
+
+KITS: dict[str, OpenKit] = {
+    "sqlite": lambda place: _sqlite(place, typed=False),
+    "sqlite-typed": lambda place: _sqlite(place, typed=True),
+    "postgresql": lambda place: _postgresql(place, typed=False),
+    "postgresql-typed": lambda place: _postgresql(place, typed=True),
+}
+HOLDERS = list(KITS)

@@ -1,0 +1,93 @@
+"""A receiver of webhooks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+from tests.vendors.kit import Kit, Place, made
+from tests.vendors.server import Answer, Request, VendorServer
+
+
+class WebhookServer(VendorServer):
+    """A Standard Webhooks receiver: 401 where no signature holds or the timestamp is more than 5 minutes off, else 204."""
+
+    def __init__(self, *, secrets: tuple[str, ...], port: int = 0, keep_requests: bool = True) -> None:
+        """`secrets`: those that the receiver trusts, `whsec_…`."""
+        self.deliveries: list[tuple[str, dict[str, Any]]] = []  # (webhook-id, body) in order, repeated ones too
+        self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False  # bodies it answers 422 to
+        self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
+        super().__init__(port=port, keep_requests=keep_requests)
+
+    @property
+    def events(self) -> dict[str, dict[str, Any]]:
+        """messageId → event, each once, single or from batches."""
+        with self.lock:
+            bodies = [body for _, body in self.deliveries]
+        found: dict[str, dict[str, Any]] = {}
+        for body in bodies:
+            for event in body["data"] if body["type"] == "batch" else [body["data"]]:
+                found.setdefault(event["messageId"], event)
+        return found
+
+    def handle(self, request: Request) -> Answer:
+        if not self._signed(request):
+            return Answer(401, b'{"message":"no matching signature"}')
+        if self.refuses(json.loads(request.body)):
+            return Answer(422, b'{"message":"this receiver minds the event"}')
+        self.take(request)
+        return Answer(204, b"")
+
+    def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
+        body = json.loads(request.body, parse_float=Decimal)
+        if drop is None or not drop(body):
+            with self.lock:
+                self.deliveries.append((request.headers["webhook-id"], body))
+
+    def _signed(self, request: Request) -> bool:
+        headers = request.headers
+        message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > 300:
+            return False
+        content = f"{message_id}.{timestamp}.".encode() + request.body
+        expected = {"v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in self._keys}
+        return bool(expected & set(headers.get("webhook-signature", "").split()))
+
+    def summary(self) -> dict[str, int]:
+        with self.lock:
+            received = len(self.deliveries)
+        return {**super().summary(), "deliveries": received, "events": len(self.events)}
+
+
+SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+
+
+@contextmanager
+def _kit(place: Place, compression: str = "none", batch: int | bool = False) -> Iterator[Kit]:
+    with WebhookServer(secrets=(SECRET,)) as server:
+
+        def held() -> list[dict[str, Any]]:
+            bodies = [body for _, body in server.deliveries]
+            return [event for body in bodies for event in (body["data"] if body["type"] == "batch" else [body["data"]])]
+
+        opened = made("webhook", place.folder, url=server.url + "/hook", secret=SECRET, batch=batch, compression=compression)
+        yield Kit(opened, held, keeps_repeats=True, server=server)
+
+
+KITS = {
+    "webhook": _kit,
+    "webhook-batch": lambda place: _kit(place, batch=50),
+    "webhook-gzip": lambda place: _kit(place, "gzip"),
+}
+
+
+def serve(port: int) -> VendorServer:
+    """For a process of its own."""
+    return WebhookServer(secrets=(SECRET,), port=port, keep_requests=False)
