@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import Field
@@ -23,7 +23,7 @@ from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.errors import ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.units import Duration
 
-_ANSWER_BYTES = 64 * 1024  # of an answer's body; the rest is not read
+_ANSWER_BYTES = 1024**2  # of an answer's body; the rest is not read. Room for a reason to each event of a batch
 _QUOTED = 300  # characters of an answer that go into an error
 _LATER = (408, 425, 429)
 _UNTRUSTED = "its certificate is not trusted here: where that is expected, name a file with its CA as `ca`"
@@ -49,6 +49,7 @@ class Reply:
     status: int
     headers: httpx.Headers
     text: str
+    place: str = ""  # scheme and host that it came from
 
     @property
     def ok(self) -> bool:
@@ -69,12 +70,14 @@ def check_url(text: str) -> str:
 
 
 class Http:
-    """POSTs to one URL. Every failure becomes one of ours; redirects are not followed. Safe to use from several threads."""
+    """POSTs to one URL, or where a call names it to another. Every failure becomes one of ours; redirects are not followed.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, url: str, settings: HttpSettings, base: Path, secrets: Sequence[str] = ()) -> None:
         """`secrets` are blotted out of every text. Of the URL only the host is ever shown: its path may be a secret too."""
         self._url = httpx.URL(url)
-        self._place = f"{self._url.scheme}://{self._url.netloc.decode()}"
         self._timeout = settings.timeout
         self._gzip = settings.compression == "gzip"
         self._secrets = _spellings([*secrets, url])
@@ -86,22 +89,42 @@ class Http:
             follow_redirects=False,
         )
 
-    def post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Send the body as JSON. Any status comes back; raises DestinationUnavailable where there is no answer."""
-        sent = {"Content-Type": "application/json", **headers}
-        if self._gzip:
+    def post(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        url: str | None = None,
+        content_type: str = "application/json",
+        packed: bool = True,
+    ) -> Reply:
+        """Send the body. Any status comes back; raises DestinationUnavailable where there is no answer.
+
+        `packed=False`: this URL takes no compressed body, whatever the settings say.
+        """
+        sent = {"Content-Type": content_type, **headers}
+        if self._gzip and packed:
             body = gzip.compress(body, compresslevel=1, mtime=0)
             sent["Content-Encoding"] = "gzip"
-        return self._request("POST", body, sent)
+        return self._request("POST", url, body, sent)
+
+    def post_form(self, fields: Mapping[str, str], headers: Mapping[str, str], *, url: str | None = None) -> Reply:
+        """Send the fields as an HTML form does. Never compressed: receivers of forms seldom unpack."""
+        sent = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        return self._request("POST", url, urlencode(fields).encode(), sent)
+
+    def get(self, headers: Mapping[str, str], *, url: str | None = None) -> Reply:
+        """Ask without sending anything: for probes."""
+        return self._request("GET", url, b"", headers)
 
     def check(self, reply: Reply) -> None:
         """Raise what a status means, unless it is 2xx."""
         status = reply.status
         if reply.ok:
             return
-        said = " ".join(self._redacted(reply.text).split())[:_QUOTED]
+        said = self.quoted(reply.text)
         phrase = httpx.codes.get_reason_phrase(status)
-        text = f"{self._place} answered {status} {phrase}".rstrip() + (f": {said}" if said else "")
+        text = f"{reply.place} answered {status} {phrase}".rstrip() + (f": {said}" if said else "")
         if 300 <= status < 400:
             raise DestinationBlocked(text, hint="it redirects, and redirects are not followed: set the address it points to")
         if status in _BLOCKED:
@@ -112,25 +135,31 @@ class Http:
 
     def reach(self) -> None:
         """Ask for the URL's headers (HEAD), without credentials. Anything that answers will do, but a fault or 410."""
-        reply = self._request("HEAD", b"", {})
+        reply = self._request("HEAD", None, b"", {})
         if 300 <= reply.status < 400 or reply.status == 410 or (reply.status >= 500 and reply.status != 501):
             self.check(reply)
+
+    def quoted(self, text: str) -> str:
+        """A vendor's words as an error or a receipt may show them: one line, not too long, without our secrets."""
+        return " ".join(self._redacted(text).split())[:_QUOTED]
 
     def close(self) -> None:
         self._client.close()
 
-    def _request(self, method: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def _request(self, method: str, url: str | None, body: bytes, headers: Mapping[str, str]) -> Reply:
+        target = self._url if url is None else httpx.URL(url)
+        place = f"{target.scheme}://{target.netloc.decode()}"
         deadline = time.monotonic() + self._timeout
         try:
-            with self._client.stream(method, self._url, content=body, headers=headers) as response:
-                return Reply(response.status_code, response.headers, self._read(response, deadline))
+            with self._client.stream(method, target, content=body, headers=headers) as response:
+                return Reply(response.status_code, response.headers, self._read(response, deadline), place)
         except httpx.TimeoutException:
-            text = f"no answer from {self._place} within {self._timeout:g} s; whether it took the batch is not known"
+            text = f"no answer from {place} within {self._timeout:g} s; whether it took the batch is not known"
             raise DestinationUnavailable(text, hint="if it is slow rather than away, raise `timeout`") from None
         except httpx.HTTPError as error:
             said = self._redacted(str(error)) or type(error).__name__
             hint = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in said else ""
-            raise DestinationUnavailable(f"cannot reach {self._place}: {said}", hint=hint) from None
+            raise DestinationUnavailable(f"cannot reach {place}: {said}", hint=hint) from None
 
     def _read(self, response: httpx.Response, deadline: float) -> str:
         """The beginning of the body. An answer that drips must not hold us up for ever."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from pathlib import Path
+from typing import Any, cast, get_args
 
-from cdc_tracker.destinations.base import Destination
+from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee
 from cdc_tracker.errors import ConfigError
 
 GROUP = "cdc_tracker.destinations"
@@ -18,20 +21,60 @@ def names() -> list[str]:
 
 
 def load(type_name: str) -> type[Destination]:
-    """The class of a destination type. Raises ConfigError: unknown, declared twice, or its package cannot be imported."""
+    """The class of a destination type. Raises ConfigError: unknown, declared twice, cannot be imported, or is no destination."""
     found = [point for point in entry_points(group=GROUP) if point.name == type_name]
     if not found:
         raise _unknown(type_name)
     if len({point.value for point in found}) > 1:
         places = " and ".join(sorted(f"{_package(point)} ({point.value})" for point in found))
         raise ConfigError(f"the destination type `{type_name}` is declared twice: by {places}", hint="uninstall one of them")
+    declared = f"{_package(found[0])} declares it as {found[0].value}"
     try:
-        return cast("type[Destination]", found[0].load())
-    except (ImportError, AttributeError) as error:
+        kind = found[0].load()
+    except Exception as error:  # importing runs the package's code
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"the destination type `{type_name}` cannot be loaded: {error}",
-            hint=f"{_package(found[0])} declares it as {found[0].value}: install what that package needs",
+            f"the destination type `{type_name}` cannot be loaded: {what}",
+            hint=f"{declared}: install what that package needs",
         ) from error
+    if faults := list(_faults(kind)):
+        raise ConfigError(f"the destination type `{type_name}` is not a destination: {'; '.join(faults)}", hint=f"{declared}")
+    return cast("type[Destination]", kind)
+
+
+_CALLS: dict[str, tuple[Any, ...]] = {"deliver": (None, None), "probe": (None,), "close": (None,)}
+
+
+def _faults(kind: object) -> Iterator[str]:
+    """What a class lacks of base.Destination, as far as it shows without an instance."""
+    if not isinstance(kind, type):
+        yield "it is not a class"
+        return
+    settings = getattr(kind, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, DestinationSettings)):
+        yield "`Settings` must be a subclass of DestinationSettings"
+    if getattr(kind, "guarantee", None) not in get_args(Guarantee):
+        yield f"`guarantee` must be one of: {', '.join(get_args(Guarantee))}"
+    if not isinstance(getattr(kind, "repeats", None), str):
+        yield "`repeats` must say in a clause what it does with an event that it has already"
+    for name in ("dedupe_window", "age_limit"):
+        value = getattr(kind, name, None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            yield f"`{name}` must be a number of seconds, or math.inf"
+    if not _takes(kind, "NAME", None, Path()):
+        yield "it is made as CLASS(name, settings, base)"
+    for method, arguments in _CALLS.items():
+        if not _takes(getattr(kind, method, None), *arguments):
+            yield f"it must have `{method}({'batch' if len(arguments) > 1 else ''})`"
+
+
+def _takes(function: Any, *arguments: Any) -> bool:
+    """Whether it can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _unknown(type_name: str) -> ConfigError:

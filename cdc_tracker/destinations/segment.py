@@ -1,15 +1,18 @@
-"""Segment's HTTP tracking API, and what speaks it: RudderStack, Jitsu.
+"""Segment's HTTP tracking API. RudderStack and Jitsu speak it too, each with limits and answers of its own: see their modules.
 
-Built from their documentation and tested against a server that behaves as it says; it has not met the vendors themselves.
+Read: Segment's documentation of its HTTP API (batch, limits, errors) and of duplicate data. Its servers have not been met: it is
+tested against a server that behaves as the documents say.
 
-Segment answers 200 to whatever is well-formed and small enough, and drops what it does not like later: hence ASSUMED.
-RudderStack refuses a whole batch (400) for one event without an identity: the core bisects it.
+Segment answers 200 to whatever is well-formed and small enough, and drops what it does not like later: hence ASSUMED. What it is
+known to drop is refused here: an event without an identity, a messageId of 100 characters and more.
+Not known: what `sentAt` does where our clock is wrong. Segment moves timestamps by the difference between it and its own clock.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,60 +20,61 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.model import ASSUMED, Batch, Receipt
+from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
 _ENVELOPE = 64  # bytes around the events
+_HOSTS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
+_ID_CHARACTERS = 99
+_NOBODY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the event has neither userId nor anonymousId")
+_LONG_ID = Receipt(Outcome.REJECTED, "id_invalid", "messageId", "the messageId has 100 characters or more")
 
 
-class SegmentSettings(HttpSettings):
-    """RudderStack: `endpoint` is the data plane. Jitsu: also `auth: x-write-key`, where its `path` is not Segment's."""
+class TrackingSettings(HttpSettings):
+    """What those have in common that speak this API."""
 
-    type: Literal["segment"] = "segment"
     write_key: SecretStr = Field(min_length=1)
-    endpoint: str = Field(default="https://api.segment.io", description="EU: https://events.eu1.segmentapis.com")
-    path: str = Field(default="/v1/batch", pattern="^/")
-    auth: Literal["basic", "x-write-key"] = "basic"
-    batch_events: int = Field(default=2_500, ge=1, description="Segment rejects what is above 2,500, but answers 200")
-    batch_size: Size = Field(default=500_000, ge=1_000, description="RudderStack takes 4000KiB")
-    event_size: Size = Field(default=32 * 1024, ge=100)
-
-    @field_validator("endpoint")
-    @classmethod
-    def _url(cls, endpoint: str) -> str:
-        return check_url(endpoint).rstrip("/")
+    batch_events: int = Field(ge=1)
+    batch_size: Size = Field(ge=1_000)
+    event_size: Size = Field(default=32 * 1024, ge=100, description="larger events are parked as event_too_large")
 
 
-class SegmentDestination:
-    """Posts `{"batch": […], "sentAt": …}`, made of the events' own bytes."""
+class TrackingDestination:
+    """Posts `{"batch": […]}`, made of the events' own bytes."""
 
-    Settings: ClassVar[type[DestinationSettings]] = SegmentSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = (
-        "drops it by its messageId within the vendor's window (Segment: about 24 hours; RudderStack: 1 hour, where deduplication "
-        "is turned on), and counts it again after that"
-    )
-    dedupe_window: ClassVar[float] = 86_400.0
     age_limit: ClassVar[float] = math.inf
 
-    def __init__(self, name: str, settings: SegmentSettings, base: Path) -> None:
-        self.limits = Limits(
-            settings.batch_events, settings.batch_size - _ENVELOPE, settings.event_size, in_flight=settings.in_flight
-        )
-        key = settings.write_key.get_secret_value()
-        if settings.auth == "basic":
-            self._headers = {"Authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
-        else:
-            self._headers = {"X-Write-Key": key}
-        self._http = Http(settings.endpoint + settings.path, settings, base, [key])
+    def __init__(self, url: str, headers: Mapping[str, str], settings: TrackingSettings, base: Path) -> None:
+        size = settings.batch_size - _ENVELOPE
+        self.limits = Limits(settings.batch_events, size, settings.event_size, in_flight=settings.in_flight)
+        self._headers = headers
+        self._http = Http(url, settings, base, [settings.write_key.get_secret_value()])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """The time of sending differs from try to try; the events' bytes do not."""
-        sent_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        events = b",".join([event.body for event in batch.events])
-        self._http.check(self._http.post(b'{"batch":[%b],"sentAt":"%b"}' % (events, sent_at.encode()), self._headers))
-        return [ASSUMED] * len(batch.events)
+        refused = [self._refused(event) for event in batch.events]
+        sendable = [event for event, no in zip(batch.events, refused, strict=True) if no is None]
+        taken = iter(self._post(sendable) if sendable else ())
+        return [next(taken) if no is None else no for no in refused]
+
+    def _refused(self, event: Event) -> Receipt | None:
+        """Looks at the bytes only: a key of this name further in is taken for an identity, and the vendor is left to decide."""
+        body = event.body
+        return None if b'"userId":' in body or b'"anonymousId":' in body else _NOBODY
+
+    def _post(self, events: Sequence[Event]) -> list[Receipt]:
+        body = b'{"batch":[%b]%b}' % (b",".join([event.body for event in events]), self._sent_at())
+        reply = self._http.post(body, self._headers)
+        self._http.check(reply)
+        return self._read(reply, events)
+
+    def _sent_at(self) -> bytes:
+        return b""
+
+    def _read(self, reply: Reply, events: Sequence[Event]) -> list[Receipt]:
+        """What a 2xx says of each event."""
+        return [ASSUMED] * len(events)
 
     def probe(self) -> None:
         """Reaches the host. The write key is not tried: nothing but an event would show whether it holds."""
@@ -78,3 +82,39 @@ class SegmentDestination:
 
     def close(self) -> None:
         self._http.close()
+
+
+def basic(key: str) -> dict[str, str]:
+    """The header that gives the write key as Segment wants it: as a user without a password."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+
+
+class SegmentSettings(TrackingSettings):
+    type: Literal["segment"] = "segment"
+    region: Literal["us", "eu"] = "us"
+    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
+    batch_events: int = Field(default=2_500, ge=1, description="Segment rejects what is above 2,500, but answers 200")
+    batch_size: Size = Field(default=500_000, ge=1_000)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, endpoint: str | None) -> str | None:
+        return endpoint and check_url(endpoint).rstrip("/")
+
+
+class SegmentDestination(TrackingDestination):
+    Settings: ClassVar[type[DestinationSettings]] = SegmentSettings
+    repeats: ClassVar[str] = "drops it by its messageId within about 24 hours, and counts it again after that"
+    dedupe_window: ClassVar[float] = 86_400.0
+
+    def __init__(self, name: str, settings: SegmentSettings, base: Path) -> None:
+        url = (settings.endpoint or _HOSTS[settings.region]) + "/v1/batch"
+        super().__init__(url, basic(settings.write_key.get_secret_value()), settings, base)
+
+    def _refused(self, event: Event) -> Receipt | None:
+        return _LONG_ID if len(event.message_id) > _ID_CHARACTERS else super()._refused(event)
+
+    def _sent_at(self) -> bytes:
+        """It differs from try to try; the events' bytes do not."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return b',"sentAt":"%b"' % moment.encode()

@@ -4,6 +4,9 @@ One request an event: `{"type": "track.order_paid", "timestamp": …, "data": EV
 the event's type and, for track, page and screen, its name in snake_case; `timestamp` is the event's own.
 With `batch: N`, up to N events a request: `{"type": "batch", "timestamp": that of the last, "data": [EVENT, …]}`, `webhook-id`
 a hash of their messageIds. The signature is over the body before compression, as receivers see it once it is unpacked.
+
+`format: cloudevents` makes the bodies CloudEvents 1.0 ("CloudEvents", "JSON Event Format", "HTTP Protocol Binding"), in
+structured mode, or with `batch` in batched mode; headers and signature stay as they are.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class WebhookSettings(HttpSettings):
     )
     batch: Literal[False] | int = Field(default=False, description="events in one request; false: each in a request of its own")
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="sent with every request")
+    format: Literal["standard", "cloudevents"] = "standard"
+    source: str = Field(default="cdc-tracker", min_length=1, description="of CloudEvents: a URI that says where they come from")
 
     @field_validator("url")
     @classmethod
@@ -83,10 +88,12 @@ def _key(secret: SecretStr) -> bytes:
     return key
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, rename="camel"):
     event: str = ""
     name: str = ""
     timestamp: str = ""
+    user_id: str | None = None
+    anonymous_id: str | None = None
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -114,6 +121,8 @@ class WebhookDestination:
         self.limits = Limits(events, batch_bytes=1024**2, event_bytes=8 * 1024**2, in_flight=settings.in_flight)
         self._keys = [_key(secret) for secret in settings.secret]
         self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+        self._cloud = settings.format == "cloudevents"
+        self._source = msgspec.json.encode(settings.source)
         secrets = [secret.get_secret_value() for secret in settings.secret]
         self._http = Http(settings.url.get_secret_value(), settings, base, [*secrets, *self._headers.values()])
 
@@ -122,10 +131,13 @@ class WebhookDestination:
             return self._each(batch)
         events = batch.events
         ids = ",".join([event.message_id for event in events])
-        _, timestamp = _describe(events[-1])
-        data = b",".join([event.body for event in events])
-        body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (msgspec.json.encode(timestamp), data)
-        self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body)
+        if self._cloud:
+            content, body = "cloudevents-batch+json", b"[%b]" % b",".join([self._cloud_event(event) for event in events])
+        else:
+            content, timestamp = "json", _describe(events[-1])[1]
+            data = b",".join([event.body for event in events])
+            body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (msgspec.json.encode(timestamp), data)
+        self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body, content)
         return [DELIVERED] * len(events)
 
     def probe(self) -> None:
@@ -154,11 +166,26 @@ class WebhookDestination:
         return receipts
 
     def _single(self, event: Event) -> None:
-        kind, timestamp = _describe(event)
+        if self._cloud:
+            return self._post(event.message_id, self._cloud_event(event), "cloudevents+json")
+        kind, timestamp, _ = _describe(event)
         head = b'{"type":%b,"timestamp":%b,"data":' % (msgspec.json.encode(kind), msgspec.json.encode(timestamp))
-        self._post(event.message_id, head + event.body + b"}")
+        return self._post(event.message_id, head + event.body + b"}", "json")
 
-    def _post(self, message_id: str, body: bytes) -> None:
+    def _cloud_event(self, event: Event) -> bytes:
+        """`subject` is whom it is about."""
+        kind, timestamp, subject = _describe(event)
+        about = b',"subject":' + msgspec.json.encode(subject) if subject else b""
+        head = b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b%b,"datacontenttype":"application/json","data":' % (
+            msgspec.json.encode(event.message_id),
+            self._source,
+            msgspec.json.encode(kind),
+            msgspec.json.encode(timestamp),
+            about,
+        )
+        return head + event.body + b"}"
+
+    def _post(self, message_id: str, body: bytes, content: str) -> None:
         timestamp = str(int(time.time()))
         headers = {
             **self._headers,
@@ -166,12 +193,12 @@ class WebhookDestination:
             "webhook-timestamp": timestamp,
             "webhook-signature": " ".join(sign(key, message_id, timestamp, body) for key in self._keys),
         }
-        self._http.check(self._http.post(body, headers))
+        self._http.check(self._http.post(body, headers, content_type=f"application/{content}"))
 
 
-def _describe(event: Event) -> tuple[str, str]:
-    """The webhook's type and timestamp."""
+def _describe(event: Event) -> tuple[str, str, str]:
+    """The webhook's type and timestamp, and who it is about."""
     head = _HEAD.decode(event.body)
     name = snake_case(head.event or head.name)
     timestamp = head.timestamp or Transaction(0, 0, event.committed_at).timestamp
-    return (f"{event.type}.{name}" if name else event.type), timestamp
+    return (f"{event.type}.{name}" if name else event.type), timestamp, head.user_id or head.anonymous_id or ""

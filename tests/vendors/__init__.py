@@ -2,6 +2,6 @@
 
 A module here has `KITS`: name → context manager that gives a Kit for a Place. `HOLDERS` names those whose destination holds its
 own checkpoint, `TRANSLATING` those whose events take the vendor's shape. One that can run as a process of its own (for
-benchmarks) has `serve(port)`. One that brings a real engine has `engine()`, a context manager that starts it, or raises
-EngineUnavailable.
+benchmarks) has `serve(port)`, and `settings(url)` of a destination that sends to it. One that brings a real engine has
+`engine()`, a context manager that starts it, or raises EngineUnavailable.
 """

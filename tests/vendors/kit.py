@@ -31,6 +31,7 @@ class Kit:
     keeps_repeats: bool
     takes_nul: bool = True  # a zero character in a string
     exactly_once: bool = False  # it holds its own checkpoint
+    merges: bool = False  # its checkpoint follows its events: killed between, it holds more, which comes again in vain
     server: VendorServer | None = None
 
 
@@ -89,7 +90,7 @@ def event(n: int, *, name: str = "Order Paid", **properties: Any) -> Event:
         "type": "track",
         "event": name,
         "messageId": f"00000000-0000-5000-8000-{n:012d}",
-        "userId": f"{n % 7}",
+        "userId": f"user-{n % 7}",  # vendors refuse ids such as 0
         "properties": {"order_id": n, **properties},
         "context": {"source": {"lsn": f"0/{n:X}"}},
         "timestamp": f"2026-01-02T{n // 3600 % 24:02d}:{n // 60 % 60:02d}:{n % 60:02d}.{n // 86400:06d}Z",

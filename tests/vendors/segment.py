@@ -1,4 +1,4 @@
-"""Segment, and RudderStack with `strict`."""
+"""Segment, and what its relatives build on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class _Identity(msgspec.Struct, rename="camel"):
     user_id: str | None = None
     anonymous_id: str | None = None
 
+    @property
+    def somebody(self) -> bool:
+        return bool(self.user_id or self.anonymous_id)
+
 
 class _SegmentBatch(msgspec.Struct, rename="camel"):
     batch: list[msgspec.Raw]
@@ -33,9 +37,13 @@ _IDENTITY = msgspec.json.Decoder(_Identity)
 class SegmentServer(VendorServer):
     """Segment's /v1/batch: 200 to everything that is well-formed and small enough; the first event of a messageId counts.
 
-    More than 2,500 events: 200, and none is kept. An event without userId and anonymousId: 200, and it is dropped, or with
-    `strict` 400 for the whole batch, as RudderStack answers. A batch or event above the limits: 400 (RudderStack: 413).
+    More than 2,500 events: 200, and none is kept. An event without userId and anonymousId, or with a messageId of 100 characters
+    and more: 200, and it is dropped. A batch or event above the limits: 400.
     """
+
+    events_at_most = 2_500
+    too_large = Answer(400, b'{"message":"too large"}')
+    taken = Answer(body=b'{"success":true}')
 
     def __init__(
         self,
@@ -44,7 +52,6 @@ class SegmentServer(VendorServer):
         path: str = "/v1/batch",
         batch_bytes: int = 500_000,
         event_bytes: int = 32 * 1024,
-        strict: bool = False,
         port: int = 0,
         keep_requests: bool = True,
         tls: ssl.SSLContext | None = None,
@@ -53,30 +60,41 @@ class SegmentServer(VendorServer):
         self.repeated = 0
         self.dropped = 0
         self._path = path
-        self._authorization = "Basic " + base64.b64encode(f"{write_key}:".encode()).decode()
         self._write_key = write_key
         self._limits = (batch_bytes, event_bytes)
-        self._strict = strict
         super().__init__(port=port, keep_requests=keep_requests, tls=tls)
 
     def handle(self, request: Request) -> Answer:
         if request.path != self._path:
             return Answer(404, b'{"message":"not found"}')
-        keys = (request.headers.get("authorization"), request.headers.get("x-write-key"))
-        if keys[0] != self._authorization and keys[1] != self._write_key:
+        if not self.known(request, self._write_key):
             return Answer(401, b'{"message":"invalid write key"}')
         batch_bytes, event_bytes = self._limits
         try:
-            batch = _BATCH.decode(request.body)
-            identities = [_IDENTITY.decode(event) for event in batch.batch]
+            batch = _BATCH.decode(request.body).batch
+            identities = [_IDENTITY.decode(event) for event in batch]
         except msgspec.DecodeError as error:
             return Answer(400, json.dumps({"message": f"malformed JSON: {error}"}).encode())
-        if len(request.body) > batch_bytes or any(len(memoryview(event)) > event_bytes for event in batch.batch):
-            return Answer(413 if self._strict else 400, b'{"message":"too large"}')
-        if self._strict and not all(who.user_id or who.anonymous_id for who in identities):
-            return Answer(400, b'{"message":"an event has neither userId nor anonymousId"}')
-        self.take(request)
-        return Answer(body=b"OK" if self._strict else b'{"success":true}')
+        if len(request.body) > batch_bytes or any(len(memoryview(event)) > event_bytes for event in batch):
+            return self.too_large
+        refused = self.refused(identities)
+        if refused is None:
+            self.take(request)
+        return refused or self.answer(batch)
+
+    def known(self, request: Request, key: str) -> bool:
+        """Whether the request gives the write key."""
+        return request.headers.get("authorization") == "Basic " + base64.b64encode(f"{key}:".encode()).decode()
+
+    def refused(self, identities: list[_Identity]) -> Answer | None:
+        """The answer to a batch that is refused as a whole."""
+        return None
+
+    def keeps(self, event: bytes, who: _Identity) -> bool:
+        return who.somebody and len(who.message_id) < 100
+
+    def answer(self, batch: list[msgspec.Raw]) -> Answer:
+        return self.taken
 
     def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
         batch = _BATCH.decode(request.body).batch
@@ -84,13 +102,17 @@ class SegmentServer(VendorServer):
             for event in batch:
                 who = _IDENTITY.decode(event)
                 raw = bytes(event)
-                refused = len(batch) > 2_500 or not (who.user_id or who.anonymous_id)
+                refused = len(batch) > self.events_at_most or not self.keeps(raw, who)
                 if refused or (drop and drop(json.loads(raw))):
                     self.dropped += 1
                 elif who.message_id in self.events:
                     self.repeated += 1
                 else:
                     self.events[who.message_id] = raw
+
+    def held(self) -> list[dict[str, Any]]:
+        with self.lock:
+            return [decoded(body) for body in self.events.values()]
 
     def summary(self) -> dict[str, int]:
         with self.lock:
@@ -105,7 +127,7 @@ WRITE_KEY = "wk-3f9d0c"
 def _kit(place: Place, compression: str = "none") -> Iterator[Kit]:
     with SegmentServer(write_key=WRITE_KEY) as server:
         opened = made("segment", place.folder, write_key=WRITE_KEY, endpoint=server.url, compression=compression)
-        yield Kit(opened, lambda: [decoded(body) for body in server.events.values()], keeps_repeats=False, server=server)
+        yield Kit(opened, server.held, keeps_repeats=False, server=server)
 
 
 KITS = {"segment": _kit, "segment-gzip": lambda place: _kit(place, "gzip")}
@@ -114,3 +136,8 @@ KITS = {"segment": _kit, "segment-gzip": lambda place: _kit(place, "gzip")}
 def serve(port: int) -> VendorServer:
     """For a process of its own."""
     return SegmentServer(port=port, keep_requests=False)
+
+
+def settings(url: str) -> dict[str, Any]:
+    """Of a destination that sends to it."""
+    return {"type": "segment", "write_key": "key", "endpoint": url, "compression": "gzip"}

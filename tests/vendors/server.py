@@ -125,6 +125,10 @@ class VendorServer:
     def summary(self) -> dict[str, int]:
         return {"requests": self._counted}
 
+    def look(self, path: str) -> Answer:
+        """What a GET answers: the counts, whatever the path."""
+        return Answer(body=json.dumps(self.summary()).encode())
+
     def close(self) -> None:
         self.closing.set()
         self._server.shutdown()
@@ -204,7 +208,7 @@ def _handler(vendor: VendorServer) -> type[BaseHTTPRequestHandler]:
             return vendor.handle(request)
 
         def do_GET(self) -> None:
-            self._answer(Answer(body=json.dumps(vendor.summary()).encode()))
+            self._answer(vendor.look(self.path))
 
         def do_HEAD(self) -> None:
             vendor.record(self._request())

@@ -42,10 +42,10 @@ def _postgresql(place: Place, typed: bool) -> Iterator[Kit]:
 
 def _kit(place: Place, url: str, rows: Callable[[], list[tuple[Any, ...]]], typed: bool, *, takes_nul: bool = True) -> Kit:
     opened = made("sql", place.folder, url=url, table_per_event=typed)
-    return Kit(opened, lambda: [_call(row) for row in rows()], keeps_repeats=False, takes_nul=takes_nul, exactly_once=True)
+    return Kit(opened, lambda: [call_of_row(row) for row in rows()], keeps_repeats=False, takes_nul=takes_nul, exactly_once=True)
 
 
-def _call(row: tuple[Any, ...]) -> dict[str, Any]:
+def call_of_row(row: tuple[Any, ...]) -> dict[str, Any]:
     """A row of `tracks` in the shape of the call that it was."""
     message_id, kind, event, user, anonymous, group, previous, properties, traits, context, timestamp = row
     call = {

@@ -21,7 +21,7 @@ class WebhookServer(VendorServer):
 
     def __init__(self, *, secrets: tuple[str, ...], port: int = 0, keep_requests: bool = True) -> None:
         """`secrets`: those that the receiver trusts, `whsec_…`."""
-        self.deliveries: list[tuple[str, dict[str, Any]]] = []  # (webhook-id, body) in order, repeated ones too
+        self.deliveries: list[tuple[str, Any]] = []  # (webhook-id, body) in order, repeated ones too
         self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False  # bodies it answers 422 to
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
         super().__init__(port=port, keep_requests=keep_requests)
@@ -29,13 +29,16 @@ class WebhookServer(VendorServer):
     @property
     def events(self) -> dict[str, dict[str, Any]]:
         """messageId → event, each once, single or from batches."""
+        found: dict[str, dict[str, Any]] = {}
+        for event in self.held():
+            found.setdefault(event["messageId"], event)
+        return found
+
+    def held(self) -> list[dict[str, Any]]:
+        """Every event that came, repeated ones too, whatever the format."""
         with self.lock:
             bodies = [body for _, body in self.deliveries]
-        found: dict[str, dict[str, Any]] = {}
-        for body in bodies:
-            for event in body["data"] if body["type"] == "batch" else [body["data"]]:
-                found.setdefault(event["messageId"], event)
-        return found
+        return [event for body in bodies for event in _events(body)]
 
     def handle(self, request: Request) -> Answer:
         if not self._signed(request):
@@ -66,25 +69,33 @@ class WebhookServer(VendorServer):
         return {**super().summary(), "deliveries": received, "events": len(self.events)}
 
 
+def _events(body: Any) -> list[dict[str, Any]]:
+    if isinstance(body, list):  # CloudEvents, batched
+        return [each["data"] for each in body]
+    return body["data"] if body["type"] == "batch" else [body["data"]]
+
+
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 
 
+def settings(url: str) -> dict[str, Any]:
+    """Of a destination that sends to this receiver."""
+    return {"url": url + "/hook", "secret": SECRET, "batch": 1_000}
+
+
 @contextmanager
-def _kit(place: Place, compression: str = "none", batch: int | bool = False) -> Iterator[Kit]:
+def _kit(place: Place, **more: Any) -> Iterator[Kit]:
     with WebhookServer(secrets=(SECRET,)) as server:
-
-        def held() -> list[dict[str, Any]]:
-            bodies = [body for _, body in server.deliveries]
-            return [event for body in bodies for event in (body["data"] if body["type"] == "batch" else [body["data"]])]
-
-        opened = made("webhook", place.folder, url=server.url + "/hook", secret=SECRET, batch=batch, compression=compression)
-        yield Kit(opened, held, keeps_repeats=True, server=server)
+        opened = made("webhook", place.folder, **{**settings(server.url), "batch": False, **more})
+        yield Kit(opened, server.held, keeps_repeats=True, server=server)
 
 
 KITS = {
     "webhook": _kit,
     "webhook-batch": lambda place: _kit(place, batch=50),
-    "webhook-gzip": lambda place: _kit(place, "gzip"),
+    "webhook-gzip": lambda place: _kit(place, compression="gzip"),
+    "webhook-cloudevents": lambda place: _kit(place, format="cloudevents"),
+    "webhook-cloudevents-batch": lambda place: _kit(place, format="cloudevents", batch=50),
 }
 
 

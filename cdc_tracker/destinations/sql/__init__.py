@@ -1,4 +1,4 @@
-"""Events as rows of a PostgreSQL or SQLite database, each exactly once.
+"""Events as rows of a PostgreSQL, MySQL, MariaDB or SQLite database, each exactly once.
 
 Everything of a batch, and the position that it reaches, is written in one transaction; a message_id that is there already is
 left as it is. So a batch counts whole or not at all, and one whose commit was not answered can be sent again.
@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.sql.database import Database
+from cdc_tracker.destinations.calls import parse
+from cdc_tracker.destinations.sql import kinds
 from cdc_tracker.destinations.sql.faults import translated
-from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks, parse
+from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
-from cdc_tracker.errors import DestinationBlocked
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -32,7 +33,7 @@ class SqlSettings(DestinationSettings):
 
     type: Literal["sql"] = "sql"
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the checkpoint moves in order")
-    url: SecretStr = Field(description="postgresql://… with any libpq parameter, or sqlite:///FILE")
+    url: SecretStr = Field(description="postgresql://… with any libpq parameter, mysql://…, mariadb://…, or sqlite:///FILE")
     schema_: str | None = Field(
         default=None, alias="schema", pattern=_IDENTIFIER, description="PostgreSQL only; made where missing"
     )
@@ -41,7 +42,7 @@ class SqlSettings(DestinationSettings):
 
     @model_validator(mode="after")
     def _holds(self) -> SqlSettings:
-        Database.check(self.url.get_secret_value(), self.schema_)
+        kinds.check(self.url.get_secret_value(), self.schema_)
         return self
 
 
@@ -56,7 +57,7 @@ class SqlDestination:
 
     def __init__(self, name: str, settings: SqlSettings, base: Path) -> None:
         self.limits = Limits(events=5_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
-        self._database = Database(settings.url.get_secret_value(), settings.schema_, base)
+        self._database = kinds.opened(settings.url.get_secret_value(), settings.schema_, base)
         self._tracks = Tracks(self._database, settings.table)
         self._checkpoints = Checkpoints(self._database, name)
         reserved = {settings.table, self._checkpoints.table}
@@ -67,9 +68,11 @@ class SqlDestination:
         """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then."""
         with self._transaction() as connection:
             rows = [parse(event) for event in batch.events]
+            # Tables and columns first: where making them ends the transaction, nothing of the batch is in it yet.
+            tables = self._typed.make_room(connection, rows) if self._typed else {}
             self._tracks.insert(connection, rows)
             if self._typed:
-                self._typed.insert(connection, rows)
+                self._typed.insert(connection, tables)
             if not batch.aside:  # such a batch moves no position, and its ids are enough to take it once
                 self._checkpoints.store(connection, batch.upto)
         return [DELIVERED] * len(batch.events)
@@ -88,8 +91,9 @@ class SqlDestination:
             with self._database.transaction() as connection:
                 missing = self._database.missing_privileges(connection, [self._tracks.table, self._checkpoints.table])
         except SQLAlchemyError as error:
-            raise translated(error, self._database) from None
+            raise self._trouble(error) from None
         if missing:
+            self._database.close()
             raise DestinationBlocked(
                 f"{self._database}: not allowed to {', '.join(missing)}", hint="grant it to the user of `url`"
             )
@@ -109,8 +113,14 @@ class SqlDestination:
                 yield connection
             done = True
         except SQLAlchemyError as error:
-            raise translated(error, self._database) from None
+            raise self._trouble(error) from None
         finally:
             self._made = done
             if self._typed and not done:
                 self._typed.forget()
+
+    def _trouble(self, error: SQLAlchemyError) -> CdcTrackerError:
+        trouble = translated(error, self._database)
+        if isinstance(trouble, DestinationBlocked):
+            self._database.close()  # MySQL grants a database to new sessions only
+        return trouble

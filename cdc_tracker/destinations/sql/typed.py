@@ -7,7 +7,8 @@
   One that is called like a column every table has gets `property_` before it. Of two properties that come to the same
   column in one event, the first is kept.
 - Types: boolean, numeric (exact), timestamptz (ISO 8601 with an offset), else text; decided by the first value that is not null.
-  Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns.
+  Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns (MySQL: 180), and
+  MySQL's numbers at most 35 digits before the point and 30 behind it.
 - Names above 63 bytes are cut, with a hash behind.
 
 Nothing is lost where something does not fit: `tracks` has every event whole.
@@ -25,20 +26,17 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from cdc_tracker.destinations.calls import Call
 from cdc_tracker.destinations.naming import snake_case
 from cdc_tracker.destinations.sql.database import Database
-from cdc_tracker.destinations.sql.tracks import Parsed
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import canonical
 
 _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
 _FIXED = ("message_id", "event", "user_id", "anonymous_id", "group_id", "previous_id", "timestamp")
-_POSTGRESQL = {"text": "text", "number": "numeric", "boolean": "bool", "time": "timestamptz"}
-# SQLite would turn an exact number into a float in a column of type numeric; a name with `blob` in it leaves values alone.
-_SQLITE = {"text": "text", "number": "number_blob", "boolean": "boolean", "time": "timestamp"}
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
-_MOST_COLUMNS = 1_000
 _MOST_BYTES = 63
+_TEXT = ("text", "varchar", "bpchar", "longtext", "mediumtext")
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 
@@ -47,64 +45,86 @@ class TypedTables:
         """`reserved`: our own tables, which no event may take the name of."""
         self._database = database
         self._reserved = reserved | set(_BY_TYPE.values())
-        self._kinds = _POSTGRESQL if database.is_postgresql else _SQLITE
-        self._bind = _as_text if database.is_postgresql else _as_sqlite
+        self._kinds = {name: kind for kind, name in database.typed.items()}
         self._known: dict[str, dict[str, str]] = {}  # table → column → the database's type
 
     def forget(self) -> None:
         """What is known of the tables may not hold: a transaction that made some was undone, or someone changed them."""
         self._known.clear()
 
-    def insert(self, connection: Connection, events: list[Parsed]) -> None:
+    def make_room(self, connection: Connection, events: list[Call]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of each table, after making the tables and columns that they need. Some databases commit then and there."""
         tables: dict[str, list[dict[str, Any]]] = {}
         for event in events:
-            tables.setdefault(self._table(event), []).append(_row(event))
+            tables.setdefault(self._table(event), []).append(self._row(event))
         for table, rows in tables.items():
-            self._insert(connection, table, rows)
+            self._widen(connection, table, rows)
+        return tables
 
-    def _insert(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
-        columns = self._widened(connection, table, rows)
-        named = {name for row in rows for name in row}
-        used = {name: kind for name, kind in columns.items() if name in named}
-        kinds = {name: _kind_of_column(kind) for name, kind in used.items()}
-        values = [{name: self._bind(kinds[name], value) for name, value in row.items() if name in kinds} for row in rows]
-        self._database.insert(connection, table, used, values, "message_id")
+    def insert(self, connection: Connection, tables: dict[str, list[dict[str, Any]]]) -> None:
+        """What `make_room` gave."""
+        for table, rows in tables.items():
+            named = {name for row in rows for name in row}
+            used = {name: kind for name, kind in self._known[table].items() if name in named}
+            kinds = {name: self._kind_of_column(kind) for name, kind in used.items()}
+            values = [{name: self._bound(kinds[name], value) for name, value in row.items() if name in kinds} for row in rows]
+            self._database.insert(connection, table, used, values, "message_id")
 
-    def _widened(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> dict[str, str]:
-        """The table's columns, after making the table and the columns that these rows need."""
-        columns = self._known.get(table)
+    def _widen(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
+        database, columns = self._database, self._known.get(table)
         if columns is None:
-            fixed = {name: self._kinds["time" if name == "timestamp" else "text"] for name in _FIXED}
-            fixed["message_id"] += " NOT NULL"
-            self._database.make_table(connection, table, fixed, "message_id")
-            columns = self._known[table] = self._database.columns(connection, table)
+            fixed = {name: database.typed["time" if name == "timestamp" else "text"] for name in _FIXED}
+            fixed["message_id"] = f"{database.key_type} NOT NULL"
+            database.make_table(connection, table, fixed, "message_id")
+            columns = self._known[table] = database.columns(connection, table)
             if "message_id" not in columns:
                 raise DestinationBlocked(
-                    f"{self._database}: the table {table} is there, and it is not one of ours",
+                    f"{database}: the table {table} is there, and it is not one of ours",
                     hint="set `schema` to one that holds nothing else",
                 )
+        missing: dict[str, str] = {}
         for row in rows:
             for name, value in row.items():
-                if name not in columns and value is not None and len(columns) < _MOST_COLUMNS:
-                    columns[name] = self._kinds[_kind_of_value(value)]
-                    self._database.add_column(connection, table, name, columns[name])
-        return columns
+                if name not in columns and value is not None and len(columns) + len(missing) < database.most_columns:
+                    missing.setdefault(name, database.typed[_kind_of_value(value)])
+        if missing:
+            database.add_columns(connection, table, missing)
+            self._known[table] = database.columns(connection, table)
 
-    def _table(self, event: Parsed) -> str:
+    def _table(self, event: Call) -> str:
         if event.type in _BY_TYPE:
             return _BY_TYPE[event.type]
-        name = _identifier(event.event or "event")
+        name = self._identifier(event.event or "event")
         return f"{name[:57]}_event" if name in self._reserved else name
 
+    def _row(self, event: Call) -> dict[str, Any]:
+        row: dict[str, Any] = {name: getattr(event, name) for name in _FIXED}
+        row["event"] = event.title
+        source = bytes(event.traits) or bytes(event.properties)
+        for name, value in _flattened("", _DECODER.decode(source) if source else {}):
+            column = self._identifier(f"property_{name}" if snake_case(name) in _FIXED else name)
+            row.setdefault(column, value)
+        return row
 
-def _row(event: Parsed) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(event, name) for name in _FIXED}
-    row["event"] = event.title
-    source = bytes(event.traits) or bytes(event.properties)
-    for name, value in _flattened("", _DECODER.decode(source) if source else {}):
-        column = _identifier(f"property_{name}" if snake_case(name) in _FIXED else name)
-        row.setdefault(column, value)
-    return row
+    def _identifier(self, text: str) -> str:
+        """Snake case, not beginning with a digit, within 63 bytes; a hash where nothing is left or something was cut."""
+        name = self._database.identifier(snake_case(text))
+        if name[:1].isdigit():
+            name = "_" + name
+        encoded = name.encode()
+        if name and len(encoded) <= _MOST_BYTES:
+            return name
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return encoded[: _MOST_BYTES - 9].decode(errors="ignore") + "_" + digest
+
+    def _kind_of_column(self, kind: str) -> str:
+        """What values a column takes, by the database's type; what someone else made takes none but text."""
+        return self._kinds.get(kind) or ("text" if kind.startswith(_TEXT) else "other")
+
+    def _bound(self, kind: str, value: Any) -> object:
+        if value is None or (kind != "text" and _kind_of_value(value) != kind):
+            return None
+        return self._database.bind(kind, value)
 
 
 def _flattened(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -116,30 +136,12 @@ def _flattened(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
             yield path, canonical(value) if isinstance(value, list) else value
 
 
-def _identifier(text: str) -> str:
-    """Snake case, not beginning with a digit, within 63 bytes; a hash where nothing is left or something was cut."""
-    name = snake_case(text)
-    if name[:1].isdigit():
-        name = "_" + name
-    encoded = name.encode()
-    if name and len(encoded) <= _MOST_BYTES:
-        return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return encoded[: _MOST_BYTES - 9].decode(errors="ignore") + "_" + digest
-
-
 def _kind_of_value(value: object) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int | Decimal):
         return "number"
     return "time" if _is_time(value) else "text"
-
-
-def _kind_of_column(kind: str) -> str:
-    """What values a column takes, by the database's type; what someone else made takes none but text."""
-    known = {name: kind for kinds in (_POSTGRESQL, _SQLITE) for kind, name in kinds.items()}
-    return known.get(kind, "text" if kind in ("varchar", "bpchar") else "other")
 
 
 def _is_time(value: object) -> bool:
@@ -150,28 +152,3 @@ def _is_time(value: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _fits(kind: str, value: object) -> bool:
-    return kind == "text" or _kind_of_value(value) == kind
-
-
-def _as_text(kind: str, value: Any) -> str | None:
-    """A value for a column of that kind, as PostgreSQL reads it."""
-    if value is None or not _fits(kind, value):
-        return None
-    return value if isinstance(value, str) else canonical(value)
-
-
-def _as_sqlite(kind: str, value: Any) -> str | int | float | None:
-    """A number as SQLite's own where that is exact, else as text."""
-    if value is None or not _fits(kind, value):
-        return None
-    if kind == "boolean":
-        return int(value)
-    if kind != "number":
-        return _as_text(kind, value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else str(value)
-    near = float(value)
-    return near if Decimal(repr(near)) == value else canonical(value)

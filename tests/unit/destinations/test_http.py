@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from pydantic import ValidationError
 
-from cdc_tracker.destinations.http import check_url, retry_after
+from cdc_tracker.destinations.http import Http, HttpSettings, check_url, retry_after
 from cdc_tracker.destinations.segment import SegmentDestination, SegmentSettings
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import Batch, Event, Outcome, Position
 from tests.vendors.segment import SegmentServer
-from tests.vendors.server import Answer, Cut, Drop, Slow
+from tests.vendors.server import Answer, Cut, Slow
 
 KEY = "wk/3f9+0c"
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
@@ -254,56 +255,46 @@ def test_a_certificate_is_checked_unless_told_otherwise(certificate: tuple[Path,
         stranger.close()
 
 
-# Segment's own contract.
+@pytest.fixture
+def http(vendor: SegmentServer) -> Iterator[Http]:
+    settings = HttpSettings(type="any", compression="gzip")
+    opened = Http(vendor.url + "/v1/batch", settings, Path(), [KEY])
+    yield opened
+    opened.close()
 
 
-def test_the_body_is_made_of_the_events_own_bytes(vendor: SegmentServer, segment: SegmentDestination) -> None:
-    made = batch(3)
-    segment.deliver(made)
-    assert vendor.requests[0].body.startswith(b'{"batch":[' + b",".join(one.body for one in made.events) + b'],"sentAt":"')
-    assert [vendor.events[one.message_id] for one in made.events] == [one.body for one in made.events]
+def test_one_client_posts_to_several_addresses(vendor: SegmentServer, http: Http) -> None:
+    with SegmentServer() as other:
+        reply = http.post(b"[]", {"X-One": "1"}, url=other.url + "/elsewhere?x=1", content_type="text/plain")
+        assert (reply.status, reply.place) == (404, other.url)
+        with pytest.raises(DestinationBlocked, match=other.url):
+            http.check(reply)
+        [request] = other.requests
+    assert request.path == "/elsewhere?x=1"
+    assert (request.headers["content-type"], request.headers["x-one"]) == ("text/plain", "1")
+    assert (request.body, request.headers["content-encoding"]) == (b"[]", "gzip")
+    assert vendor.requests == []
 
 
-@pytest.mark.parametrize("settings", [{}, {"auth": "x-write-key"}])
-def test_both_ways_to_give_the_key_are_taken(settings: dict[str, str], vendor: SegmentServer) -> None:
-    destination = opened(vendor.url, **settings)
-    assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
-    destination.close()
+def test_a_body_goes_unpacked_where_an_address_takes_it_only_so(vendor: SegmentServer, http: Http) -> None:
+    http.post(b"[1]", {}, packed=False)
+    assert "content-encoding" not in vendor.requests[0].headers
 
 
-def test_compressed_it_is_smaller_and_says_the_same(vendor: SegmentServer) -> None:
-    destination = opened(vendor.url, compression="gzip")
-    destination.deliver(batch(500))
-    assert len(vendor.events) == 500
-    assert vendor.requests[0].wire_bytes * 5 < len(vendor.requests[0].body)
-    destination.close()
+def test_fields_go_as_a_form(vendor: SegmentServer, http: Http) -> None:
+    http.post_form({"api_key": KEY, "data": '[{"name":"ä & b=c"}]'}, {})
+    [request] = vendor.requests
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert "content-encoding" not in request.headers
+    assert parse_qs(request.body.decode()) == {"api_key": [KEY], "data": ['[{"name":"ä & b=c"}]']}
 
 
-def test_what_segment_drops_silently_is_assumed_not_delivered(vendor: SegmentServer, segment: SegmentDestination) -> None:
-    vendor.answers(Drop(lambda one: one["messageId"] == "id-1"))
-    assert deliver(segment, batch(3))[0] == [Outcome.ASSUMED] * 3
-    assert list(vendor.events) == ["id-0", "id-2"]
+def test_a_get_sends_nothing(vendor: SegmentServer, http: Http) -> None:
+    reply = http.get({}, url=vendor.url + "/any")
+    assert reply.ok
+    assert '"requests"' in reply.text
 
 
-def test_an_event_without_identity_is_found_where_the_vendor_refuses_the_whole_batch() -> None:
-    with SegmentServer(write_key=KEY, strict=True) as rudderstack:
-        destination = opened(rudderstack.url)
-        made = Batch([event(0), event(1), event(2, user=None), event(3)], Position(500, -1))
-        assert deliver(destination, made)[0] == [Outcome.ASSUMED, Outcome.ASSUMED, Outcome.REJECTED, Outcome.ASSUMED]
-        assert list(rudderstack.events) == ["id-0", "id-1", "id-3"]
-        destination.close()
-
-
-def test_a_batch_above_the_vendors_limit_goes_in_parts() -> None:
-    with SegmentServer(write_key=KEY, strict=True, batch_bytes=1_000) as vendor:
-        destination = opened(vendor.url)
-        assert deliver(destination, batch(40))[0] == [Outcome.ASSUMED] * 40
-        assert list(vendor.events) == [f"id-{n}" for n in range(40)]
-        destination.close()
-
-
-def test_a_wrong_key_blocks_until_it_is_right(vendor: SegmentServer, segment: SegmentDestination) -> None:
-    vendor.answers(Answer(401), Answer(401))
-    outcomes, troubles = deliver(segment, batch(2))
-    assert outcomes == [Outcome.ASSUMED] * 2
-    assert [type(trouble) for trouble in troubles] == [DestinationBlocked] * 2
+def test_a_vendors_words_are_quoted_on_one_line_without_secrets(http: Http) -> None:
+    assert http.quoted(f"no\n such  key: {KEY}") == "no such key: ***"
+    assert len(http.quoted("x" * 5_000)) == 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,38 @@ def test_settings_that_do_not_hold_are_refused_without_showing_secrets(settings:
 )
 def test_names_become_snake_case(text: str, name: str) -> None:
     assert snake_case(text) == name
+
+
+BODY = '{"type":"track","event":"Order Paid","messageId":"id-1","userId":"3","timestamp":"2026-01-02T03:04:05.000006Z","n":1.10}'
+
+
+def test_a_cloud_event_is_structured_and_signed(vendor: WebhookServer) -> None:
+    destination = opened(vendor, format="cloudevents", source="/shop/orders")
+    assert destination.deliver(Batch([event(1, BODY)], Position(1, 0))) == [DELIVERED]
+    destination.close()
+    [request] = vendor.requests
+    assert request.headers["content-type"] == "application/cloudevents+json"
+    assert request.headers["webhook-id"] == "id-1"
+    head, _, data = request.body.decode().partition(',"data":')
+    assert json.loads(head + "}") == {
+        "specversion": "1.0",
+        "id": "id-1",
+        "source": "/shop/orders",
+        "type": "track.order_paid",
+        "time": "2026-01-02T03:04:05.000006Z",
+        "subject": "3",
+        "datacontenttype": "application/json",
+    }
+    assert data == BODY + "}"
+
+
+def test_cloud_events_in_batches_are_a_list(vendor: WebhookServer) -> None:
+    destination = opened(vendor, format="cloudevents", batch=10)
+    destination.deliver(batch(3))
+    destination.close()
+    [request] = vendor.requests
+    assert request.headers["content-type"] == "application/cloudevents-batch+json"
+    assert request.headers["webhook-id"].startswith("batch_")
+    assert [one["id"] for one in json.loads(request.body)] == ["id-0", "id-1", "id-2"]
+    assert all("subject" not in one for one in json.loads(request.body))
+    assert set(vendor.events) == {"id-0", "id-1", "id-2"}

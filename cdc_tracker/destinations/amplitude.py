@@ -1,0 +1,262 @@
+"""Amplitude: events by HTTP V2 and, where they are old, by Batch Event Upload; users by Identify, groups by Group Identify.
+
+Read: Amplitude's documentation of these four APIs and of batching and retries, and how its own Python SDK reads the answers.
+Amplitude itself has not been met: it is tested against a server that behaves as these say.
+
+- track, page, screen → events: userId is `user_id`, anonymousId `device_id`, messageId `insert_id`, context.groupId a group.
+- identify → /identify with `$set`, which counts for the events after it: requests keep the order of each person.
+- group → /groupidentify with `$set`, and /identify, which makes the person a member.
+- alias has no counterpart in these APIs, and is refused here.
+
+Nothing of a request that is answered 400 or 429 was taken. Events that it names are REJECTED, or RETRY where they are throttled,
+and the rest goes again at once. HTTP V2 names the first event of each fault only, /batch all of them: after two rounds the rest
+goes to /batch. Where everything is throttled, Amplitude asks for 30 seconds.
+`min_id_length` is sent as 1, because Amplitude strips ids of fewer than 5 characters from an event by default.
+Not known: whether a 200 of /identify proves anything (ASSUMED), whether it takes compressed forms (they are not compressed), and
+whether an invalid key is found before an empty list of events, by which `probe` tries it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.splicing import Refused, members, moment, quoted
+from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
+from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
+from cdc_tracker.units import Duration, Size
+
+_HOSTS = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
+_PATHS = {"live": "/2/httpapi", "history": "/batch", "identify": "/identify", "groupidentify": "/groupidentify"}
+_NOBODY = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
+_NOBODY |= {"00000000-0000-0000-0000-000000000000"}
+_AT_ONCE = 1_000  # identifications in a request: 1,024 are documented for groups
+_PATIENCE = 2  # rounds with HTTP V2, which names few events at a time
+_THROTTLED = 30.0  # seconds
+
+
+class AmplitudeSettings(HttpSettings):
+    type: Literal["amplitude"] = "amplitude"
+    api_key: SecretStr = Field(min_length=1)
+    region: Literal["us", "eu"] = "us"
+    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
+    min_id_length: int = Field(default=1, ge=1, le=1024, description="shorter ids are refused here")
+    group_type: str = Field(default="company", min_length=1, description="what your groups are in the project")
+    history_after: Duration = Field(default=86_400.0, ge=0, description="older events go by /batch, as do replayed ones")
+    batch_events: int = Field(default=2_000, ge=1, le=2_000, description="plans without Growth: Amplitude recommends 10")
+    batch_size: Size = Field(default=1_000_000, ge=10_000)
+    compression: Literal["none", "gzip"] = "gzip"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, endpoint: str | None) -> str | None:
+        return endpoint and check_url(endpoint).rstrip("/")
+
+
+class _Answer(msgspec.Struct):
+    """Of a 200, 400 or 429."""
+
+    error: str = ""
+    events_ingested: int = -1
+    missing_field: str | None = None
+    events_with_invalid_fields: dict[str, list[int]] = {}
+    events_with_missing_fields: dict[str, list[int]] = {}
+    events_with_invalid_id_lengths: dict[str, list[int]] = {}
+    silenced_events: list[int] = []
+    throttled_events: list[int] = []
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class AmplitudeDestination:
+    """DELIVERED means that Amplitude said it ingested all events of the request; users and groups are ASSUMED."""
+
+    Settings: ClassVar[type[DestinationSettings]] = AmplitudeSettings
+    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
+    repeats: ClassVar[str] = (
+        "drops an event of one device or user and insert_id within 7 days, and counts it again after that; a user or a group is "
+        "set to the same values again"
+    )
+    dedupe_window: ClassVar[float] = 7 * 86_400.0
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: AmplitudeSettings, base: Path) -> None:
+        host = settings.endpoint or _HOSTS[settings.region]
+        self._urls = {kind: host + path for kind, path in _PATHS.items()}
+        self._key = settings.api_key.get_secret_value()
+        self._tail = b'],"options":{"min_id_length":%d}}' % settings.min_id_length
+        self._head = b'{"api_key":%b,"events":[' % quoted(self._key)
+        size = settings.batch_size - len(self._head) - len(self._tail)
+        self.limits = Limits(settings.batch_events, size, size, in_flight=settings.in_flight)
+        self._shortest = settings.min_id_length
+        self._group_type = quoted(settings.group_type)
+        self._history_after = int(settings.history_after * 1_000_000)
+        self._http = Http(self._urls["live"], settings, base, [self._key])
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        receipts: list[Receipt | None] = [None] * len(batch.events)
+        items: list[Item] = []
+        recent = math.inf if batch.history else time.time_ns() // 1000 - self._history_after
+        for index, event in enumerate(batch.events):
+            try:
+                items.extend(self._items(index, event, recent))
+            except Refused as refused:
+                receipts[index] = refused.receipt
+        self._send(in_waves(items) if items else (), receipts)
+        return [receipt or DELIVERED for receipt in receipts]
+
+    def probe(self) -> None:
+        """Sends an empty list of events: the key is looked at, and nothing is kept."""
+        reply = self._http.post(self._head + self._tail, {}, packed=False)
+        self._look_at_key(reply)
+        if reply.status != 400:
+            self._http.check(reply)
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Translation.
+
+    def _items(self, index: int, event: Event, recent: float) -> list[Item]:
+        call = read_call(event.body)
+        if event.type == "alias":
+            raise Refused("not_supported", "type", "alias has no counterpart in Amplitude's HTTP APIs")
+        user = self._somebody(call.user_id, "userId") if call.user_id else None
+        device = self._somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
+        who = b'"user_id":%b' % quoted(user) if user else b""
+        if device:
+            who += b'%b"device_id":%b' % (b"," if who else b"", quoted(device))
+        if event.type == "identify":
+            body = b'{%b,"user_properties":{"$set":{%b}}}' % (who, members(call.traits))
+            return [Item(index, "identify", body, user, device)]
+        if event.type == "group":
+            return self._group(index, call, who)
+        micros, _ = moment(call, event)
+        old = micros < recent
+        name, inner = (VIEWED[event.type], viewed(call)) if event.type in VIEWED else (call.event, members(call.properties))
+        body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b,"event_properties":{%b}}' % (
+            who,
+            quoted(name),
+            micros // 1000,
+            quoted(event.message_id),
+            b',"groups":{%b:%b}' % (self._group_type, quoted(call.group)) if call.group else b"",
+            b',"$skip_user_properties_sync":true' if old else b"",
+            inner,
+        )
+        return [Item(index, "events", body, user, device, call.group, old=old)]
+
+    def _somebody(self, name: str, field: str) -> str:
+        if name.lower() in _NOBODY:
+            raise Refused("id_invalid", field, f"Amplitude refuses {name!r} as an id: it names nobody")
+        if len(name) < self._shortest:
+            raise Refused("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
+        return name
+
+    def _group(self, index: int, call: PersonCall, who: bytes) -> list[Item]:
+        group = quoted(call.group_id)
+        form = b'{"group_type":%b,"group_value":%b,"group_properties":{"$set":{%b}}}'
+        made = [Item(index, "groupidentify", form % (self._group_type, group, members(call.traits)), group=call.group_id)]
+        if who:
+            member = b'{%b,"groups":{%b:%b}}' % (who, self._group_type, group)
+            made.append(Item(index, "identify", member, call.user_id, call.anonymous_id, call.group_id))
+        return made
+
+    # Sending.
+
+    def _send(self, waves: Iterable[tuple[str, Sequence[Item]]], receipts: list[Receipt | None]) -> None:
+        """What is about somebody whose earlier event must go again waits for it."""
+        held: set[Hashable] = set()
+        for kind, wave in waves:
+            free = [item for item in wave if held.isdisjoint(item.about)] if held else wave
+            answers = iter(self._of_all_ages(free) if kind == "events" else self._identify(kind, free))
+            for item in wave:
+                waits = held and not held.isdisjoint(item.about)
+                receipt = Receipt(Outcome.RETRY, "an earlier one of the same person goes first") if waits else next(answers)
+                receipts[item.index] = worse(receipts[item.index], receipt)
+                if receipt.outcome is Outcome.RETRY:
+                    held.update(item.about)
+
+    def _of_all_ages(self, items: Sequence[Item]) -> list[Receipt]:
+        """Old ones first: among events it is their time that makes the order."""
+        parts = [("history", [item for item in items if item.old]), ("live", [item for item in items if not item.old])]
+        answers = {kind: iter(self._events(kind, part)) for kind, part in parts}
+        return [next(answers["history" if item.old else "live"]) for item in items]
+
+    def _events(self, kind: str, items: Sequence[Item]) -> list[Receipt]:
+        receipts: list[Receipt | None] = [None] * len(items)
+        left = list(range(len(items)))
+        rounds = 0
+        while left:
+            path = "history" if rounds >= _PATIENCE else kind
+            body = b"%b%b%b" % (self._head, b",".join([items[i].body for i in left]), self._tail)
+            reply = self._http.post(body, {}, url=self._urls[path])
+            named = self._read(reply, len(left))
+            for place, receipt in named.items():
+                receipts[left[place]] = receipt
+            left = [i for i in left if receipts[i] is None]
+            if all(receipt is not None and receipt.outcome is Outcome.RETRY for receipt in receipts):
+                raise DestinationUnavailable(f"{reply.place} throttles all of these users", retry_after=_THROTTLED)
+            rounds += 1
+        return [receipt for receipt in receipts if receipt is not None]
+
+    def _read(self, reply: Reply, count: int) -> dict[int, Receipt]:
+        """Receipts by place in the request: of all events after a 2xx, else of those that are named."""
+        if reply.ok:
+            receipt = DELIVERED if _decoded(reply).events_ingested == count else ASSUMED
+            return dict.fromkeys(range(count), receipt)
+        self._look_at_key(reply)
+        named = self._named(_decoded(reply)) if reply.status in (400, 429) else {}
+        if not named:
+            self._http.check(reply)
+        if not all(0 <= place < count for place in named):
+            raise Unexplained(f"{reply.place} names events that were not sent: {self._http.quoted(reply.text)}")
+        return named
+
+    def _named(self, answer: _Answer) -> dict[int, Receipt]:
+        said = self._http.quoted(answer.error)
+        named = {place: Receipt(Outcome.RETRY, said) for place in answer.throttled_events}
+        named |= {place: Receipt(Outcome.REJECTED, "silenced", detail=said) for place in answer.silenced_events}
+        for found, words in (
+            (answer.events_with_invalid_id_lengths, "the id is too short"),
+            (answer.events_with_missing_fields, "the field is missing"),
+            (answer.events_with_invalid_fields, "the field is invalid"),
+        ):
+            for field, places in found.items():
+                detail = f"{said}: {words}"
+                named |= {place: Receipt(Outcome.REJECTED, "refused", field, detail) for place in places}
+        return named
+
+    def _identify(self, kind: str, items: Sequence[Item]) -> list[Receipt]:
+        for start in range(0, len(items), _AT_ONCE):
+            bodies = b",".join([item.body for item in items[start : start + _AT_ONCE]])
+            fields = {"api_key": self._key, "identification": f"[{bodies.decode()}]"}
+            reply = self._http.post_form(fields, {}, url=self._urls[kind])
+            self._look_at_key(reply)
+            self._http.check(reply)
+        return [ASSUMED] * len(items)
+
+    def _look_at_key(self, reply: Reply) -> None:
+        """A wrong key is a 400."""
+        if reply.status == 400 and "api key" in _error(reply).lower():
+            raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `api_key`")
+
+
+def _decoded(reply: Reply) -> _Answer:
+    try:
+        return _ANSWER.decode(reply.text)
+    except msgspec.DecodeError:
+        return _Answer(error=reply.text)
+
+
+def _error(reply: Reply) -> str:
+    return _decoded(reply).error or reply.text

@@ -1,0 +1,43 @@
+"""An event's fields, for destinations that have a column for each."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cdc_tracker.errors import Unexplained
+from cdc_tracker.model import Event
+
+ABSENT = msgspec.Raw(b"")
+
+
+class Call(msgspec.Struct, rename="camel", gc=False):
+    """JSON parts stay the bytes that they are, so that numbers stay exact."""
+
+    type: str
+    message_id: str
+    event: str | None = None
+    name: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    group_id: str | None = None
+    previous_id: str | None = None
+    timestamp: str | None = None
+    properties: msgspec.Raw = ABSENT
+    traits: msgspec.Raw = ABSENT
+    context: msgspec.Raw = ABSENT
+
+    @property
+    def title(self) -> str | None:
+        """A track's event, a page's or screen's name."""
+        return self.event or self.name
+
+
+_DECODER = msgspec.json.Decoder(Call)
+
+
+def parse(event: Event) -> Call:
+    """Raises Unexplained where it is not an event in the Segment spec's shape."""
+    try:
+        return _DECODER.decode(event.body)
+    except msgspec.DecodeError as error:
+        raise Unexplained(f"the event is not in the shape of a call: {error}") from error

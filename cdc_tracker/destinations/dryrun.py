@@ -1,0 +1,38 @@
+"""What stands for a destination whose settings say `dry_run`: everything goes its way but for the sending."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee, Limits
+from cdc_tracker.model import SUPPRESSED, Batch, Receipt
+
+
+def dry(kind: type[Destination]) -> type[Destination]:
+    """A destination of that kind that opens nothing and sends nothing. It does not hold a checkpoint, whatever the kind does."""
+
+    class DryRun:
+        Settings: ClassVar[type[DestinationSettings]] = kind.Settings
+        guarantee: ClassVar[Guarantee] = kind.guarantee
+        repeats: ClassVar[str] = kind.repeats
+        dedupe_window: ClassVar[float] = kind.dedupe_window
+        age_limit: ClassVar[float] = kind.age_limit
+        limits = Limits(events=10_000, batch_bytes=1024**2, event_bytes=1024**2)  # of what is counted at once; nothing is sent
+
+        def __init__(self, name: str, settings: Any, base: Path) -> None:
+            self._made = (name, settings, base)
+
+        def deliver(self, batch: Batch) -> list[Receipt]:
+            return [SUPPRESSED] * len(batch.events)
+
+        def probe(self) -> None:
+            """Reaches the real one."""
+            with closing(kind(*self._made)) as real:
+                real.probe()
+
+        def close(self) -> None:
+            pass
+
+    return DryRun

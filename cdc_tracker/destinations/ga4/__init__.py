@@ -1,0 +1,241 @@
+"""Google Analytics 4 by the Measurement Protocol, web streams.
+
+Read from Google's documentation: "Measurement Protocol reference" (transport, payload, consent, reserved names, validation
+behavior), "Send Measurement Protocol events", "Validate events", "Event naming rules", "Event collection limits". Tested against
+a server that behaves as they say; it has not met Google. Not known: what GA4 does with events dated in the future.
+
+- It answers 2xx to everything: ASSUMED. What it would drop or cut without a word is refused here instead.
+- All events of a request share client and user, so a batch goes in a request per client and 25 events. The order of one client's
+  events is kept; between clients it is not.
+- `client_id` must be two numbers with a dot between. An anonymousId of that form (as `_ga` cookies hold it) goes as it is; any
+  other, or the userId where there is none, becomes such a pair by a hash, the same every time.
+- Events older than 72 hours GA4 would silently date anew: they are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import ClassVar, Literal
+from urllib.parse import quote_plus
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
+from cdc_tracker.destinations.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, moment, quoted
+from cdc_tracker.errors import DestinationBlocked
+from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
+
+HOSTS = {"us": "https://www.google-analytics.com", "eu": "https://region1.google-analytics.com"}
+MAX_AGE = 72 * 3600.0
+_REQUEST_EVENTS = 25
+_REQUEST_BYTES = 130_000
+_CLIENT = re.compile(r"[1-9][0-9]*\.[1-9][0-9]*")
+_PAGE = {"url": "page_location", "title": "page_title", "referrer": "page_referrer"}
+_NO_RENAMES: dict[str, str] = {}
+_CHECK = (
+    b'{"client_id":"1.1","validation_behavior":"ENFORCE_RECOMMENDATIONS","events":[{"name":"cdc_tracker_check","params":{}}]}'
+)
+
+Consent = Literal["ad_user_data", "ad_personalization"]
+
+
+class Ga4Settings(HttpSettings):
+    type: Literal["ga4"] = "ga4"
+    measurement_id: str = Field(pattern=r"^G-[A-Z0-9]+$", description="of the web stream: `G-…`")
+    api_secret: SecretStr = Field(min_length=1)
+    region: Literal["us", "eu"] = Field(default="us", description="eu: taken in and processed there")
+    host: str | None = Field(default=None, description="of a server-side tag manager, say; instead of `region`")
+    compression: Literal["none"] = Field(default="none", description="Google documents no other")
+    event_names: dict[str, str] = Field(default_factory=dict, description="event → GA4's name for it: `Order Paid: purchase`")
+    parameter_names: dict[str, str] = Field(default_factory=dict, description="property → GA4's name: `products: items`")
+    transaction_id: str | None = Field(
+        default=None,
+        description="of purchases: the property that is sent as transaction_id; else, where that is missing, the messageId",
+    )
+    id_parameter: str | None = Field(
+        default="message_id", description="the parameter that the messageId goes in, for queries; null: none"
+    )
+    consent: dict[Consent, str] = Field(
+        default_factory=dict,
+        description="the category of context.consent.categoryPreferences that each stands for; default: of its own name",
+    )
+    long_values: Literal["reject", "truncate"] = Field(default="reject", description="what becomes of texts that are too long")
+    value_length: int = Field(default=100, ge=36, le=500, description="characters; 500 for Analytics 360")
+    too_old: Literal["reject", "send"] = Field(default="reject", description="send: GA4 then dates them 72 hours back")
+    unsupported: Literal["reject", "skip"] = Field(
+        default="reject",
+        description="identify, group, alias and screen, which have no counterpart; skip: left out, and counted as suppressed",
+    )
+    batch_events: int = Field(default=1_000, ge=1, le=10_000, description="in one call; each request holds 25 of one client")
+
+    @field_validator("host")
+    @classmethod
+    def _url(cls, host: str | None) -> str | None:
+        return None if host is None else check_url(host).rstrip("/")
+
+
+class _Consent(msgspec.Struct, rename="camel", gc=False):
+    category_preferences: dict[str, bool] = {}
+
+
+class _Context(msgspec.Struct, frozen=True, gc=False):
+    consent: _Consent | None = None
+
+
+class _Call(Call, rename="camel", gc=False):
+    context: _Context = _Context()
+
+
+class _Message(msgspec.Struct, rename="camel"):
+    description: str = ""
+
+
+class _Validation(msgspec.Struct, rename="camel"):
+    validation_messages: list[_Message] = []
+
+
+_CALL = msgspec.json.Decoder(_Call)
+_VALIDATION = msgspec.json.Decoder(_Validation)
+
+
+class Ga4Destination:
+    """ASSUMED is all that GA4 lets one know."""
+
+    Settings: ClassVar[type[DestinationSettings]] = Ga4Settings
+    guarantee: ClassVar[Guarantee] = "at least once"
+    repeats: ClassVar[str] = (
+        "keeps it as one more event, since GA4 knows none of our ids; only a purchase is known again, by its transaction_id"
+    )
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = MAX_AGE
+
+    def __init__(self, name: str, settings: Ga4Settings, base: Path) -> None:
+        self._settings = settings
+        self._parameters = Parameters(settings.parameter_names, settings.value_length, settings.long_values)
+        self.limits = Limits(settings.batch_events, 8_000_000, _REQUEST_BYTES - 1_000, in_flight=settings.in_flight)
+        secret = settings.api_secret.get_secret_value()
+        host = settings.host or HOSTS[settings.region]
+        query = f"?measurement_id={settings.measurement_id}&api_secret={quote_plus(secret)}"
+        self._debug = f"{host}/debug/mp/collect{query}"
+        self._http = Http(f"{host}/mp/collect{query}", settings, base, [secret])
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        oldest = (time.time() - MAX_AGE) * 1_000_000 if self._settings.too_old == "reject" else -math.inf
+        receipts: list[Receipt | None] = [None] * len(batch.events)
+        clients: dict[bytes, list[tuple[int, bytes]]] = {}
+        for i, event in enumerate(batch.events):
+            try:
+                call = decoded(_CALL, event.body)
+                if call.type not in ("track", "page"):
+                    receipts[i] = self._unsupported(call)
+                    continue
+                made = self._made(call, event, oldest)
+                clients.setdefault(self._client(call), []).append((i, made))
+            except Refused as refused:
+                receipts[i] = refused.receipt
+        return in_parts(receipts, self._requests(clients))
+
+    def probe(self) -> None:
+        """Has the validation server look at a request of ours. It keeps nothing, and tries neither measurement_id nor secret."""
+        reply = self._http.post(_CHECK, {}, url=self._debug)
+        self._http.check(reply)
+        try:
+            messages = _VALIDATION.decode(reply.text).validation_messages
+        except msgspec.DecodeError:
+            messages = [_Message("its answer is not that of the validation server")]
+        if messages:
+            said = self._http.quoted("; ".join(message.description for message in messages))
+            raise DestinationBlocked(
+                f"{reply.place} finds fault with the request: {said}", hint="correct `measurement_id` or `host`"
+            )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _unsupported(self, call: _Call) -> Receipt:
+        if self._settings.unsupported == "skip":
+            return SUPPRESSED
+        raise Refused(
+            "not_supported", "type", f"GA4 has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
+        )
+
+    def _client(self, call: _Call) -> bytes:
+        """What the request says of all its events: client, user and consent."""
+        who = call.anonymous_id or call.user_id
+        if not who:
+            raise Refused("identity_missing", "userId", "GA4 needs a client_id or what to make it of")
+        user = b',"user_id":' + quoted(call.user_id) if call.user_id else b""
+        consent = call.context.consent
+        return b'"client_id":"%b"%b%b' % (client_id(who).encode(), user, self._consented(consent) if consent else b"")
+
+    def _consented(self, consent: _Consent) -> bytes:
+        given = []
+        for key in ("ad_user_data", "ad_personalization"):
+            category = self._settings.consent.get(key, key)
+            if category in consent.category_preferences:
+                state = "GRANTED" if consent.category_preferences[category] else "DENIED"
+                given.append(f'"{key}":"{state}"')
+        return b',"consent":{%b}' % ",".join(given).encode() if given else b""
+
+    def _made(self, call: _Call, event: Event, oldest: float) -> bytes:
+        """The event's JSON."""
+        micros, _ = moment(call, event)
+        if micros < oldest:
+            raise Refused("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
+        page = call.type == "page"
+        name = "page_view" if page else event_name(self._settings.event_names.get(call.event, call.event))
+        made = self._parameters.made(call.properties, _PAGE if page else _NO_RENAMES)
+        if name == "purchase":
+            self._identify_purchase(made, event)
+        if self._settings.id_parameter:
+            made[self._settings.id_parameter] = b'"%b":%b' % (self._settings.id_parameter.encode(), quoted(event.message_id))
+        made["timestamp_micros"] = b'"timestamp_micros":%d' % micros
+        if len(made) > MOST:
+            raise Refused("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
+        return b'{"name":"%b","params":{%b}}' % (name.encode(), b",".join(made.values()))
+
+    def _identify_purchase(self, made: dict[str, bytes], event: Event) -> None:
+        """GA4 counts a purchase of a transaction_id once."""
+        source = self._settings.transaction_id
+        found = made.pop(self._parameters.named(source)[0], b"") if source else b""
+        if found:
+            made["transaction_id"] = b'"transaction_id":' + found.partition(b":")[2]
+        made.setdefault("transaction_id", b'"transaction_id":' + quoted(event.message_id))
+
+    def _requests(self, clients: dict[bytes, list[tuple[int, bytes]]]) -> Iterator[Part]:
+        for client, events in clients.items():
+            room = _REQUEST_BYTES - len(client) - 20
+            indexes: list[int] = []
+            bodies: list[bytes] = []
+            size = 0
+            for i, body in events:
+                if len(bodies) == _REQUEST_EVENTS or (bodies and size + len(body) >= room):
+                    yield indexes, partial(self._send, client, bodies)
+                    indexes, bodies, size = [], [], 0
+                indexes.append(i)
+                bodies.append(body)
+                size += len(body) + 1
+            yield indexes, partial(self._send, client, bodies)
+
+    def _send(self, client: bytes, bodies: list[bytes]) -> list[Receipt]:
+        self._http.check(self._http.post(b'{%b,"events":[%b]}' % (client, b",".join(bodies)), {}))
+        return [ASSUMED] * len(bodies)
+
+
+@lru_cache(maxsize=100_000)
+def client_id(who: str) -> str:
+    """Two numbers with a dot between, as GA4's own scripts make them."""
+    if _CLIENT.fullmatch(who):
+        return who
+    digest = hashlib.sha256(who.encode()).digest()
+    first, second = (int.from_bytes(digest[at : at + 4], "big") | 1 << 31 for at in (0, 4))
+    return f"{first}.{second}"

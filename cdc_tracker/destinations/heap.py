@@ -1,0 +1,188 @@
+"""Heap's server-side API: track, and add_user_properties for identify calls.
+
+Read from Heap's developer documentation ("Track", "Bulk Track", "Add User Properties", "Bulk Add User Properties") and from an
+OpenAPI description of it by others (API Evangelist), which alone speaks of answers: 200 for what is accepted, 400 for invalid
+parameters. Tested against a server that behaves as they say; it has not met Heap.
+
+Not known, so not relied upon: whether 200 vouches for every event of a request (receipts are ASSUMED); how long an
+`idempotency_key` is remembered (it goes into the event's id, and no end is named: taken as for ever); what becomes of true and
+false (sent as texts) and of objects (sent as texts of their JSON); the size of a request; whether it is unpacked (it is never
+compressed); how exact numbers beyond 2^53 stay.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, members, moment, quoted
+from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
+from cdc_tracker.units import Size
+
+HOSTS = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.com"}
+_TEXT = 1_023  # characters of a name or value: Heap says fewer than 1,024
+_IDENTITY = 255
+_USER_IDS = 2**53
+_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
+_CALL = msgspec.json.Decoder(Call)
+_NUMBER = frozenset(b"-0123456789")
+
+
+class HeapSettings(HttpSettings):
+    type: Literal["heap"] = "heap"
+    app_id: SecretStr = Field(min_length=1, description="the environment's id")
+    region: Literal["us", "eu"] = Field(default="us", description="where the Heap data lies")
+    host: str | None = Field(default=None, description="of a proxy before Heap; instead of `region`")
+    compression: Literal["none"] = Field(default="none", description="Heap documents no other")
+    long_values: Literal["reject", "truncate"] = Field(default="reject", description="what becomes of texts that are too long")
+    unsupported: Literal["reject", "skip"] = Field(
+        default="reject",
+        description="group, alias, page and screen, which have no counterpart; skip: left out, and counted as suppressed",
+    )
+    batch_events: int = Field(default=1_000, ge=1, le=1_000)
+    batch_size: Size = Field(default=1_000_000, ge=1_000, description="a guess: Heap documents none")
+    event_size: Size = Field(default=250_000, ge=100, description="a guess, too")
+
+    @field_validator("host")
+    @classmethod
+    def _url(cls, host: str | None) -> str | None:
+        return None if host is None else check_url(host).rstrip("/")
+
+
+class HeapDestination:
+    """Tracks in one request, user properties in another. Both may go again: the first is told by its key, the second the same."""
+
+    Settings: ClassVar[type[DestinationSettings]] = HeapSettings
+    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
+    repeats: ClassVar[str] = "drops it by its idempotency_key; user properties are set to the same values again"
+    dedupe_window: ClassVar[float] = math.inf
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: HeapSettings, base: Path) -> None:
+        self.limits = Limits(settings.batch_events, settings.batch_size, settings.event_size, in_flight=settings.in_flight)
+        self._truncate = settings.long_values == "truncate"
+        self._skip = settings.unsupported == "skip"
+        app = settings.app_id.get_secret_value()
+        host = settings.host or HOSTS[settings.region]
+        self._head = b'{"app_id":%b,' % quoted(app)
+        self._properties_url = f"{host}/api/add_user_properties"
+        self._http = Http(f"{host}/api/track", settings, base, [app])
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        receipts: list[Receipt | None] = [None] * len(batch.events)
+        tracks: list[tuple[int, bytes]] = []
+        users: list[tuple[int, bytes]] = []
+        for i, event in enumerate(batch.events):
+            try:
+                call = decoded(_CALL, event.body)
+                if call.type == "track":
+                    tracks.append((i, self._track(call, event)))
+                elif call.type == "identify":
+                    users.append((i, self._user(call)))
+                elif self._skip:
+                    receipts[i] = SUPPRESSED
+                else:
+                    detail = f"Heap has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
+                    raise Refused("not_supported", "type", detail)
+            except Refused as refused:
+                receipts[i] = refused.receipt
+        parts: list[Part] = []
+        for made, name, url in ((users, b'"users"', self._properties_url), (tracks, b'"events"', None)):
+            if made:
+                parts.append(([i for i, _ in made], partial(self._send, name, [body for _, body in made], url)))
+        return in_parts(receipts, parts)
+
+    def probe(self) -> None:
+        """Reaches the host. The app id is not tried: nothing but an event would show whether it holds."""
+        self._http.reach()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _send(self, name: bytes, bodies: list[bytes], url: str | None) -> list[Receipt]:
+        body = b"%b%b:[%b]}" % (self._head, name, b",".join(bodies))
+        self._http.check(self._http.post(body, {}, url=url))
+        return [ASSUMED] * len(bodies)
+
+    def _track(self, call: Call, event: Event) -> bytes:
+        if not call.event or len(call.event) > _TEXT + 1:
+            raise Refused("invalid_name", "event", f"Heap takes names of 1 to {_TEXT + 1} characters")
+        _, timestamp = moment(call, event)
+        return b'{%b,"event":%b,"timestamp":"%b","idempotency_key":%b,"properties":{%b}}' % (
+            self._identity(call),
+            quoted(call.event),
+            timestamp.encode(),
+            quoted(event.message_id),
+            self._flat(call.properties, "properties"),
+        )
+
+    def _user(self, call: Call) -> bytes:
+        if not call.user_id:
+            raise Refused(
+                "not_supported", "userId", "Heap keeps properties of identified users only, and this call has no userId"
+            )
+        return b'{%b,"properties":{%b}}' % (self._identity(call), self._flat(call.traits, "traits"))
+
+    def _identity(self, call: Call) -> bytes:
+        """Either, never both: `identity`, or for nobody known the number by which Heap's own scripts know a browser."""
+        if call.user_id:
+            if len(call.user_id) > _IDENTITY:
+                raise Refused("id_too_long", "userId", f"Heap takes identities of {_IDENTITY} characters at most")
+            return b'"identity":' + quoted(call.user_id)
+        number = call.anonymous_id or ""
+        if number.isascii() and number.isdigit() and int(number[:17]) < _USER_IDS and len(number) <= 16:
+            return b'"user_id":"%b"' % number.encode()
+        detail = "without a userId Heap takes only the user_id that its own scripts gave, a number below 2^53"
+        raise Refused("id_invalid", "anonymousId", detail)
+
+    def _flat(self, raw: msgspec.Raw, field: str) -> bytes:
+        inner = members(raw)
+        if len(inner) < _TEXT and not _has_others(inner):
+            return inner  # the usual case
+        made = []
+        for name, value in _VALUES.decode(raw).items():
+            text = self._value(name, bytes(value), field)
+            if text:
+                made.append(b"%b:%b" % (quoted(name), text))
+        return b",".join(made)
+
+    def _value(self, name: str, value: bytes, field: str) -> bytes:
+        """Numbers, texts and lists of them as they stand; null is left out."""
+        if len(name) > _TEXT:
+            raise Refused("invalid_name", field, f"Heap takes names of properties of {_TEXT} characters at most")
+        first = value[0]
+        if first in _NUMBER or (first == ord('"') and len(value) <= _TEXT):
+            return value
+        if value == b"null":
+            return b""
+        if first == ord('"'):
+            text = _STRING.decode(value)
+        elif first == ord("["):
+            return self._list(name, value, field)
+        else:
+            text = value.decode()  # true, false, an object
+        if len(text) > _TEXT and not self._truncate:
+            raise Refused("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and it has {len(text)}")
+        return quoted(text[:_TEXT])
+
+    def _list(self, name: str, value: bytes, field: str) -> bytes:
+        """Heap joins a list of texts and numbers with `||`, and cuts what is too long. Other lists go as texts of their JSON."""
+        texts = value.decode()
+        if "{" not in texts and "[" not in texts[1:] and len(texts) <= _TEXT:
+            return value
+        if len(texts) > _TEXT and not self._truncate:
+            raise Refused("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and the list has {len(texts)}")
+        return quoted(texts[:_TEXT])
+
+
+def _has_others(members: bytes) -> bool:
+    """There may be other values than numbers and texts."""
+    return b"{" in members or b"[" in members or b"true" in members or b"false" in members or b"null" in members

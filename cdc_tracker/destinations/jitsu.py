@@ -1,0 +1,106 @@
+"""Jitsu's server-to-server API: Segment's batch with an answer that names events.
+
+Read: Jitsu's documentation of its events API, the source of its ingest service (jitsucom/bulker: router_batch_handler.go,
+router.go) and its console's defaults (deduplication by message_id within 31 days in the warehouses it loads). No Jitsu has been
+met: it is tested against a server that behaves as these say.
+
+A 200 holds `{ok, receivedEvents, okEvents, errors[]}`; an error is the text `Message ID: ID: TYPE: words`, with the id cut to 64
+characters of [A-Za-z0-9._-]. `event error` is the event's fault: REJECTED. Whatever else (`producer error`, `quota exceeded`) is
+Jitsu's own: RETRY. A source without destinations, or an unknown one, blocks; older versions answer 200 with `error` to that.
+An event that is not named was put into the ingest service's queue, in memory: hence ASSUMED.
+`sentAt` is left out: Jitsu moves timestamps by the difference between it and its own clock, and stores it with every event.
+Not known: a limit of a request as a whole. A request must be dealt with in 5 seconds there, so batches are kept small.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.http import Reply, check_url
+from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings
+from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable
+from cdc_tracker.model import ASSUMED, Event, Outcome, Receipt
+from cdc_tracker.units import Size
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
+_ERROR = re.compile(r"Message ID: ([A-Za-z0-9._-]{1,64}): (.*)", re.DOTALL)
+_OF_THE_EVENT = "event error"
+_NO_DESTINATION = "no destinations found"
+
+
+class JitsuSettings(TrackingSettings):
+    type: Literal["jitsu"] = "jitsu"
+    endpoint: str = Field(description="Jitsu Cloud: https://SITE.d.jitsu.com or a domain of yours; else where your Jitsu is")
+    batch_events: int = Field(default=1_000, ge=1)
+    batch_size: Size = Field(default=2_000_000, ge=1_000)
+    event_size: Size = Field(default=1_000_000, ge=100, description="larger events are parked as event_too_large")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, endpoint: str) -> str:
+        return check_url(endpoint).rstrip("/")
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    received_events: int = -1
+    errors: list[str] = []
+    error: str = ""
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class JitsuDestination(TrackingDestination):
+    Settings: ClassVar[type[DestinationSettings]] = JitsuSettings
+    repeats: ClassVar[str] = (
+        "drops it by its messageId within 31 days in the warehouses that it loads, as they are set up by default; its other "
+        "destinations receive it again"
+    )
+    dedupe_window: ClassVar[float] = 31 * 86_400.0
+
+    def __init__(self, name: str, settings: JitsuSettings, base: Path) -> None:
+        key = {"X-Write-Key": settings.write_key.get_secret_value()}
+        super().__init__(settings.endpoint + "/api/s/s2s/batch", key, settings, base)
+
+    def _refused(self, event: Event) -> Receipt | None:
+        """Jitsu takes events of nobody."""
+        return None
+
+    def _read(self, reply: Reply, events: Sequence[Event]) -> list[Receipt]:
+        try:
+            answer = _ANSWER.decode(reply.text)
+        except msgspec.DecodeError:
+            raise DestinationUnavailable(f"{reply.place} answered what Jitsu does not: {self._http.quoted(reply.text)}") from None
+        if answer.received_events < 0:
+            raise DestinationBlocked(
+                f"{reply.place} took nothing: {self._http.quoted(answer.error or reply.text)}",
+                hint="correct `write_key` or `endpoint`: Jitsu does not find the source",
+            )
+        return self._named(answer.errors, events) if answer.errors else [ASSUMED] * len(events)
+
+    def _named(self, errors: list[str], events: Sequence[Event]) -> list[Receipt]:
+        named: dict[str, Receipt] = {}
+        for error in errors:
+            found = _ERROR.match(error)
+            if _NO_DESTINATION in error:
+                text = f"Jitsu's source has no destination: {self._http.quoted(error)}"
+                raise DestinationBlocked(text, hint="connect a destination to the source, in Jitsu")
+            if not found:
+                raise DestinationUnavailable(f"Jitsu names no event: {self._http.quoted(error)}")
+            named[found[1]] = self._receipt(found[2])
+        receipts = [named.get(_FOREIGN.sub("_", event.message_id)[:64], ASSUMED) for event in events]
+        if receipts.count(ASSUMED) == len(receipts):
+            raise DestinationUnavailable(f"Jitsu names events that were not sent: {self._http.quoted(errors[0])}")
+        return receipts
+
+    def _receipt(self, words: str) -> Receipt:
+        if words.startswith(_OF_THE_EVENT):
+            return Receipt(Outcome.REJECTED, "refused", detail=self._http.quoted(words.removeprefix(_OF_THE_EVENT + ": ")))
+        return Receipt(Outcome.RETRY, self._http.quoted(words))

@@ -1,0 +1,113 @@
+"""Our position, kept in Kafka itself.
+
+A compacted topic, one key a transactional id, so that who may write a position is who holds the id. Not the offsets of a consumer
+group, though they can be part of a transaction, too: Kafka removes them a week after the last commit of a group without members
+(offsets.retention.minutes), and a destination may be idle for longer.
+
+A record is read back only after `init_transactions`: it shuts out every older producer of the id and brings what they left
+open to an end, so nothing can be committed after the read that the read has not seen.
+
+Several destinations share the one partition. What another one has open hides everything after it from a reader of committed
+records. So the log's end is asked for first, and the reader waits until committed records reach it: at most until the other's
+transaction ends or times out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cdc_tracker.destinations.kafka.client import AdminClient, Consumer, KafkaError, KafkaException, NewTopic, TopicPartition
+from cdc_tracker.model import Position
+
+_TAIL = 2_000  # offsets looked at first: a destination that runs is found there
+_CONFIG = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024**2),
+    "segment.ms": str(3_600_000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a record says. `batch` names the batch it came with, `aside` is the digest of the last batch beside the stream."""
+
+    position: Position | None = None
+    aside: str = ""
+    batch: str = ""
+
+    def encode(self) -> bytes:
+        lsn, ordinal = self.position if self.position is not None else (None, None)
+        return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": self.aside, "batch": self.batch})
+
+
+def decode(value: bytes) -> Held:
+    read = msgspec.json.decode(value)
+    position = None if read["commit_lsn"] is None else Position(read["commit_lsn"], read["ordinal"])
+    return Held(position, read["aside"], read["batch"])
+
+
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:
+    """Make the topic where it is missing. Raises KafkaException."""
+    admin = AdminClient(client)
+    found = admin.list_topics(timeout=timeout).topics
+    if topic in found and found[topic].error is None:
+        return
+    try:
+        admin.create_topics([NewTopic(topic, 1, -1, config=_CONFIG)], operation_timeout=timeout)[topic].result(timeout)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+
+
+def read(client: dict[str, Any], topic: str, key: bytes, timeout: float) -> Held:
+    """The last committed record of a key. Raises KafkaException, also where the end is not reached in time."""
+    deadline = time.monotonic() + timeout
+    first, end = _ends(client, topic, timeout)
+    for begin in sorted({max(first, end - _TAIL), first}, reverse=True):
+        found = _last(client, TopicPartition(topic, 0, begin), end, key, deadline)
+        if found is not None:
+            return found
+    return Held()
+
+
+def _ends(client: dict[str, Any], topic: str, timeout: float) -> tuple[int, int]:
+    """The log's beginning and its end, with what is not committed yet."""
+    consumer = Consumer({**client, "group.id": "cdc-tracker", "isolation.level": "read_uncommitted"})
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
+        return low, high
+    finally:
+        consumer.close()
+
+
+def _last(client: dict[str, Any], begin: TopicPartition, end: int, key: bytes, deadline: float) -> Held | None:
+    settings = {"isolation.level": "read_committed", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer(
+        {**client, "group.id": "cdc-tracker", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20, **settings}
+    )
+    found, reached = None, begin.offset
+    try:
+        consumer.assign([begin])
+        while reached < end:
+            for message in consumer.consume(1_000, timeout=0.1):
+                error, offset = message.error(), message.offset()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                reached = max(reached, offset or 0)  # markers of transactions and what was compacted away come as no message
+                if error is None and message.key() == key:
+                    found = decode(message.value() or b"")
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "a transaction of another destination is still open"))
+    finally:
+        consumer.close()
+    return found

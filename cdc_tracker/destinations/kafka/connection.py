@@ -1,0 +1,146 @@
+"""Producers as both ways of delivering need them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
+from cdc_tracker.destinations.kafka.faults import translated
+from cdc_tracker.destinations.kafka.settings import KafkaSettings
+from cdc_tracker.destinations.routing import Route, key_maker
+from cdc_tracker.errors import CdcTrackerError, ConfigError
+from cdc_tracker.model import Event
+
+TRANSACTION = 60.0  # seconds after which the cluster ends a transaction that nobody has ended
+_PRODUCER_ONLY = ("compression", "batch.", "linger", "queue.", "partitioner", "retries", "retry.backoff", "sticky.", "message.")
+_log = logging.getLogger("cdc_tracker.kafka")
+
+Report = Callable[[KafkaError | None, Any], None]
+
+
+class Connection:
+    """The cluster, what it is told by the settings, and what its connections last complained of."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._options = {key: value.get_secret_value() for key, value in settings.config.items()}
+        self._secrets = [value for key, value in self._options.items() if "password" in key or "secret" in key or ".pem" in key]
+        self._complaint: KafkaError | None = None
+        self._route = Route(settings.topic, _clean)
+        self._key = key_maker(settings.key)
+        self._check()
+
+    def __str__(self) -> str:
+        return f"Kafka at {self._settings.brokers}"
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """The options of a consumer or of administration."""
+        shared = {key: value for key, value in self._options.items() if not key.startswith(_PRODUCER_ONLY)}
+        return {**shared, **self._always()}
+
+    def producer(self, **more: Any) -> Producer:
+        milliseconds = int(self._settings.timeout * 1000)
+        options = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",  # as the Java clients, so that others find a user in the same partition
+            "linger.ms": 5,
+            "topic.metadata.propagation.max.ms": min(5_000, milliseconds),
+            **self._options,
+            **self._always(),
+            "message.timeout.ms": milliseconds,
+            "message.max.bytes": self._settings.event_size + 64 * 1024,  # key and headers
+        }
+        return Producer({**options, **more}, logger=_log)
+
+    def produce(self, producer: Producer, event: Event, report: Report | None) -> None:
+        """Put one event into the producer's queue."""
+        headers: list[tuple[str, str | bytes | None]] = [("message-id", event.message_id.encode()), ("type", event.type.encode())]
+        topic, key = self._route.of(event), self._key(event)
+        while True:
+            try:
+                producer.produce(topic, event.body, key, headers=headers, on_delivery=report)
+                return
+            except BufferError:  # the queue is full
+                producer.poll(0.1)
+
+    def topic(self, event: Event) -> str:
+        return self._route.of(event)
+
+    def probe(self) -> None:
+        """Reaches the cluster, and looks whether the topic is there where it has a fixed name."""
+        self._complaint = None
+        try:
+            admin = AdminClient(self.client, logger=_log)
+            topic = None if "{" in self._settings.topic else self._settings.topic
+            found = (
+                admin.list_topics(topic, self._settings.timeout) if topic else admin.list_topics(timeout=self._settings.timeout)
+            )
+        except KafkaException as error:
+            raise self.trouble(error) from None
+        wrong = found.topics[topic].error if topic else None
+        if wrong is not None and wrong.code() != KafkaError.LEADER_NOT_AVAILABLE:  # it is just being made
+            raise self.meaning(wrong, topic)
+
+    def trouble(self, error: KafkaException, topic: str | None = None) -> CdcTrackerError:
+        return self.meaning(error.args[0], topic)
+
+    def meaning(self, error: KafkaError, topic: str | None = None) -> CdcTrackerError:
+        return translated(error, str(self), topic=topic, behind=self._complaint, secrets=self._secrets)
+
+    def settled(self) -> None:
+        """Things go well: older complaints say nothing any more."""
+        self._complaint = None
+
+    def _always(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._settings.brokers,
+            "client.id": self._options.get("client.id", "cdc-tracker"),
+            "error_cb": self._complained,
+        }
+
+    def _complained(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._complaint is None:
+            self._complaint = error
+
+    def _check(self) -> None:
+        """Let the library look at each option by itself, so that the one that is wrong can be named."""
+        for key, value in self._options.items():
+            try:
+                Producer({key: value}, logger=_log)
+            except KafkaException as error:
+                said = error.args[0].str()
+                if "No such configuration property" in said:
+                    raise ConfigError(
+                        f"kafka: config: librdkafka has no option `{key}`",
+                        hint="its CONFIGURATION.md lists them; options of Java clients may have other names there",
+                    ) from None
+                if "Invalid value" in said:
+                    raise ConfigError(f"kafka: config: `{key}` has a value that librdkafka does not take") from None
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"kafka: config: `{key}`: {type(error).__name__}") from None
+        try:
+            self.producer()
+        except KafkaException as error:
+            raise ConfigError(f"kafka: config: {self._masked(error.args[0].str())}") from None
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def discard(producer: Producer) -> None:
+    """Let go of a producer with whatever it has not sent. What its connections still have to complain of is heard."""
+    with suppress(KafkaException):  # it has failed for good
+        producer.purge()
+        producer.flush(0)
+
+
+def _clean(text: str) -> str:
+    """What a topic's name may hold."""
+    return "".join([sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "_" for sign in text])

@@ -1,0 +1,84 @@
+"""What a Kafka destination can be told."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.routing import check_key, check_template
+from cdc_tracker.units import Duration, Size
+
+_OURS = {
+    "bootstrap.servers": "set `brokers`",
+    "metadata.broker.list": "set `brokers`",
+    "transactional.id": "set `transactional_id`",
+    "message.timeout.ms": "set `timeout`",
+    "delivery.timeout.ms": "set `timeout`",
+    "message.max.bytes": "set `event_size`",
+    "enable.idempotence": "it is always true",
+    "acks": "it is always all",
+    "request.required.acks": "it is always all",
+    "delivery.report.only.error": "cdc-tracker needs every report",
+    "isolation.level": "cdc-tracker sets it",
+    "group.id": "cdc-tracker sets it",
+}
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class KafkaSettings(DestinationSettings):
+    type: Literal["kafka"] = "kafka"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the client keeps several requests under way by itself")
+    brokers: str = Field(min_length=1, description="host:port, several separated by commas")
+    topic: str = Field(description="a name; {event}, {type}, {schema} and {table} stand for the event's own")
+    key: str = Field(default="user", description="user, none, or a path within the event such as properties.order_id")
+    transactions: bool = Field(default=True, description="exactly once; false: at least once, idempotent, and quicker to be read")
+    transactional_id: str | None = Field(
+        default=None, min_length=1, max_length=200, description="names the destination to the cluster: one for each installation"
+    )
+    checkpoint_topic: str = Field(default="cdc_tracker_checkpoints", description="where our position is kept; made where missing")
+    event_size: Size = Field(
+        default=950_000, ge=1_000, description="the largest event; brokers take about 1 MB unless told otherwise"
+    )
+    timeout: Duration = Field(default=30.0, ge=1, le=600, description="for a batch to be taken, and for answers of the cluster")
+    config: dict[str, SecretStr] = Field(
+        default_factory=dict, description="options of librdkafka, such as security.protocol and sasl.password; never shown"
+    )
+
+    @field_validator("topic")
+    @classmethod
+    def _template(cls, topic: str) -> str:
+        return check_template(topic)
+
+    @field_validator("key")
+    @classmethod
+    def _key(cls, key: str) -> str:
+        return check_key(key)
+
+    @field_validator("checkpoint_topic")
+    @classmethod
+    def _topic_name(cls, topic: str) -> str:
+        if not _TOPIC.fullmatch(topic):
+            raise ValueError("must be a topic's name: letters, digits, `.`, `_` and `-`")
+        return topic
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_text(cls, config: object) -> object:
+        """YAML gives numbers and booleans; librdkafka takes them as text."""
+        if not isinstance(config, dict):
+            return config
+        return {
+            key: str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+            for key, value in config.items()
+        }
+
+    @field_validator("config")
+    @classmethod
+    def _not_ours(cls, config: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for key in config:
+            if key in _OURS:
+                raise ValueError(f"`{key}` cannot be set here: {_OURS[key]}")
+        return config

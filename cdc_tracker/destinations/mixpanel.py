@@ -1,0 +1,287 @@
+"""Mixpanel: events by /import with strict validation, user profiles by /engage, groups by /groups.
+
+Read: Mixpanel's OpenAPI files of ingestion and identity (Import Events, Set Property, Group Set, Create Identity, Create Alias),
+its pages on event deduplication, on identifying users (simplified and original) and on 400 and 413. Mixpanel itself has not been
+met: it is tested against a server that behaves as these say. /track is not used: it takes the last 5 days only.
+
+- track, page, screen → events. Simplified ID merge: `$device_id`, `$user_id`, from which Mixpanel derives distinct_id. Original:
+  distinct_id.
+- identify → `$set` on the profile (nothing that counts up: it could not be sent twice) and, where it names userId and
+  anonymousId, an event `$identify` that links the two. Original ID merge links by `$identified_id` and `$anon_id`, a UUID v4.
+- group → `$set` on the group's profile. On other calls context.groupId becomes the property that the group key names.
+- alias → `$create_alias` in projects with original ID merge; in those with simplified it has no effect, and is refused here.
+
+/import answers 400 where it minds some events, names those, and has taken the others. /engage and /groups answer 200 with 1 or 0,
+which proves little: `1` is ASSUMED, and 0 is halved until the one at fault is alone; asked for `strict` they may name it.
+Profiles and groups are never compressed: only /import documents gzip.
+Not known: whether lists count for the depth of 3 (only objects are counted here); the limit of a request (10 MB on one page, 2 MB
+in the OpenAPI file: 2 MB are kept to); what /import answers to an empty list, by which `probe` tries the credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+from urllib.parse import quote
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.splicing import Refused, members, moment, quoted
+from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
+from cdc_tracker.errors import Unexplained
+from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
+from cdc_tracker.units import Size
+
+_HOSTS = {"us": "https://api.mixpanel.com", "eu": "https://api-eu.mixpanel.com", "in": "https://api-in.mixpanel.com"}
+_PATHS = {"import": "/import?strict=1", "engage": "/engage?strict=1&verbose=1&ip=0", "groups": "/groups?strict=1&verbose=1"}
+_NOBODY = {
+    "",
+    "anon",
+    "anonymous",
+    "nil",
+    "none",
+    "null",
+    "n/a",
+    "na",
+    "undefined",
+    "unknown",
+    "<nil>",
+    "0",
+    "-1",
+    "true",
+    "false",
+}
+_NOBODY |= {"[]", "{}", "00000000-0000-0000-0000-000000000000"}
+_OURS = ("time", "distinct_id", "$insert_id", "$user_id", "$device_id")
+_KEYS = 254  # of an object, and elements of a list
+_DEPTH = 3
+_EVENT_BYTES = 1_000_000
+_FIRST = 365 * 86_400_000_000  # 1971-01-01, in microseconds
+_AHEAD = 3_600_000_000
+
+
+class MixpanelSettings(HttpSettings):
+    type: Literal["mixpanel"] = "mixpanel"
+    token: SecretStr = Field(min_length=1, description="the project's token; profiles and groups need it in every case")
+    project_id: int | None = Field(default=None, description="with a service account")
+    service_account: str = Field(default="", description="its username; without one, the token authenticates")
+    service_secret: SecretStr = SecretStr("")
+    region: Literal["us", "eu", "in"] = "us"
+    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
+    id_merge: Literal["simplified", "original"] = Field(default="simplified", description="as the project's settings say")
+    group_key: str = Field(default="company", min_length=1, description="the property that names the group in the project")
+    batch_events: int = Field(default=2_000, ge=1, le=2_000)
+    batch_size: Size = Field(default=2_000_000, ge=10_000)
+    compression: Literal["none", "gzip"] = "gzip"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, endpoint: str | None) -> str | None:
+        return endpoint and check_url(endpoint).rstrip("/")
+
+    @model_validator(mode="after")
+    def _whole_account(self) -> MixpanelSettings:
+        given = [bool(self.service_account), bool(self.service_secret.get_secret_value()), self.project_id is not None]
+        if any(given) and not all(given):
+            raise ValueError("service_account, service_secret and project_id go together")
+        return self
+
+
+class _Failed(msgspec.Struct):
+    index: int = -1
+    insert_id: str = ""
+    field: str = ""
+    message: str = ""
+
+
+class _Answer(msgspec.Struct):
+    num_records_imported: int = -1
+    failed_records: list[_Failed] = []
+    status: int | str | None = None
+    error: str | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer | int)
+
+
+class MixpanelDestination:
+    """DELIVERED means that Mixpanel has counted the event in; profiles and groups are mostly ASSUMED."""
+
+    Settings: ClassVar[type[DestinationSettings]] = MixpanelSettings
+    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
+    repeats: ClassVar[str] = (
+        "drops all but the latest event of one name, time, user and $insert_id, in reports at once and in storage later (raw "
+        "exports show them all); a profile is set to the same values again"
+    )
+    dedupe_window: ClassVar[float] = math.inf
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: MixpanelSettings, base: Path) -> None:
+        self.limits = Limits(settings.batch_events, settings.batch_size - 64, _EVENT_BYTES, in_flight=settings.in_flight)
+        host = settings.endpoint or _HOSTS[settings.region]
+        project = f"&project_id={settings.project_id}" if settings.service_account else ""
+        self._urls = {kind: host + path + (project if kind == "import" else "") for kind, path in _PATHS.items()}
+        token, secret = settings.token.get_secret_value(), settings.service_secret.get_secret_value()
+        user = f"{settings.service_account}:{secret}" if settings.service_account else f"{token}:"
+        basic = base64.b64encode(user.encode()).decode()
+        self._headers = {"import": {"Authorization": f"Basic {basic}"}, "engage": {}, "groups": {}}
+        self._token = quoted(token)
+        self._group_key = settings.group_key
+        self._simplified = settings.id_merge == "simplified"
+        self._http = Http(self._urls["import"], settings, base, [token, secret, basic, quote(user)])
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        latest = time.time_ns() // 1000 + _AHEAD
+        receipts: list[Receipt | None] = [None] * len(batch.events)
+        items: list[Item] = []
+        for index, event in enumerate(batch.events):
+            try:
+                items.extend(self._items(index, event, latest))
+            except Refused as refused:
+                receipts[index] = refused.receipt
+        for kind, wave in in_waves(items) if items else ():
+            for item, receipt in zip(wave, self._post(kind, [item.body for item in wave]), strict=True):
+                receipts[item.index] = worse(receipts[item.index], receipt)
+        return [receipt or DELIVERED for receipt in receipts]
+
+    def probe(self) -> None:
+        """Sends an empty list of events: the credentials are looked at, and nothing is kept."""
+        reply = self._http.post(b"[]", self._headers["import"], packed=False)
+        if reply.status != 400:
+            self._http.check(reply)
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Translation.
+
+    def _items(self, index: int, event: Event, latest: int) -> list[Item]:
+        call = read_call(event.body)
+        micros, _ = moment(call, event)
+        if not _FIRST <= micros <= latest:
+            reason = "too_old" if micros < _FIRST else "in_the_future"
+            raise Refused(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
+        user = _somebody(call.user_id, "userId") if call.user_id else None
+        device = _somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
+        made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(event.message_id))
+        if event.type == "track":
+            return [Item(index, "import", self._event(call, call.event, made, members(call.properties)), user, device)]
+        if event.type in VIEWED:
+            return [Item(index, "import", self._event(call, VIEWED[event.type], made, viewed(call)), user, device)]
+        if event.type == "identify":
+            link = [Item(index, "import", self._link(call, made), user, device)] if user and device else []
+            return [*link, Item(index, "engage", self._profile(call), user, device)]
+        if event.type == "group":
+            return [Item(index, "groups", self._group(call), group=call.group_id)]
+        return [Item(index, "import", self._alias(call, event.type, made), user, device, previous=call.previous_id)]
+
+    def _event(self, call: PersonCall, name: str, made: bytes, inner: bytes) -> bytes:
+        """The properties as they are, and ours behind them."""
+        if b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner or call.group:
+            _check_reserved(inner, (*_OURS, self._group_key) if call.group else _OURS)
+        _check_limits(inner)
+        group = b",%b:%b" % (quoted(self._group_key), quoted(call.group)) if call.group else b""
+        comma = b"," if inner else b""
+        return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
+
+    def _who(self, call: PersonCall) -> bytes:
+        if not self._simplified:
+            return b',"distinct_id":%b' % quoted(call.user_id or call.anonymous_id)
+        user = b',"$user_id":%b' % quoted(call.user_id) if call.user_id else b""
+        return user + b',"$device_id":%b' % quoted(call.anonymous_id) if call.anonymous_id else user
+
+    def _link(self, call: PersonCall, made: bytes) -> bytes:
+        """The first event with both ids merges the two."""
+        who = self._who(call)
+        if not self._simplified:
+            ids = quoted(call.user_id), quoted(call.anonymous_id), self._token
+            who += b',"$identified_id":%b,"$anon_id":%b,"token":%b' % ids
+        return b'{"event":"$identify","properties":{%b%b}}' % (made, who)
+
+    def _alias(self, call: PersonCall, kind: str, made: bytes) -> bytes:
+        if kind != "alias" or self._simplified:
+            raise Refused("not_supported", "type", f"{kind} has no effect in a Mixpanel project with simplified ID merge")
+        ids = quoted(_somebody(call.previous_id, "previousId")), quoted(call.user_id), self._token
+        return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
+
+    def _profile(self, call: PersonCall) -> bytes:
+        device = f"$device:{call.anonymous_id}" if self._simplified else call.anonymous_id
+        traits = members(call.traits)
+        _check_limits(traits)
+        return b'{"$token":%b,"$distinct_id":%b,"$set":{%b}}' % (self._token, quoted(call.user_id or device), traits)
+
+    def _group(self, call: PersonCall) -> bytes:
+        traits = members(call.traits)
+        _check_limits(traits)
+        ids = self._token, quoted(self._group_key), quoted(_somebody(call.group_id, "groupId"))
+        return b'{"$token":%b,"$group_key":%b,"$group_id":%b,"$set":{%b}}' % (*ids, traits)
+
+    # Sending.
+
+    def _post(self, kind: str, bodies: Sequence[bytes]) -> list[Receipt]:
+        body = b"[%b]" % b",".join(bodies)
+        reply = self._http.post(body, self._headers[kind], url=self._urls[kind], packed=kind == "import")
+        try:
+            answer = _ANSWER.decode(reply.text)
+        except msgspec.DecodeError:
+            answer = _Answer()
+        if isinstance(answer, _Answer) and answer.failed_records and (reply.ok or reply.status == 400):
+            return self._named(answer, len(bodies), reply)
+        self._http.check(reply)
+        if isinstance(answer, _Answer) and answer.num_records_imported == len(bodies):
+            return [DELIVERED] * len(bodies)
+        if kind != "import" and (answer == 0 or (isinstance(answer, _Answer) and answer.status == 0)):
+            raise Unexplained(f"{reply.place} answered 0: {self._http.quoted(reply.text)}")
+        return [ASSUMED] * len(bodies)
+
+    def _named(self, answer: _Answer, count: int, reply: Reply) -> list[Receipt]:
+        """The good rows have landed, unless the numbers do not agree."""
+        failed = {record.index: record for record in answer.failed_records}
+        landed = answer.num_records_imported
+        if not all(0 <= index < count for index in failed) or landed not in (-1, count - len(failed)):
+            raise Unexplained(f"{reply.place} named events that do not add up: {self._http.quoted(reply.text)}")
+        rest = ASSUMED if landed < 0 else DELIVERED
+        return [self._refused(failed[i]) if i in failed else rest for i in range(count)]
+
+    def _refused(self, record: _Failed) -> Receipt:
+        return Receipt(Outcome.REJECTED, "refused", record.field, self._http.quoted(record.message))
+
+
+def _somebody(name: str | None, field: str) -> str:
+    if not name or name.lower() in _NOBODY:
+        raise Refused("id_invalid", field, f"Mixpanel refuses {name!r} as an id: it names nobody")
+    return name
+
+
+def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:
+    for key in keys(inner):
+        if key in ours:
+            raise Refused("reserved_name", f"properties.{key}", "Mixpanel gives this property a meaning of its own")
+
+
+def _check_limits(inner: bytes) -> None:
+    """Looks closer only where a count of bytes leaves it open."""
+    if inner.count(b"{") > _DEPTH or inner.count(b",") >= _KEYS:
+        _measure(msgspec.json.decode(b"{%b}" % inner), "properties", 0)
+
+
+def _measure(value: object, path: str, depth: int) -> None:
+    if isinstance(value, dict):
+        if len(value) > _KEYS:
+            raise Refused("too_many_properties", path, f"{len(value)} keys, and Mixpanel takes fewer than 255")
+        if depth > _DEPTH:
+            raise Refused("too_deep", path, "objects nested deeper than 3, which Mixpanel refuses")
+        for key, inner in value.items():
+            _measure(inner, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list):
+        if len(value) > _KEYS:
+            raise Refused("too_many_properties", path, f"{len(value)} elements, and Mixpanel takes fewer than 255")
+        for inner in value:
+            _measure(inner, path, depth)

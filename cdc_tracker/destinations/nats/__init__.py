@@ -1,0 +1,240 @@
+"""Events as messages of NATS JetStream, each publish acknowledged by the stream.
+
+`Nats-Msg-Id` is the event's id: a stream drops an id that it has had within its window (`duplicate_window`, two minutes unless it
+was made with another), and says so in its acknowledgement.
+
+The client is asyncio's: it lives on an event loop in a thread of its own. It does not connect again by itself, and holds nothing
+back for later: what is not acknowledged in time is sent again by the core.
+
+Read: NATS' documentation of JetStream's publish acknowledgements, headers and error codes; nats-py's source. Tried against
+nats-server 2.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
+from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
+from cdc_tracker.destinations.routing import Route, check_template
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
+from cdc_tracker.model import DELIVERED, Batch, Outcome, Receipt
+from cdc_tracker.units import Duration, Size
+
+_TOO_LARGE = (10054, PAYLOAD)  # the stream's max_msg_size
+_OTHER_STREAM = 10060  # Nats-Expected-Stream names another
+_LOGIN = ("authorization violation", "authentication", "user credentials", "nkey", "account")
+
+
+class NatsSettings(DestinationSettings):
+    type: Literal["nats"] = "nats"
+    url: list[SecretStr] = Field(min_length=1, description="nats://[USER:PASSWORD@]HOST:PORT or tls://…; a list for a cluster")
+    subject: str = Field(
+        default="cdc_tracker.{type}.{event}", description="{event}, {type}, {schema} and {table} stand for the event's own"
+    )
+    stream: str | None = Field(default=None, min_length=1, description="take acknowledgements of no other stream")
+    credentials: Path | None = Field(default=None, description="a .creds file")
+    event_size: Size = Field(
+        default=1_000_000, ge=1_000, description="the largest event; servers take 1 MB unless told otherwise"
+    )
+    timeout: Duration = Field(default=30.0, gt=0, description="for connecting, and for all acknowledgements of a batch")
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _listed(cls, url: object) -> object:
+        return [url] if isinstance(url, str | SecretStr) else url
+
+    @field_validator("url")
+    @classmethod
+    def _nats_url(cls, urls: list[SecretStr]) -> list[SecretStr]:
+        for url in urls:
+            if urlsplit(url.get_secret_value()).scheme not in ("nats", "tls", "ws", "wss"):
+                raise ValueError("must begin with nats:// or tls://")
+        return urls
+
+    @field_validator("subject")
+    @classmethod
+    def _template(cls, subject: str) -> str:
+        if any(sign.isspace() or sign in "*>" for sign in subject):
+            raise ValueError("must have neither spaces nor wildcards")
+        return check_template(subject)
+
+
+class NatsDestination:
+    """DELIVERED means that the stream has stored the message, on as many servers as it has replicas."""
+
+    Settings: ClassVar[type[DestinationSettings]] = NatsSettings
+    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
+    repeats: ClassVar[str] = "drops it by its Nats-Msg-Id within the stream's duplicate window (2 minutes by default)"
+    dedupe_window: ClassVar[float] = 120.0
+    age_limit: ClassVar[float] = float("inf")
+
+    def __init__(self, name: str, settings: NatsSettings, base: Path) -> None:
+        self.limits = Limits(1_000, 4 * 1024**2, settings.event_size, in_flight=settings.in_flight)
+        self._settings = settings
+        self._credentials = base / settings.credentials if settings.credentials else None
+        self._route = Route(settings.subject, _token)
+        self._loop = Loop()
+        self._lock = threading.Lock()
+        self._wire: Wire | None = None
+        self._complaint = ""  # what the server last said by itself
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        wire = self._connected()
+        try:
+            answers = self._loop.run(self._published(wire, batch))
+        except (errors.Error, OSError) as error:
+            self._let_go(wire)
+            raise self._trouble(error) from None
+        if any(answer is not None and answer.code in (LATE, GONE) for answer in answers):
+            self._let_go(wire)
+        refused = [answer for answer in answers if answer is not None]
+        if refused and len(refused) == len(answers) and not any(answer.code in _TOO_LARGE for answer in refused):
+            raise self._general(batch, refused[0])
+        return [self._receipt(answer) for answer in answers]
+
+    def probe(self) -> None:
+        wire = self._connected()
+        jetstream = wire.client.jetstream(timeout=self._settings.timeout)
+        try:
+            self._loop.run(jetstream.account_info())
+            if self._settings.stream:
+                self._loop.run(jetstream.stream_info(self._settings.stream))
+        except (errors.Error, OSError) as error:
+            self._let_go(wire)
+            raise self._trouble(error) from None
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._let_go(self._wire)
+        self._loop.close()
+
+    def __str__(self) -> str:
+        hosts = [urlsplit(url.get_secret_value()) for url in self._settings.url]
+        return "NATS at " + ", ".join(f"{host.hostname}:{host.port or 4222}" for host in hosts)
+
+    def _connected(self) -> Wire:
+        with self._lock:
+            if self._wire is None or not self._wire.client.is_connected:
+                self._complaint = ""
+                self._wire = self._connect()
+            return self._wire
+
+    def _connect(self) -> Wire:
+        """To the first server that takes us."""
+        failed: Exception | None = None
+        for url in self._settings.url:
+            try:
+                return self._loop.run(self._opened(url.get_secret_value()))
+            except (errors.Error, OSError, ValueError, ImportError) as error:
+                failed = error
+        raise self._trouble(failed or OSError("no server")) from None
+
+    async def _opened(self, url: str) -> Wire:
+        wire = Wire()
+        more: dict[str, Any] = {"user_credentials": str(self._credentials)} if self._credentials else {}
+        try:
+            connecting = wire.client.connect(
+                url,
+                name="cdc-tracker",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # of the first connection, too
+                reconnect_time_wait=0,
+                error_cb=self._complained,
+                disconnected_cb=wire.cut,
+                **more,
+            )
+            await asyncio.wait_for(connecting, self._settings.timeout)
+            await wire.listen()
+        except BaseException:
+            await wire.client.close()
+            raise
+        return wire
+
+    async def _complained(self, error: Exception) -> None:
+        self._complaint = str(error)
+
+    async def _published(self, wire: Wire, batch: Batch) -> list[Refusal | None]:
+        """For each event why it was not taken; None where it was."""
+        pending = []
+        for event in batch.events:
+            headers = {"Nats-Msg-Id": event.message_id, "Cdc-Tracker-Type": event.type}
+            if self._settings.stream:
+                headers["Nats-Expected-Stream"] = self._settings.stream
+            pending.append(await wire.publish(self._route.of(event), event.body, headers))
+        return await wire.answers(pending, self._settings.timeout)
+
+    def _general(self, batch: Batch, refusal: Refusal) -> CdcTrackerError:
+        """Why nothing at all was taken."""
+        if refusal.code == UNHEARD:
+            return self._unheard(self._route.of(batch.events[0]))
+        if refusal.code == LATE:
+            return self._trouble(TimeoutError())
+        if refusal.code == _OTHER_STREAM:
+            return DestinationBlocked(f"{self}: {refusal.text}", hint="correct `stream` or `subject`")
+        return self._trouble(OSError(refusal.text))
+
+    def _unheard(self, subject: str) -> CdcTrackerError:
+        """Nobody answered: no stream takes the subject, or JetStream is not there (yet)."""
+        text = f"{self}: no stream answers for {subject}"
+        try:
+            client = self._connected().client
+            self._loop.run(client.jetstream(timeout=self._settings.timeout).find_stream_name_by_subject(subject))
+        except NotFoundError:
+            return DestinationBlocked(
+                text, hint=f"make a stream whose subjects take it: nats stream add --subjects '{subject}' NAME"
+            )
+        except (errors.Error, CdcTrackerError, OSError):
+            return DestinationUnavailable(
+                f"{self}: JetStream does not answer", hint="see that it is turned on (-js), and has a leader"
+            )
+        return DestinationUnavailable(text)
+
+    def _trouble(self, error: BaseException) -> CdcTrackerError:
+        said = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, NotFoundError):
+            return DestinationBlocked(f"{self}: {error.description}", hint="make the stream, or correct `stream`")
+        if isinstance(error, ServiceUnavailableError | errors.NoRespondersError):
+            return DestinationUnavailable(f"{self}: {said}", hint="see that JetStream is turned on (-js), and has a leader")
+        if isinstance(error, TimeoutError):
+            said = f"no answer within {self._settings.timeout:g} s"
+        text = self._masked(f"{self}: {said}" + (f" ({self._complaint})" if self._complaint else ""))
+        if "permissions violation" in text.lower():
+            return DestinationBlocked(text, hint="allow its user to publish to the subjects, and to subscribe to _INBOX.>")
+        if isinstance(error, errors.AuthorizationError) or any(sign in text.lower() for sign in _LOGIN):
+            return DestinationBlocked(text, hint="correct the credentials in `url` or `credentials`")
+        return DestinationUnavailable(text)
+
+    def _receipt(self, refusal: Refusal | None) -> Receipt:
+        if refusal is None:
+            return DELIVERED
+        if refusal.code in _TOO_LARGE:
+            return Receipt(Outcome.REJECTED, "event_too_large", detail=f"{self}: {refusal.text}")
+        return Receipt(Outcome.RETRY, f"{self}: {refusal.text}")
+
+    def _masked(self, text: str) -> str:
+        for url in self._settings.url:
+            parts = urlsplit(url.get_secret_value())
+            for secret in (parts.password, parts.username):
+                text = text.replace(secret, "***") if secret else text
+        return text
+
+    def _let_go(self, wire: Wire) -> None:
+        with self._lock:
+            if self._wire is wire:
+                self._wire = None
+        with suppress(errors.Error, OSError):  # it is gone either way
+            self._loop.run(wire.client.close())
+
+
+def _token(text: str) -> str:
+    """One token of a subject."""
+    return "".join(["_" if sign.isspace() or sign in ".*>" else sign for sign in text])

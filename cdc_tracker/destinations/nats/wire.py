@@ -1,0 +1,114 @@
+"""One connection to NATS, and the event loop that it lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from cdc_tracker.destinations.nats.client import Client, Msg, errors
+
+T = TypeVar("T")
+
+UNHEARD, LATE, GONE, PAYLOAD = 503, -1, -2, -3  # ours: nobody listens, no answer, no connection, above the server's max_payload
+
+
+class Refusal(NamedTuple):
+    code: int  # JetStream's, or one of ours
+    text: str
+
+
+class _Ack(msgspec.Struct):
+    """A stream's answer to a publish."""
+
+    error: dict[str, Any] | None = None
+
+
+_ACK = msgspec.json.Decoder(_Ack)
+
+
+class Wire:
+    """A connection, and the publishes that wait for their acknowledgement. All of it happens on the event loop.
+
+    Not nats-py's publish_async: there a refusal never reaches the one who waits.
+    """
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self._inbox = ""
+        self._count = 0
+        self._waiting: dict[str, asyncio.Future[Refusal | None]] = {}
+
+    async def listen(self) -> None:
+        self._inbox = self.client.new_inbox()
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> asyncio.Future[Refusal | None]:
+        self._count += 1
+        reply = f"{self._inbox}.{self._count}"
+        future = self._waiting[reply] = asyncio.get_running_loop().create_future()
+        try:
+            await self.client.publish(subject, body, reply=reply, headers=headers)
+        except errors.MaxPayloadError:
+            self._settle(reply, Refusal(PAYLOAD, f"the server takes {self.client.max_payload} bytes"))
+        except (errors.ConnectionClosedError, errors.OutboundBufferLimitError) as error:
+            self._settle(reply, Refusal(GONE, str(error)))
+        return future
+
+    async def answers(self, pending: list[asyncio.Future[Refusal | None]], timeout: float) -> list[Refusal | None]:
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+        for reply in list(self._waiting):
+            if self._waiting[reply] in pending:
+                self._settle(reply, Refusal(LATE, f"no answer within {timeout:g} s"))
+        return [future.result() for future in pending]
+
+    async def cut(self) -> None:
+        """The connection is gone, and with it the answers."""
+        for reply in list(self._waiting):
+            self._settle(reply, Refusal(GONE, "the connection was cut"))
+
+    async def _answered(self, message: Msg) -> None:
+        if message.headers and message.headers.get("Status") == "503":
+            self._settle(message.subject, Refusal(UNHEARD, "no stream answers"))
+            return
+        try:
+            error = _ACK.decode(message.data).error
+        except msgspec.DecodeError:
+            error = {"description": "an answer that is not JetStream's"}
+        refusal = Refusal(error.get("err_code", 0), f"{error.get('description')} ({error.get('err_code')})") if error else None
+        self._settle(message.subject, refusal)
+
+    def _settle(self, reply: str, answer: Refusal | None) -> None:
+        future = self._waiting.pop(reply, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+
+class Loop:
+    """An event loop in a thread, from the first call on."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
+                self._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()

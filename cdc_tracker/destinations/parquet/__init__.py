@@ -1,0 +1,292 @@
+"""Events as Parquet files, each exactly once, in a folder or a bucket of S3 or Google Cloud Storage.
+
+A batch becomes one file for each partition that it touches. The files go into a log first, where no reader looks
+(`_cdc_tracker/NAME/`), then a record that names them and the position, then to where they belong:
+
+- killed before the record is durable: nothing counts, what was staged is removed, and the events come again;
+- after it: position and files count, and moving the files is finished at the next start.
+
+So what a reader's `**/*.parquet` matches counts always, and a file that counts appears once. Records have numbers, and one is
+never written over: a bucket refuses to create an object that is there, so that a second worker, or an old request that arrives
+late, cannot take back what another has written; who begins writes one first, and so shuts out whoever was there before.
+
+A batch of a quiet table is an event or two, and a file each would drown its readers. So the last file of a partition is
+written anew with the batch's rows added, in one step, while it is smaller than `grow`.
+
+Of fsspec's, s3fs' and gcsfs' own sources: `pipe_file(mode="create")` sends If-None-Match: * to S3 and ifGenerationMatch=0 to
+Google. Tried on local disks and against moto's S3; never against Amazon or Google themselves, nor any server for gs://.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations import columns
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.destinations.parquet.record import SUFFIX, Growing, Record, decode, encode
+from cdc_tracker.destinations.parquet.stores import Bucket, Folder, Store
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError
+from cdc_tracker.model import DELIVERED, EPOCH, Batch, Position, Receipt
+from cdc_tracker.units import Size
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FIELDS = ("date", "hour", "event", "type")
+_KEPT = 200  # partitions whose last file may still grow
+_RECORDS = 100  # of the past that stay, so that an old request which arrives late finds its number taken
+_BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
+
+
+class ParquetSettings(DestinationSettings):
+    type: Literal["parquet"] = "parquet"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the checkpoint moves in order")
+    path: str = Field(min_length=1, description="a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    partition: str = Field(default="{date}/{event}", description="folders below it, from {date}, {hour}, {event} and {type}")
+    grow: Size = Field(default=1_000_000, ge=0, description="a smaller file is written anew with the next rows; 0: never")
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    endpoint: str | None = Field(default=None, description="of an S3 that is not Amazon's")
+    region: str | None = None
+    access_key: str | None = Field(default=None, description="else from the environment, a profile or the machine's role")
+    secret_key: SecretStr | None = None
+    token: str | None = Field(default=None, description="gs:// only: the file of a service account's key")
+
+    @field_validator("path")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        if "://" in value and (scheme not in ("file", "s3", "gs", "gcs") or not rest.strip("/")):
+            raise ValueError("is a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+        return value
+
+    @field_validator("partition")
+    @classmethod
+    def _holds(cls, value: str) -> str:
+        fields = set(re.findall(r"\{[^{}]*\}", value))
+        example = re.sub(r"\{[^{}]*\}", "x", value)
+        if not fields <= {f"{{{name}}}" for name in _FIELDS} or "{" in example or "}" in example:
+            raise ValueError(f"may have {', '.join(f'{{{name}}}' for name in _FIELDS)} and nothing else in braces")
+        if any(part in ("", ".", "..") or part[0] in "._" for part in example.split("/")):
+            raise ValueError("is folders with slashes between, none of which begins with a dot or an underscore")
+        return value
+
+
+@dataclass
+class _Attempt:
+    """The batch that was being written when something failed: it may count all the same."""
+
+    token: str
+    batch: tuple[object, ...]
+
+
+class ParquetDestination:
+    """Opens its store at the first call that needs it, and locks it where it is a folder."""
+
+    Settings: ClassVar[type[DestinationSettings]] = ParquetSettings
+    guarantee: ClassVar[Guarantee] = "exactly once"
+    repeats: ClassVar[str] = "appends it again: after a rewind the same id stands in the files more than once"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: ParquetSettings, base: Path) -> None:
+        columns.arrow("parquet")
+        self.limits = Limits(events=50_000, batch_bytes=32 * 1024**2, event_bytes=1 << 30, whole_changes=True)
+        self._settings = settings
+        self._name = re.sub(r"[^\w.-]", "_", name)
+        self._store = _store(settings, self._name, base)
+        self._record: Record | None = None
+        self._found = ""  # which batch counted last when the store was opened
+        self._attempt: _Attempt | None = None
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """Durable on return. Raises DestinationUnavailable where the store is full or away: it counts whole or not at all."""
+        record = self._ready()
+        receipts = [DELIVERED] * len(batch.events)
+        identity = (batch.upto, batch.aside, tuple(event.message_id for event in batch.events))
+        attempt, self._attempt = self._attempt, None
+        if attempt and attempt.token == self._found and attempt.batch == identity:
+            return receipts  # the try before this one failed after it counted
+        aside = hashlib.blake2b(batch.aside.encode(), digest_size=16).hexdigest() if batch.aside else record.aside
+        if batch.aside and aside == record.aside:
+            return receipts
+        token = secrets.token_hex(8)
+        made = msgspec.structs.replace(
+            record,
+            sequence=record.sequence + 1,
+            token=token,
+            batch=token,
+            position=record.position if batch.aside else batch.upto,
+            aside=aside,
+        )
+        self._attempt = _Attempt(token, identity)
+        self._write(made, batch)
+        self._attempt = None
+        return receipts
+
+    def position(self) -> Position | None:
+        return self._ready().reached
+
+    def rewind(self, to: Position) -> None:
+        record = self._ready()
+        changed = {"sequence": record.sequence + 1, "token": secrets.token_hex(8), "position": to}
+        self._write(msgspec.structs.replace(record, **changed), Batch((), to))
+
+    def probe(self) -> None:
+        """Write and remove a small file. Takes no lock, so it can run beside the worker."""
+        self._store.probe()
+
+    def close(self) -> None:
+        self._record = None
+        self._store.close()
+
+    def _ready(self) -> Record:
+        """The newest record, after finishing what it says. A record of our own on top of it shuts out whoever wrote it."""
+        if self._record is None:
+            self._store.close()
+            self._store.open()
+            names = self._store.names()
+            records = sorted(name for name in names if name.endswith(SUFFIX))
+            found = decode(records[-1], self._store.read(records[-1])) if records else Record()
+            self._store.publish(found.moves)
+            self._found = found.batch
+            ours = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
+            self._commit(ours)
+            old = [name for name in records if name <= _name(ours.sequence - _RECORDS)]
+            self._store.remove(old + [name for name in names if not name.endswith(SUFFIX)])
+            self._record = ours
+        return self._record
+
+    def _write(self, record: Record, batch: Batch) -> None:
+        self._record = None  # until it is through, the store knows better than we do
+        growing = dict(record.growing)
+        moves: list[tuple[str, str]] = []
+        try:
+            for partition, rows in self._parts(batch):
+                path, data = self._file(record, batch, partition, rows, growing.pop(partition, None))
+                moves.append((f"{record.sequence:012d}-{len(moves)}-{record.token}.staged", path))
+                self._store.stage(moves[-1][0], data)
+                if len(data) < self._settings.grow:
+                    growing[partition] = Growing(path, len(data))
+        except CdcTrackerError:
+            with suppress(CdcTrackerError):
+                self._store.remove([name for name, _ in moves])  # they may be what fills the disk
+            raise
+        record = msgspec.structs.replace(record, moves=moves, growing=dict(list(growing.items())[-_KEPT:]))
+        self._commit(record)
+        self._store.publish(moves)
+        self._store.remove([_name(record.sequence - _RECORDS)])
+        self._record = record
+
+    def _commit(self, record: Record) -> None:
+        if not self._store.commit(_name(record.sequence), encode(record)):
+            self._meet(record)
+
+    def _meet(self, record: Record) -> None:
+        """There is a record of this number: ours, where the answer to a first try was lost, or another worker's."""
+        name = _name(record.sequence)
+        if decode(name, self._store.read(name)).token != record.token:
+            raise AlreadyRunning(
+                f"another process is writing to {self._settings.path}",
+                hint="two workers must not share a path and a name: stop the other one or change `path`",
+            )
+
+    def _file(self, record: Record, batch: Batch, partition: str, rows: pa.Table, last: Growing | None) -> tuple[str, bytes]:
+        """Path and contents: the partition's last file with the rows added, or a new one."""
+        grown = self._grown(last, rows) if last and rows.nbytes < 8 * self._settings.grow else None
+        if last and grown is not None:
+            return last.path, self._encoded(grown)
+        first = batch.events[0].position
+        begin = f"aside-{record.aside[:16]}" if batch.aside else f"{first.commit_lsn:016X}-{first.ordinal}"
+        return f"{partition}/{self._name}-{begin}-{record.sequence}.parquet", self._encoded(rows)
+
+    def _grown(self, last: Growing, rows: pa.Table) -> pa.Table | None:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        data = self._store.fetch(last.path, last.size)
+        if data is None:
+            return None
+        try:
+            return pa.concat_tables([pq.read_table(io.BytesIO(data), schema=rows.schema), rows])
+        except pa.ArrowException:  # someone has put another file in its place
+            return None
+
+    def _encoded(self, rows: pa.Table) -> bytes:
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer, compression=self._settings.compression)
+        return buffer.getvalue()
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[str, pa.Table]]:
+        """The rows by partition, each in order."""
+        if not batch.events:
+            return
+        rows = columns.table(batch.events)
+        indices: dict[tuple[Any, ...], list[int]] = {}
+        hours = [_hour(time) for time in _moments(rows)]
+        keys = zip(hours, rows["type"].to_pylist(), rows["event"].to_pylist(), strict=True)
+        for i, key in enumerate(keys):
+            indices.setdefault(key, []).append(i)
+        parts: dict[str, list[int]] = {}
+        for (hour, kind, event), members in indices.items():
+            moment = EPOCH + timedelta(hours=hour)
+            values = {"date": f"{moment:%Y-%m-%d}", "hour": f"{moment:%H}", "type": kind, "event": _folder(kind, event)}
+            parts.setdefault(self._settings.partition.format(**values), []).extend(members)
+        for partition, members in parts.items():
+            yield partition, rows if len(members) == len(rows) else rows.take(sorted(members))
+
+
+def _store(settings: ParquetSettings, name: str, base: Path) -> Store:
+    scheme = settings.path.partition("://")[0] if "://" in settings.path else ""
+    if scheme in ("", "file"):
+        return Folder(base / settings.path.removeprefix("file://"), name)
+    secret = settings.secret_key.get_secret_value() if settings.secret_key else None
+    if scheme == "s3":
+        client = {"region_name": settings.region} if settings.region else {}
+        options: dict[str, Any] = {"key": settings.access_key, "secret": secret, "client_kwargs": client}
+        options["endpoint_url"] = settings.endpoint
+        options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 60}
+    else:
+        options = {name: value for name, value in (("token", settings.token), ("endpoint_url", settings.endpoint)) if value}
+    return Bucket(settings.path, name, options, [secret] if secret else [])
+
+
+def _name(sequence: int) -> str:
+    return f"{sequence:012d}{SUFFIX}"
+
+
+def _moments(rows: pa.Table) -> list[int]:
+    """The events' times in microseconds; the commit's where there is none."""
+    own, commits = (rows[name].cast("int64").to_pylist() for name in ("timestamp", "committed_at"))
+    return [commit if time is None else time for time, commit in zip(own, commits, strict=True)]
+
+
+def _hour(micros: int) -> int:
+    return micros // 3_600_000_000
+
+
+def _folder(kind: str, event: str | None) -> str:
+    """A folder's name: the event's in snake case, within 100 bytes, with a hash where nothing is left or something was cut."""
+    if kind in _BY_TYPE:
+        return _BY_TYPE[kind]
+    name = snake_case(event or "event")
+    encoded = name.encode()
+    if name and len(encoded) <= 100:
+        return name
+    digest = hashlib.sha256((event or "").encode()).hexdigest()[:8]
+    return (encoded[:91].decode(errors="ignore") + "_" + digest).lstrip("_")

@@ -1,0 +1,267 @@
+"""Where the files are: a folder, or a bucket. Each has a place for data, and a log beside it that no reader's glob matches."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
+
+LOG = "_cdc_tracker"  # readers of data lakes pass over what begins with an underscore
+_BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+class Store(ABC):
+    """Names in the log are plain; data has paths with slashes. Raises ours, nothing else."""
+
+    @abstractmethod
+    def open(self) -> None: ...
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """What is in the log."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Of the log."""
+
+    @abstractmethod
+    def stage(self, name: str, data: bytes) -> None:
+        """Into the log, not yet durable."""
+
+    @abstractmethod
+    def commit(self, name: str, data: bytes) -> bool:
+        """Into the log, whole or not at all, and durable, as is what was staged before. False where there is one already."""
+
+    @abstractmethod
+    def publish(self, moves: Sequence[tuple[str, str]]) -> None:
+        """Moves from the log to the data, in the place of what is there, durably. What the log has not is moved already."""
+
+    @abstractmethod
+    def remove(self, names: Sequence[str]) -> None:
+        """From the log."""
+
+    @abstractmethod
+    def fetch(self, path: str, size: int) -> bytes | None:
+        """A file of the data; None where it is not there, or not of this size."""
+
+    @abstractmethod
+    def probe(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Folder(Store):
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._log = root / LOG / name
+        self._lock = -1
+
+    def open(self) -> None:
+        with self._troubles():
+            self._make(self._log)
+            self._lock = os.open(self._log / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise AlreadyRunning(
+                    f"another process is writing to {self._root}",
+                    hint="two workers must not share a path and a name: stop the other one or change `path`",
+                ) from None
+
+    def names(self) -> list[str]:
+        with self._troubles():
+            return [path.name for path in self._log.iterdir() if path.name != "lock"]
+
+    def read(self, name: str) -> bytes:
+        with self._troubles():
+            return (self._log / name).read_bytes()
+
+    def stage(self, name: str, data: bytes) -> None:
+        with self._troubles(), (self._log / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def commit(self, name: str, data: bytes) -> bool:
+        with self._troubles():
+            if (self._log / name).exists():
+                return False
+            self.stage(f"{name}.new", data)
+            _sync(self._log)  # what was staged is there before what says that it counts
+            (self._log / f"{name}.new").rename(self._log / name)
+            _sync(self._log)
+            return True
+
+    def publish(self, moves: Sequence[tuple[str, str]]) -> None:
+        with self._troubles():
+            folders = set()
+            for name, path in moves:
+                target = self._root / path
+                if (self._log / name).exists():
+                    self._make(target.parent)
+                    (self._log / name).rename(target)
+                folders.add(target.parent)
+            for folder in folders:
+                with suppress(FileNotFoundError):  # moved already, and someone has taken it away since
+                    _sync(folder)
+
+    def remove(self, names: Sequence[str]) -> None:
+        with self._troubles():
+            for name in names:
+                (self._log / name).unlink(missing_ok=True)
+
+    def fetch(self, path: str, size: int) -> bytes | None:
+        with self._troubles():
+            try:
+                data = (self._root / path).read_bytes()
+            except FileNotFoundError:
+                return None
+            return data if len(data) == size else None
+
+    def probe(self) -> None:
+        with self._troubles():
+            self._make(self._root)
+            trial = self._root / f".{self._log.name}.probe"
+            trial.write_bytes(b"probe")
+            trial.unlink()
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def _make(self, folder: Path) -> None:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            _sync(each.parent)
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            text = f"cannot write to {self._root}: {error.strerror or error}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DestinationUnavailable(
+                    text, hint="free some space there: nothing is lost, and it goes on by itself"
+                ) from error
+            if error.errno in _BLOCKED:
+                raise DestinationBlocked(text, hint="make it a folder that the worker's user may write to") from error
+            raise DestinationUnavailable(text) from error
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Bucket(Store):
+    """Of S3 or Google Cloud Storage, through fsspec. An object is there whole or not at all, and durable once answered for."""
+
+    def __init__(self, url: str, name: str, options: dict[str, Any], secrets: Sequence[str]) -> None:
+        self._url, self._options, self._secrets = url.rstrip("/"), options, secrets
+        scheme, _, self._root = self._url.partition("://")
+        self._scheme = "gs" if scheme == "gcs" else scheme
+        self._log = f"{self._root}/{LOG}/{name}"
+        self._fs: Any = None
+
+    def open(self) -> None:
+        extra = "s3" if self._scheme == "s3" else "gcs"
+        try:
+            import fsspec  # noqa: PLC0415
+
+            make = fsspec.get_filesystem_class(self._scheme)
+        except ImportError as error:
+            raise ConfigError(f"{self._scheme}:// needs more packages", hint=f"pip install 'cdc-tracker[{extra}]'") from error
+        with self._troubles():
+            self._fs = make(**self._options, skip_instance_cache=True, use_listings_cache=False)
+
+    def names(self) -> list[str]:
+        with self._troubles():
+            try:
+                return [str(path).rpartition("/")[2] for path in self._fs.ls(self._log, detail=False)]
+            except FileNotFoundError:
+                self._fs.ls(self._root.partition("/")[0], detail=False)  # so the bucket is there
+                return []
+
+    def read(self, name: str) -> bytes:
+        with self._troubles():
+            return bytes(self._fs.cat_file(f"{self._log}/{name}"))
+
+    def stage(self, name: str, data: bytes) -> None:
+        with self._troubles():
+            self._fs.pipe_file(f"{self._log}/{name}", data)
+
+    def commit(self, name: str, data: bytes) -> bool:
+        with self._troubles():
+            try:
+                self._fs.pipe_file(f"{self._log}/{name}", data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def publish(self, moves: Sequence[tuple[str, str]]) -> None:
+        with self._troubles():
+            for name, path in moves:
+                try:
+                    self._fs.cp_file(f"{self._log}/{name}", f"{self._root}/{path}")
+                except FileNotFoundError:
+                    continue
+                self._fs.rm_file(f"{self._log}/{name}")
+
+    def remove(self, names: Sequence[str]) -> None:
+        with self._troubles():
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(f"{self._log}/{name}")
+
+    def fetch(self, path: str, size: int) -> bytes | None:
+        with self._troubles():
+            try:
+                data = bytes(self._fs.cat_file(f"{self._root}/{path}"))
+            except FileNotFoundError:
+                return None
+            return data if len(data) == size else None
+
+    def probe(self) -> None:
+        if self._fs is None:
+            self.open()
+        self.stage("probe", b"probe")
+        self.remove(["probe"])
+
+    def close(self) -> None:
+        self._fs = None
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        try:
+            yield
+        except CdcTrackerError:
+            raise
+        except Exception as error:  # of two vendors' clients, their HTTP and their login libraries
+            said = " ".join(str(error).split()) or type(error).__name__
+            for secret in self._secrets:
+                said = said.replace(secret, "**********")
+            text = f"cannot write to {self._url}: {said[:500]}"
+            if isinstance(error, PermissionError | FileNotFoundError) or _refused(error):
+                hint = "correct the bucket's name and the credentials; they need to list, get, put and delete objects"
+                raise DestinationBlocked(text, hint=hint) from None
+            raise DestinationUnavailable(text) from None
+
+
+def _refused(error: Exception) -> bool:
+    names = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError", "ParamValidationError"}
+    return type(error).__name__ in names or getattr(error, "code", None) in (401, 403, 404)

@@ -1,0 +1,147 @@
+"""One connection to RabbitMQ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cdc_tracker.destinations.rabbitmq.client import Channel, IOLoop, SelectConnection, exceptions, pika, spec
+
+UNROUTABLE = "no queue takes this routing key"
+
+
+class Link:
+    """One connection with one channel in confirm mode. Its events run in our thread, while we wait for something."""
+
+    def __init__(self, parameters: pika.URLParameters, timeout: float) -> None:
+        self._timeout = timeout
+        self._loop = IOLoop()
+        self._loop.activate_poller()
+        self._failed: BaseException | None = None
+        self._closed = self._gone = False
+        self.alarm = ""  # the broker's reason for taking nothing
+        self._channel: Channel | None = None
+        self._ready = False
+        self._answers: dict[int, str] = {}  # delivery tag → why it was not taken; empty where it was
+        self._returned: set[str] = set()
+        self._last = 0  # delivery tag
+        self._lowest = 1  # below it all are answered, or of an earlier batch
+        self._connection: Any = SelectConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._on_end,
+            on_close_callback=self._on_end,
+            custom_ioloop=self._loop,
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Not closed meanwhile, as far as what has arrived tells."""
+        if self._failed is None and not self._closed:
+            self._loop.call_later(0, lambda: None)  # so that it does not wait
+            self._turn()
+        return self._failed is None and not self._closed and self._ready
+
+    def open(self) -> None:
+        self._until(lambda: self._ready, "connecting")
+
+    def find(self, exchange: str) -> None:
+        found: list[Any] = []
+        self._on_channel().exchange_declare(exchange, passive=True, callback=found.append)
+        self._until(lambda: bool(found), "looking for the exchange")
+
+    def publish(self, messages: list[tuple[str, str, bytes, spec.BasicProperties]]) -> list[str]:
+        """For each message why it was not taken, empty where it was."""
+        channel, first = self._on_channel(), self._last + 1
+        self._lowest = first
+        self._answers.clear()
+        self._returned.clear()
+        for exchange, key, body, properties in messages:
+            channel.basic_publish(exchange, key, body, properties, mandatory=True)
+        self._last += len(messages)
+        self._until(lambda: len(self._answers) >= len(messages), "waiting for confirms")
+        said = [self._answers[tag] for tag in range(first, self._last + 1)]
+        returned = self._returned
+        return [UNROUTABLE if m[3].message_id in returned else answer for m, answer in zip(messages, said, strict=True)]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._connection.is_open:
+            self._connection.close()
+            self._wait(2.0)
+        if not self._gone:
+            # The broker does not answer. There is no public way to let go of the socket; heartbeats use this one, too.
+            self._connection._terminate_stream(exceptions.AMQPHeartbeatTimeout("closed"))
+            self._wait(1.0)
+        self._loop.deactivate_poller()
+        self._loop.close()
+
+    def _wait(self, seconds: float) -> None:
+        """For the connection's end."""
+        waker, deadline = self._loop.call_later(seconds, lambda: None), time.monotonic() + seconds
+        while not self._gone and time.monotonic() < deadline:
+            self._turn()
+        self._loop.remove_timeout(waker)
+
+    def _on_channel(self) -> Channel:
+        if self._channel is None:
+            raise exceptions.ConnectionWrongStateError("not connected")
+        return self._channel
+
+    def _until(self, done: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + self._timeout
+        waker = self._loop.call_later(self._timeout, lambda: None)
+        try:
+            while not done():
+                if self._failed is not None:
+                    raise self._failed
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{what} took more than {self._timeout:g} s")
+                self._turn()
+        finally:
+            self._loop.remove_timeout(waker)
+
+    def _turn(self) -> None:
+        self._loop.poll()
+        self._loop.process_timeouts()
+
+    def _on_end(self, connection: Any, error: BaseException) -> None:
+        self._gone = True
+        self._fail(error)
+
+    def _opened(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(self._on_alarm)
+        connection.add_on_connection_unblocked_callback(lambda connection, method: self._on_alarm(connection, None))
+        connection.channel(on_open_callback=self._on_open)
+
+    def _on_alarm(self, connection: Any, method: Any) -> None:
+        self.alarm = method.method.reason if method is not None else ""
+
+    def _on_open(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(lambda channel, error: self._fail(error))
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=self._on_ready)
+
+    def _on_ready(self, method: Any) -> None:
+        self._ready = True
+
+    def _on_return(self, channel: Channel, method: Any, properties: spec.BasicProperties, body: bytes) -> None:
+        self._returned.add(str(properties.message_id))
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        answer = "" if isinstance(method, spec.Basic.Ack) else "the broker could not take it (nack)"
+        if not method.multiple:
+            self._answers[method.delivery_tag] = answer
+            return
+        for tag in range(self._lowest, method.delivery_tag + 1):
+            self._answers.setdefault(tag, answer)
+        self._lowest = method.delivery_tag + 1
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is None:
+            self._failed = error

@@ -1,0 +1,301 @@
+"""Events as entries of Redis streams, each exactly once.
+
+A batch is one call of a script, which Redis runs whole and alone: it adds the events and stores our position, or does nothing.
+A script that fails half way is not undone, so it looks first at what could stop it: whether every key is a stream, or not there.
+Memory that is full, a replica that takes no writes and a disk that takes no snapshot stop it at its first write.
+
+Beside the position stands a token, which changes with every batch. A batch names the token that it follows and its own:
+
+- its own is there already: the answer was lost, and the events are not added again;
+- the one it follows is there: it is taken;
+- another's is there: a second worker has come, and this one stops;
+- an older one of ours, or none: Redis was restored, or has lost its last seconds. Then what is missing must be sent again, which
+  a start does: it compares the position that Redis holds with ours.
+
+A replica takes a script's effects as a whole as well, so after a failover position and events agree there, too. How much a
+crash of the server loses is the server's to say: with `appendonly yes` and `appendfsync always` nothing; `wait_replicas` waits
+for copies.
+In a Redis Cluster all keys of a script would have to lie in one slot: it is not supported.
+
+Read: Redis' documentation of XADD, EVAL, transactions, persistence, replication and WAIT; redis-py's. Tried against Redis 7.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.routing import Route, check_template
+from cdc_tracker.errors import (
+    AlreadyRunning,
+    CdcTrackerError,
+    ConfigError,
+    DestinationBlocked,
+    DestinationUnavailable,
+    Stop,
+    TooLarge,
+)
+from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.units import Duration
+
+try:
+    import redis
+except ImportError as error:
+    raise ConfigError(
+        "the destination type `redis` needs redis-py, which is not installed", hint="pip install 'cdc-tracker[redis]'"
+    ) from error
+
+# Another writer's next batch follows a token that is gone. KEYS: where the state is. ARGV: the new token.
+_TAKE_OVER = """
+redis.call('HSET', KEYS[1], 'token', ARGV[1])
+return redis.call('HMGET', KEYS[1], 'commit_lsn', 'ordinal', 'aside')
+"""
+# KEYS: where the state is, then the streams. ARGV: the token to follow, the new one, the fields of the state, maxlen (0: none),
+# then for each event: number of its stream, message id, type, JSON.
+_SCRIPT = """
+local state = KEYS[1]
+local token = redis.call('HGET', state, 'token') or ''
+if token == ARGV[2] then return 'TAKEN' end
+if token ~= ARGV[1] then return 'OTHER ' .. token end
+for i = 2, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'none' and kind ~= 'stream' then return 'KIND ' .. kind .. ' ' .. KEYS[i] end
+end
+redis.call('HSET', state, 'token', ARGV[2], 'commit_lsn', ARGV[3], 'ordinal', ARGV[4], 'aside', ARGV[5])
+local most = ARGV[6]
+for i = 7, #ARGV, 4 do
+  local stream = KEYS[tonumber(ARGV[i])]
+  if most == '0' then
+    redis.call('XADD', stream, '*', 'message-id', ARGV[i + 1], 'type', ARGV[i + 2], 'event', ARGV[i + 3])
+  else
+    redis.call('XADD', stream, 'MAXLEN', '~', most, '*', 'message-id', ARGV[i + 1], 'type', ARGV[i + 2], 'event', ARGV[i + 3])
+  end
+end
+return 'ADDED'
+"""
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_BLOCKED = {
+    "NOPERM": "allow its user EVAL, EVALSHA, SCRIPT, HSET, HGET, HMGET, XADD, TYPE on these keys",
+    "NOAUTH": "put the password into `url`: redis://:PASSWORD@HOST",
+    "WRONGPASS": "correct user and password in `url`",
+    "READONLY": "this is a replica: point `url` at the primary",
+    "CROSSSLOT": "a Redis Cluster is not supported: point `url` at one Redis",
+    "MOVED": "a Redis Cluster is not supported: point `url` at one Redis",
+}
+_PASSING = {
+    "OOM": "free memory, raise maxmemory, or set `maxlen`: nothing is lost, and it goes on by itself",
+    "MISCONF": "Redis cannot write its snapshot to disk: free space there, and it goes on by itself",
+}
+
+
+class RedisSettings(DestinationSettings):
+    type: Literal["redis"] = "redis"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the position moves in order")
+    url: SecretStr = Field(description="redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH")
+    stream: str = Field(description="a key; {event}, {type}, {schema} and {table} stand for the event's own")
+    state_key: str | None = Field(default=None, min_length=1, description="the key of our position; default cdc-tracker:NAME")
+    maxlen: int | None = Field(default=None, ge=1, description="about how many entries a stream keeps; older ones are removed")
+    wait_replicas: int = Field(default=0, ge=0, le=100, description="a batch counts once so many replicas have it")
+    timeout: Duration = Field(default=30.0, gt=0, description="for connecting, for an answer, and for the replicas")
+
+    @field_validator("url")
+    @classmethod
+    def _redis_url(cls, url: SecretStr) -> SecretStr:
+        if urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("stream")
+    @classmethod
+    def _template(cls, stream: str) -> str:
+        return check_template(stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What Redis has of us."""
+
+    token: str
+    position: Position | None
+    aside: str
+
+
+class RedisDestination:
+    """Connects at the first call that needs it."""
+
+    Settings: ClassVar[type[DestinationSettings]] = RedisSettings
+    guarantee: ClassVar[Guarantee] = "exactly once"
+    repeats: ClassVar[str] = "appends it again: after a rewind the same message-id stands in the streams more than once"
+    dedupe_window: ClassVar[float] = 0.0
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: RedisSettings, base: Path) -> None:
+        # Redis does nothing else while the script runs: a batch of 2,000 takes it some milliseconds.
+        self.limits = Limits(2_000, batch_bytes=4 * 1024**2, event_bytes=64 * 1024**2, whole_changes=True)
+        self._settings = settings
+        self._route = Route(settings.stream)
+        self._key = settings.state_key or f"cdc-tracker:{name}"
+        self._owner, self._count = secrets.token_hex(8), 0
+        self._held: _Held | None = None
+        self._attempt = ("", "")  # the contents of the last batch that was not answered, and its token
+        self._redis = self._client()
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """All or nothing."""
+        held = self._ready()
+        aside = _digest(batch.aside) if batch.aside else held.aside
+        if not batch.aside or aside != held.aside:
+            position = held.position if batch.aside else batch.upto
+            self._write(batch, held, replace(held, token=self._token(batch), position=position, aside=aside))
+        return [DELIVERED] * len(batch.events)
+
+    def position(self) -> Position | None:
+        return self._ready().position
+
+    def rewind(self, to: Position) -> None:
+        held = self._ready()
+        batch = Batch((), to)
+        self._write(batch, held, replace(held, token=self._token(batch), position=to))
+
+    def probe(self) -> None:
+        with self._translated():
+            self._redis.ping()
+            kind = self._redis.type(self._key)
+            if kind not in (b"none", b"hash"):
+                raise DestinationBlocked(f"{self}: the key {self._key} is a {kind.decode()}", hint="set another `state_key`")
+
+    def close(self) -> None:
+        self._redis.close()
+        self._redis.connection_pool.disconnect()
+        self._held = None
+
+    def __str__(self) -> str:
+        parts = urlsplit(self._settings.url.get_secret_value())
+        return f"Redis at {parts.hostname}:{parts.port or 6379}" if parts.scheme != "unix" else f"Redis at {parts.path}"
+
+    def _client(self) -> Any:  # the answers of redis-py are typed for asyncio as well
+        timeout = self._settings.timeout
+        options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "client_name": "cdc-tracker"}
+        try:
+            return redis.Redis.from_url(self._settings.url.get_secret_value(), **options)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"redis: `url` is not one: {type(error).__name__}") from None
+
+    def _ready(self) -> _Held:
+        """What Redis holds, after taking it over from whoever wrote before."""
+        if self._held is not None:
+            return self._held
+        with self._translated():
+            token = self._next()
+            lsn, ordinal, aside = self._redis.eval(_TAKE_OVER, 1, self._key, token)
+        position = Position(int(lsn), int(ordinal)) if lsn else None
+        self._held = _Held(token, position, (aside or b"").decode())
+        return self._held
+
+    def _write(self, batch: Batch, before: _Held, after: _Held) -> None:
+        keys = [self._key]
+        fields: list[Any] = []
+        numbers: dict[str, int] = {}
+        for event in batch.events:
+            stream = self._route.of(event)
+            number = numbers.get(stream)
+            if number is None:
+                keys.append(stream)
+                number = numbers[stream] = len(keys)
+            fields += [number, event.message_id, event.type, event.body]
+        self._attempt = (_contents(batch), after.token)
+        with self._translated():
+            said = self._call(keys, before.token, after, fields)
+            self._check(said)
+            if self._settings.wait_replicas:
+                self._wait()
+        self._held, self._attempt = after, ("", "")
+
+    def _call(self, keys: list[str], follows: str, held: _Held, fields: list[Any]) -> str:
+        lsn, ordinal = held.position if held.position is not None else ("", "")
+        arguments = [*keys, follows, held.token, lsn, ordinal, held.aside, self._settings.maxlen or 0, *fields]
+        try:
+            said = self._redis.evalsha(_SHA, len(keys), *arguments)
+        except redis.exceptions.NoScriptError:
+            said = self._redis.eval(_SCRIPT, len(keys), *arguments)
+        return bytes(said).decode()
+
+    def _check(self, said: str) -> None:
+        answer, _, rest = said.partition(" ")
+        if answer == "KIND":
+            kind, _, key = rest.partition(" ")
+            raise DestinationBlocked(
+                f"{self}: the key {key} is a {kind}, not a stream", hint="rename it, or set another `stream`"
+            )
+        if answer == "OTHER" and rest.partition("-")[0] not in ("", self._owner):
+            raise AlreadyRunning(
+                f"{self}: another worker writes here, under the same key {self._key}",
+                hint="stop it, or set `state_key`: two destinations must not share one. Nothing was written twice",
+            )
+        if answer == "OTHER":
+            raise Stop(
+                f"{self}: it has lost what was written last: it was restored, or crashed without `appendfsync always`",
+                hint="start the worker again: it compares positions, and sends again what is missing there",
+            )
+
+    def _wait(self) -> None:
+        wanted = self._settings.wait_replicas
+        have = self._redis.wait(wanted, int(self._settings.timeout * 900))  # before the socket's own timeout
+        if have < wanted:
+            raise DestinationUnavailable(f"{self}: {have} of {wanted} replicas have the batch")
+
+    def _token(self, batch: Batch) -> str:
+        """The same for a batch that is tried again, another one for every other."""
+        return self._attempt[1] if self._attempt[0] == _contents(batch) else self._next()
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"{self._owner}-{self._count}"
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.RedisError as error:
+            raise self._trouble(error) from None
+
+    def _trouble(self, error: redis.exceptions.RedisError) -> CdcTrackerError:
+        password = urlsplit(self._settings.url.get_secret_value()).password
+        text = " ".join(str(error).split())
+        text = f"{self}: {text.replace(password, '***') if password else text}"
+        if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
+            return DestinationBlocked(text, hint=_BLOCKED["WRONGPASS"])
+        for code, hint in (_BLOCKED | _PASSING).items():
+            if any(sign in text or sign == type(error).__name__ for sign in (code, *_SIGNS.get(code, ()))):
+                return DestinationBlocked(text, hint=hint) if code in _BLOCKED else DestinationUnavailable(text, hint=hint)
+        if "invalid bulk length" in text or "query buffer" in text:
+            return TooLarge(text)
+        return DestinationUnavailable(text)
+
+
+# redis-py takes the code off the text of the errors that it has classes for
+_SIGNS = {
+    "NOPERM": ("NoPermissionError", "user executing the script can't"),
+    "READONLY": ("ReadOnlyError",),
+    "OOM": ("OutOfMemoryError",),
+    "CROSSSLOT": ("ClusterCrossSlotError",),
+    "MOVED": ("MovedError",),
+}
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _contents(batch: Batch) -> str:
+    return _digest("\n".join([str(batch.upto), batch.aside, *[event.message_id for event in batch.events]]))

@@ -1,0 +1,112 @@
+"""Names made from an event: a topic, stream, subject or routing key by template, and what an event is keyed by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.model import Event, canonical
+
+_PART = re.compile(r"\{(\w*)\}")
+_FIELDS = ("event", "type", "schema", "table")
+
+
+class _Source(msgspec.Struct, frozen=True, gc=False):
+    schema: str = ""
+    table: str = ""
+
+
+class _Context(msgspec.Struct, frozen=True, gc=False):
+    source: _Source = _Source()
+
+
+class Head(msgspec.Struct, rename="camel", gc=False):
+    """What routing looks at. The rest of the event is passed over."""
+
+    event: str | None = None
+    name: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    group_id: str | None = None
+    context: _Context = _Context()
+
+
+_HEAD = msgspec.json.Decoder(Head)
+
+
+def check_template(text: str) -> str:
+    """The text, if every `{field}` in it is known. Raises ValueError."""
+    for field in _PART.findall(text):
+        if field not in _FIELDS:
+            raise ValueError(f"`{{{field}}}` is not known: there are {', '.join(f'{{{name}}}' for name in _FIELDS)}")
+    if not text or "{" in _PART.sub("", text) or "}" in _PART.sub("", text):
+        raise ValueError("must be a name, which may hold {event}, {type}, {schema} and {table}")
+    return text
+
+
+class Route:
+    """Where an event goes. `{event}` is a track's, page's or screen's name in snake_case, of other calls their type."""
+
+    def __init__(self, template: str, clean: Callable[[str], str] = str) -> None:
+        """`clean` makes what is put in for a field safe for the destination."""
+        self._template = template
+        self._clean = clean
+        self._fixed = None if _PART.search(template) else template
+        self._made: dict[tuple[str, str, str, str], str] = {}
+
+    def of(self, event: Event) -> str:
+        if self._fixed is not None:
+            return self._fixed
+        head = _HEAD.decode(event.body)
+        source = head.context.source
+        fields = (head.event or head.name or "", event.type, source.schema, source.table)
+        made = self._made.get(fields)
+        if made is None:
+            if len(self._made) > 10_000:  # names that never end would fill the memory
+                self._made.clear()
+            made = self._made[fields] = self._make(*fields)
+        return made
+
+    def _make(self, name: str, kind: str, schema: str, table: str) -> str:
+        values = {"event": snake_case(name) or kind, "type": kind, "schema": schema or "none", "table": table or "none"}
+        return _PART.sub(lambda found: self._clean(values[found[1]]), self._template)
+
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def check_key(text: str) -> str:
+    """Raises ValueError where it is neither `user`, `none` nor a path within the event."""
+    if text == "row":
+        raise ValueError("an event does not carry its row's key: name the property that has it, such as properties.order_id")
+    if not _PATH.fullmatch(text):
+        raise ValueError("must be user, none, or a path within the event such as properties.order_id")
+    return text
+
+
+def key_maker(key: str) -> Callable[[Event], bytes | None]:
+    """What messages are keyed by. `user`: userId, else anonymousId, else groupId. None where the event has it not."""
+    if key == "none":
+        return lambda event: None
+    if key == "user":
+        return _by_user
+    path = key.split(".")
+    return lambda event: _by_path(event, path)
+
+
+def _by_user(event: Event) -> bytes | None:
+    head = _HEAD.decode(event.body)
+    found = head.user_id or head.anonymous_id or head.group_id
+    return found.encode() if found else None
+
+
+def _by_path(event: Event, path: list[str]) -> bytes | None:
+    value: object = event.decoded()
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else canonical(value).encode()

@@ -1,0 +1,45 @@
+"""RudderStack's data plane: Segment's API with answers of its own.
+
+Read: RudderStack's documentation of its HTTP API (limits, status codes) and of event deduplication; rudder-server's gateway
+(its answers, `Gateway.maxReqSizeInKB` 4,000, deduplication off unless turned on). No data plane has been met: it is tested
+against a server that behaves as these say.
+
+It answers the text `OK` to a batch that it has stored and looks at later: hence ASSUMED. One event without an identity makes the
+whole batch a 400, which does not say which: the core halves it. 404 means that the source is disabled, and blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.http import check_url
+from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings, basic
+from cdc_tracker.units import Size
+
+
+class RudderstackSettings(TrackingSettings):
+    type: Literal["rudderstack"] = "rudderstack"
+    data_plane: str = Field(description="its URL, as the workspace shows it")
+    batch_events: int = Field(default=5_000, ge=1)
+    batch_size: Size = Field(default=4_000 * 1024, ge=1_000)
+    compression: Literal["none", "gzip"] = "gzip"
+
+    @field_validator("data_plane")
+    @classmethod
+    def _url(cls, data_plane: str) -> str:
+        return check_url(data_plane).rstrip("/")
+
+
+class RudderstackDestination(TrackingDestination):
+    Settings: ClassVar[type[DestinationSettings]] = RudderstackSettings
+    repeats: ClassVar[str] = (
+        "drops it by its messageId within 1 hour where deduplication is turned on there, else it counts it again"
+    )
+    dedupe_window: ClassVar[float] = 3_600.0
+
+    def __init__(self, name: str, settings: RudderstackSettings, base: Path) -> None:
+        super().__init__(settings.data_plane + "/v1/batch", basic(settings.write_key.get_secret_value()), settings, base)

@@ -1,0 +1,128 @@
+"""An event's body as a translating destination looks at it: ids, names and time decoded, the rest left as the bytes it is.
+
+Values are spliced into the vendor's shape as they stand, so that numbers stay exact and the same event gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.model import Event, Outcome, Receipt, Transaction
+
+T = TypeVar("T")
+_is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+_OURS = uuid.uuid5(uuid.NAMESPACE_URL, "cdc-tracker:message-id")
+NOTHING = msgspec.Raw(b"")
+quoted = msgspec.json.Encoder().encode
+"""JSON of a text, as bytes."""
+
+
+class Call(msgspec.Struct, rename="camel", gc=False):
+    """A track, identify, group, alias, page or screen call. Destinations add the parts of `context` that they look at."""
+
+    type: str = ""
+    event: str = ""
+    name: str = ""
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    group_id: str | None = None
+    previous_id: str | None = None
+    properties: msgspec.Raw = NOTHING
+    traits: msgspec.Raw = NOTHING
+    timestamp: str = ""
+
+
+class Refused(Exception):
+    """The destination would not take the event, or falsify it: it is not sent."""
+
+    def __init__(self, reason: str, field: str = "", detail: str = "") -> None:
+        super().__init__(detail)
+        self.receipt = Receipt(Outcome.REJECTED, reason, field, detail)
+
+
+def decoded(decoder: msgspec.json.Decoder[T], json: bytes | msgspec.Raw) -> T:
+    """What an outbox wrote may be of any type where a destination expects a text: such an event is refused."""
+    try:
+        return decoder.decode(json)
+    except msgspec.ValidationError as error:
+        raise Refused("type_mismatch", str(error).rpartition("`$.")[2].rstrip("`"), str(error)) from None
+
+
+def members(raw: msgspec.Raw) -> bytes:
+    """What stands between the braces of a JSON object; nothing, where it is none."""
+    text = bytes(raw)
+    inner = text[1:-1] if text[:1] == b"{" else b""
+    return b"" if inner.isspace() else inner
+
+
+def object_with(own: bytes, raw: msgspec.Raw) -> bytes:
+    """The object with our members before its own: where both have a key, parsers take the later one, which is the event's."""
+    theirs = members(raw)
+    return b"{%b,%b}" % (own, theirs) if own and theirs else b"{%b}" % (own or theirs)
+
+
+def moment(call: Call, event: Event) -> tuple[int, str]:
+    """The event's time in microseconds since the Unix epoch, and as RFC 3339 in UTC. Without one, that of its commit."""
+    text = call.timestamp
+    if not text:
+        return event.committed_at, Transaction(0, 0, event.committed_at).timestamp
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused("timestamp_invalid", "timestamp", "the timestamp is not a time in ISO 8601") from None
+    micros = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    return micros, text if text[-1] == "Z" and text[10:11] == "T" else Transaction(0, 0, micros).timestamp
+
+
+def uuid_of(message_id: str) -> str:
+    """The messageId where it is a UUID, as ours are; else one made of it, the same every time."""
+    if _is_uuid(message_id):
+        return message_id
+    return str(uuid.uuid5(_OURS, message_id))
+
+
+def check_length(text: str, limit: int, field: str) -> None:
+    """Refuse an id longer than a limit in bytes of UTF-8."""
+    if len(text) * 4 > limit and len(text.encode()) > limit:
+        raise Refused("id_too_long", field, f"the destination takes ids of {limit} bytes at most")
+
+
+Part = tuple[Sequence[int], Callable[[], Sequence[Receipt]]]
+"""Events of a batch by index, and what sends them in one request."""
+
+
+def in_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Receipt]:
+    """Send a batch in several requests, one after the other, and fill in the receipts that are missing.
+
+    A failure of the first request is the batch's. After a later one what was taken keeps its receipts, and the rest goes again.
+    """
+    failure = ""
+    taken = False
+    for indexes, send in parts:
+        answers: Sequence[Receipt] = ()
+        if not failure:
+            try:
+                answers = send()
+                taken = True
+            except (TooLarge, Unexplained) as error:
+                if len(indexes) == 1:
+                    code = "too_large" if isinstance(error, TooLarge) else "refused"
+                    answers = [Receipt(Outcome.REJECTED, code, detail=str(error))]
+                elif not taken:
+                    raise
+                else:
+                    failure = str(error)
+            except DestinationUnavailable as error:
+                if not taken:
+                    raise
+                failure = str(error)
+        for i, receipt in zip(indexes, answers or [Receipt(Outcome.RETRY, failure)] * len(indexes), strict=True):
+            receipts[i] = receipt
+    return [receipt for receipt in receipts if receipt is not None]

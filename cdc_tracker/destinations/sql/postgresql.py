@@ -1,0 +1,129 @@
+"""PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import msgspec
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+
+from cdc_tracker.destinations.sql.database import Database, Row
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.model import canonical
+
+_CONNECT = {  # for a server that hangs rather than refuses; a URL may say otherwise
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "application_name": "cdc-tracker",
+}
+_BEGIN = text("""
+    SELECT set_config('TimeZone', 'UTC', true), set_config('lock_timeout', '10s', true),
+           set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true)
+""")
+_COLUMNS = text("""
+    SELECT a.attname, t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass(:table) AND a.attnum > 0 AND NOT a.attisdropped
+""")
+_VALUE = ("22", "23", "54", "P0")  # data exception, integrity, program limit, a trigger's RAISE: an event is at fault
+_REFUSED = {
+    "28": "correct the credentials in `url`",
+    "3D": "correct the database's name in `url`, or create it",
+    "3F": "correct `schema`, or create it",
+    "42501": "grant the user of `url` CREATE on the schema; or make the tables for it and grant SELECT, INSERT and UPDATE",
+    "42": "the tables are not as cdc-tracker makes them: drop or rename what is in the way, or set another `table`",
+    "25006": "the server is a standby or set read-only: point `url` at the primary",
+}
+_LOGIN = ("authentication failed", "no pg_hba.conf entry", "does not exist", "permission denied", "no password supplied")
+
+
+class PostgreSql(Database):
+    """Its transactions are durable also where the server's default is `synchronous_commit = off`."""
+
+    time_type = "timestamptz"
+    json_type = "jsonb"
+    typed: ClassVar[Mapping[str, str]] = {"text": "text", "number": "numeric", "boolean": "bool", "time": "timestamptz"}
+
+    def __init__(self, url: URL, schema: str | None) -> None:
+        self.schema = schema
+        super().__init__(url.set(drivername="postgresql+psycopg"))
+
+    def connect(self, url: URL) -> Engine:
+        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+        # No prepared statements: there is one statement a batch, and they do not go through every connection pooler.
+        return create_engine(
+            url, connect_args={**given, "prepare_threshold": None}, pool_size=1, max_overflow=0, hide_parameters=True
+        )
+
+    def __str__(self) -> str:
+        return f"{self._url.host or 'local'}/{self._url.database or ''}"
+
+    def begin(self, connection: Connection) -> None:
+        connection.execute(_BEGIN)
+
+    def columns(self, connection: Connection, table: str) -> dict[str, str]:
+        return {str(name): str(kind) for name, kind in connection.execute(_COLUMNS, {"table": self.qualified(table)})}
+
+    def make_schema(self, connection: Connection) -> None:
+        query = text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+        if self.schema and not connection.execute(query, {"schema": self.schema}).first():
+            with self.tables_locked(connection):
+                if not connection.execute(query, {"schema": self.schema}).first():
+                    connection.execute(text(f"CREATE SCHEMA {self.quoted(self.schema)}"))
+
+    @contextmanager
+    def tables_locked(self, connection: Connection) -> Iterator[None]:
+        """Until the transaction ends."""
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('cdc_tracker.destinations.sql'))"))
+        yield
+
+    def json(self, value: msgspec.Raw) -> object:
+        return value
+
+    def bind(self, kind: str, value: Any) -> object:
+        """As text, which PostgreSQL reads."""
+        return value if isinstance(value, str) else canonical(value)
+
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+        """One statement and one parameter for the whole batch: three times as fast as arrays, and nearly no work on our side."""
+        if not rows:
+            return
+        names = ", ".join(self.quoted(name) for name in kinds)
+        columns = ", ".join(f"{self.quoted(name)} {kind}" for name, kind in kinds.items())
+        source = f"SELECT {names} FROM json_to_recordset(CAST(:rows AS json)) AS r({columns})"
+        statement = f"INSERT INTO {self.qualified(table)} ({names}) {source} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
+        connection.execute(text(statement), {"rows": canonical(rows)})
+
+    def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
+        missing = []
+        for table in tables:
+            if self.columns(connection, table):
+                query = text("SELECT has_table_privilege(:table, p) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p")
+                if not all(connection.execute(query, {"table": self.qualified(table)}).scalars()):
+                    missing.append(f"SELECT, INSERT and UPDATE in {table}")
+            elif not self._may_create(connection):
+                missing.append(f"create {table}")
+        return missing
+
+    def _may_create(self, connection: Connection) -> bool:
+        query = """SELECT CASE WHEN to_regnamespace(quote_ident(s)) IS NULL
+                   THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege(s, 'CREATE') END
+                   FROM (SELECT coalesce(:schema, current_schema(), 'public') AS s) n"""
+        return bool(connection.execute(text(query), {"schema": self.schema}).scalar())
+
+    def fault(self, cause: BaseException) -> CdcTrackerError:
+        # The primary message only: the DETAIL that may follow it quotes the row.
+        said = self.said(getattr(getattr(cause, "diag", None), "message_primary", None) or cause)
+        state = str(getattr(cause, "sqlstate", None) or "")
+        for code in (state, state[:2]):
+            if code in _REFUSED:
+                return DestinationBlocked(said, hint=_REFUSED[code])
+        if state[:2] in _VALUE or (not state and type(cause).__name__ == "DataError"):
+            return Unexplained(said)
+        if not state and any(sign in said for sign in _LOGIN):
+            return DestinationBlocked(said, hint="correct the credentials or the database in `url`, or the server's pg_hba.conf")
+        return DestinationUnavailable(said)

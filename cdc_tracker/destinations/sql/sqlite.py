@@ -1,0 +1,83 @@
+"""SQLite: a file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+
+from cdc_tracker.destinations.sql.database import Database, Row, placeholders
+from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.model import canonical
+
+
+class Sqlite(Database):
+    time_type = "timestamp"
+    json_type = "text"
+    # SQLite would turn an exact number into a float in a column of type numeric; a name with `blob` in it leaves values alone.
+    typed: ClassVar[Mapping[str, str]] = {"text": "text", "number": "number_blob", "boolean": "boolean", "time": "timestamp"}
+
+    def __init__(self, url: URL, base: Path) -> None:
+        super().__init__(url.set(drivername="sqlite", database=str(base / (url.database or ""))))
+
+    def connect(self, url: URL) -> Engine:
+        folder = Path(url.database or "").parent
+        if not folder.is_dir():
+            raise ConfigError(f"the folder {folder} of the SQLite file does not exist")
+        wait = {} if "timeout" in url.query else {"timeout": 10}  # seconds, while another has the file locked
+        engine = create_engine(url, connect_args=wait, pool_size=1, max_overflow=0, hide_parameters=True)
+
+        @event.listens_for(engine, "connect")
+        def _configure(connection: Any, _: object) -> None:
+            connection.isolation_level = None  # Python's own transactions do not cover CREATE and ALTER
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+
+    def __str__(self) -> str:
+        return f"sqlite:{self._url.database}"
+
+    def columns(self, connection: Connection, table: str) -> dict[str, str]:
+        rows = connection.execute(text("SELECT name, type FROM pragma_table_info(:table)"), {"table": table})
+        return {str(name): str(kind).lower() for name, kind in rows}
+
+    def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
+        return []  # its transaction began with a lock for writing: what cannot be written has failed already
+
+    def bind(self, kind: str, value: Any) -> object:
+        """A number as SQLite's own where that is exact, else as text."""
+        if kind == "boolean":
+            return int(value)
+        if kind != "number":
+            return value if isinstance(value, str) else canonical(value)
+        if isinstance(value, int):
+            return value if -(2**63) <= value < 2**63 else str(value)
+        near = float(value)
+        return near if Decimal(repr(near)) == value else canonical(value)
+
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+        if not rows:
+            return
+        names = ", ".join(self.quoted(name) for name in kinds)
+        values, parameters = placeholders(kinds, rows)
+        statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
+        connection.execute(text(statement), parameters)
+
+    def fault(self, cause: BaseException) -> CdcTrackerError:
+        said = self.said(cause)
+        if isinstance(cause, sqlite3.DataError | sqlite3.IntegrityError):
+            return Unexplained(said)
+        name = getattr(cause, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_NOTADB")):
+            return DestinationBlocked(said, hint="make it a SQLite file that the worker's user may write to")
+        hint = "free some space there: nothing is lost, and it goes on by itself" if name == "SQLITE_FULL" else ""
+        return DestinationUnavailable(said, hint=hint)

@@ -1,0 +1,268 @@
+"""Events in a warehouse, through dlt (https://dlthub.com): BigQuery, Snowflake, Redshift, Databricks, ClickHouse, DuckDB.
+
+A batch and the position that it reaches are one load package of dlt: the events are merged on `message_id`, the position is a
+row of `cdc_tracker_checkpoints`. dlt enters a package in `_dlt_loads` when all of it is done, and a position counts only with
+that entry. So where a load was killed halfway the position before it holds, the events come again, and the merge puts each in
+its own place: the same load twice is the same as once. dlt's own working folder is emptied at every start, and with
+it whatever a killed load left; nothing is remembered outside the warehouse.
+
+Read in dlt 1.31's sources and documentation: the order of staging, merge and `_dlt_loads`; merges are delete and insert, in one
+transaction where the warehouse has transactions; its log goes to standard error (silenced here: what matters comes as
+an exception); its anonymous telemetry (off); it takes over
+SIGINT and SIGTERM while it runs in the main thread (so it never does).
+Killed and counted on DuckDB only. None of the others has been met: there this says what dlt gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+
+from cdc_tracker.destinations import columns
+from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
+from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.units import Duration
+
+T = TypeVar("T")
+_CHECKPOINTS = "cdc_tracker_checkpoints"
+_IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
+_EVENT_BYTES = {"redshift": 65_535, "snowflake": 16 * 1024**2, "bigquery": 10 * 1000**2}  # of a text or a row
+_EVERY = {"bigquery": 60.0}  # it takes 1,500 loads a day and table
+_MANY = 5_000  # events of a batch that has others behind it
+_QUIET = {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
+    "RUNTIME__REQUEST_MAX_ATTEMPTS": "2",
+    "LOAD__RAISE_ON_MAX_RETRIES": "2",  # the core tries again, for ever
+    "NORMALIZE__WORKERS": "1",
+}
+
+
+class WarehouseSettings(DestinationSettings):
+    type: Literal["warehouse"] = "warehouse"
+    in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the checkpoint moves in order")
+    engine: Literal["bigquery", "snowflake", "redshift", "databricks", "clickhouse", "duckdb"]
+    credentials: SecretStr = Field(description="as dlt takes them: a URL or JSON; for duckdb the file")
+    dataset: str = Field(default="analytics", pattern=_IDENTIFIER, description="made where missing; a schema elsewhere")
+    table: str = Field(default="tracks", pattern=_IDENTIFIER)
+    every: Duration | None = Field(
+        default=None, ge=0, description="between loads, unless much is waiting; bigquery: 60s, else 0s"
+    )
+    work_dir: str = Field(default=".warehouse", description="for files under way; emptied at every start")
+
+    @model_validator(mode="after")
+    def _holds(self) -> WarehouseSettings:
+        if not self.credentials.get_secret_value().strip():
+            raise ValueError("`credentials` is empty")
+        return self
+
+
+class WarehouseDestination:
+    """Imports dlt and connects at the first call that needs it."""
+
+    Settings: ClassVar[type[DestinationSettings]] = WarehouseSettings
+    guarantee: ClassVar[Guarantee] = "exactly once"
+    repeats: ClassVar[str] = "replaces it by its message_id: after a rewind under a changed mapping the new contents hold"
+    dedupe_window: ClassVar[float] = math.inf
+    age_limit: ClassVar[float] = math.inf
+
+    def __init__(self, name: str, settings: WarehouseSettings, base: Path) -> None:
+        largest = _EVENT_BYTES.get(settings.engine, 1 << 30)
+        self.limits = Limits(events=100_000, batch_bytes=64 * 1024**2, event_bytes=largest, whole_changes=True)
+        self._settings = settings
+        self._key = re.sub(r"[^\w.-]", "_", name)
+        self._name = f"cdc_tracker_{snake_case(name)}"
+        self._work = base / settings.work_dir / self._key
+        secret = settings.credentials.get_secret_value()
+        self._credentials = _duckdb_file(secret, base) if settings.engine == "duckdb" else _credentials(settings.engine, secret)
+        self._secrets = [] if settings.engine == "duckdb" else sorted(_secrets_of(secret), key=len, reverse=True)
+        self._every = _EVERY.get(settings.engine, 0.0) if settings.every is None else settings.every
+        self._loaded = -math.inf
+        self._pipeline: Any = None
+        self._reached: tuple[int, Position | None] | None = None  # step and position; None: ask
+        # dlt keeps things by thread, and minds signals in the main one.
+        self._pool: ThreadPoolExecutor | None = None
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is where it was."""
+        if len(batch.events) < _MANY:
+            time.sleep(max(0.0, self._loaded + self._every - time.monotonic()))
+        rows = columns.table(batch.events) if self._ready() and batch.events else None
+        self._load(rows, None if batch.aside else batch.upto)
+        return [DELIVERED] * len(batch.events)
+
+    def position(self) -> Position | None:
+        return self._where()[1]
+
+    def rewind(self, to: Position) -> None:
+        self._load(None, to)
+
+    def probe(self) -> None:
+        self._apart(lambda: self._ask("SELECT 1"))
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = self._pipeline = self._reached = None
+        shutil.rmtree(self._work, ignore_errors=True)
+        with suppress(OSError):
+            self._work.parent.rmdir()
+
+    # In dlt's thread.
+
+    def _apart(self, call: Callable[[], T]) -> T:
+        """Call it there. What dlt raises comes out as one of ours, and what it was at is forgotten."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"dlt-{self._key}")
+        try:
+            return self._pool.submit(call).result()
+        except CdcTrackerError:
+            self._pipeline = self._reached = None
+            raise
+        except Exception as error:  # of dlt, of a dozen clients, and of their HTTP and login libraries
+            self._pipeline = self._reached = None
+            raise self._trouble(error) from None
+
+    def _ready(self) -> bool:
+        return self._apart(lambda: self._open() is not None)
+
+    def _open(self) -> Any:
+        if self._pipeline is None:
+            columns.arrow("warehouse")
+            dlt = _dlt()
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._work.mkdir(parents=True)
+            destination = getattr(dlt.destinations, self._settings.engine)(credentials=self._credentials)
+            self._pipeline = dlt.pipeline(
+                self._name, destination=destination, dataset_name=self._settings.dataset, pipelines_dir=str(self._work)
+            )
+            self._pipeline.config.restore_from_destination = False  # what is to be remembered is in our own table
+        return self._pipeline
+
+    def _load(self, rows: Any, upto: Position | None) -> None:
+        """One package. The rows are in once it is done; the position counts once it is entered as done."""
+        step, before = self._where()
+        position = before if upto is None else upto
+        self._reached = None
+
+        def run() -> None:
+            dlt, pipeline = _dlt(), self._open()
+            parts = []
+            if rows is not None:
+                parts.append(dlt.resource([rows], name=self._settings.table, write_disposition="merge", primary_key="message_id"))
+            if upto is not None:
+                row = {"destination": self._key, "step": step + 1, "commit_lsn": upto.commit_lsn, "ordinal": upto.ordinal}
+                parts.append(dlt.resource([row], name=_CHECKPOINTS, write_disposition="append"))
+            if parts:
+                pipeline.run(parts)
+            for done in (self._work / self._name / "load" / "loaded").iterdir():  # dlt keeps an account of each
+                shutil.rmtree(done, ignore_errors=True)
+
+        self._apart(run)
+        self._loaded = time.monotonic()
+        self._reached = (step if upto is None else step + 1, position)
+
+    def _where(self) -> tuple[int, Position | None]:
+        if self._reached is None:
+            self._reached = self._apart(self._look)
+        return self._reached
+
+    def _look(self) -> tuple[int, Position | None]:
+        """The last position whose load was entered as done."""
+        query = f"""
+            SELECT c.step, c.commit_lsn, c.ordinal FROM {{{_CHECKPOINTS}}} c JOIN {{_dlt_loads}} l ON l.load_id = c._dlt_load_id
+            WHERE c.destination = '{self._key}' AND l.status = 0 ORDER BY c.step DESC LIMIT 1"""
+        found = self._ask(query)
+        return (int(found[0]), Position(int(found[1]), int(found[2]))) if found else (0, None)
+
+    def _ask(self, query: str) -> Any:
+        """The first row; None where there is none, or no such table yet."""
+        from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: PLC0415
+
+        with self._open().sql_client() as client:
+            for table in (_CHECKPOINTS, "_dlt_loads"):
+                query = query.replace(f"{{{table}}}", client.make_qualified_table_name(table))
+            try:
+                found = client.execute_sql(query)
+            except DatabaseUndefinedRelation:
+                return None
+        return found[0] if found else None
+
+    def _trouble(self, error: Exception) -> CdcTrackerError:
+        chain = list(_chain(error))
+        said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+        for secret in self._secrets:
+            said = said.replace(secret, "**********")
+        text = f"{self._settings.engine}/{self._settings.dataset}: {said[:400]}"
+        kinds = {kind.__name__ for each in chain for kind in type(each).__mro__}
+        if "MissingDependencyException" in kinds or "ModuleNotFoundError" in kinds:
+            return ConfigError(text, hint=f"pip install 'dlt[{self._settings.engine}]'")
+        if "ConfigurationException" in kinds:
+            return ConfigError(text, hint=f"correct `credentials`: dlt's page on {self._settings.engine} says what they hold")
+        passing = {"DestinationTransientException", "LoadClientJobRetry", "OSError", "IOException", "DestinationConnectionError"}
+        if "DestinationTerminalException" in kinds or "LoadClientJobFailed" in kinds:
+            hint = "grant what dlt needs there: to make the dataset, its _staging dataset and tables, to write and to delete"
+            return DestinationUnavailable(text) if kinds & (passing - {"OSError"}) else DestinationBlocked(text, hint=hint)
+        return DestinationUnavailable(text)
+
+
+def _dlt() -> Any:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)  # read at its import, which takes a second
+    try:
+        import dlt  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("dlt is missing", hint="pip install 'cdc-tracker[warehouse]'") from error
+    return dlt
+
+
+def _duckdb_file(text: str, base: Path) -> str:
+    path = base / text.removeprefix("duckdb:///")
+    if not path.parent.is_dir():
+        raise ConfigError(f"the folder {path.parent} of the DuckDB file does not exist")
+    return str(path)
+
+
+def _credentials(engine: str, secret: str) -> Any:
+    """A URL as it is; JSON as an object, but for a Google service account's key, which dlt reads by itself."""
+    if engine == "bigquery" or not secret.lstrip().startswith("{"):
+        return secret
+    try:
+        return json.loads(secret)
+    except ValueError:
+        raise ConfigError("`credentials` begins like JSON, and is none") from None
+
+
+def _secrets_of(secret: str) -> Iterator[str]:
+    """What must not be shown: all of it, a URL's password, what stands in the JSON."""
+    yield secret
+    with suppress(ValueError):
+        password = urlsplit(secret).password
+        yield from {password, unquote(password)} if password else ()
+    with suppress(ValueError):
+        found = json.loads(secret)
+        yield from (value for value in found.values() if isinstance(value, str) and len(value) > 5)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)

@@ -1,0 +1,128 @@
+"""Real servers as child processes: on free ports, in a folder of their own, gone with the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.vendors.kit import EngineUnavailable
+
+START_SECONDS = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on, all different.
+
+    Below those that the system gives to clients: while a server is being restarted, a client that keeps connecting would now and
+    then be given the server's own port, and connect to itself.
+    """
+    found: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
+            probe = stack.enter_context(socket.socket())
+            port = random.randrange(15_000, 32_000)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is. Raises EngineUnavailable."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if found is None:
+        raise EngineUnavailable(f"{name} is not installed: apt-get install {package}")
+    return found
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on the port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A folder that is removed at the end, with whatever a server left in it."""
+    root = Path(tempfile.mkdtemp(prefix="cdc-engine-", dir="/tmp"))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Runs in the child before exec. SIGKILL: a server may take its time over anything else."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Program:
+    """A server that can be ended and started again on the same folder."""
+
+    def __init__(
+        self, command: Sequence[str], root: Path, ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment`: all of it, instead of ours."""
+        self._command, self._root, self._ready, self._environment = command, root, ready, environment
+        self.log = root / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._root,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self._command[0]} did not start: {self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """In order, as an operator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """As if the machine had failed."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """It holds its connections and answers nothing."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,88 @@
+"""A server that speaks S3: moto's, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from tests.postgres import _end_with_parent, _free_port
+from tests.vendors.kit import EngineUnavailable
+
+START_SECONDS = 60.0
+ACCESS_KEY, SECRET_KEY = "AKIA0000TEST", "s3-secret-7d1f"
+
+
+@dataclass(frozen=True)
+class S3:
+    url: str
+
+    def client(self) -> Any:
+        """botocore's; the caller closes it."""
+        import botocore.session
+
+        session = botocore.session.get_session()
+        return session.create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+
+    @contextmanager
+    def fresh_bucket(self) -> Iterator[str]:
+        name = f"shop-{secrets.token_hex(6)}"
+        client = self.client()
+        try:
+            client.create_bucket(Bucket=name)
+            yield name
+        finally:
+            client.close()
+
+    def objects(self, bucket: str, suffix: str = "") -> dict[str, bytes]:
+        client = self.client()
+        try:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+            return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys if key.endswith(suffix)}
+        finally:
+            client.close()
+
+
+@contextmanager
+def engine() -> Iterator[S3]:
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
+        raise EngineUnavailable("there is no moto: pip install 'moto[s3,server]'")
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+    )
+    try:
+        server = S3(f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + START_SECONDS
+        opener = build_opener(ProxyHandler({}))
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(URLError, ConnectionError):
+                opener.open(server.url, timeout=5).close()
+                break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError("moto's server did not start")
+        yield server
+    finally:
+        process.kill()
+        process.wait()
