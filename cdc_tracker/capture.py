@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.errors import JournalUnavailable, Retry, SlotBusy, StateUnavailable
+from cdc_tracker.history.gaps import times_of
 from cdc_tracker.journal import Journal, Retention
-from cdc_tracker.lookout import Lookout
+from cdc_tracker.lookout import Lookout, holders
 from cdc_tracker.model import START, Lsn, Position
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
@@ -50,6 +52,7 @@ class Capture:
         self._journal = journal
         self._state = state
         self._destinations = destinations
+        self._left_out: frozenset[str] | None = None  # had a checkpoint when we started, and are not configured
         self._stop = stop
         self._standby = standby
         self._lookout = Lookout(settings, retention, state, journal)
@@ -75,10 +78,14 @@ class Capture:
         with Session(self._settings, self._tables) as session:
             end, lowest = self._journal.end(), self._lowest_checkpoint()
             record = self._state.source(self._name)
-            self._confirmed, timeline = session.verify(record, end, lowest)
+            self._lookout.recall()
+            times = partial(times_of, self._state, self._name)
+            self._confirmed, timeline = session.verify(record, end, lowest, times)
             if record is not None and timeline != record.timeline:
                 log.info("the server is on a new timeline", timeline=timeline)
                 self._state.save_source(replace(record, timeline=timeline))
+            if record is not None and (end or START).commit_lsn < record.journaled_lsn:
+                self._lookout.lose_journal(self._confirmed, record.journaled_lsn)
             self._journal_end = end or lowest or START
             self._progress.journal_end = str(self._journal_end)
             self._progress.confirmed = self._confirmed
@@ -144,6 +151,7 @@ class Capture:
         self._progress.segments += 1
         self._progress.changes += segment.changes
         self._journal_end = segment.last
+        self._progress.journaled_until = segment.last_time or self._progress.journaled_until
         self._progress.journal_end = str(segment.last)
         self._due["store"] = time.monotonic() + GROUP
 
@@ -172,8 +180,14 @@ class Capture:
         return lowest.commit_lsn
 
     def _lowest_checkpoint(self, of: Callable[[Checkpoint], Position] | None = None) -> Position | None:
+        return min(map(of or _needed, self._checkpoints().values()), default=None)
+
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        """Those that count: of every configured destination, and of one that `setup` has added since we started."""
         found = self._state.checkpoints(self._name)
-        return min(((of or _needed)(found[name]) for name in self._destinations if name in found), default=None)
+        if self._left_out is None:
+            self._left_out = frozenset(found).difference(self._destinations)
+        return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
 
     # What is due now and then.
 
@@ -195,11 +209,12 @@ class Capture:
 
     def _trim(self) -> None:
         try:
-            lowest = self._lowest_checkpoint() or START
+            checkpoints = self._checkpoints()
+            held = holders(checkpoints, self._state.jobs(self._name, unfinished=True)) if checkpoints else []
         except StateUnavailable as error:
             log.warning("journal not trimmed", error=str(error))
             return
-        self._lookout.trim(lowest)
+        self._lookout.trim(held)
 
     # Trying again.
 

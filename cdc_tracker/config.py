@@ -1,14 +1,15 @@
 """cdc-tracker.yml and the environment → Config. Each part owns its own Settings model; this file puts them together.
 
-The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`, and `null` there is none. Strings may hold
-`${VAR}` and `${VAR:-default}`; `$${` writes a plain `${`.
+The environment wins over the file: `CDC_TRACKER_SOURCE__URL` overrides `source.url`, `null` there is none, and
+`CDC_TRACKER_SOURCE__URL_FILE` names a file that holds it. References in the file: see references.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -17,26 +18,27 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from pydantic.functional_validators import AfterValidator, PlainValidator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from cdc_tracker import documents, logs
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import Destination, DestinationSettings
+from cdc_tracker.destinations.dryrun import dry
 from cdc_tracker.documents import Document, Loc, dotted, nearest
 from cdc_tracker.errors import ConfigError, MappingError, Problem
 from cdc_tracker.journal import JournalSettings
 from cdc_tracker.logs import LogSettings
+from cdc_tracker.references import ENV_PREFIX, FROM_FILE, Resolved, overriding
 from cdc_tracker.source.settings import SourceSettings
-from cdc_tracker.state import StateSettings
+from cdc_tracker.state import SourceRecord, StateSettings
 from cdc_tracker.units import Duration
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mappings
+    from cdc_tracker.translate import Translator
 
 DEFAULT_FILE = "cdc-tracker.yml"
-ENV_PREFIX = "CDC_TRACKER_"
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
 _KNOWN_ERRORS = frozenset(get_args(ErrorType))
 _HIDDEN = SecretStr("hidden")
@@ -87,6 +89,7 @@ class Config(BaseSettings):
     log: LogSettings = LogSettings()
     drain_timeout: Duration = 30.0
     _path: Path = PrivateAttr(default=Path(DEFAULT_FILE))
+    _from_files: frozenset[str] = PrivateAttr(default=frozenset())
 
     @classmethod
     def settings_customise_sources(
@@ -97,6 +100,10 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = {
+                name: value for name, value in env_settings.env_vars.items() if not name.upper().endswith(FROM_FILE)
+            }
         return env_settings, init_settings
 
     @property
@@ -131,12 +138,13 @@ class Config(BaseSettings):
     def mapping_paths(self) -> list[Path]:
         return [self.base / path for path in self.mappings]
 
-    def open_destination(self, name: str) -> Destination:
-        """The destination of that name, ready to deliver. The caller closes it."""
+    def open_destination(self, name: str, *, dry_run: bool = False) -> Destination:
+        """The destination of that name, ready to deliver; for a dry run what stands for it. The caller closes it."""
         if name not in self.destinations:
             raise ConfigError(f"{self.path}: there is no destination {name!r}{nearest(name, list(self.destinations))}")
         settings = self.destinations[name]
-        return registry.load(settings.type)(name, settings, self.base)
+        kind = registry.load(settings.type)
+        return (dry(kind) if dry_run else kind)(name, settings, self.base)
 
     def load_mappings(self) -> Mappings:
         """Every mapping file. Raises MappingError, also where a mapping names a destination that is not configured."""
@@ -153,11 +161,26 @@ class Config(BaseSettings):
             raise MappingError(problems)
         return mappings
 
+    def translator(
+        self, record: SourceRecord, destination: str | None, mappings: Mappings | None = None, *, outbox: bool = True
+    ) -> Translator:
+        """What mappings (None: those on disk now) make of the source's changes for a destination (None: for any)."""
+        from cdc_tracker.translate import Translator  # noqa: PLC0415  the daemon's parent does without it
+
+        return Translator(
+            self.load_mappings() if mappings is None else mappings,
+            outbox=self.source.outbox if outbox else None,
+            space=uuid.UUID(record.namespace),
+            database=record.database,
+            destination=destination,
+        )
+
     def secrets(self) -> list[str]:
         """Every secret value, and the passwords inside URLs: what the log must never show."""
         values = {
             value for part in (self.source, self.journal, self.state, *self.destinations.values()) for value in _secrets(part)
         }
+        values |= self._from_files
         passwords = {found[1] for value in values if (found := _URL_PASSWORD.search(value))}
         return sorted(values | passwords)
 
@@ -173,15 +196,16 @@ def load(path: Path | None = None) -> Config:
     document = documents.load(path)
     if not isinstance(document.value, dict):
         raise ConfigError(f"{document.where()}: expected keys such as version, source, mappings and destinations")
-    values, referring = _interpolated(document)
+    resolved = Resolved(document, list(Config.model_fields))
     try:
-        config = Config(**values)
+        config = Config(**resolved.values)
     except ValidationError as error:
-        raise _failed(_problems(error, (), Config, document, referring)) from None  # the cause would show the values
+        raise _failed(_problems(error, (), Config, document, resolved.places)) from None  # the cause would show the values
     except SettingsError as error:
         raise ConfigError(f"the environment does not hold: {error}", hint="Lists and mappings are written as JSON.") from None
     config._path = path
-    return config.model_copy(update={"destinations": _destinations(config, document, referring)})
+    config._from_files = frozenset(resolved.secrets)
+    return config.model_copy(update={"destinations": _destinations(config, document, resolved.places)})
 
 
 def _destinations(config: Config, document: Document, referring: set[Loc]) -> dict[str, DestinationSettings]:
@@ -210,47 +234,6 @@ def _settings_class(kind: object) -> type[DestinationSettings]:
     return registry.load(kind).Settings
 
 
-def _interpolated(document: Document) -> tuple[dict[str, Any], set[Loc]]:
-    """The file's values with references replaced, and the places of those that had one."""
-    problems: list[Problem] = []
-    referring: set[Loc] = set()
-
-    def walk(value: object, loc: Loc) -> object:
-        if isinstance(value, dict):
-            return {key: walk(inner, (*loc, key)) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [walk(inner, (*loc, index)) for index, inner in enumerate(value)]
-        if isinstance(value, str) and "${" in value and _variable(loc) not in os.environ:
-            referring.add(loc)
-            return _REFERENCE.sub(lambda found: replaced(found, loc), value)
-        return value
-
-    def replaced(found: re.Match[str], loc: Loc) -> str:
-        try:
-            return _referenced(found)
-        except ConfigError as error:
-            problems.append(Problem(document.where(loc), dotted(loc), str(error), error.hint))
-            return ""
-
-    values = {key: walk(value, (key,)) for key, value in document.value.items()}
-    if problems:
-        raise _failed(problems)
-    return values, referring
-
-
-def _referenced(found: re.Match[str]) -> str:
-    name, default = found[1], found[2]
-    if found[0] == "$${":
-        return "${"
-    if name is None:
-        raise ConfigError("has a `${` that is no reference", hint="Write ${VAR} or ${VAR:-default}, and $${ for a plain ${.")
-    if name in os.environ and (os.environ[name] or default is None):
-        return os.environ[name]
-    if default is None:
-        raise ConfigError(f"the environment variable {name} is not set", hint=f"Set {name}, or write ${{{name}:-default}}.")
-    return default
-
-
 def _problems(
     error: ValidationError, prefix: Loc, model: type[BaseModel], document: Document, referring: set[Loc]
 ) -> list[Problem]:
@@ -258,25 +241,20 @@ def _problems(
 
     def moved(detail: ErrorDetails) -> InitErrorDetails:
         loc, kind = (*prefix, *detail["loc"]), detail["type"]
-        shown = _HIDDEN if loc in referring or _variable(loc) in os.environ or logs.is_secret(str(loc[-1])) else detail["input"]
+        shown = _HIDDEN if loc in referring or overriding(loc) or logs.is_secret(str(loc[-1])) else detail["input"]
         # the type of a validator's own error is not known to pydantic_core, and is not looked at any more
         known: Any = kind if kind in _KNOWN_ERRORS else PydanticCustomError("custom", "{message}", {"message": detail["msg"]})
         return InitErrorDetails(type=known, loc=loc, input=shown, ctx=detail.get("ctx") or {})
 
     placed = ValidationError.from_exception_data(error.title, [moved(detail) for detail in error.errors(include_url=False)])
     return [
-        replace(problem, where=variable) if (variable := _variable(problem.key.split("."))) in os.environ else problem
-        for problem in documents.explain(placed, document, model)
+        replace(problem, where=variable) if (variable := overriding(problem.key.split("."))) else problem
+        for problem in documents.explain(placed, document, model, len(prefix))
     ]
 
 
 def _failed(problems: list[Problem]) -> ConfigError:
     return ConfigError("\n".join(str(problem) for problem in problems))
-
-
-def _variable(loc: Sequence[str | int]) -> str:
-    """The environment variable that overrides the key at `loc`."""
-    return ENV_PREFIX + "__".join(str(part).upper() for part in loc)
 
 
 def _secrets(value: object) -> Iterator[str]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,9 +19,14 @@ from cdc_tracker import logs
 from cdc_tracker.capture import Capture
 from cdc_tracker.config import Config
 from cdc_tracker.deliver import Delivery
+from cdc_tracker.destinations.send import Interrupted
+from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
 from cdc_tracker.health import HealthServer, Observer
+from cdc_tracker.history.beginning import begin
+from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
+from cdc_tracker.model import Position
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.translate import Translator
 
@@ -47,6 +51,8 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
             run_capture(config, signals, standby)
         else:
             run_delivery(config, only.removeprefix("deliver:"), signals)
+    except Interrupted:
+        log.info("stopped before it began")
     except Stop as error:
         log.error(str(error), hint=error.hint)
         return NEEDS_A_PERSON
@@ -119,17 +125,38 @@ def run_capture(config: Config, signals: Signals, standby: bool = False) -> None
 def run_delivery(config: Config, name: str, signals: Signals) -> None:
     with _opened(config, f"deliver.{name}") as (state, journal), ExitStack() as stack:
         record = _known(config, state)
-        destination = config.open_destination(name)
+        slot, settings = Position(record.created_lsn, -1), config.destinations[name]
+        destination = config.open_destination(name, dry_run=settings.dry_run)
         stack.callback(destination.close)
+        shaping = Shaping.of(settings)
+        if settings.dry_run:
+            log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
+        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals))
+        abandon = lambda: signals.abandon() or signals.orphaned()  # noqa: E731
+        jobs = Jobs(
+            settings=config.source,
+            name=name,
+            limits=destination.limits,
+            shaping=shaping,
+            state=state,
+            journal=journal,
+            translators=partial(config.translator, record, name),
+            keep_ids=settings.sent_ledger is not None,
+            abandon=abandon,
+        )
         Delivery(
             source=config.source.name,
             name=name,
             destination=destination,
+            shaping=shaping,
+            dry_run=settings.dry_run,
             translator=_translators(config, name, record),
             journal=journal,
             state=state,
+            jobs=jobs,
+            sent_ledger=settings.sent_ledger,
             stop=_stopping(signals),
-            abandon=lambda: signals.abandon() or signals.orphaned(),
+            abandon=abandon,
             reload=signals.take_reload,
         ).run()
 
@@ -144,13 +171,7 @@ def _translators(config: Config, destination: str | None, record: SourceRecord) 
 
     def make() -> Translator:
         try:
-            translator = Translator(
-                config.load_mappings(),
-                outbox=config.source.outbox,
-                space=uuid.UUID(record.namespace),
-                database=record.database,
-                destination=destination,
-            )
+            translator = config.translator(record, destination)
         except MappingError as error:
             if not last:
                 raise

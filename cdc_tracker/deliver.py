@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TypeVar
 
@@ -15,18 +13,24 @@ from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.dead_letters import remake
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
-from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.send import Interrupted, send
+from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
+from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.journal import Journal
+from cdc_tracker.lane import Lane
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection
-from cdc_tracker.parcels import Parcel, pack
+from cdc_tracker.parcels import KEEP, Parcel, pack
 from cdc_tracker.settlement import Settlement, refusal
 from cdc_tracker.state import Checkpoint, DeadLetter, State
 from cdc_tracker.translate import Translator
 
 READ = 4  # segments read at once: some megabytes at most
+LARGE = 20_000  # events of a call from which on a destination is read KEEP segments for
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
+LOOK = 0.005  # seconds between two looks at a job that waits for something
+FORGET = 3600.0  # seconds between two cuttings of the sent-ledger
+YEAR = 365 * 86_400.0
 
 T = TypeVar("T")
 log = structlog.get_logger("deliver")
@@ -41,71 +45,100 @@ class Delivery:
         source: str,
         name: str,
         destination: Destination,
+        shaping: Shaping | None,
+        dry_run: bool,
         translator: Callable[[], Translator],
         journal: Journal,
         state: State,
+        jobs: Jobs,
+        sent_ledger: float | None,
         stop: Callable[[], bool],
         abandon: Callable[[], bool],
         reload: Callable[[], bool],
     ) -> None:
+        """The destination has a checkpoint. `sent_ledger`: seconds that delivered ids are remembered for, None: not at all.
+
+        `dry_run`: `shaping` leaves out every event, and `destination` stands for the real one.
+        """
         self._source, self._name = source, name
         self._destination = destination
         self._holds = destination if isinstance(destination, HoldsCheckpoint) else None
+        self._shaping, self._dry_run = shaping, dry_run
         self._make_translator = translator
         self._translator = translator()
         self._journal, self._state = journal, state
+        self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
-        self._in_flight: deque[tuple[Parcel, Future[list[Receipt]]]] = deque()
-        self._width = 1 if self._holds else destination.limits.in_flight
-        self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
-        self._settlement = Settlement(state, source, name, self._checkpoint())
-        self._read = self._settlement.position
-        self._held = START
         self._trouble, self._state_name = "", "starting"
-        self._committed = self._tended = 0.0
+        waiting = lambda: self._report(self._state_name)  # noqa: E731
+        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=waiting)
+        checkpoint = self._checkpoint()
+        self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
+        self._only_missing = checkpoint.only_missing
+        self._read = self._settlement.position
+        self._reads = KEEP if destination.limits.events >= LARGE else READ
+        self._behind = False  # the journal holds more than was read in the last round
+        self._held = START
+        self._ran_dry = any(role.role == f"deliver:{name}" and role.detail.get("dry_run") for role in state.roles(source))
+        self._committed = self._tended = self._forgot = 0.0
 
     def run(self) -> None:
         try:
             self._begin()
             with self._journal.waiter(self._name) as waiter:
+                heard = True  # the journal may hold more than was read
                 while not self._stop():
-                    if not self._round():
+                    busy = heard and self._round()
+                    worked = not self._behind and self._jobs.step(self._lane, self._read)
+                    if not busy:
                         self._tend()
-                        waiter.wait(COMMIT if self._settlement.pending else 1.0)
-            self._settle(0)
+                    if not busy and not worked:
+                        waiter.wait(self._pause())
+                    self._lane.settle(len(self._lane))
+                    heard = busy or not worked or waiter.wait(0)
+            self._lane.settle(0)
             self._commit()
         except Interrupted:
             self._commit()
             log.warning("stopped with events in flight: they go again at the next start", destination=self._name)
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._jobs.close()
+            self._lane.close()
             self._report("stopped")
+
+    def _pause(self) -> float:
+        """Seconds until there may be something to do although the journal does not grow."""
+        if self._jobs.active:
+            return LOOK
+        return COMMIT if self._settlement.pending else 1.0
 
     # Where to begin.
 
     def _checkpoint(self) -> Checkpoint:
-        """The destination's checkpoint; a new one begins at the journal's end."""
         found = self._state.checkpoint(self._source, self._name)
         if found is None:
-            self._state.create_checkpoint(self._source, self._name, self._journal.end() or START)
-            log.info("new destination: it begins at the journal's end; `rewind` sends it what came before", name=self._name)
-            found = self._state.checkpoint(self._source, self._name)
-        if found is None:
-            raise StateUnavailable("a checkpoint that was just written cannot be read")
+            raise StateUnavailable(f"the checkpoint of {self._name} cannot be read")
         return found
 
     def _begin(self) -> None:
+        if self._sent_ledger is None and self._state.sent_since(self._source, self._name) is not None:
+            # turned off: it must not speak for a time in which it was not kept
+            self._state.trim_sent(self._source, self._name, int((time.time() + YEAR) * 1_000_000))
         rewind_to = self._checkpoint().rewind_to
         if rewind_to is not None:
             self._rewind(rewind_to)
         elif self._holds is not None:
             self._meet(self._patiently(self._holds.position))
+        self._ran_dry = self._dry_run
 
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
             if any(row.delivered for row in self._state.ledger(self._source, self._name)):
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
+        elif held < self._settlement.position and self._ran_dry:
+            held = self._settlement.position  # what it lacks was held back on purpose
+            send(self._destination, Batch((), held), stop=self._stop, on_trouble=self._on_trouble)
         elif held < self._settlement.position and self._lacks(held):
             log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))
             self._state.request_rewind(self._source, self._name, held)
@@ -120,15 +153,20 @@ class Delivery:
         read, upto = held, self._settlement.position
         while read < upto and (segments := self._journal.read(read, READ)):
             for segment in segments:
-                if any(isinstance(made, Event) and made.position <= upto for made in self._translator.made(segment, read)):
+                made = [made for made in self._translator.made(segment, read) if isinstance(made, Event)]
+                if any(event.position <= upto and self._shaped(event) is not None for event in made):
                     return True
                 read = segment.last
         return False
 
+    def _shaped(self, event: Event) -> Event | None:
+        """The event as the destination is to get it; None where its settings leave it out."""
+        return event if self._shaping is None else self._shaping(event)
+
     def _patiently(self, call: Callable[[], T]) -> T:
         """Call until the destination answers: one that is away must not end the role."""
         retrying = Retrying(
-            retry=retry_if_exception_type(DestinationUnavailable), wait=wait_random_exponential(max=30.0), sleep=self._pause
+            retry=retry_if_exception_type(DestinationUnavailable), wait=wait_random_exponential(max=30.0), sleep=self._sleep
         )
         for attempt in retrying:
             with attempt:
@@ -140,7 +178,7 @@ class Delivery:
                     raise
         raise Interrupted([])
 
-    def _pause(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._stop():
@@ -148,12 +186,14 @@ class Delivery:
             time.sleep(0.1)
 
     def _rewind(self, to: Position) -> None:
-        self._settle(0)
+        self._lane.settle(0)
         self._commit()
         if self._holds is not None:
             self._patiently(partial(self._holds.rewind, to))
         self._state.apply_rewind(self._source, self._name)
-        self._settlement.begin(self._checkpoint())
+        checkpoint = self._checkpoint()
+        self._settlement.begin(checkpoint)
+        self._only_missing = checkpoint.only_missing
         self._read, self._held = self._settlement.position, START
         log.info("rewound", destination=self._name, position=str(to))
 
@@ -161,56 +201,42 @@ class Delivery:
 
     def _round(self) -> bool:
         """Read some segments and send what they became. False when there were none."""
-        segments = self._journal.read(self._read, READ)
-        for parcel in pack(segments, self._read, self._translator, self._destination.limits):
-            if self._stop():
-                return True
-            self._submit(parcel)
+        segments = self._journal.read(self._read, self._reads)
         if segments:
+            for parcel in pack(segments, self._read, self._translator, self._destination.limits, self._shaping):
+                if self._stop():
+                    return True
+                self._submit(parcel)
             self._read = segments[-1].last
-        if len(segments) < READ:
-            self._settle(0)
+        self._behind = len(segments) == self._reads
+        if not self._behind and not self._jobs.active:
+            self._lane.settle(0)
         if time.monotonic() > self._tended + 1.0:
             self._tend()
         return bool(segments)
 
     def _submit(self, parcel: Parcel) -> None:
-        self._settle(self._width - 1)
-        self._in_flight.append((parcel, self._pool.submit(self._send, parcel)))
-
-    def _send(self, parcel: Parcel) -> list[Receipt]:
-        held = self._held
-        have = (
-            sum(event.position <= held for event in parcel.events) if parcel.events and parcel.events[0].position <= held else 0
-        )
-        receipts = [DELIVERED] * have
-        parts = split_by_limits(parcel.events[have:] if have else parcel.events, self._destination.limits)
-        for number, part in enumerate(parts, 1):
-            upto = parcel.upto if number == len(parts) else Position(part[-1].position.commit_lsn, part[-1].position.ordinal - 1)
-            batch = Batch(part, max(upto, held))
-            receipts += send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)
-        return receipts
+        """Send what the destination does not have yet."""
+        self._jobs.note(parcel.events)
+        events, held = parcel.events, self._held
+        again = bool(events) and events[0].position <= self._settlement.high
+        if again and self._only_missing:
+            parcel.withhold(known(self._state, self._source, self._name, events))
+            events = parcel.events
+        have = sum(event.position <= held for event in events) if events and events[0].position <= held else 0
+        done = partial(self._take, parcel, have)
+        self._lane.submit(events[have:] if have else events, parcel.upto, done, least=held, history=again)
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
         self._state_name = "blocked" if isinstance(error, DestinationBlocked) else "retrying"
         self._trouble = str(error)
         log.warning("not delivered yet", destination=self._name, state=self._state_name, error=str(error), hint=error.hint)
-        self._settlement.totals["troubles"] += 1
+        self._settlement.tally.totals["troubles"] += 1
 
     # From receipts to the checkpoint.
 
-    def _settle(self, leave: int) -> None:
-        """Wait until at most `leave` parcels are in flight, and take in those that are done."""
-        while self._in_flight and (len(self._in_flight) > leave or self._in_flight[0][1].done()):
-            parcel, future = self._in_flight[0]
-            while not wait([future], timeout=1.0).done:
-                self._report(self._state_name)
-            receipts = future.result()
-            self._in_flight.popleft()
-            self._take(parcel, receipts)
-
-    def _take(self, parcel: Parcel, receipts: list[Receipt]) -> None:
-        self._settlement.take(parcel, receipts)
+    def _take(self, parcel: Parcel, have: int, receipts: list[Receipt]) -> None:
+        self._settlement.take(parcel, [DELIVERED] * have + receipts)
         if parcel.events:
             self._trouble, self._state_name = "", "delivering"
         at_once = self._settlement.parked or (parcel.events and self._holds is None)
@@ -243,16 +269,26 @@ class Delivery:
         self._tended = time.monotonic()
         if self._reload():
             self._translator = self._make_translator()
-        self._settle(0)
+        self._lane.settle(0)
         self._commit()
         checkpoint = self._state.checkpoint(self._source, self._name)
         if checkpoint is not None and checkpoint.rewind_to is not None:
             self._rewind(checkpoint.rewind_to)
         self._retry_letters()
+        self._jobs.look(self._settlement.high)
+        self._forget()
         self._report("idle" if self._state_name in ("starting", "delivering") and not self._trouble else self._state_name)
 
+    def _forget(self) -> None:
+        """Once an hour: ids that the sent-ledger need not keep."""
+        if self._sent_ledger is not None and time.monotonic() > self._forgot + FORGET:
+            self._forgot = time.monotonic()
+            self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
+
     def _retry_letters(self) -> None:
-        """Dead letters that a person has queued: made anew with the mappings as they are now, and sent."""
+        """Dead letters that a person has queued: made anew with the mappings as they are now, and sent. A dry run leaves them."""
+        if self._dry_run:
+            return
         for letter in self._state.queued(self._source, self._name, limit=100):
             if self._stop():
                 return
@@ -260,7 +296,9 @@ class Delivery:
 
     def _retry_letter(self, letter: DeadLetter) -> None:
         made = remake(letter, self._translator)
-        outcome = "suppressed"  # its mapping leaves it out by now
+        outcome = "suppressed"  # its mapping, or the destination's settings, leave it out by now
+        if isinstance(made, Event):
+            made = self._shaped(made)
         if isinstance(made, Event):
             batch = Batch([made], self._settlement.position, aside=f"dead letter {letter.id}")
             receipt = send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)[0]
@@ -277,8 +315,9 @@ class Delivery:
         detail = {
             "position": str(self._settlement.position),
             "delivered_until": self._settlement.time,
-            "totals": dict(self._settlement.totals),
-            "in_flight": len(self._in_flight),
+            "totals": dict(self._settlement.tally.totals),
+            "in_flight": len(self._lane),
+            "dry_run": self._dry_run or self._ran_dry,
             "trouble": self._trouble,
             "problems": [str(problem) for problem in self._translator.problems[:20]],
         }

@@ -66,6 +66,11 @@ class Document:
 
 def load(path: Path) -> Document:
     """Read a file. Raises DocumentError, which names file, line and key."""
+    return parse(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """What `parse` takes. Raises DocumentError where the file cannot be read, is too large or is not UTF-8."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -73,7 +78,7 @@ def load(path: Path) -> Document:
     if len(raw) > _MAX_BYTES:
         raise DocumentError([Problem(str(path), "", f"is larger than {_MAX_BYTES // 1_000_000} MB")])
     try:
-        return parse(raw.decode("utf-8-sig"), path)
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DocumentError([Problem(f"{path}:{line}", "", "is not UTF-8 text")]) from None
@@ -225,16 +230,19 @@ def nearest(name: str, known: Sequence[str], *, list_all: int = 12) -> str:
     return f"; there are: {shown}" if shown else ""
 
 
-def explain(error: ValidationError, document: Document, model: type[BaseModel] | None = None) -> list[Problem]:
+def explain(
+    error: ValidationError, document: Document, model: type[BaseModel] | None = None, above: int | None = None
+) -> list[Problem]:
     """The errors of a pydantic model in plain words, each with file, line and key, in the order of the file.
 
-    `model` is what was validated; without it the model of the error's title is looked for.
+    `model` is what was validated; without it the model of the error's title is looked for. `above`: how many parts of an error's
+    place lie outside the model; without it that is looked for.
     """
     model = model or _model_named(error.title)
     found = []
     for detail in error.errors(include_url=False, include_input=True):
         loc = _within(document, detail["loc"])
-        found.append((document.place(loc), Problem(document.where(loc), dotted(loc), _message(detail, model))))
+        found.append((document.place(loc), Problem(document.where(loc), dotted(loc), _message(detail, model, above))))
     return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -278,11 +286,11 @@ _WORDS = {
 }
 
 
-def _message(detail: ErrorDetails, model: type[BaseModel] | None) -> str:
+def _message(detail: ErrorDetails, model: type[BaseModel] | None, above: int | None) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     if kind == "extra_forbidden":
         name = str(detail["loc"][-1])
-        return f"is not a known key{nearest(name, _known_keys(model, detail['loc']))}"
+        return f"is not a known key{nearest(name, _known_keys(model, detail['loc'], above))}"
     if kind in {"literal_error", "enum"}:
         allowed = re.findall(r"'([^']*)'|(\d+)", str(context.get("expected", "")))
         names = [text or number for text, number in allowed]
@@ -317,9 +325,10 @@ def _shown(value: object, loc: Loc) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _known_keys(model: type[BaseModel] | None, loc: Loc) -> list[str]:
+def _known_keys(model: type[BaseModel] | None, loc: Loc, above: int | None) -> list[str]:
     """The keys allowed where `loc`'s last part stands. The model may be of a part of the file: its start is looked for."""
-    for start in range(len(loc)) if model else ():
+    starts = range(len(loc)) if above is None else (above,)
+    for start in starts if model else ():
         found = list(_walk(model, loc[start:-1]))
         if found:
             return list(dict.fromkeys(name for each in found for name in _names(each)))

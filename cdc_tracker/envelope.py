@@ -7,12 +7,13 @@ import uuid
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
 
-from cdc_tracker.model import Change, Relation, format_lsn
+from cdc_tracker.model import Change, Op, Relation, format_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIBRARY = '{"name":"cdc-tracker"}'  # without the version: an upgrade must not change an event's bytes
+SNAPSHOT = ',"snapshot":true'  # the end of `context.source` where a row was read from its table
 _VARIANT = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 
 
@@ -51,11 +52,15 @@ def source_prefix(database: str, relation: Relation | None) -> str:
 
 
 def source_block(prefix: str, change: Change) -> str:
-    """JSON text of `context.source`: Debezium's fields `db, schema, table, op, lsn, txId, ts_ms`; `lsn` as pg_lsn text."""
+    """JSON text of `context.source`: Debezium's fields `db, schema, table, op, lsn, txId, ts_ms`; `lsn` as pg_lsn text.
+
+    A row read from the table has no transaction of its own (txId 0) and is marked as what it is.
+    """
     transaction = change.transaction
+    read = SNAPSHOT if change.op == Op.READ else ""
     return (
         f'{prefix},"op":"{change.op}","lsn":"{format_lsn(change.lsn)}",'
-        f'"txId":{transaction.xid},"ts_ms":{transaction.committed_at // 1000}}}'
+        f'"txId":{transaction.xid},"ts_ms":{transaction.committed_at // 1000}{read}}}'
     )
 
 

@@ -16,6 +16,7 @@ CdcTrackerError
 │   ├── StateUnavailable
 │   └── DestinationUnavailable   network, 408, 429, 5xx; `retry_after` in seconds
 │       └── DestinationBlocked   401, 403, 410: once a minute, and alarm
+├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
 ├── TooLarge               413: the core splits the batch
 └── Unexplained            a 400 that names no event: the core bisects the batch
 """
@@ -114,6 +115,10 @@ class SourceUnavailable(Retry):
 
 class JournalUnavailable(Retry):
     """The journal cannot be written or read."""
+
+
+class JournalGone(CdcTrackerError):
+    """The journal was removed or replaced while it was in use."""
 
 
 class StateUnavailable(Retry):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.journal import Horizon, Journal
 from cdc_tracker.model import Position, parse_lsn
-from cdc_tracker.state import RoleRecord, State
+from cdc_tracker.state import Job, RoleRecord, State
 
 SILENT = 15.0  # seconds after which a role that does not report counts as gone
 STALLED = 60.0  # seconds that a stream may stand still although the server has written WAL
@@ -34,6 +35,7 @@ class DestinationHealth:
     trouble: str
     dead_letters: dict[str, int]
     totals: dict[str, int]
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Health:
     destinations: list[DestinationHealth]
     horizon: Horizon | None
     journal_end: Position | None
+    jobs: list[Job] = field(default_factory=list)  # that are not done or cancelled
     problems: list[str] = field(default_factory=list)
 
 
@@ -81,9 +84,12 @@ class Observer:
                     trouble=str(role.detail.get("trouble", "")) if role else "",
                     dead_letters={reason: number for (to, reason), number in letters.items() if to == name},
                     totals=totals.get(name, {}),
+                    dry_run=bool(role and role.detail.get("dry_run")),
                 )
             )
-        health = Health(self._source, roles, dict(capture.detail) if capture else {}, destinations, self._journal.horizon(), end)
+        detail = dict(capture.detail) if capture else {}
+        jobs = self._state.jobs(self._source, unfinished=True)
+        health = Health(self._source, roles, detail, destinations, self._journal.horizon(), end, jobs)
         health.problems.extend(self._problems(health, capture))
         return health
 
@@ -145,6 +151,7 @@ class _Collector:
         yield _gauge("journal_segments", "Segments in the journal", health.horizon.segments if health.horizon else 0)
         yield from _roles(health.roles)
         yield from _destinations(health.destinations)
+        yield _jobs(health.jobs)
 
 
 def _gauge(name: str, text: str, value: float | bool | None) -> Metric:
@@ -181,6 +188,13 @@ def _destinations(destinations: Sequence[DestinationHealth]) -> Iterator[Metric]
         for outcome, number in destination.totals.items():
             events.add_metric([destination.name, outcome], float(number))
     yield from (lag, backlog, state, letters, events)
+
+
+def _jobs(jobs: Sequence[Job]) -> Metric:
+    found = GaugeMetricFamily("cdc_tracker_jobs", "Jobs that are not done or cancelled", labels=["destination", "state"])
+    for (destination, state), number in Counter((job.destination, job.state) for job in jobs).items():
+        found.add_metric([destination, state], float(number))
+    return found
 
 
 class HealthServer:

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import structlog
 
 from cdc_tracker.errors import JournalUnavailable, StateUnavailable
 from cdc_tracker.journal import Journal, Retention
-from cdc_tracker.model import Lsn, Position, format_lsn
+from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.slot import Vitals
-from cdc_tracker.state import State
+from cdc_tracker.state import Checkpoint, Job, State
 from cdc_tracker.units import format_size
 
 SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
 REPORT = 1.0  # seconds between two reports
 
 log = structlog.get_logger("capture")
+
+
+class Holder(NamedTuple):
+    """Somebody who still needs what the journal holds after a position."""
+
+    position: Position
+    who: str  # for a person: `the destination mixpanel`, `job 7 (replay to mixpanel, paused)`
+
+
+def holders(checkpoints: Mapping[str, Checkpoint], jobs: Iterable[Job]) -> list[Holder]:
+    """Who needs the most of it first. A rewind that was asked for needs what it will read; a dead letter has its own copy."""
+    found = [
+        Holder(min(each.position, each.rewind_to or each.position), f"the destination {name}")
+        for name, each in checkpoints.items()
+    ]
+    for job in jobs:
+        if job.needs is not None and not job.finished:
+            found.append(Holder(job.needs, f"job {job.id} ({job.kind} to {job.destination}, {job.state})"))
+    return sorted(found)
 
 
 @dataclass
@@ -34,6 +55,7 @@ class Progress:
     seen: Lsn = 0
     confirmed: Lsn = 0
     journal_end: str = ""
+    journaled_until: int = 0  # commit time of the last change in the journal, microseconds since the Unix epoch
 
     def enter(self, state: str, trouble: str = "") -> None:
         self.state, self.trouble = state, trouble
@@ -41,7 +63,10 @@ class Progress:
 
 @dataclass
 class Lookout:
-    """`over_max_wal`: what is journaled is to be confirmed. `journal_full`: nothing is, that a destination still needs."""
+    """`over_max_wal`: what is journaled is to be confirmed. `journal_full`: nothing is, that a destination still needs.
+
+    `journal_lost`: when and from which LSN on the journal had to begin anew. Told until retention would have cut that far itself.
+    """
 
     settings: SourceSettings
     retention: Retention
@@ -50,6 +75,9 @@ class Lookout:
     progress: Progress = field(default_factory=Progress)
     over_max_wal: bool = False
     journal_full: bool = False
+    journal_lost: dict[str, Any] | None = None
+    _holder: str = ""
+    _recalled: bool = False
     _server_end: Lsn = 0
     _retained: int | None = None  # bytes of WAL that the slot holds
     _alarms: list[str] = field(default_factory=list)
@@ -71,14 +99,38 @@ class Lookout:
                 "delivered or not"
             )
         if self.journal_full:
-            alarms.append("the journal is over its size, and a destination still needs all of it: nothing more is confirmed")
+            size = format_size(self.retention.size)
+            alarms.append(
+                f"the journal is over its size ({size}), and {self._holder} still needs all of it: it grows, and nothing that a "
+                "destination lacks is confirmed"
+            )
         for alarm in alarms:
             if alarm not in self._alarms:
                 log.error(alarm)
         self._alarms = alarms
 
-    def trim(self, keep_after: Position) -> None:
-        """Drop what the journal need not keep."""
+    def recall(self) -> None:
+        """What the role said before it was started again, and still holds."""
+        if self._recalled:
+            return
+        self._recalled = True
+        for role in self.state.roles(self.settings.name):
+            if role.role == "capture":
+                self.progress.journaled_until = int(role.detail.get("journaled_until", 0))
+                self.journal_lost = role.detail.get("journal_lost")
+
+    def lose_journal(self, begins: Lsn, held: Lsn) -> None:
+        """The journal lacks what it held, and nothing of it is missing at a destination."""
+        since = format_lsn(begins)
+        self.journal_lost = {"at": time.time_ns() // 1000, "from": since}
+        log.warning(
+            f"the journal was lost or replaced: it held changes up to {format_lsn(held)}. Every destination has them, or the "
+            f"slot gives them again under the same ids; what committed before {since} cannot be rewound to any more"
+        )
+
+    def trim(self, held: list[Holder]) -> None:
+        """Drop what the journal need not keep: what the first of `held` has no use for."""
+        keep_after, self._holder = held[0] if held else (START, "")
         try:
             trimmed = self.journal.trim(age_s=self.retention.age, size=self.retention.size, keep_after=keep_after)
         except JournalUnavailable as error:
@@ -93,10 +145,14 @@ class Lookout:
             return
         self._reported = now
         progress = self.progress
+        if self.journal_lost and self.journal_lost["at"] < (time.time() - self.retention.age) * 1e6:
+            self.journal_lost = None
         detail = {
             "seen": format_lsn(progress.seen),
             "confirmed": format_lsn(progress.confirmed),
             "journal_end": progress.journal_end,
+            "journaled_until": progress.journaled_until,
+            "journal_lost": self.journal_lost,
             "server_end": format_lsn(self._server_end),
             "retained_bytes": self._retained,
             "lag_bytes": max(0, self._server_end - progress.seen),

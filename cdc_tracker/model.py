@@ -220,6 +220,7 @@ class Outcome(enum.StrEnum):
     ASSUMED = "assumed"  # it answered 2xx, as it does to everything
     RETRY = "retry"  # not taken; send the same bytes again
     REJECTED = "rejected"  # refused for good
+    SUPPRESSED = "suppressed"  # left out, as the settings ask; not sent
 
 
 class Receipt(NamedTuple):
@@ -231,6 +232,7 @@ class Receipt(NamedTuple):
 
 DELIVERED = Receipt(Outcome.DELIVERED)
 ASSUMED = Receipt(Outcome.ASSUMED)
+SUPPRESSED = Receipt(Outcome.SUPPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,8 @@ class Segment:
     `open`: the transaction that began in an earlier segment and goes on in this one, with the ordinal of this segment's first
     change and the (lsn, index) of the change before it.
     `first`, `last`: positions of the first change and of the end; `last` is `(end lsn of the commit, -1)` where the last
-    transaction is complete. Times are microseconds since the Unix epoch; 0 where the segment has no transaction.
+    transaction is complete. `first_time`, `last_time`: the earliest and the latest commit, which are not always the first and the
+    last one; microseconds since the Unix epoch, 0 where the segment has no transaction.
     """
 
     plugin: str

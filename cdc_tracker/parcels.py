@@ -1,11 +1,12 @@
-"""Segments → parcels: what is sent, and then committed, together."""
+"""What changes became → parcels: what is sent, and then committed, together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cdc_tracker.destinations.base import Limits
+from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.model import Event, Position, Rejection, Segment
 from cdc_tracker.translate import Made, Translator
 
@@ -22,56 +23,95 @@ class Parcel:
     segments: list[Segment] = field(default_factory=list)  # those that the events and rejections came from
     size: int = 0  # bytes of the events' bodies, with a separator each
     time: int = 0  # commit time of the last change, microseconds since the Unix epoch
+    withheld: list[Event] = field(default_factory=list)  # the destination has them, or is not to get them: only to be counted
 
     @property
     def empty(self) -> bool:
         return not self.events and not self.rejections
 
+    def withhold(self, ids: Container[str]) -> None:
+        """Leave out the events with these messageIds."""
+        self.withheld += [event for event in self.events if event.message_id in ids]
+        self.events = [event for event in self.events if event.message_id not in ids]
 
-def pack(segments: Sequence[Segment], after: Position, translator: Translator, limits: Limits) -> Iterator[Parcel]:
-    """The parcels of what the segments hold past `after`.
 
-    Each ends between two changes and keeps within the limits, unless one change alone has more events than they allow.
-    The last one ends where the last segment does, and may be empty.
+class Packing:
+    """Gathers what runs of changes became into parcels within a destination's limits.
+
+    A parcel ends between two changes, unless one change alone has more events than the limits allow. Where it ends depends on
+    where the packing began, on the limits and on the shaping only, not on how the changes are given in runs.
     """
-    parcel = Parcel(after)
-    for segment in segments:
-        found = translator.made(segment, after)
-        before, seen = after, len(parcel.events) + len(parcel.rejections)
-        if _take_all(parcel, found, limits):
+
+    def __init__(self, after: Position, limits: Limits, shaping: Shaping | None = None) -> None:
+        """`shaping`: what the destination's settings make of each event. What they leave out is withheld."""
+        self._limits, self._shaping = limits, shaping
+        self._parcel = Parcel(after)
+
+    def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[Parcel]:
+        """Take in what the segment's changes up to `upto` became, since the run before. Gives the parcels that are full."""
+        parcel, shaping = self._parcel, self._shaping
+        before = parcel.upto
+        if found:
+            self._keep(segment)
+        if shaping is None and self._take_all(found):
             found = []
         for made in found:
             if isinstance(made, Event):
-                size = len(made.body) + 1
-                full = len(parcel.events) >= limits.events or parcel.size + size > limits.batch_bytes
-                if full and parcel.events and made.position != parcel.events[-1].position:
+                event = shaping(made) if shaping is not None else made
+                size = len(event.body) + 1 if event is not None else 0
+                if made.position != before and self._full(size):
                     parcel.upto = before
-                    parcel.segments.append(segment)
                     yield parcel
-                    parcel, seen = Parcel(before), 0
-                parcel.events.append(made)
-                parcel.size += size
+                    parcel = self._parcel = Parcel(before, segments=[segment])
+                if event is not None:
+                    parcel.events.append(event)
+                    parcel.size += size
+                else:
+                    parcel.withheld.append(made)
             else:
                 parcel.rejections.append(made)
             before = made.position
-        if len(parcel.events) + len(parcel.rejections) > seen:
-            parcel.segments.append(segment)
-        after = parcel.upto = segment.last
+        parcel.upto = upto
         parcel.time = segment.last_time
-        if len(parcel.segments) >= KEEP:
+        if len(parcel.segments) >= KEEP and upto == segment.last:
             yield parcel
-            parcel = Parcel(after)
-    yield parcel
+            self._parcel = Parcel(upto)
+
+    def close(self) -> Parcel:
+        """The last parcel, which may be empty."""
+        return self._parcel
+
+    def _full(self, size: int) -> bool:
+        """There is something in the parcel, and no room for an event of this size."""
+        parcel, limits = self._parcel, self._limits
+        number = len(parcel.events) + len(parcel.withheld)
+        return number >= limits.events or (bool(parcel.events) and parcel.size + size > limits.batch_bytes)
+
+    def _keep(self, segment: Segment) -> None:
+        segments = self._parcel.segments
+        if not segments or segments[-1] is not segment:
+            segments.append(segment)
+
+    def _take_all(self, found: list[Made]) -> bool:
+        """The usual case, once a run instead of once an event: all of them are events, and there is room."""
+        parcel, limits = self._parcel, self._limits
+        if len(parcel.events) + len(found) > limits.events:
+            return False
+        events = [made for made in found if isinstance(made, Event)]
+        size = sum([len(event.body) for event in events]) + len(events)
+        if len(events) < len(found) or parcel.size + size > limits.batch_bytes:
+            return False
+        parcel.events += events
+        parcel.size += size
+        return True
 
 
-def _take_all(parcel: Parcel, found: list[Made], limits: Limits) -> bool:
-    """The usual case, once a segment instead of once an event: all of them are events, and there is room."""
-    if len(parcel.events) + len(found) > limits.events:
-        return False
-    events = [made for made in found if isinstance(made, Event)]
-    size = sum([len(event.body) for event in events]) + len(events)
-    if len(events) < len(found) or parcel.size + size > limits.batch_bytes:
-        return False
-    parcel.events += events
-    parcel.size += size
-    return True
+def pack(
+    segments: Sequence[Segment], after: Position, translator: Translator, limits: Limits, shaping: Shaping | None = None
+) -> Iterator[Parcel]:
+    """The parcels of what the segments hold past `after`. The last one ends where the last segment does, and may be empty."""
+    packing = Packing(after, limits, shaping)
+    for segment in segments:
+        yield from packing.add(segment, translator.made(segment, after), segment.last)
+        after = segment.last
+    yield packing.close()

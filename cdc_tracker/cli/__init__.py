@@ -30,10 +30,15 @@ _COMMANDS = {
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
     "test-mappings": _Entry("mappings", "Run the examples in the mapping files. Needs no database."),
+    "diff": _Entry("diff", "Show what other mappings would have made of a past range, without sending."),
     "rewind": _Entry("checkpoints", "Move a destination's checkpoint back to send history again."),
+    "replay": _Entry("replay", "Send a range of the journal again, beside the live stream."),
+    "backfill": _Entry("backfill", "Send the events of a table's present rows, for what is older than the journal."),
+    "jobs": _Entry("jobs", "List, show, follow, pause, resume or cancel replays and backfills."),
     "dead-letters": _Entry("dead_letters", "List, show, retry or discard what was parked."),
     "ledger": _Entry("ledger", "Show counts of matched, delivered, rejected and pending events."),
     "demo": _Entry("demo", "Run the whole thing against a database of its own, with crashes."),
+    "repair": _Entry("repair", "Mend a lost slot, a gap or publications, and say what was missed."),
     "teardown": _Entry("setup", "Remove what setup made."),
 }
 

@@ -212,6 +212,8 @@ def _destinations(config: Config) -> Iterator[Problem]:
             with closing(config.open_destination(name)) as destination:
                 destination.probe()
                 yield _fine(f"destinations.{name}", f"answers; {destination.guarantee}")
+                if config.destinations[name].dry_run:
+                    yield Problem(f"destinations.{name}", "dry_run", "it will be sent nothing", severity="warning")
         except AlreadyRunning:
             yield _fine(f"destinations.{name}", "is held by a running worker")
         except CdcTrackerError as error:

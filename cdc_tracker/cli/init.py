@@ -42,7 +42,7 @@ destinations:
   events:                      # files that hold each event exactly once: events-000001.jsonl, …
     type: jsonl
     path: events.jsonl
-  # segment:                   # RudderStack and Jitsu, too, by `endpoint`
+  # segment:
   #   type: segment
   #   write_key: ${{SEGMENT_WRITE_KEY}}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdc_tracker.cli import Invocation, show
-from cdc_tracker.cli.targets import parse_since
+from cdc_tracker.history.ranges import parse_since
 
 if TYPE_CHECKING:
     from cdc_tracker.state import LedgerRow

@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterator
 
 from cdc_tracker import envelope
-from cdc_tracker.errors import Stop
-from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Position, Relation, Row, Segment
-from cdc_tracker.source import pgoutput, wal2json
-from cdc_tracker.source.segments import Wanted
+from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Relation, Row, Segment
 from cdc_tracker.source.values import codec
+from cdc_tracker.translate import decoder
 
 UNAVAILABLE = '"__debezium_unavailable_value"'  # what Debezium puts where an unchanged TOAST value was not logged
 
@@ -21,23 +19,9 @@ def every_column(relation: Relation) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return names, names
 
 
-def decoder(plugin: str, wanted: Wanted) -> pgoutput.Decoder | wal2json.Decoder:
-    """The decoder of that plugin's segments."""
-    if plugin == "pgoutput":
-        return pgoutput.Decoder(wanted)
-    if plugin == "wal2json":
-        return wal2json.Decoder(wanted)
-    raise Stop(f"The segment was made by the plugin {plugin!r}, which this version does not know.")
-
-
 def changes(segment: Segment) -> Iterator[Change]:
     """Every change of a segment with every column."""
     return decoder(segment.plugin, every_column).changes(segment, START)
-
-
-def bare_changes(segment: Segment, after: Position) -> Iterator[Change]:
-    """The changes past a position without any column: positions and times."""
-    return decoder(segment.plugin, lambda _: ((), ())).changes(segment, after)
 
 
 def as_envelope(change: Change, database: str) -> str:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 SETUP_TIMEOUT = 60.0  # seconds that a statement may take: adding a table to a publication waits for its lock
 MODES = {
-    "recreate_slot": "Drop the slot, make a new one, and go on from the server's present end.",
+    "recreate_slot": "Drop the slot, make a new one, and go on from there. `repair` also says what is missed.",
     "new_epoch": "Begin anew with a server that was restored or replaced: new slot, new event ids, empty journal.",
     "adopt": "The state store was lost: go on from the slot as it stands.",
-    "accept_gap": "The journal was lost: go on from the slot, and give up what lies between.",
+    "accept_gap": "The journal was lost: go on from the slot. `repair` also says how to fill what lies between.",
 }
 
 
@@ -90,7 +90,7 @@ def _may_make(connection: Any, table: str) -> bool:
     return ours or not functions or table not in catalog.tables(connection, [table])
 
 
-def publish(config: Config, connection: Any, needs: dict[str, frozenset[str]]) -> None:
+def publish(config: Config, connection: Any, needs: dict[str, frozenset[str]], *, quiet: bool = False) -> None:
     """Once the outbox is there: it is published, too. Raises SourceError for mapped tables that cannot be."""
     from cdc_tracker.source import publication  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def publish(config: Config, connection: Any, needs: dict[str, frozenset[str]]) -
     present = publication.existing(connection, publication.names(config.source))
     statements = publication.plan(wanted.publications, present)
     publication.apply(connection, statements)
-    for each in wanted.publications:
+    for each in () if quiet else wanted.publications:
         tables = ", ".join(".".join(name) for name in sorted(each.tables)) or "no table"
         click.echo(f"publication   {each.name}: {tables}")
 

@@ -14,8 +14,11 @@ from cdc_tracker.cli import show
 from cdc_tracker.config import Config
 from cdc_tracker.destinations.base import HoldsCheckpoint
 from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, Stop
+from cdc_tracker.history import gaps
+from cdc_tracker.history.beginning import beginning
+from cdc_tracker.history.gaps import Missing
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import Position, format_lsn
+from cdc_tracker.model import Lsn, Position, format_lsn
 from cdc_tracker.source import catalog, slot
 from cdc_tracker.source.slot import SlotState
 from cdc_tracker.source.verify import verify
@@ -42,7 +45,8 @@ class Standing:
         return self.state.source(self.name)
 
     def lowest(self) -> Position | None:
-        return min((each.position for each in self.state.checkpoints(self.name).values()), default=None)
+        checkpoints = self.state.checkpoints(self.name)
+        return min((checkpoints[name].position for name in self.config.destinations if name in checkpoints), default=None)
 
     def examine(self) -> None:
         """Nothing where setup may go on as usual: all is well, or nothing is there yet. Raises SourceError and its kin."""
@@ -57,7 +61,22 @@ class Standing:
     def verify(self) -> None:
         """Raises what `run` would stop with."""
         identity = catalog.identify(self.connection)
-        verify(self.record(), self.slot(), identity, journal_end=self.journal.end(), lowest_checkpoint=self.lowest())
+        verify(
+            self.record(),
+            self.slot(),
+            identity,
+            journal_end=self.journal.end(),
+            lowest_checkpoint=self.lowest(),
+            times=lambda: gaps.times_of(self.state, self.name),
+        )
+
+    def missing(self, slot_begins: Lsn) -> list[Missing]:
+        """What each destination lacks, where the slot gives everything from there on. Empty before there is a record."""
+        record = self.record()
+        if record is None:
+            return []
+        now = slot.clock(self.connection)
+        return gaps.missing(self.state, record, self.config.destinations, self.journal.horizon(), slot_begins, now)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -109,10 +128,11 @@ class Standing:
         show.ask(question, yes=yes)
 
     def _gap(self, found: SlotState | None) -> str:
-        lowest = self.lowest()
-        if found is None or found.confirmed_flush_lsn is None or lowest is None or lowest.commit_lsn >= found.confirmed_flush_lsn:
+        record, begins = self.record(), found.confirmed_flush_lsn if found else None
+        lacking = [] if record is None or begins is None or begins > record.confirmed_lsn else self.missing(begins)
+        if not lacking:
             raise Stop("There is no gap between the checkpoints and the slot.", hint=_PLAIN)
-        return f"What committed between {lowest} and {format_lsn(found.confirmed_flush_lsn)} becomes no events."
+        return " ".join(told(each) for each in lacking)
 
     def settle(self, mode: str | None) -> None:
         """Bring the slot, the record and the checkpoints to where they belong."""
@@ -120,32 +140,33 @@ class Standing:
         if mode == "new_epoch" and record is not None:
             self.journal.clear()
             self.state.drop_checkpoints(self.name)
-            self._make(self._epoch_of(record))
+            self.save(self._epoch_of(record), self.make_slot())
             self._rewind_destinations()
         elif mode == "recreate_slot" and record is not None:
-            self._make(record)
+            self.save(record, self.make_slot())
         elif mode == "accept_gap" and found is not None:
-            self._skip_to(Position(found.confirmed_flush_lsn or 0, -1))
-        elif record is None and found is not None:
-            self._save(None, found)
+            self.save(record, found)
         elif record is None:
-            self._make(None)
+            self.save(None, found or self.make_slot())
         else:
             click.echo(f"slot          {record.slot}: is there ({record.plugin})")
-        self._give_checkpoints()
+        self._give_checkpoints(new=mode == "new_epoch" or record is None)
 
     def _epoch_of(self, record: SourceRecord) -> SourceRecord:
         return replace(record, epoch=record.epoch + 1, namespace="")
 
-    def _make(self, before: SourceRecord | None) -> None:
+    def make_slot(self) -> SlotState:
+        """A new one, in place of any other of that name."""
         self.drop_slot()
         settings = self.config.source
         plugin = slot.choose_plugin(self.connection, settings, self.config.load_mappings().tables())
-        made = slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
-        self._save(before, made)
+        return slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
 
-    def _save(self, before: SourceRecord | None, made: SlotState) -> None:
-        """The record of a slot that is taken over as it stands. Ids stay those of `before`, if it has a namespace."""
+    def save(self, before: SourceRecord | None, made: SlotState, *, quiet: bool = False) -> None:
+        """The record of a slot that is taken over as it stands: what lies before it, and is not in the journal, is given up.
+
+        Ids stay those of `before`, if it has a namespace.
+        """
         identity = catalog.identify(self.connection)
         begin = made.confirmed_flush_lsn
         if begin is None:
@@ -166,24 +187,23 @@ class Standing:
             journaled_lsn=end.commit_lsn if (end := self.journal.end()) else 0,
         )
         self.state.save_source(record)
-        click.echo(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
+        if not quiet:
+            click.echo(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
 
-    def _skip_to(self, position: Position) -> None:
-        for name, checkpoint in sorted(self.state.checkpoints(self.name).items()):
-            if checkpoint.position < position:
-                self.state.commit(self.name, name, position, {})
-                click.echo(f"checkpoint    {name}: from {checkpoint.position} on to {position}")
-
-    def _give_checkpoints(self) -> None:
-        """To destinations that have none: the slot's beginning, or for one that comes later, the journal's end."""
+    def _give_checkpoints(self, *, new: bool) -> None:
+        """To destinations that have none: where their `start` says; at a `new` source, all of them where the slot begins."""
         record, present = self.record(), self.state.checkpoints(self.name)
         if record is None:
             return
-        begin = max(Position(record.created_lsn, -1), self.journal.end() or Position(0, -1))
-        for name in self.config.destinations:
-            if name not in present:
-                self.state.create_checkpoint(self.name, name, begin)
-                click.echo(f"checkpoint    {name}: at {begin}")
+        slot_begins = Position(record.created_lsn, -1)
+        for name in [name for name in self.config.destinations if name not in present]:
+            start = self.config.destinations[name].start
+            begin = beginning(self.journal, "now" if new else start, slot=slot_begins)
+            if begin is None:
+                click.echo(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
+                continue
+            self.state.create_checkpoint(self.name, name, begin)
+            click.echo(f"checkpoint    {name}: at {begin}")
 
     def _rewind_destinations(self) -> None:
         """A destination that keeps its own checkpoint would take the new server's positions for ones that it has."""
@@ -206,6 +226,15 @@ class Standing:
         self.journal.clear()
         self.state.forget(self.name)
         click.echo(f"state         of the source {self.name!r} removed, and its journal")
+
+
+def told(gap: Missing) -> str:
+    """For a person: what a destination lacks."""
+    since = show.moment(gap.since_time) if gap.since_time else "a time that is not known"
+    return (
+        f"{gap.destination}: nothing was read that committed between {gap.since} ({since}) and {format_lsn(gap.upto)} "
+        f"({show.moment(gap.upto_time)})."
+    )
 
 
 _PLAIN = "Run `cdc-tracker setup` without that option."

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
+from cdc_tracker.cli.jobs import as_dict
 from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.lookout import holders
 from cdc_tracker.model import format_lsn
 from cdc_tracker.units import format_duration, format_size
 
@@ -93,9 +95,10 @@ def snapshot(config: Config, record: SourceRecord, state: State, observer: Obser
         "database": record.database,
         "slot": slot,
         "capture": health.capture,
-        "journal": _journal(health),
+        "journal": _journal(health, record, state),
         "destinations": [_destination(each, _last_hours(state, record.name, each.name)) for each in health.destinations],
         "roles": [_role(role) for role in health.roles],
+        "jobs": [as_dict(job) for job in health.jobs],
         "problems": [*slot_problems, *health.problems],
     }
 
@@ -114,7 +117,7 @@ def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any],
     if identity.system_id != record.system_id:
         return told, [f"this is another server (system identifier {identity.system_id}) than the one that was set up"]
     if found is None:
-        return told, [f"the slot {config.source.slot} does not exist on the server: `cdc-tracker setup` says how to go on"]
+        return told, [f"the slot {config.source.slot} does not exist on the server: `cdc-tracker repair` makes a new one"]
     behind = identity.wal_lsn - (found.confirmed_flush_lsn or 0)
     told |= {
         "wal_status": found.wal_status,
@@ -127,7 +130,9 @@ def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any],
     }
     problems = []
     if found.lost:
-        problems.append(f"the server has invalidated the slot ({found.invalidation_reason or found.wal_status})")
+        problems.append(
+            f"the server has invalidated the slot ({found.invalidation_reason or found.wal_status}): `cdc-tracker repair`"
+        )
     elif found.wal_status == "unreserved":
         problems.append("the slot is about to be invalidated: it holds more WAL than max_slot_wal_keep_size")
     if (found.retained_bytes or 0) > config.source.max_wal:
@@ -135,11 +140,18 @@ def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any],
     return told, problems
 
 
-def _journal(health: Health) -> dict[str, Any] | None:
-    if health.horizon is None:
-        return None
+def _journal(health: Health, record: SourceRecord, state: State) -> dict[str, Any]:
+    """`first` is how far a rewind reaches back. `held_by`: unfinished jobs that need what lies after a position, lowest first."""
+    jobs = holders({}, state.jobs(record.name, unfinished=True))
+    told: dict[str, Any] = {"held_by": [{"who": each.who, "after": str(each.position)} for each in jobs], "lost": None}
+    if lost := health.capture.get("journal_lost"):
+        told["lost"] = {"at": show.moment(lost["at"]), "from": lost["from"]}
     horizon = health.horizon
-    return {
+    if horizon is None:
+        if record.journaled_lsn and not told["lost"]:
+            told["lost"] = {"at": None, "from": format_lsn(record.confirmed_lsn)}
+        return told | {"first": None, "first_time": None, "last": None, "last_time": None, "segments": 0, "bytes": 0}
+    return told | {
         "first": str(horizon.start),
         "first_time": show.moment(horizon.first_time),
         "last": str(horizon.last),
@@ -154,6 +166,7 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
     return {
         "name": health.name,
         "state": health.state,
+        "dry_run": health.dry_run,
         "checkpoint": str(health.position) if health.position else None,
         "rewind_to": str(health.rewind_to) if health.rewind_to else None,
         "backlog_bytes": health.backlog,
@@ -205,10 +218,28 @@ def _head(seen: Snapshot) -> list[str]:
             f"wal      at {slot['wal_end']}, confirmed to {slot['confirmed']} ({format_size(slot['unconfirmed_bytes'])} behind), "
             f"{format_size(slot['retained_bytes'] or 0)} retained ({slot['wal_status']})"
         )
-    if journal is None:
-        return [*lines, "journal  empty"]
-    size = f"{show.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
-    return [*lines, f"journal  {journal['first']} ({journal['first_time']}) to {journal['last']}, {size}"]
+    return [*lines, *_journal_lines(journal), *map(_job_line, seen["jobs"])]
+
+
+def _job_line(job: dict[str, Any]) -> str:
+    trouble = f": {job['trouble']}" if job["trouble"] else ""
+    return f"job {job['id']:<5}{job['kind']} of {job['what']} to {job['destination']}: {job['state']}, {job['done']}{trouble}"
+
+
+def _journal_lines(journal: dict[str, Any]) -> list[str]:
+    """What a rewind can reach, and why the journal is as long as it is."""
+    if journal["first"] is None:
+        lines = ["journal  empty: there is nothing to rewind to"]
+    else:
+        size = f"{show.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
+        reach = (
+            f"reaches back to {journal['first']} ({journal['first_time']}), and on to {journal['last']} ({journal['last_time']})"
+        )
+        lines = [f"journal  {reach}, {size}"]
+    if lost := journal["lost"]:
+        when = f" (found out at {lost['at']})" if lost["at"] else ""
+        lines.append(f"         it was lost{when}: what committed before {lost['from']} cannot be rewound to any more")
+    return [*lines, *(f"         {each['who']} needs what lies after {each['after']}" for each in journal["held_by"])]
 
 
 def _destinations_table(seen: Snapshot) -> RenderableType:
@@ -220,7 +251,8 @@ def _destinations_table(seen: Snapshot) -> RenderableType:
         checkpoint = f"{each['checkpoint'] or '–'}{' → ' + each['rewind_to'] if each['rewind_to'] else ''}"
         behind, lag = format_size(each["backlog_bytes"]), format_duration(each["lag_seconds"])
         speed = f"{each.get('rate', 0):,.0f}/s" if watched else f"{each['last_hours']:,}"
-        rows.append((each["name"], each["state"], checkpoint, behind, lag, speed, letters or "–", each["trouble"] or "–"))
+        state = f"{each['state']} (dry run)" if each["dry_run"] else each["state"]
+        rows.append((each["name"], state, checkpoint, behind, lag, speed, letters or "–", each["trouble"] or "–"))
     if watched:
         columns[5] = "events"
     return show.table(columns, rows, right=("behind", "lag", columns[5]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +16,6 @@ from cdc_tracker.errors import StateMissing
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.state import SourceRecord, State
-from cdc_tracker.translate import Translator
 
 
 def load_config(invocation: Invocation) -> Config:
@@ -56,17 +54,6 @@ def known_source(config: Config, state: State) -> SourceRecord:
             hint="Run `cdc-tracker check`, then `cdc-tracker setup`. Where it should exist, look at `data_dir` and `state.url`.",
         )
     return record
-
-
-def translator(config: Config, record: SourceRecord, destination: str | None) -> Translator:
-    """What the mappings, as they are now, make of the source's changes."""
-    return Translator(
-        config.load_mappings(),
-        outbox=config.source.outbox,
-        space=uuid.UUID(record.namespace),
-        database=record.database,
-        destination=destination,
-    )
 
 
 def one_destination(config: Config, name: str) -> str:

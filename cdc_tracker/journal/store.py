@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
 
 from cdc_tracker.database import Database, Kind
-from cdc_tracker.errors import JournalUnavailable, Stop
-from cdc_tracker.journal import migrations
+from cdc_tracker.errors import JournalGone, JournalUnavailable, Stop
+from cdc_tracker.journal import migrations, times
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.tables import segments as s
 from cdc_tracker.journal.wake import Bell, FifoBell, NotifyBell, Waiter
@@ -21,6 +21,7 @@ from cdc_tracker.model import START, Position, Segment
 KIND = Kind(
     noun="the journal",
     unavailable=JournalUnavailable,
+    gone=JournalGone,
     version_table="cdc_tracker_journal_version",
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
@@ -48,12 +49,6 @@ _SAME = (
     .where(
         s.c.first_ordinal == bindparam("first_ordinal"), s.c.changes == bindparam("changes"), s.c.frames == bindparam("frames")
     )
-)
-_HOLDING_TIME = (
-    select(s.c.number)
-    .where(_of_source, s.c.last_time >= bindparam("time"))
-    .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
-    .limit(1)
 )
 _FIRST_OF = select(s.c.first_lsn, s.c.first_ordinal).where(_of_source, s.c.number == bindparam("number"))
 _INSERT = insert(s)
@@ -121,6 +116,7 @@ class Journal:
             rows = self._rows(connection, encoded)
             if rows:
                 connection.execute(_INSERT, rows)
+                times.add(connection, self.source, rows)
                 self._bell.announce(connection)
         self._bell.committed()
 
@@ -189,9 +185,13 @@ class Journal:
         The journal's end where none does. A time before the horizon gives the horizon's start: compare with it first.
         """
         with self._database.reading() as connection:
-            found = connection.execute(_HOLDING_TIME, {"source": self.source, "time": time_us}).first()
-            first = connection.execute(_FIRST_OF, {"source": self.source, "number": found.number}).first() if found else None
-        return _before(Position(first.first_lsn, first.first_ordinal)) if first else self.end() or START
+            found = self._before(connection, times.first_reaching(connection, self.source, time_us))
+        return found or self.end() or START
+
+    def locate_end(self, time_us: int) -> Position:
+        """The position before the last segment that holds a transaction committed before the time; START where none does."""
+        with self._database.reading() as connection:
+            return self._before(connection, times.last_before(connection, self.source, time_us)) or START
 
     def trim(self, *, age_s: float, size: int, keep_after: Position) -> Trimmed:
         """Delete the oldest segments while they are too old, or all of them too many bytes; in small transactions.
@@ -212,6 +212,7 @@ class Journal:
                 held = newest.total - oldest[0].total + oldest[0].bytes
                 return Trimmed(deleted, freed, blocked=held > size and _last_of(oldest[0]) > keep_after)
             with self._database.writing() as connection:
+                times.remove_oldest(connection, self.source, len(batch), batch[-1].number)
                 deleted += connection.execute(_DELETE, {"source": self.source, "upto": batch[-1].number}).rowcount
             freed += sum(row.bytes for row in batch)
             if self._database.is_sqlite:
@@ -221,6 +222,7 @@ class Journal:
         """Delete every segment of the source: for one that is given up or begins anew."""
         with self._database.writing() as connection:
             connection.execute(delete(s).where(_of_source), {"source": self.source})
+            times.clear(connection, self.source)
         self._shrink()
 
     def _shrink(self) -> None:
@@ -242,6 +244,13 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _before(self, connection: Connection, number: int | None) -> Position | None:
+        """The position before the segment of this number."""
+        if number is None:
+            return None
+        first = connection.execute(_FIRST_OF, {"source": self.source, "number": number}).one()
+        return _before(Position(*first))
 
     def _newest(self, connection: Connection) -> Row[Any] | None:
         return connection.execute(_NEWEST, {"source": self.source}).first()

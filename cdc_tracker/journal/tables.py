@@ -26,7 +26,21 @@ segments = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("segment", LargeBinary, nullable=False),  # last, so that reading the others touches no overflow page
     Index("cdc_tracker_segment_number", "source", "number", unique=True),
-    # `last_time` is in it so that finding a moment scans the index alone.
-    Index("cdc_tracker_segment_last", "source", "last_lsn", "last_ordinal", "number", "last_time"),
+    Index("cdc_tracker_segment_last", "source", "last_lsn", "last_ordinal", "number"),
     sqlite_autoincrement=True,
+)
+
+# The times of each segment. Commits are not quite in the order of their times, and a clock can be set back. `reached`: the latest
+# commit up to and with this segment, so that it only grows with `number`. `setback`: the furthest that the earliest commit of any
+# segment so far lay below what was reached. By these two a time is found exactly and without a scan.
+times = Table(
+    "cdc_tracker_segment_time",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("reached", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_time", BigInteger, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+    Column("setback", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

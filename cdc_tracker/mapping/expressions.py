@@ -69,6 +69,12 @@ class Expression:
     node: ast.expr
     uses: tuple[ColumnUse, ...]
 
+    @property
+    def column(self) -> str | None:
+        """The column of `new` that the expression is, where it is nothing else: `new.paid_at`."""
+        bare = isinstance(self.node, ast.Attribute | ast.Subscript) and isinstance(self.node.value, ast.Name)
+        return self.uses[0].name if bare and self.uses and self.uses[0].row == "new" else None
+
 
 def parse(text: str) -> Expression:
     """Read an expression. Raises SyntaxProblem."""

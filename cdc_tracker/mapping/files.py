@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections.abc
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,10 +23,33 @@ _OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
 def load(paths: Sequence[Path]) -> Mappings:
     """Read mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with every problem found."""
     problems: list[Problem] = []
-    found: list[Mapping] = []
+    return _loaded((partial(documents.load, path) for path in _files(paths, problems)), problems)
+
+
+def texts(paths: Sequence[Path]) -> dict[str, str]:
+    """What `load` would read of the paths: file name → text. Raises MappingError where a file cannot be read."""
+    problems: list[Problem] = []
+    found: dict[str, str] = {}
     for path in _files(paths, problems):
         try:
-            found += read(documents.load(path), problems)
+            found[str(path)] = documents.read_text(path)
+        except DocumentError as error:
+            problems += error.problems
+    if problems:
+        raise MappingError(problems)
+    return found
+
+
+def load_texts(given: collections.abc.Mapping[str, str]) -> Mappings:
+    """As `load`, for texts that were read before: file name → text. What `texts` gave loads to what `load` gives."""
+    return _loaded((partial(documents.parse, text, Path(name)) for name, text in given.items()), [])
+
+
+def _loaded(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -> Mappings:
+    found: list[Mapping] = []
+    for document in opened:
+        try:
+            found += read(document(), problems)
         except DocumentError as error:
             problems += error.problems
     warnings = [problem for problem in problems if problem.severity == "warning"]
@@ -145,8 +170,28 @@ class _Reading:
                 "needs `id`: an event made from the table must get the id that the stream gave it",
                 "Declare what makes the event one of a kind, such as id: [new.id].",
             )
+        if event.backfill:
+            self._backfilled()
         if event.type == "track" and not _OBJECT_ACTION.fullmatch(event.name):
             self.problem((*loc, "name"), "is not of the form `Object Action`, such as Order Paid", severity="warning")
+
+    def _backfilled(self) -> None:
+        """What a row read from the table cannot give."""
+        loc = (*self.loc, "backfill")
+        if self.event.timestamp is None and self.defaults.timestamp is None:
+            self.problem(
+                loc,
+                "has no `timestamp` beside it: the events get the time at which their rows are read",
+                "Declare the column that tells when it happened, such as timestamp: new.paid_at.",
+                severity="warning",
+            )
+        on = self.event.on if "on" in self.event.model_fields_set else self.defaults.on or self.event.on
+        if set(on) == {"delete"}:
+            self.problem(
+                loc,
+                "is of no use where the event is made of deletes alone: deleted rows are not in the table, and old is None then",
+                severity="warning",
+            )
 
     def _identity(self) -> Iterator[str]:
         event, defaults = self.event, self.defaults

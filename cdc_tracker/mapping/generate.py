@@ -13,7 +13,7 @@ from cdc_tracker.mapping.scope import UNSET
 from cdc_tracker.mapping.times import write_timestamp
 from cdc_tracker.mapping.translate import Translator
 from cdc_tracker.mapping.writer import Fault, Table, Writer, f_string
-from cdc_tracker.model import Change, Event, Rejection
+from cdc_tracker.model import Change, Event, Op, Rejection
 
 Mapper = Callable[[Change], Event | Rejection | None]
 
@@ -101,4 +101,6 @@ def _write_context(writer: Writer) -> None:
     writer.line("l = '%X/%X' % (c.lsn >> 32, c.lsn & 0xFFFFFFFF)")
     writer.json(f'"source":{writer.table.source_prefix},"op":"{writer.op}","lsn":"')
     writer.template.append('{l}","txId":{t.xid},"ts_ms":{t.committed_at // 1000}')
+    if writer.op == Op.READ:
+        writer.json(envelope.SNAPSHOT)
     writer.json(f'}},"library":{envelope.LIBRARY}}},"timestamp":')

@@ -117,8 +117,9 @@ _BY_TEXT = (
     (r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port", "mend source.url"),
 )
 LOST_HINT = (
-    "the changes between what was read and a new slot are gone from the server. `cdc-tracker setup --recreate-slot` makes a new "
-    "slot and goes on from there; then raise max_slot_wal_keep_size, so that it does not happen again"
+    "the changes between what was read and a new slot are gone from the server. `cdc-tracker repair` makes a new slot, says from "
+    "when to when nothing was read, and which tables can fill that; then raise max_slot_wal_keep_size, so that it does not "
+    "happen again"
 )
 _BY_STATE: tuple[tuple[str, str, type[CdcTrackerError], str], ...] = (
     # SQLSTATE, a word that the server does not translate where one SQLSTATE means several things, what it is for us

@@ -22,7 +22,7 @@ from cdc_tracker.model import (
     Text,
     Transaction,
 )
-from cdc_tracker.source.segments import MESSAGE_PREFIX, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, single, walk
+from cdc_tracker.source.segments import OUR_PREFIXES, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, single, walk
 
 POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Unix epoch
 
@@ -37,6 +37,7 @@ _UINT = struct.Struct(">I")
 _SHORT = struct.Struct(">H")
 _CELL = struct.Struct(">BI")
 _MISSING: dict[int, Text] = {NULL: None, UNCHANGED_MARK: UNCHANGED}
+_OURS = tuple(prefix + b"\0" for prefix in OUR_PREFIXES)
 _PAD = bytes(_CELL.size)  # a cell's header is read whole, also where the last cell of a segment is one byte
 
 
@@ -86,7 +87,7 @@ class Builder(SegmentBuilder):
             if self._change(frame, len(relations)):
                 for relation in relations:
                     self._carry(relation)
-        elif kind == MESSAGE and payload[1] & 1 and payload.startswith(MESSAGE_PREFIX + b"\0", 10):
+        elif kind == MESSAGE and payload[1] & 1 and payload.startswith(_OURS, 10):
             self._change(frame)
 
     def _carry(self, relation: bytes) -> None:

@@ -16,7 +16,9 @@ Wanted: TypeAlias = Callable[[Relation], tuple[tuple[str, ...], tuple[str, ...]]
 """The columns wanted of new and of old rows of a relation; None: none of its changes."""
 
 PAYLOAD = 25
-MESSAGE_PREFIX = b"cdc_tracker"  # of the logical messages that are ours
+MESSAGE_PREFIX = b"cdc_tracker"  # of the logical messages that are events
+WATERMARK = b"cdc_tracker.watermark"  # of those that mark where a table's reading began and ended
+OUR_PREFIXES = (MESSAGE_PREFIX, WATERMARK)
 MAX_FRAMES = 2000
 MAX_BYTES = 1 << 20
 
@@ -137,7 +139,8 @@ class SegmentBuilder(ABC):
                 return False
             self._skip = False
         if self._first is None:
-            self._first, self._first_time = Position(transaction.commit_lsn, ordinal), transaction.committed_at
+            self._first = Position(transaction.commit_lsn, ordinal)
+            self._first_time = self._last_time = transaction.committed_at
             if self._begin is None:
                 self._open = OpenTransaction(transaction, ordinal, *before)
         if self._begin is not None:
@@ -145,7 +148,10 @@ class SegmentBuilder(ABC):
             self._begin = None
         self._push(frame[1:9], frame[PAYLOAD:])
         self._changes += changes
-        self._last_time = transaction.committed_at
+        if transaction.committed_at > self._last_time:  # commits are not quite in the order of their times
+            self._last_time = transaction.committed_at
+        elif transaction.committed_at < self._first_time:
+            self._first_time = transaction.committed_at
         self.seen = position
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.settings import SourceSettings
-from cdc_tracker.source.verify import Record, check_start, verify
+from cdc_tracker.source.verify import Record, Times, check_start, verify
 
 REFRESH = 10.0  # seconds after which wal2json's tables are described anew
 
@@ -59,10 +60,12 @@ class Session:
             self._control.close()
         self.stream.close()
 
-    def verify(self, record: Record | None, journal_end: Position | None, lowest: Position | None) -> Standing:
+    def verify(
+        self, record: Record | None, journal_end: Position | None, lowest: Position | None, times: Callable[[], Times]
+    ) -> Standing:
         """Where slot and server stand, once everything holds that must before reading on. Raises SourceError and its kin."""
         identity = catalog.identify(self._connected())
-        verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest)
+        verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest, times=times)
         if self._state is None:
             raise SlotMissing(hint="run `cdc-tracker setup`")
         return Standing(self._state.confirmed_flush_lsn or 0, identity.timeline)

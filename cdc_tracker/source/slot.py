@@ -161,6 +161,13 @@ def drop(connection: psycopg.Connection[Any], name: str) -> bool:
     return cursor.rowcount > 0
 
 
+@translated()
+def clock(connection: psycopg.Connection[Any]) -> int:
+    """The server's time, microseconds since the Unix epoch: what commit times are of."""
+    [(now,)] = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").fetchall()
+    return int(now)
+
+
 def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
     """Whether the server can load the output plugin.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple, Protocol
 
 from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceRestored, StateMissing
-from cdc_tracker.model import Lsn, Position, format_lsn
+from cdc_tracker.model import EPOCH, Lsn, Position, format_lsn
 from cdc_tracker.source.catalog import Identity
 from cdc_tracker.source.connection import LOST_HINT
 from cdc_tracker.source.slot import SlotState
@@ -32,8 +34,15 @@ class Record(Protocol):
     def journaled_lsn(self) -> Lsn: ...
 
 
+class Times(NamedTuple):
+    """Microseconds since the Unix epoch, 0: not known. They only tell a person when it was."""
+
+    dealt: int = 0  # no change past the lowest checkpoint committed before
+    journaled: int = 0  # the commit of the last change that was journaled
+
+
 _SETUP = "run `cdc-tracker setup`"
-_RECREATE = "`cdc-tracker setup --recreate-slot` makes a new slot and goes on from the server's present end"
+_REPAIR = "`cdc-tracker repair` makes a new slot, says from when to when nothing was read, and which tables can fill that"
 _NEW_EPOCH = (
     "if this server is the right one now, `cdc-tracker setup --new-epoch` begins anew with it: a new slot, and event ids that "
     "cannot meet those of before"
@@ -47,12 +56,13 @@ def verify(
     *,
     journal_end: Position | None,
     lowest_checkpoint: Position | None,
+    times: Callable[[], Times] = Times,
 ) -> None:
     """Nothing, where reading may go on; else the error that says what happened, what it means and what mends it.
 
-    `journal_end`: the end of the journal's newest segment, None where it has none: it keeps that one when it is trimmed. A
-    changed timeline is fine where the old one reached past everything that was read; the caller then stores the new one.
-    SlotBusy comes last: it alone may pass by waiting.
+    `journal_end`: the end of the journal's newest segment, None where it has none: it keeps that one when it is trimmed. `times`
+    is asked for where something is missing. A changed timeline is fine where the old one reached past everything that was read;
+    the caller then stores the new one. SlotBusy comes last: it alone may pass by waiting.
     """
     if record is None:
         raise _unknown(slot)
@@ -60,7 +70,7 @@ def verify(
     if slot is None:
         raise _missing(record)
     _check_slot(record, slot)
-    _check_gap(record, slot, journal_end, lowest_checkpoint)
+    _check_gap(record, slot, journal_end, lowest_checkpoint, times)
     if slot.holder:
         raise SlotBusy(
             f"the replication slot {slot.name} is being read by {slot.holder}",
@@ -121,7 +131,7 @@ def _missing(record: Record) -> SlotMissing:
     return SlotMissing(
         f"the replication slot {record.slot} is gone: somebody dropped it, or a failover led to a server without it",
         hint=f"changes committed after {format_lsn(record.confirmed_lsn)} and not in the journal cannot be had from it any more. "
-        f"{_RECREATE}; what was changed in between is then not sent",
+        + _REPAIR,
     )
 
 
@@ -131,7 +141,7 @@ def _check_slot(record: Record, slot: SlotState) -> None:
         raise SlotForeign(
             f"the replication slot {slot.name} is not the one that we made: it is {kind}; ours had plugin {record.plugin}, "
             f"database {record.database}",
-            hint=f"give `source.slot` a name of its own and run `cdc-tracker setup`; or, if nobody else needs it, {_RECREATE}",
+            hint="give `source.slot` a name of its own, or drop that slot if nobody needs it; then run `cdc-tracker repair`",
         )
     if slot.lost:
         reason = f": {slot.invalidation_reason}" if slot.invalidation_reason else ""
@@ -142,11 +152,18 @@ def _check_slot(record: Record, slot: SlotState) -> None:
             f"the replication slot {slot.name} was moved to {format_lsn(confirmed)}, and we confirmed no more than "
             f"{format_lsn(record.confirmed_lsn)}: it was made anew, or somebody else reads from it"
             + (f", now {slot.holder}" if slot.holder else ""),
-            hint=f"the changes in between were not read by us. Stop the other reader; then {_RECREATE}",
+            hint="the changes in between were not read by us. Stop the other reader; then `cdc-tracker repair` goes on from the "
+            "slot, says from when to when nothing was read, and which tables can fill that",
         )
 
 
-def _check_gap(record: Record, slot: SlotState, journal_end: Position | None, lowest_checkpoint: Position | None) -> None:
+def _check_gap(
+    record: Record,
+    slot: SlotState,
+    journal_end: Position | None,
+    lowest_checkpoint: Position | None,
+    times: Callable[[], Times],
+) -> None:
     """The journal must still hold what it held past the lowest checkpoint. What else lies before the slot is none of ours."""
     confirmed = slot.confirmed_flush_lsn
     if lowest_checkpoint is None or confirmed is None or lowest_checkpoint.commit_lsn >= confirmed:
@@ -154,12 +171,18 @@ def _check_gap(record: Record, slot: SlotState, journal_end: Position | None, lo
     held = record.journaled_lsn
     if held > lowest_checkpoint.commit_lsn and (journal_end is None or journal_end.commit_lsn < held):
         ends = f"ends at {journal_end}" if journal_end else "is empty"
+        when = times()
         raise Gap(
-            f"the journal {ends}, and it held changes up to {format_lsn(held)}; a destination has dealt with them up to "
-            f"{lowest_checkpoint} only, and the slot begins at {format_lsn(confirmed)}",
-            hint="bring the journal back (`journal.url`, or its files in data_dir). If it is lost, `cdc-tracker setup "
-            "--accept-gap` goes on from the slot: what lies between is then not sent",
+            f"the journal {ends}, and it held changes up to {format_lsn(held)}{_at(when.journaled)}; a destination has dealt "
+            f"with them up to {lowest_checkpoint}{_at(when.dealt)} only, and the slot begins at {format_lsn(confirmed)}: what "
+            "committed in between is missing",
+            hint="bring the journal back (`journal.url`, or its files in data_dir). If it is lost, `cdc-tracker repair` goes on "
+            "from the slot, and says for each destination what is missing and which tables can fill it",
         )
+
+
+def _at(time_us: int) -> str:
+    return f" ({EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%SZ})" if time_us else ""
 
 
 def check_start(requested: Lsn, slot: SlotState) -> None:

@@ -1,16 +1,34 @@
-"""What cdc-tracker knows besides the changes: checkpoints, dead letters, the ledger, sources and roles."""
+"""What cdc-tracker knows besides the changes: checkpoints, dead letters, the ledger, jobs, what was sent, sources and roles."""
 
 from cdc_tracker.state.dead_letters import Selection
 from cdc_tracker.state.locks import Lock
-from cdc_tracker.state.records import HOUR, Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
+from cdc_tracker.state.records import (
+    HOUR,
+    JOB_COUNTS,
+    Checkpoint,
+    Counts,
+    DeadLetter,
+    Job,
+    JobKind,
+    JobState,
+    LedgerRow,
+    LetterState,
+    RoleRecord,
+    SourceRecord,
+)
+from cdc_tracker.state.sent import sent_id
 from cdc_tracker.state.settings import StateSettings
 from cdc_tracker.state.store import State
 
 __all__ = [
     "HOUR",
+    "JOB_COUNTS",
     "Checkpoint",
     "Counts",
     "DeadLetter",
+    "Job",
+    "JobKind",
+    "JobState",
     "LedgerRow",
     "LetterState",
     "Lock",
@@ -19,4 +37,5 @@ __all__ = [
     "SourceRecord",
     "State",
     "StateSettings",
+    "sent_id",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, select, text, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, false, select, text, tuple_, update
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
@@ -17,6 +17,7 @@ PARTITION = 0
 _here = (c.c.source == bindparam("of_source"), c.c.destination == bindparam("of_destination"), c.c.partition == PARTITION)
 _given = tuple_(bindparam("to_lsn"), bindparam("to_ordinal"))
 _higher = tuple_(c.c.high_lsn, c.c.high_ordinal) < _given
+_below = tuple_(c.c.high_lsn, c.c.high_ordinal) > _given
 
 _ONE = select(c).where(*_here)
 _ALL = select(c).where(c.c.source == bindparam("of_source"), c.c.partition == PARTITION)
@@ -32,6 +33,7 @@ _ADVANCE = (
         ordinal=bindparam("to_ordinal"),
         high_lsn=case((_higher, bindparam("to_lsn")), else_=c.c.high_lsn),
         high_ordinal=case((_higher, bindparam("to_ordinal")), else_=c.c.high_ordinal),
+        only_missing=and_(c.c.only_missing, _below),
         updated_at=bindparam("now"),
     )
     .returning(c.c.rewind_lsn, c.c.rewind_ordinal)
@@ -39,13 +41,21 @@ _ADVANCE = (
 _REQUEST = (
     update(c)
     .where(*_here, tuple_(c.c.lsn, c.c.ordinal) >= _given)
-    .values(rewind_lsn=bindparam("to_lsn"), rewind_ordinal=bindparam("to_ordinal"))
+    .values(rewind_lsn=bindparam("to_lsn"), rewind_ordinal=bindparam("to_ordinal"), rewind_only_missing=bindparam("missing"))
     .returning(c.c.lsn)
 )
 _APPLY = (
     update(c)
     .where(*_here, c.c.rewind_lsn.is_not(None))
-    .values(lsn=c.c.rewind_lsn, ordinal=c.c.rewind_ordinal, rewind_lsn=None, rewind_ordinal=None, updated_at=bindparam("now"))
+    .values(
+        lsn=c.c.rewind_lsn,
+        ordinal=c.c.rewind_ordinal,
+        rewind_lsn=None,
+        rewind_ordinal=None,
+        only_missing=c.c.rewind_only_missing,
+        rewind_only_missing=false(),
+        updated_at=bindparam("now"),
+    )
     .returning(c.c.lsn, c.c.ordinal)
 )
 
@@ -79,8 +89,9 @@ def advance(connection: Connection, source: str, destination: str, position: Pos
     return _optional(row)
 
 
-def request_rewind(connection: Connection, source: str, destination: str, to: Position) -> None:
-    if connection.execute(_REQUEST, _place(source, destination, to)).first() is None:
+def request_rewind(connection: Connection, source: str, destination: str, to: Position, only_missing: bool) -> None:
+    place = _place(source, destination, to) | {"missing": only_missing}
+    if connection.execute(_REQUEST, place).first() is None:
         found = _existing(connection, source, destination)
         raise Stop(
             f"{destination} ({source}) is at {found.position}: a rewind to {to} would go forward and skip what is between.",
@@ -111,7 +122,8 @@ def _place(source: str, destination: str, position: Position | None = None) -> d
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint:
-    return Checkpoint(Position(row.lsn, row.ordinal), Position(row.high_lsn, row.high_ordinal), _optional(row), row.updated_at)
+    high = Position(row.high_lsn, row.high_ordinal)
+    return Checkpoint(Position(row.lsn, row.ordinal), high, _optional(row), row.updated_at, row.only_missing)
 
 
 def _optional(row: Row[Any]) -> Position | None:

@@ -1,60 +1,38 @@
-"""The state store: sources, checkpoints, dead letters, the ledger, roles and locks."""
+"""The state store: sources, checkpoints, dead letters, the ledger, roles and locks; jobs and the sent-ledger from history.py."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy import delete
 
 from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateMissing, StateUnavailable
 from cdc_tracker.model import Lsn, Position, Rejection
-from cdc_tracker.state import checkpoints, ledger, locks, migrations, tables
+from cdc_tracker.state import checkpoints, jobs, ledger, locks, migrations, roles, sources, tables
 from cdc_tracker.state import dead_letters as letters
+from cdc_tracker.state import sent as sent_ledger
 from cdc_tracker.state.dead_letters import Selection
+from cdc_tracker.state.history import History, record
 from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
 
 KIND = Kind(
     noun="the state store",
     unavailable=StateUnavailable,
+    gone=StateMissing,
     version_table="cdc_tracker_state_version",
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
 )
 
-_sources = tables.sources
-_SOURCE = select(_sources).where(_sources.c.name == bindparam("of_name"))
-_source_columns = [column.name for column in _sources.c]
-_SAVE_SOURCE = text(
-    f"INSERT INTO cdc_tracker_source ({', '.join(_source_columns)}) VALUES ({', '.join(f':{name}' for name in _source_columns)}) "
-    f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _source_columns if name != 'name')}"
-)
-_CONFIRM = (
-    update(_sources)
-    .where(_sources.c.name == bindparam("of_name"), _sources.c.confirmed_lsn < bindparam("lsn"))
-    .values(confirmed_lsn=bindparam("lsn"), journaled_lsn=bindparam("journaled"))
-)
-_role_columns = [column.name for column in tables.roles.c]
-_REPORT = text(
-    f"INSERT INTO cdc_tracker_role ({', '.join(_role_columns)}) VALUES ({', '.join(f':{name}' for name in _role_columns)}) "
-    "ON CONFLICT (source, role) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _role_columns if name not in ("source", "role"))
-)
-_ROLES = select(tables.roles).where(tables.roles.c.source == bindparam("of_source")).order_by(tables.roles.c.role)
 
-
-class State:
+class State(History):
     """Every method is one transaction, durable on return, and raises StateUnavailable where the store cannot be used.
 
     Several processes share a store. Methods may be called from any thread.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @classmethod
     def open(cls, url: str) -> State:
@@ -74,37 +52,34 @@ class State:
 
     def source(self, name: str) -> SourceRecord | None:
         with self._database.reading() as connection:
-            row = connection.execute(_SOURCE, {"of_name": name}).first()
-        return SourceRecord(*row) if row else None
+            return sources.get(connection, name)
 
     def save_source(self, record: SourceRecord) -> None:
         """Inserted, or replaced as a whole."""
         with self._database.writing() as connection:
-            connection.execute(_SAVE_SOURCE, {name: getattr(record, name) for name in _source_columns})
+            sources.save(connection, record)
 
     def confirm(self, name: str, lsn: Lsn, journaled: Lsn) -> None:
         """To be called before the feedback that confirms `lsn` goes out; `journaled` is the journal's end. Never lowers `lsn`."""
         with self._database.writing() as connection:
-            raised = connection.execute(_CONFIRM, {"of_name": name, "lsn": lsn, "journaled": journaled}).rowcount
-            if not raised and connection.execute(_SOURCE, {"of_name": name}).first() is None:
-                raise StateMissing(
-                    f"The state store knows no source {name}.",
-                    hint="Run `cdc-tracker setup`, or give the state store that it was set up with.",
-                )
+            sources.confirm(connection, name, lsn, journaled)
 
     def forget(self, name: str) -> None:
-        """Remove everything about a source: the record, checkpoints, dead letters, counts and roles."""
+        """Remove everything about a source: the record, checkpoints, dead letters, counts, jobs, what was sent, roles."""
         with self._database.writing() as connection:
             for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.roles):
                 connection.execute(delete(table).where(table.c.source == name))
-            connection.execute(delete(_sources).where(_sources.c.name == name))
+            jobs.forget(connection, name)
+            sent_ledger.forget(connection, name)
+            sources.forget(connection, name)
 
     # checkpoints
 
     def drop_checkpoints(self, source: str) -> None:
-        """For a source that begins anew, where positions of before mean nothing. Counts and dead letters stay."""
+        """For a source that begins anew, where positions of before mean nothing. Counts and dead letters stay; jobs fail."""
         with self._database.writing() as connection:
             connection.execute(delete(tables.checkpoints).where(tables.checkpoints.c.source == source))
+            jobs.end_all(connection, source)
 
     def checkpoint(self, source: str, destination: str) -> Checkpoint | None:
         with self._database.reading() as connection:
@@ -128,22 +103,24 @@ class State:
         counts: Counts,
         dead_letters: Sequence[DeadLetter] = (),
         settled: Sequence[int] = (),
+        sent: Sequence[bytes] = (),
     ) -> Position | None:
-        """Advance the checkpoint, count, park `dead_letters` and remove the `settled` ones, all or nothing.
+        """Advance the checkpoint, count, park `dead_letters`, remove the `settled` ones and add `sent`, all or nothing.
 
         Raises Stop where the checkpoint would go back. Returns the target of a rewind that waits to be applied, or None.
         """
         with self._database.writing() as connection:
             target = checkpoints.advance(connection, source, destination, position)
-            letters.settle(connection, source, destination, settled)
-            letters.park(connection, source, destination, dead_letters)
-            ledger.add(connection, source, destination, counts)
+            record(connection, source, destination, counts, dead_letters, settled, sent)
         return target
 
-    def request_rewind(self, source: str, destination: str, to: Position) -> None:
-        """The deliverer learns of it by its next commit or checkpoint(). Raises Stop where `to` lies ahead."""
+    def request_rewind(self, source: str, destination: str, to: Position, *, only_missing: bool = False) -> None:
+        """The deliverer learns of it by its next commit or checkpoint(). Raises Stop where `to` lies ahead.
+
+        `only_missing` is in force from when it is applied until the checkpoint has come to `high` again.
+        """
         with self._database.writing() as connection:
-            checkpoints.request_rewind(connection, source, destination, to)
+            checkpoints.request_rewind(connection, source, destination, to, only_missing)
 
     def apply_rewind(self, source: str, destination: str) -> Position:
         """Go back to where the rewind that was asked for leads. Where none was, the position as it is."""
@@ -224,18 +201,12 @@ class State:
 
     def report(self, source: str, role: str, pid: int, state: str, detail: Mapping[str, Any]) -> None:
         """What a role says of itself; replaces what it said before."""
-        values = {"source": source, "role": role, "pid": pid, "host": socket.gethostname(), "state": state}
         with self._database.writing() as connection:
-            said = msgspec.json.encode(detail).decode()
-            connection.execute(_REPORT, values | {"detail": said, "updated_at": checkpoints.now()})
+            roles.report(connection, source, role, pid, state, detail)
 
     def roles(self, source: str) -> list[RoleRecord]:
         with self._database.reading() as connection:
-            rows = connection.execute(_ROLES, {"of_source": source}).all()
-        return [
-            RoleRecord(row.source, row.role, row.pid, row.host, row.state, msgspec.json.decode(row.detail), row.updated_at)
-            for row in rows
-        ]
+            return roles.every(connection, source)
 
     def lock(self, name: str, wait: float = 0) -> locks.Lock:
         """A context manager. Entering raises AlreadyRunning, naming the holder, where it is not free within `wait` seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, false
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
 
@@ -11,6 +11,10 @@ metadata = MetaData()
 
 def _text(name: str, *, key: bool = False) -> Column[str]:
     return Column(name, Text, primary_key=key, nullable=False)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=false())
 
 
 def _big(name: str, *, key: bool = False, nullable: bool = False) -> Column[int]:
@@ -46,6 +50,8 @@ checkpoints = Table(
     _big("rewind_lsn", nullable=True),
     _big("rewind_ordinal", nullable=True),
     _big("updated_at"),
+    _flag("only_missing"),  # in force now
+    _flag("rewind_only_missing"),  # comes into force with the rewind that was asked for
 )
 
 OUTCOMES = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed")
@@ -96,4 +102,46 @@ roles = Table(
     _text("state"),
     _text("detail"),  # JSON
     _big("updated_at"),
+)
+
+jobs = Table(
+    "cdc_tracker_job",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    *(_text(name) for name in ("source", "destination", "kind", "state")),
+    *(_text(name) for name in ("spec", "progress", "counts")),  # JSON
+    _big("needs_lsn", nullable=True),
+    _big("needs_ordinal", nullable=True),
+    _text("trouble"),
+    *(_big(name) for name in ("created_at", "started_at", "finished_at", "updated_at")),
+    _big("digest"),  # of its segment, 0 where there is none: it is written only when it has changed
+    Index("cdc_tracker_job_queue", "source", "destination", "state", "id"),
+    sqlite_autoincrement=True,
+)
+
+job_segments = Table(
+    "cdc_tracker_job_segment",  # by themselves: progress is stored many times for one of these
+    metadata,
+    _big("job_id", key=True),
+    Column("segment", LargeBinary, nullable=False),
+)
+
+sent_weeks = Table(
+    "cdc_tracker_sent_week",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    _text("source"),
+    _text("destination"),
+    _big("week"),  # in which they were sent: weeks since the Unix epoch
+    _big("ids"),  # how many
+    _big("since", nullable=True),  # when the first was stored; NULL once their removal has begun
+    Index("cdc_tracker_sent_week_place", "source", "destination", "week", unique=True),
+    sqlite_autoincrement=True,
+)
+
+sent = Table(  # ids in blocks: see sent.py
+    "cdc_tracker_sent",
+    metadata,
+    Column("place", BigId, primary_key=True, autoincrement=False),
+    Column("ids", LargeBinary, nullable=False),
 )

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,16 +305,19 @@ class Growth(threading.Thread):
         self._done.set()
         self.join()
 
-    def delays(self) -> list[float]:
-        """Milliseconds from each event's commit to the moment at which the file was seen to hold it."""
+    def delays(self, wanted: Callable[[bytes], bool] = lambda line: True) -> list[float]:
+        """Milliseconds from the wanted events' commits to the moment at which the file was seen to hold them."""
         if self._path is None:
             raise RuntimeError("nothing was delivered")
         found, at, step = [], 0, 0
         for line in self._path.read_bytes().splitlines(keepends=True):
             at += len(line)
-            while self._seen[step][1] < at:
+            while step < len(self._seen) and self._seen[step][1] < at:
                 step += 1
-            found.append((self._seen[step][0] - committed(line)) * 1000)
+            if step == len(self._seen):
+                break  # written after the watch ended
+            if wanted(line):
+                found.append((self._seen[step][0] - committed(line)) * 1000)
         return found
 
 

@@ -288,8 +288,8 @@ def test_a_table_that_cannot_be_captured_stops_setup_before_the_slot(run: Run, p
 def test_a_dropped_slot_is_made_anew_only_when_told_to(ready: Run, place: Path, database: Database) -> None:
     before = record_of(place)
     database.execute(f"SELECT pg_drop_replication_slot('{database.name}')")
-    assert "--recreate-slot" in ready("setup", code=3).output
-    assert "--recreate-slot" in ready("check", code=1).output
+    assert "`cdc-tracker repair`" in ready("setup", code=3).output
+    assert "`cdc-tracker repair`" in ready("check", code=1).output
     assert "does not exist on the server" in ready("status", code=1).output
     assert "Make the slot" in ready("setup", "--recreate-slot", code=1, typed="n\n").output
     ready("setup", "--recreate-slot", "--yes")
@@ -338,7 +338,7 @@ def test_a_lost_journal_is_given_up_by_accepting_the_gap(ready: Run, place: Path
     with opened(place) as state:
         end = int(str(database.value("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")))
         state.confirm("main", end, end)
-    assert "--accept-gap" in ready("setup", code=3).output
+    assert "`cdc-tracker repair`" in ready("setup", code=3).output
     ready("setup", "--accept-gap", "--yes")
     ready("check")
     database.execute("INSERT INTO shop.users (email) VALUES ('b')")
@@ -382,7 +382,7 @@ def test_the_way_of_a_change_from_run_to_rewind(ready: Run, place: Path, databas
 
         plan = json.loads(ready("rewind", "events", "--to", "earliest", "--dry-run", "--json").output)
         assert plan["by_mapping"] == {"User Created": 2, "User Plan Changed": 1, "outbox": 1}
-        told = ready("rewind", "events", "--to", "earliest", "--yes").output
+        told = ready("rewind", "events", "--to", "earliest", "--yes", "--yes-duplicates").output
         assert "4 events would go again" in told
         assert "The running worker goes back at once" in told
         wait_for(lambda: len(events(place)) == 8)
@@ -403,7 +403,7 @@ def test_a_rewind_without_a_worker_waits_for_the_next_run(ready: Run, place: Pat
         assert checkpoint is not None
         assert checkpoint.rewind_to is None
     assert ready("rewind", "events", "--to", "earliest", code=1, typed="n\n").exit_code == 1
-    assert "when `cdc-tracker run` starts" in ready("rewind", "events", "--to", "earliest", "--yes").output
+    assert "when `cdc-tracker run` starts" in ready("rewind", "events", "--to", "earliest", "--yes", "--yes-duplicates").output
     deliver_everything(place, 2)
     assert [event["messageId"] for event in events(place)] == [events(place)[0]["messageId"]] * 2
 

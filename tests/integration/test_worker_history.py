@@ -36,7 +36,7 @@ def test_a_rewind_while_the_worker_runs_sends_the_range_again(database: Database
             second = items.mark(database)
             until(lambda: scene.has("events", second) and scene.has("sql", second), "the second mark")
             for destination in ("events", "sql"):
-                plan = json.loads(scene.worker.call("rewind", destination, "--to", lsn, "--yes", "--json"))
+                plan = json.loads(scene.worker.call("rewind", destination, "--to", lsn, "--yes", "--yes-duplicates", "--json"))
                 assert plan["events"] > 0
                 until(lambda to=destination: scene.checkpoint(to).rewind_to is None, "it is applied")  # type: ignore[misc]
         scene.await_all()
@@ -69,7 +69,7 @@ def test_a_rewind_that_is_cut_short_is_finished_by_the_next_run(database: Databa
         lsn = str(database.value("SELECT pg_current_wal_lsn()"))
         items.insert(database, 7)
         scene.await_all()
-    scene.worker.call("rewind", "events", "--to", lsn, "--yes")
+    scene.worker.call("rewind", "events", "--to", lsn, "--yes", "--yes-duplicates")
     scene.tune()
     die(scene, "deliver:events", place)
     with scene.running():

@@ -63,8 +63,8 @@ def scene(database: Database, tmp_path: Path, plugin: str) -> Scene:
 def test_a_dropped_slot(scene: Scene) -> None:
     _ran(scene)
     scene.database.execute(f"SELECT pg_drop_replication_slot('{scene.slot}')")
-    _stopped(scene, f"the replication slot {scene.slot} is gone", "setup --recreate-slot")
-    scene.worker.call("setup", "--recreate-slot", "--yes")
+    _stopped(scene, f"the replication slot {scene.slot} is gone", "`cdc-tracker repair`")
+    scene.worker.call("repair", "--yes")
     _goes_on(scene)
 
 
@@ -76,7 +76,7 @@ def test_a_slot_that_somebody_else_has_read_from(scene: Scene, plugin: str) -> N
     function = "pg_logical_slot_get_binary_changes" if plugin == "pgoutput" else "pg_logical_slot_get_changes"
     options = f", 'proto_version', '1', 'publication_names', '{scene.slot}'" if plugin == "pgoutput" else ""
     assert scene.database.value(f"SELECT count(*) FROM {function}('{scene.slot}', NULL, NULL{options})")
-    _stopped(scene, "made anew, or somebody else reads from it", "setup --recreate-slot")
+    _stopped(scene, "made anew, or somebody else reads from it", "`cdc-tracker repair`")
 
 
 @pytest.mark.invariant(10)
@@ -86,7 +86,7 @@ def test_a_slot_that_was_made_anew(scene: Scene, plugin: str) -> None:
     items.insert(scene.database, 10)
     scene.database.execute(f"SELECT pg_drop_replication_slot('{scene.slot}')")
     scene.database.execute(f"SELECT pg_create_logical_replication_slot('{scene.slot}', '{plugin}')")
-    _stopped(scene, "made anew, or somebody else reads from it", "setup --recreate-slot")
+    _stopped(scene, "made anew, or somebody else reads from it", "`cdc-tracker repair`")
 
 
 @pytest.mark.invariant(10)
@@ -153,9 +153,9 @@ def test_a_lost_journal_that_was_confirmed_is_a_gap(database: Database, tmp_path
                 "what is journaled is confirmed",
             )
         _lose(scene, "journal")
-        _stopped(scene, "the journal is empty", "setup --accept-gap")
+        _stopped(scene, "the journal is empty", "`cdc-tracker repair`")
         vendor.always(None)
-        scene.worker.call("setup", "--accept-gap", "--yes")
+        scene.worker.call("repair", "--yes")
         _goes_on(scene)
 
 
@@ -172,8 +172,8 @@ def test_an_invalidated_slot(own: Server, tmp_path: Path) -> None:
         for _ in range(4):
             database.execute("INSERT INTO shop.items (writer, note) SELECT 1, repeat('x', 1500) FROM generate_series(1, 10000)")
             database.execute("SELECT pg_switch_wal(); CHECKPOINT")
-        _stopped(scene, f"the server has invalidated the replication slot {scene.slot}", "setup --recreate-slot")
-        scene.worker.call("setup", "--recreate-slot", "--yes")
+        _stopped(scene, f"the server has invalidated the replication slot {scene.slot}", "`cdc-tracker repair`")
+        scene.worker.call("repair", "--yes")
         _goes_on(scene)
 
 

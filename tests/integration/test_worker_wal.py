@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.cli.raw import bare_changes
+from cdc_tracker.history.ranges import bare_changes
 from cdc_tracker.model import START, Lsn, Position, parse_lsn
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment

@@ -29,7 +29,7 @@ MAPPINGS, OPERATIONS, DESTINATIONS = (
     (ROOT / "docs" / name).read_text() for name in ("mappings.md", "operations.md", "destinations.md")
 )
 REJECTING = {"_make": 2, "Receipt": 1} | dict.fromkeys(
-    ("Failure", "Fault", "_Invalid", "_refuse", "_simple", "always", "fault", "value"), 0
+    ("Failure", "Fault", "Refused", "_Invalid", "_refuse", "_simple", "always", "fault", "value"), 0
 )
 """Functions that take a reason code, and at which place."""
 

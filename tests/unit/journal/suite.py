@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import select
 import threading
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cdc_tracker.database import Database
@@ -131,6 +134,61 @@ class JournalSuite:
     def test_a_transaction_with_an_earlier_clock_does_not_hide_a_later_one_before_it(self, journal: Journal) -> None:
         journal.append([segment(1, at=1 * SECOND), segment(2, at=9 * SECOND), segment(3, at=5 * SECOND)])
         assert journal.locate(6 * SECOND) == Position(2000, -1)
+
+    def test_the_last_segment_with_a_commit_before_a_time_is_located(self, journal: Journal) -> None:
+        journal.append([segment(2), segment(4), in_the_middle(6, 0), in_the_middle(6, 10)])
+        assert journal.locate_end(2 * SECOND) == START
+        assert journal.locate_end(2 * SECOND + 1) == Position(2000, -1)
+        assert journal.locate_end(6 * SECOND) == Position(4000, -1)
+        assert journal.locate_end(7 * SECOND) == Position(6000, 9)
+
+    def test_a_clock_that_was_set_back_hides_no_segment_before_a_time(self, journal: Journal) -> None:
+        journal.append([segment(number, at=at * SECOND) for number, at in enumerate([10, 11, 90, 12, 13, 91, 14, 15], 1)])
+        assert [journal.locate_end(at * SECOND).commit_lsn for at in (12, 13, 14, 90, 91, 92)] == [
+            2000,
+            4000,
+            5000,
+            8000,
+            8000,
+            8000,
+        ]
+        assert [journal.locate(at * SECOND).commit_lsn for at in (11, 12, 90, 91)] == [2000, 3000, 3000, 6000]
+        journal.trim(age_s=0, size=NO_LIMIT, keep_after=Position(3500, -1))
+        assert [journal.locate_end(at * SECOND).commit_lsn for at in (12, 13, 92)] == [0, 4000, 8000]
+        assert [journal.locate(at * SECOND).commit_lsn for at in (11, 13, 14, 90)] == [4000, 5000, 6000, 6000]
+
+    @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=30), st.integers(0, 29))
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_times_are_located_as_a_scan_would(self, journal: Journal, spans: list[tuple[int, int]], trimmed: int) -> None:
+        journal.clear()
+        made = [
+            dataclasses.replace(segment(number), first_time=first, last_time=first + length)
+            for number, (first, length) in enumerate(spans, 1)
+        ]
+        for start in range(0, len(made), 4):
+            journal.append(made[start : start + 4])
+        journal.trim(age_s=0, size=NO_LIMIT, keep_after=Position(trimmed * 1000 + 500, -1))
+        there = journal.read(START, 100)
+        for at in range(45):
+            first = next((each.first.commit_lsn for each in there if each.last_time >= at), there[-1].last.commit_lsn)
+            last = next((each.first.commit_lsn for each in reversed(there) if each.first_time < at), 0)
+            assert (journal.locate(at).commit_lsn, journal.locate_end(at).commit_lsn) == (first, last)
+
+    def test_a_journal_of_the_first_version_gets_the_times_of_its_segments(self, journal: Journal, url: str) -> None:
+        times = [10, 11, 90, 12, 13, 91, 14]
+        journal.append([segment(number, at=at * SECOND) for number, at in enumerate(times, 1)])
+        with Journal.open(url, "other") as other:
+            other.append([segment(number, at=at * SECOND) for number, at in enumerate([50, 40], 1)])
+        before = self._stored_times(journal)
+        with journal._database.writing() as connection:
+            connection.execute(text("DROP TABLE cdc_tracker_segment_time"))
+            connection.execute(text("UPDATE cdc_tracker_journal_version SET version_num = '0001'"))
+        journal.close()
+        with Journal.open(url, "main") as opened:
+            assert self._stored_times(opened) == before
+            assert len(before) == 9
+            opened.append([segment(8, at=15 * SECOND)])
+            assert opened.locate_end(15 * SECOND) == Position(7000, -1)
 
     def test_trimming_by_age_leaves_what_is_young_enough(self, journal: Journal) -> None:
         now = time.time_ns() // 1000
@@ -314,6 +372,12 @@ class JournalSuite:
         journal.close()
         journal.append([segment(2)])
         assert journal.read(START, 5) == [segment(1), segment(2)]
+
+    @staticmethod
+    def _stored_times(journal: Journal) -> list[tuple[object, ...]]:
+        with journal._database.reading() as connection:
+            query = "SELECT source, number, first_time, last_time, reached, setback FROM cdc_tracker_segment_time ORDER BY 1, 2"
+            return [tuple(row) for row in connection.execute(text(query))]
 
     @staticmethod
     def _stored_bytes(journal: Journal) -> int:

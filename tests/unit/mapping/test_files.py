@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_tracker.errors import MappingError
-from cdc_tracker.mapping import Mappings, load
+from cdc_tracker.mapping import Mappings, load, load_texts, texts
 from cdc_tracker.mapping.expressions import parse
 from tests.unit.mapping.shop import mappings, one, problems
 
@@ -88,6 +88,30 @@ def test_every_problem_of_every_file_is_told_at_once(tmp_path: Path) -> None:
         "c.yml:1",
         "none.yml",
     ]
+
+
+def test_texts_that_were_read_before_load_as_their_files_do(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(one(name="B Made"))
+    (tmp_path / "a.yml").write_text("\ufeff" + one(name="A Made"), encoding="utf-8")
+    kept = texts([tmp_path])
+    assert list(kept) == [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")]
+    before = load([tmp_path])
+    (tmp_path / "a.yml").unlink()
+    assert [(each.key, each.where) for each in load_texts(kept).all] == [(each.key, each.where) for each in before.all]
+
+
+def test_a_problem_in_a_text_is_told_by_its_file_s_name() -> None:
+    given = {"one.yml": "version: 1\nevents: 3\n", "two.yml": "a: ["}
+    with pytest.raises(MappingError) as caught:
+        load_texts(given)
+    assert [problem.where for problem in caught.value.problems] == ["one.yml:2", "two.yml:1"]
+
+
+def test_texts_of_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_bytes(b"\xff")
+    with pytest.raises(MappingError) as caught:
+        texts([tmp_path, tmp_path / "none.yml"])
+    assert [problem.where.removeprefix(f"{tmp_path}/") for problem in caught.value.problems] == ["a.yml:1", "none.yml"]
 
 
 def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
@@ -175,6 +199,16 @@ def test_an_error_in_an_expression_names_the_line_of_its_key() -> None:
         "shop.yml:19: events[0].properties.email_hash: column 1: there is no function 'sha265'; did you mean 'sha256'?\n"
         "    in: sha265(lower(trim(new.email)))"
     ]
+
+
+def test_a_backfill_without_a_time_of_its_own_or_of_deletes_is_a_warning() -> None:
+    timed = {"backfill": {}, "id": "new.id", "timestamp": "new.at"}
+    assert mappings(one(**timed)).warnings == ()
+    [untimed] = mappings(one(backfill={}, id="new.id")).warnings
+    assert (untimed.key, untimed.severity) == ("events[0].backfill", "warning") and "no `timestamp`" in untimed.message
+    [gone] = mappings(one(**timed, on="delete")).warnings
+    assert "deletes alone" in gone.message
+    assert mappings(one(**timed, on=["insert", "delete"])).warnings == ()
 
 
 def test_a_name_off_the_convention_is_a_warning() -> None:

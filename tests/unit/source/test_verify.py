@@ -11,7 +11,7 @@ from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing
 from cdc_tracker.model import Position
 from cdc_tracker.source.catalog import Identity, Switch
 from cdc_tracker.source.slot import Holder, SlotState
-from cdc_tracker.source.verify import check_start, verify
+from cdc_tracker.source.verify import Times, check_start, verify
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the
     [
         (SlotMissing, "cdc-tracker setup", {"record": None, "slot": None}),
         (StateMissing, "cdc-tracker setup --adopt", {"record": None}),
-        (SlotMissing, "cdc-tracker setup --recreate-slot", {"slot": None}),
-        (SlotLost, "cdc-tracker setup --recreate-slot", {"slot": replace(SLOT, wal_status="lost")}),
+        (SlotMissing, "cdc-tracker repair", {"slot": None}),
+        (SlotLost, "cdc-tracker repair", {"slot": replace(SLOT, wal_status="lost")}),
         (SlotLost, "max_slot_wal_keep_size", {"slot": replace(SLOT, invalidation_reason="idle_timeout")}),
         (SlotForeign, "source.slot", {"slot": replace(SLOT, plugin="wal2json")}),
         (SlotForeign, "source.slot", {"slot": replace(SLOT, database="other")}),
         (SlotForeign, "source.slot", {"slot": replace(SLOT, plugin="", database="")}),
-        (SlotForeign, "cdc-tracker setup --recreate-slot", {"slot": replace(SLOT, confirmed_flush_lsn=5001)}),
+        (SlotForeign, "cdc-tracker repair", {"slot": replace(SLOT, confirmed_flush_lsn=5001)}),
         (SlotForeign, "source.url", {"server": replace(SERVER, database="other")}),
         (SlotBusy, "cdc-tracker run --standby", {"slot": replace(SLOT, holder=Holder(4711, "other worker", "10.0.0.7"))}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, system_id="78")}),
@@ -92,8 +92,8 @@ def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, wal_lsn=5400)}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, wal_lsn=4999), "slot": None}),
         (SourceRestored, "source.url", {"record": Known(timeline=2)}),
-        (Gap, "cdc-tracker setup --accept-gap", {"journal_end": None, "lowest_checkpoint": Position(4000, 0)}),
-        (Gap, "cdc-tracker setup --accept-gap", {"journal_end": None, "lowest_checkpoint": Position(1000, -1)}),
+        (Gap, "cdc-tracker repair", {"journal_end": None, "lowest_checkpoint": Position(4000, 0)}),
+        (Gap, "cdc-tracker repair", {"journal_end": None, "lowest_checkpoint": Position(1000, -1)}),
         (Gap, "journal.url", {"journal_end": Position(3000, -1), "lowest_checkpoint": Position(4000, 0)}),
     ],
 )
@@ -103,6 +103,17 @@ def test_whatever_is_not_as_we_left_it_stops_with_what_mends_it(
     with pytest.raises(error) as caught:
         look(**given)
     assert command in getattr(caught.value, "hint", "")
+
+
+def test_a_gap_is_named_by_position_and_where_it_is_known_by_time() -> None:
+    times = Times(dealt=1_790_000_000_000_000, journaled=1_790_000_060_500_000)
+    with pytest.raises(Gap) as caught:
+        look(journal_end=None, lowest_checkpoint=Position(4000, 0), times=lambda: times)
+    assert "up to 0/1518 (2026-09-21 14:14:20Z)" in str(caught.value)
+    assert "up to 0/FA0+0 (2026-09-21 14:13:20Z)" in str(caught.value)
+    with pytest.raises(Gap) as caught:
+        look(journal_end=None, lowest_checkpoint=Position(4000, 0))
+    assert "Z)" not in str(caught.value)
 
 
 def test_a_busy_slot_names_its_reader() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData
 
@@ -28,6 +30,22 @@ def differences(url: str, metadata: MetaData, version_table: str) -> list[Any]:
             options = {"version_table": version_table, "compare_type": True}
             found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
             return found
+    finally:
+        database.close()
+
+
+def made_by_an_older_version(url: str, kind: Kind, revision: str, rows: str) -> None:
+    """The store as the migrations up to `revision` made it, with what these statements (`;` between them) put into it."""
+    database = Database(url, kind)
+    database.path.parent.mkdir(parents=True, exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(kind.migrations))
+    try:
+        with database.writing() as connection:
+            config.attributes |= {"connection": connection, "version_table": kind.version_table}
+            command.upgrade(config, revision)
+            for statement in filter(str.strip, rows.split(";")):
+                connection.exec_driver_sql(statement)
     finally:
         database.close()
 

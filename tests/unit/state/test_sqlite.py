@@ -17,8 +17,9 @@ from cdc_tracker.journal.store import KIND as JOURNAL
 from cdc_tracker.model import Position
 from cdc_tracker.state import State, StateSettings
 from cdc_tracker.state.store import KIND as STATE
+from tests.unit.state.samples import letter
 from tests.unit.state.stores import tmpfs
-from tests.unit.state.suite import StateSuite, letter
+from tests.unit.state.suite import StateSuite
 
 
 @pytest.fixture

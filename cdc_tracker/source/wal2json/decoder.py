@@ -1,22 +1,14 @@
-"""wal2json's format version 2: frames → segments for capture, segments → Changes for delivery. Pure.
-
-A cell's text is made back from JSON, so that both plugins give equal Changes. wal2json cannot carry float NaN and infinity: they
-are null. It names the leaf of a partitioned table and no key: the catalog's word for each table comes by `describe` and goes into
-the segment.
-"""
+"""Segments → Changes with the columns wanted."""
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cdc_tracker.model import (
-    EPOCH,
     UNCHANGED,
     UNLOGGED,
     Change,
@@ -29,179 +21,19 @@ from cdc_tracker.model import (
     Segment,
     Text,
     Transaction,
-    parse_lsn,
 )
-from cdc_tracker.source.segments import MESSAGE_PREFIX, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, single, walk
+from cdc_tracker.source.segments import Wanted, opened, single, walk
+from cdc_tracker.source.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
 
 BYTEA = 17
 FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
-
-_ACTION = len(b'{"action":"')
-_BEGIN, _COMMIT, _MESSAGE = b"BCM"
-_TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
-
-
-class Description(msgspec.Struct, frozen=True):
-    """What the catalog says of a table that wal2json named `schema.table`: the relation is its root where it is a partition."""
-
-    schema: str
-    table: str
-    root_schema: str
-    root_table: str
-    identity: str
-    columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
-
-    def published(self) -> frozenset[int]:
-        """The actions, as bytes, that a publication of this table, or of its root, has of it."""
-        if self.identity == "n":
-            return frozenset(b"I")
-        return frozenset(b"IUDT" if (self.schema, self.table) == (self.root_schema, self.root_table) else b"IUD")
-
-    def relation(self) -> Relation:
-        return Relation(self.root_schema, self.root_table, tuple(Column(*column) for column in self.columns), self.identity)
-
-
-class _Described(NamedTuple):
-    payload: bytes
-    published: frozenset[int]
-
-
-Describe: TypeAlias = Callable[[str, str], Description | None]
-"""(schema, table) → its description; None where the table, or its root, is not among those to capture."""
-
-
-def options() -> dict[str, str]:
-    """START_REPLICATION's options. Without `add-tables`: a fixed list would miss a partition attached later."""
-    return {
-        "format-version": "2",
-        "include-lsn": "true",
-        "include-xids": "true",
-        "include-timestamp": "true",
-        "include-types": "false",
-        "include-type-oids": "true",
-        "add-msg-prefixes": MESSAGE_PREFIX.decode(),
-    }
-
-
-class Builder(SegmentBuilder):
-    """Leaves out, before it is counted, what pgoutput would not send.
-
-    That is the rows of tables that `describe` does not know, the truncate of a single partition (that of its root is one of the
-    root's own), and all but inserts where nothing of an old row is logged: those tables are published with inserts only.
-    """
-
-    plugin = "wal2json"
-
-    def __init__(self, after: Position, describe: Describe) -> None:
-        super().__init__(after)
-        self._describe = describe
-        self._described: dict[tuple[bytes, bytes], _Described | None] = {}
-
-    def forget(self) -> None:
-        """Ask the catalog again at each table's next row: partitions come and go."""
-        self._described.clear()
-
-    def _reset(self) -> None:
-        super()._reset()
-        self._carried: set[bytes] = set()
-
-    def add(self, frame: Frame) -> None:
-        payload = bytes(frame[PAYLOAD:])
-        action = payload[_ACTION]
-        if action == _BEGIN:
-            self._begin_transaction(_transaction(_FRAME.decode(payload)), payload)
-        elif action == _COMMIT:
-            self._end_transaction(parse_lsn(str(_FRAME.decode(payload).nextlsn)))
-        elif action == _MESSAGE:
-            if self._transaction is not None:
-                self._change(frame)
-        else:
-            named = _TABLE.search(payload)
-            if named is None:
-                raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
-            described = self._description(named[1], named[2])
-            if described is None or action not in described.published:
-                return
-            if self._change(frame) and described.payload not in self._carried:
-                self._carried.add(described.payload)
-                self._relations.append(described.payload)
-
-    def _description(self, schema: bytes, table: bytes) -> _Described | None:
-        key = (schema, table)
-        if key not in self._described:
-            found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
-            self._described[key] = None if found is None else _Described(msgspec.json.encode(found), found.published())
-        return self._described[key]
-
-
-class _Cell(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    typeoid: int
-    value: Any
-
-
-class _Frame(msgspec.Struct, frozen=True, gc=False):
-    action: str
-    xid: int | None = None
-    timestamp: str | None = None
-    lsn: str = ""
-    nextlsn: str = ""
-    schema: str = ""
-    table: str = ""
-    columns: list[_Cell] = []
-    identity: list[_Cell] = []
-    prefix: str = ""
-    content: str = ""
-
-
-_FRAME = msgspec.json.Decoder(_Frame, float_hook=str)  # a number with a fraction stays the text that the server wrote
-
-
-class _OddCell(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    typeoid: int
-    value: msgspec.Raw
-
-
-class _OddFrame(_Frame, frozen=True, gc=False):
-    columns: list[_OddCell] = []  # type: ignore[assignment]  # the same cells, with their values as they were written
-    identity: list[_OddCell] = []  # type: ignore[assignment]
-
-
-_ODD_FRAME = msgspec.json.Decoder(_OddFrame)
-_MINUS_ZERO = b'"value":-0}'  # of a float: as an int it would lose its sign
-
-
-def _odd(payload: bytes) -> _Frame:
-    """A frame that the plain decoder takes not at all or wrongly: -0, a very long integer, a message that is not UTF-8."""
-    if payload[_ACTION] == _MESSAGE:
-        payload = payload.decode(errors="replace").encode()
-    frame = _ODD_FRAME.decode(payload)
-    columns, identity = ([_written(cell) for cell in cells] for cells in (frame.columns, frame.identity))
-    return msgspec.structs.replace(frame, columns=columns, identity=identity)
-
-
-def _written(cell: _OddCell) -> _Cell:
-    text = bytes(cell.value)
-    return _Cell(cell.name, cell.typeoid, text.decode() if text[:1] in b"-0123456789" else msgspec.json.decode(text))
-
-
-def _transaction(frame: _Frame) -> Transaction:
-    moment = datetime.fromisoformat(frame.timestamp or "")
-    if moment.tzinfo is None:
-        raise ValueError(f"a commit time without its zone: {frame.timestamp}")
-    microseconds = (moment - EPOCH) // _MICROSECOND
-    return Transaction(frame.xid or 0, parse_lsn(frame.lsn), microseconds)
-
-
-_MICROSECOND = datetime.resolution
 
 
 class _Table(NamedTuple):
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
     new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
-    row: Callable[[list[_Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
+    row: Callable[[list[Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
     described: Description
 
 
@@ -228,16 +60,16 @@ class Decoder:
         transaction, ordinal, last, index = opened(segment.open)
         frames = memoryview(segment.frames)
         skipping = segment.first <= after
-        minus_zero = _MINUS_ZERO in segment.frames
+        minus_zero = MINUS_ZERO in segment.frames
         for lsn, at, end in walk(segment.frames):
             try:
-                frame = _FRAME.decode(frames[at:end])
+                frame = FRAME.decode(frames[at:end])
             except ValueError:
-                frame = _odd(segment.frames[at:end])
-            if minus_zero and segment.frames.find(_MINUS_ZERO, at, end) >= 0:
-                frame = _odd(segment.frames[at:end])
+                frame = odd(segment.frames[at:end])
+            if minus_zero and segment.frames.find(MINUS_ZERO, at, end) >= 0:
+                frame = odd(segment.frames[at:end])
             if frame.action == "B":
-                transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
+                transaction, ordinal, last, index = transaction_of(frame), 0, 0, 0
                 continue
             index = index + 1 if lsn == last else 0
             last = lsn
@@ -251,7 +83,7 @@ class Decoder:
 
     def _change(
         self,
-        frame: _Frame,
+        frame: Frame,
         tables: dict[tuple[str, str], _Table],
         position: Position,
         lsn: Lsn,
@@ -296,7 +128,7 @@ class Decoder:
         new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
         return _Table(relation, wanted, new, _compile_row(relation, new), described)
 
-    def _fitting(self, table: _Table, cells: list[_Cell], update: bool) -> _Table:
+    def _fitting(self, table: _Table, cells: list[Cell], update: bool) -> _Table:
         """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
         columns = table.relation.columns
         if len(cells) == len(columns):
@@ -346,7 +178,7 @@ def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bo
     return at == len(shown)
 
 
-def _text(cell: _Cell) -> Text:
+def _text(cell: Cell) -> Text:
     """A cell's value as PostgreSQL's text output."""
     value = cell.value
     if value.__class__ is str:
@@ -358,11 +190,11 @@ def _text(cell: _Cell) -> Text:
     return str(value)
 
 
-def _new(table: _Table, cells: list[_Cell]) -> Row:
+def _new(table: _Table, cells: list[Cell]) -> Row:
     return tuple([None if place is None else _text(cells[place]) for place, _ in table.new])
 
 
-def _compile_row(relation: Relation, new: tuple[tuple[int | None, str], ...]) -> Callable[[list[_Cell]], Row | None]:
+def _compile_row(relation: Relation, new: tuple[tuple[int | None, str], ...]) -> Callable[[list[Cell]], Row | None]:
     """The usual case, once a row: all columns are there, and those wanted have the name and type that they should have."""
     places = [place for place, _ in new if place is not None]
     if len(places) < len(new):
@@ -380,11 +212,11 @@ def _compile_row(relation: Relation, new: tuple[tuple[int | None, str], ...]) ->
         ]
     lines.append(f"  return ({''.join(f'a{place}, ' for place in places)})")
     exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: names go in as values
-    row: Callable[[list[_Cell]], Row | None] = scope["row"]
+    row: Callable[[list[Cell]], Row | None] = scope["row"]
     return row
 
 
-def _whole(table: _Table, frame: _Frame) -> Row:
+def _whole(table: _Table, frame: Frame) -> Row:
     """A new row; what is left out is unchanged TOAST, filled from the old row where that holds it."""
     if len(frame.columns) == len(table.relation.columns):
         return _new(table, frame.columns)
@@ -400,7 +232,7 @@ def _whole(table: _Table, frame: _Frame) -> Row:
     return tuple(cell(place, name) for place, name in table.new)
 
 
-def _old(table: _Table, cells: list[_Cell]) -> Row:
+def _old(table: _Table, cells: list[Cell]) -> Row:
     found = {cell.name: cell for cell in cells}
     wanted = table.wanted[1] if table.wanted else ()
     return tuple(_text(found[name]) if name in found else UNLOGGED for name in wanted)
@@ -416,9 +248,9 @@ def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segmen
     found: dict[Position, Segment] = {}
     for lsn, at, end in walk(segment.frames):
         payload = segment.frames[at:end]
-        frame = _odd(payload)
+        frame = odd(payload)
         if frame.action == "B":
-            transaction, ordinal, last, index = _transaction(frame), 0, 0, 0
+            transaction, ordinal, last, index = transaction_of(frame), 0, 0, 0
             continue
         position = Position(transaction.commit_lsn, ordinal)
         if position in positions:

@@ -1,0 +1,85 @@
+"""`diff`: what other mappings would have made of a past range of the journal. Sends nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cdc_tracker.cli import Invocation, choices, show
+
+if TYPE_CHECKING:
+    from cdc_tracker.config import Config
+    from cdc_tracker.history.difference import Side
+    from cdc_tracker.history.ranges import Target
+    from cdc_tracker.mapping import Mappings
+    from cdc_tracker.state import SourceRecord
+
+_MAPPINGS = "The other mappings, a file or folder. Repeatable."
+
+
+@click.command()
+@click.option("--mappings", "paths", multiple=True, required=True, type=click.Path(path_type=Path, exists=True), help=_MAPPINGS)
+@click.option("--from", "start", required=True, callback=choices.point, help=choices.POINT)
+@click.option("--to", "end", callback=choices.point, help="Where to end, written likewise (default: the journal's end).")
+@click.option("--destination", help="Only what goes to this destination.")
+@choices.events
+@click.option("--samples", type=click.IntRange(0, 1000), default=3, show_default=True, help="How many of each kind to show.")
+@show.as_json
+@click.pass_obj
+def diff(
+    invocation: Invocation,
+    paths: tuple[Path, ...],
+    start: Target,
+    end: Target | None,
+    destination: str | None,
+    names: tuple[str, ...],
+    samples: int,
+    as_json: bool,
+) -> None:
+    """Show what other mappings would have made of a past range, without sending.
+
+    Reads the journal under the mappings in force and under those given, and compares event by event. Events of the outbox do
+    not depend on mappings and are left out. Values of properties that are `pii` are not shown. A running worker is not
+    disturbed. The exit code is 0 whether there are differences or not.
+    """
+    from cdc_tracker.cli import differences, stores  # noqa: PLC0415
+    from cdc_tracker.history.difference import difference  # noqa: PLC0415
+    from cdc_tracker.history.ranges import range_of  # noqa: PLC0415
+    from cdc_tracker.model import START  # noqa: PLC0415
+
+    config = stores.load_config(invocation)
+    if destination is not None:
+        stores.one_destination(config, destination)
+    current, other = config.load_mappings(), _other(config, paths)
+    keys = choices.keys_of([*current.all, *other.all], names)
+    with stores.opened_state(config) as state:
+        record = stores.known_source(config, state)
+    before, after = (_side(config, record, mappings, keys, destination) for mappings in (current, other))
+    with stores.opened_journal(config) as journal:
+        begin, upto = range_of(journal, start, end, journal.end() or START)
+        with show.progress("Comparing") as advance:
+            found = difference(before, after, journal, begin, upto, captured=current, samples=samples, advance=advance)
+    if as_json:
+        differences.emit(found, destination)
+    else:
+        differences.tell(found)
+
+
+def _other(config: Config, paths: Sequence[Path]) -> Mappings:
+    """Checked as those in force are, against the destinations that are configured too."""
+    return config.model_copy(update={"mappings": [path.absolute() for path in paths]}).load_mappings()
+
+
+def _side(config: Config, record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:
+    """What goes to the destination of the events asked for. Without an outbox: its events do not depend on mappings."""
+    from cdc_tracker.history.difference import Side  # noqa: PLC0415
+    from cdc_tracker.mapping import Mappings  # noqa: PLC0415
+    from cdc_tracker.translate import Translator  # noqa: PLC0415
+
+    chosen = Mappings(tuple(each for each in mappings.all if each.key in keys and each.goes_to(destination)))
+    space = uuid.UUID(record.namespace)
+    return Side(chosen, Translator(chosen, outbox=None, space=space, database=record.database, destination=destination))

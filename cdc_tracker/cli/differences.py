@@ -1,0 +1,136 @@
+"""How a difference between mappings is shown: to a person, and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+import msgspec
+
+from cdc_tracker.cli import show
+from cdc_tracker.history.difference import Cell, Difference, EventDifference, Kind, Sample
+
+_COUNTS = ("added", "removed", "changed", "unchanged")
+_LOOKS: dict[Kind, tuple[str, str]] = {
+    "added": ("+", "green"),
+    "removed": ("-", "red"),
+    "changed": ("~", "yellow"),
+    "rejected": ("✗", "red"),
+}
+_WIDEST = 100  # characters of a value on one line
+_ABSENT = "(absent)"
+
+
+def tell(found: Difference) -> None:
+    """The counts of every event, then samples side by side."""
+    changes = show.plural(found.changes, "change")
+    click.echo(f"From {found.after} to {found.upto} the journal holds {changes} of the tables that these mappings read.")
+    rows = [(key, *_counted(each)) for key, each in found.events.items()]
+    if rows:
+        columns = ("event", *_COUNTS, "rejected before", "after")
+        show.console().print(show.table(columns, rows, right=columns[1:]))
+    for key, each in found.events.items():
+        if each.differs:
+            _tell_event(key, each)
+    for sentence in found.missing:
+        click.secho("⚠ ", fg="yellow", nl=False)
+        click.echo(sentence)
+    if not found.differs:
+        click.echo("Both mappings make the same of it.")
+    click.echo("Nothing was sent.")
+
+
+def _counted(each: EventDifference) -> list[str]:
+    numbers = [*(getattr(each, name) for name in _COUNTS), each.before.total(), each.after.total()]
+    return [f"{number:,}" if number else "–" for number in numbers]
+
+
+def _tell_event(key: str, each: EventDifference) -> None:
+    click.secho(key, bold=True)
+    if each.paths:
+        click.echo(f"  changed in {_listed(each.paths)}")
+    if each.renamed:
+        click.secho("  ⚠ ", fg="yellow", nl=False)
+        of = show.plural(each.renamed, "event")
+        click.echo(f"{of} would go under another id: a destination that has the old ones has both then.")
+    if each.before != each.after:
+        click.echo(f"  rejected before: {_listed(each.before)}; after: {_listed(each.after)}")
+    for samples in each.samples.values():
+        for sample in samples:
+            _tell_sample(sample)
+    click.echo()
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({number:,})" for name, number in counts.most_common(8)) or "none"
+
+
+def _tell_sample(sample: Sample) -> None:
+    sign, colour = _LOOKS[sample.kind]
+    click.secho(f"  {sign} {sample.kind}", fg=colour, nl=False)
+    click.echo(f"  {show.moment(sample.committed_at)}  at {sample.position}  {sample.message_id}")
+    if sample.reason:
+        place = f"{sample.field}: " if sample.field else ""
+        click.echo(f"      {sample.reason}: {place}{sample.detail}")
+    width = max((len(cell.path) for cell in sample.cells), default=0)
+    for cell in sample.cells:
+        click.echo(f"      {cell.path:{width}}  ", nl=False)
+        _tell_cell(cell, sample.kind)
+
+
+def _tell_cell(cell: Cell, kind: Kind) -> None:
+    old, new = _short(cell.old), _short(cell.new)
+    if kind != "changed":
+        click.echo(new if kind == "added" else old)
+        return
+    click.secho(old, fg="red", nl=False)
+    click.echo(" → ", nl=False)
+    click.secho(new, fg="green")
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return _ABSENT
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
+
+
+def emit(found: Difference, destination: str | None) -> None:
+    """One JSON document. Values stand in it as they stand in the events; one that is personal has `hidden` and is masked."""
+    document = {
+        "from": str(found.after),
+        "to": str(found.upto),
+        "destination": destination,
+        "changes": found.changes,
+        "differs": found.differs,
+        "missing": found.missing,
+        "events": [_event(key, each) for key, each in found.events.items()],
+    }
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def _event(key: str, each: EventDifference) -> dict[str, object]:
+    return {
+        "event": key,
+        **{name: getattr(each, name) for name in _COUNTS},
+        "renamed": each.renamed,
+        "rejected": {"before": dict(each.before), "after": dict(each.after)},
+        "paths": dict(each.paths.most_common()),
+        "samples": [_sample(sample) for samples in each.samples.values() for sample in samples],
+    }
+
+
+def _sample(sample: Sample) -> dict[str, object]:
+    found: dict[str, object] = {
+        "kind": sample.kind,
+        "position": str(sample.position),
+        "committed_at": show.moment(sample.committed_at),
+        "message_id": sample.message_id,
+    }
+    if sample.reason:
+        return found | {"reason": sample.reason, "field": sample.field, "detail": sample.detail}
+    return found | {"values": [_value(cell) for cell in sample.cells]}
+
+
+def _value(cell: Cell) -> dict[str, object]:
+    sides = {name: msgspec.Raw(text.encode()) for name, text in (("old", cell.old), ("new", cell.new)) if text is not None}
+    return {"path": cell.path, **sides, **({"hidden": True} if cell.hidden else {})}

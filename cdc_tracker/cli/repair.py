@@ -1,0 +1,268 @@
+"""`repair`: says what keeps a source from going on, mends it, and names what nobody has read meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from cdc_tracker.cli import FOUND_PROBLEMS, NEEDS_A_PERSON, Invocation, show, tell
+from cdc_tracker.errors import CdcTrackerError, Gap, Problem, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceError, Stop
+from cdc_tracker.model import START, format_lsn
+
+if TYPE_CHECKING:
+    from cdc_tracker.cli.standing import Standing
+    from cdc_tracker.history.gaps import Missing
+    from cdc_tracker.source.publication import Desired
+
+Mend = Literal["", "new slot", "take the slot"]
+
+
+@dataclass
+class Diagnosis:
+    """`person`: what is not ours to mend. `mend`: what is done about the slot; `drift`: what is wrong with the publications."""
+
+    problems: list[tuple[str, str]] = field(default_factory=list)  # (code, text)
+    notes: list[str] = field(default_factory=list)
+    mend: Mend = ""
+    drift: bool = False
+    person: CdcTrackerError | None = None
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems and self.person is None
+
+
+@click.command()
+@click.option("--backfill", is_flag=True, help="Make the jobs that fill the gap from the tables, instead of naming the commands.")
+@show.yes
+@show.as_json
+@click.pass_obj
+def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> None:
+    """Find out what keeps a source from going on, and mend it.
+
+    A slot that is gone or lost is made anew on the same server, under the same event ids. What committed before it and was never
+    read is named by position and time, and so are the tables that it can be read from again, with the commands that do it. It
+    asks before it changes anything; with --json it only tells, unless --yes is given.
+    """
+    from cdc_tracker.cli import setup, standing, stores  # noqa: PLC0415
+    from cdc_tracker.source import publication  # noqa: PLC0415
+    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+
+    config = stores.load_config(invocation)
+    needs = stores.operations(config.load_mappings())
+    with ExitStack() as stack:
+        url = config.source.url.get_secret_value()
+        connection = stack.enter_context(closing(connect(url, statement_timeout=setup.SETUP_TIMEOUT)))
+        state = stack.enter_context(stores.opened_state(config))
+        journal = stack.enter_context(stores.opened_journal(config))
+        place = standing.Standing(config, connection, state, journal)
+        found = diagnose(place, publication.desired(connection, config.source, needs))
+        if not as_json:
+            _say(found, place)
+        if found.person is not None:
+            _leave(found, as_json)
+        if found.sound or (as_json and not yes):
+            _finish(found, as_json)
+            return
+        show.ask(_question(found), yes=yes)
+        if found.mend:
+            stack.enter_context(place.alone())
+        if found.drift:
+            setup.publish(config, connection, needs, quiet=as_json)
+        gaps = _mended(place, found, invocation, backfill=backfill, quiet=as_json) if found.mend else []
+    if as_json:
+        show.emit(_as_json(found) | {"mended": True, "gaps": gaps})
+    else:
+        click.echo("Mended: `cdc-tracker run`.")
+
+
+# What is wrong.
+
+
+def diagnose(place: Standing, wanted: Desired) -> Diagnosis:
+    """What `run` would stop with, and what would make it miss changes."""
+    found = Diagnosis()
+    try:
+        place.verify()
+    except SlotBusy as error:
+        found.notes.append(f"{error}: that is as it should be while a worker runs")
+    except (SlotMissing, SlotLost, SlotForeign, Gap) as error:
+        _of_slot(place, error, found)
+    except Stop as error:
+        found.person = error
+    if found.person is None:
+        _of_journal(place, found)
+        _of_publications(place, wanted, found)
+    return found
+
+
+def _of_slot(place: Standing, error: SourceError, found: Diagnosis) -> None:
+    record, slot = place.record(), place.slot()
+    if record is None:
+        found.person = error
+    elif isinstance(error, SlotForeign):
+        ours = slot is not None and (slot.plugin, slot.database) == (record.plugin, record.database)
+        if not ours or slot is None or slot.two_phase or slot.temporary or record.database != place.connection.info.dbname:
+            found.person = error
+        elif slot.holder:
+            hint = f"Stop that reader, or SELECT pg_terminate_backend({slot.holder.pid}); then run `cdc-tracker repair` again."
+            found.person = SlotForeign(str(error), hint=hint)
+        else:
+            found.problems.append(("slot_moved", str(error)))
+            found.mend = "take the slot"
+    elif isinstance(error, Gap):
+        found.problems.append(("checkpoint_gap", str(error)))
+        found.mend = "take the slot"
+    else:
+        found.problems.append(("slot_missing" if isinstance(error, SlotMissing) else "slot_lost", str(error)))
+        found.mend = "new slot"
+
+
+def _of_journal(place: Standing, found: Diagnosis) -> None:
+    record, end = place.record(), place.journal.end() or START
+    if record is None or end.commit_lsn >= record.journaled_lsn or any(code == "checkpoint_gap" for code, _ in found.problems):
+        return
+    held = f"it held changes up to {format_lsn(record.journaled_lsn)} and ends at {format_lsn(end.commit_lsn)} now"
+    if found.mend:
+        found.problems.append(("journal_missing", f"the journal was lost, too: {held}"))
+    else:
+        found.notes.append(
+            f"the journal was lost or replaced: {held}. Nothing is missing: the worker reads from the slot again what is not "
+            "delivered yet, under the same ids. What is older cannot be rewound to any more"
+        )
+
+
+def _of_publications(place: Standing, wanted: Desired, found: Diagnosis) -> None:
+    from cdc_tracker.source import publication  # noqa: PLC0415
+
+    present = publication.existing(place.connection, publication.names(place.config.source))
+    problems = [each for each in publication.drift(wanted, present) if each.severity == "error"]
+    beyond_us = [each for each in problems if each in wanted.problems]
+    if beyond_us:
+        listed = "\n".join(f"  {problem}" for problem in beyond_us)
+        found.person = SourceError(
+            f"not every mapped table can be captured:\n{listed}",
+            hint="mend the tables or the mappings; `cdc-tracker check` tells more",
+        )
+        return
+    found.drift = bool(problems)
+    found.problems += [("publication_drift", _drifted(place, problem)) for problem in problems]
+
+
+def _drifted(place: Standing, problem: Problem) -> str:
+    """Since when nobody knows: the server does not keep it."""
+    text = str(Problem(problem.where, problem.key, problem.message))
+    keys = [mapping.key for mapping in place.config.load_mappings().for_table(problem.key) if mapping.backfill]
+    if not keys:
+        return text
+    return (
+        f"{text}. Since when is not known: `backfill` can fill it for {', '.join(keys)}, from a time that you know it was right"
+    )
+
+
+# What is done.
+
+
+def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfill: bool, quiet: bool) -> list[dict[str, Any]]:
+    """The slot goes on, what it misses is told. The record comes last: until then it can be done again, and tells the same."""
+    from cdc_tracker.cli.filling import fillings  # noqa: PLC0415
+    from cdc_tracker.cli.standing import told  # noqa: PLC0415
+
+    record, slot = place.record(), place.slot()
+    if found.mend == "new slot" or slot is None:
+        slot = place.make_slot()
+    gaps = place.missing(slot.confirmed_flush_lsn or 0)
+    filled = [fillings(place, gap, config=str(invocation.config_path or ""), make_jobs=backfill) for gap in gaps]
+    place.save(record, slot, quiet=quiet)
+    if not quiet:
+        for gap, refills in zip(gaps, filled, strict=True):
+            click.echo(told(gap))
+            _tell_refills(refills, backfill=backfill)
+        if not gaps:
+            click.echo("Nothing is missing: everything before the slot is delivered, or in the journal.")
+    return [_gap_as_json(gap, refills) for gap, refills in zip(gaps, filled, strict=True)]
+
+
+# What is told.
+
+
+def _say(found: Diagnosis, place: Standing) -> None:
+    for _, text in found.problems:
+        click.echo(f"✗ {text}")
+    for note in found.notes:
+        click.echo(f"  {note}")
+    if found.mend == "new slot":
+        end = place.journal.horizon()
+        if end is not None:
+            click.echo(f"  the journal reaches to {end.last} ({show.moment(end.last_time)}); what is in it is delivered as usual")
+
+
+def _question(found: Diagnosis) -> str:
+    steps = ["put the publications right"] if found.drift else []
+    if found.mend == "new slot":
+        steps.append("make a new slot, and go on from the server's present end")
+    elif found.mend:
+        steps.append("go on from the slot as it stands")
+    given_up = (
+        " What committed before the slot and was not read becomes no events, unless a backfill makes them." if found.mend else ""
+    )
+    return f"{' and '.join(steps).capitalize()}?{given_up} Go on?"
+
+
+def _tell_refills(rows: list[dict[str, Any]], *, backfill: bool) -> None:
+    for row in rows:
+        mark = "can be filled" if row["possible"] else "cannot be filled"
+        click.echo(f"  {row['event']} ({row['table']}): {mark}{': ' if row['why'] else ''}{row['why']}")
+        if "job" in row:
+            click.echo(f"    job {row['job']} fills it: `cdc-tracker jobs` shows how far it is")
+        elif "command" in row:
+            click.echo(f"    {row['command']}")
+    if backfill and not any(row["possible"] for row in rows):
+        click.echo("  No mapping has a backfill that could fill it.")
+
+
+def _leave(found: Diagnosis, as_json: bool) -> None:
+    """What needs a choice that is not ours."""
+    if not as_json and found.person is not None:
+        raise found.person
+    show.emit(_as_json(found) | {"mended": False, "gaps": []})
+    if found.person is not None:
+        tell(found.person)
+    raise SystemExit(NEEDS_A_PERSON)
+
+
+def _finish(found: Diagnosis, as_json: bool) -> None:
+    if as_json:
+        show.emit(_as_json(found) | {"mended": False, "gaps": []})
+    else:
+        click.echo("Nothing is to be mended.")
+    if found.problems:
+        raise SystemExit(FOUND_PROBLEMS)
+
+
+def _as_json(found: Diagnosis) -> dict[str, Any]:
+    person = {"error": str(found.person), "hint": found.person.hint} if found.person else None
+    problems = [{"code": code, "message": text} for code, text in found.problems]
+    return {
+        "problems": problems,
+        "notes": found.notes,
+        "mend": found.mend or None,
+        "publications": found.drift,
+        "needs_person": person,
+    }
+
+
+def _gap_as_json(gap: Missing, refills: list[dict[str, Any]]) -> dict[str, Any]:
+    from cdc_tracker.history.gaps import iso  # noqa: PLC0415
+
+    return {
+        "destination": gap.destination,
+        "from": str(gap.since),
+        "from_time": iso(gap.since_time) if gap.since_time else None,
+        "to": format_lsn(gap.upto),
+        "to_time": iso(gap.upto_time),
+        "refill": refills,
+    }

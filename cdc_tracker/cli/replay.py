@@ -1,0 +1,112 @@
+"""`replay`: a range of the journal again, as a job beside the live stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cdc_tracker.cli import Invocation, choices, outlook, show
+from cdc_tracker.errors import Stop
+
+if TYPE_CHECKING:
+    from cdc_tracker.history.ranges import Target
+
+CURRENT = "current"
+
+
+@click.command()
+@click.argument("destination")
+@click.option("--from", "start", required=True, callback=choices.point, help=choices.POINT)
+@click.option("--to", "end", callback=choices.point, help="Where to end, written likewise (default: the checkpoint).")
+@choices.events
+@click.option(
+    "--mappings",
+    "paths",
+    multiple=True,
+    default=(CURRENT,),
+    show_default=True,
+    metavar="PATH",
+    help="Make the events of these mappings: a file or folder, or `current` for those in force. Repeatable.",
+)
+@click.option("--max-rate", type=click.FloatRange(min=0, min_open=True), help="Events a second at most.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent again.")
+@click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
+@outlook.only_missing
+@outlook.yes_duplicates
+@show.yes
+@show.as_json
+@click.pass_obj
+def replay(
+    invocation: Invocation,
+    /,
+    destination: str,
+    start: Target,
+    end: Target | None,
+    names: tuple[str, ...],
+    paths: tuple[str, ...],
+    max_rate: float | None,
+    dry_run: bool,
+    detach: bool,
+    only_missing: bool,
+    yes_duplicates: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Send a range of the journal again, beside the live stream, whose checkpoint stays where it is.
+
+    All operations, with the original ids wherever the mappings make the same event. It ends at the destination's checkpoint
+    at the latest: what lies beyond, the live stream delivers.
+    """
+    from cdc_tracker import mapping  # noqa: PLC0415
+    from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
+    from cdc_tracker.cli.following import follow_job  # noqa: PLC0415
+    from cdc_tracker.history.plan import chosen, replay_spec  # noqa: PLC0415
+    from cdc_tracker.history.ranges import range_of  # noqa: PLC0415
+
+    config = stores.load_config(invocation)
+    stores.one_destination(config, destination)
+    if only_missing:
+        outlook.has_sent_ledger(config, destination)
+    files = [file for path in paths for file in (config.mapping_paths if path == CURRENT else [_existing(path)])]
+    texts = mapping.texts(files)
+    mappings = mapping.load_texts(texts)
+    keys = choices.keys_of(mappings.all, names) if names else None
+    with stores.opened_state(config) as state, stores.opened_journal(config) as journal:
+        record = stores.known_source(config, state)
+        checkpoint = state.checkpoint(record.name, destination)
+        if checkpoint is None:
+            raise Stop(
+                f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it.",
+                hint="`start: earliest` in its configuration begins with all that the journal holds.",
+            )
+        after, upto = range_of(journal, start, end, checkpoint.position)
+        translator = config.translator(record, destination, chosen(mappings, keys), outbox=keys is None)
+        plan = outlook.outlook(
+            config, state, destination, translator, journal, after, upto, only_missing=only_missing, events=keys
+        )
+        figures = {"destination": destination, "depth": "journal", "from": str(after), "to": str(upto), **plan.figures()}
+        if not as_json:
+            click.echo(f"{destination}: {show.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")
+            plan.tell()
+        if not dry_run:
+            plan.agree(f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
+            spec = replay_spec(after, upto, events=keys, texts=texts, only_missing=only_missing, max_rate=max_rate)
+            total = plan.found.events.total() + plan.found.rejections.total()
+            job = state.create_job(record.name, destination, "replay", spec, needs=after, total=total)
+            journal.wake(destination)
+            figures["job"] = job.id
+        if as_json:
+            show.emit(figures)
+        elif not dry_run:
+            jobs.say([job.id])
+            if not detach:
+                follow_job(config, state, [job.id])
+
+
+def _existing(path: str) -> Path:
+    found = Path(path)
+    if not found.exists():
+        raise click.BadParameter(f"there is no file or folder {path!r}", param_hint="--mappings")
+    return found

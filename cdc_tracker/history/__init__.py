@@ -1,0 +1,1 @@
+"""History: points in it, what a range of it would send, and what other mappings would make of it."""

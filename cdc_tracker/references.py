@@ -1,0 +1,115 @@
+"""Values that a file of settings leaves to its surroundings: `${VAR}`, `${VAR:-default}`, `${file:PATH}`, and variables of ours.
+
+Files are how Docker and Kubernetes hand over secrets. Whatever came from a variable or a file is shown nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cdc_tracker.documents import Document, Loc, dotted
+from cdc_tracker.errors import ConfigError, Problem
+
+ENV_PREFIX = "CDC_TRACKER_"
+FROM_FILE = "_FILE"  # ends the name of a variable that names a file with the value
+MOST = 1_000_000  # bytes of a file with a value
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:file:([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+
+
+def variable(loc: Sequence[str | int]) -> str:
+    """The environment variable that overrides the key at `loc`."""
+    return ENV_PREFIX + "__".join(str(part).upper() for part in loc)
+
+
+def overriding(loc: Sequence[str | int]) -> str | None:
+    """The variable that does override it: the value's own, or else one that names a file."""
+    name = variable(loc)
+    return next((each for each in (name, name + FROM_FILE) if each in os.environ), None)
+
+
+class Resolved:
+    """A document's values with every reference replaced, and with what variables of ours read from files.
+
+    `places` had a reference, `secrets` came from files. Raises ConfigError that tells every problem with its place.
+    """
+
+    def __init__(self, document: Document, keys: Sequence[str]) -> None:
+        """`keys`: those at the top that variables may override."""
+        self.places: set[Loc] = set()
+        self.secrets: set[str] = set()
+        self._document = document
+        self._problems: list[Problem] = []
+        self.values: dict[str, Any] = {key: self._walk(value, (key,)) for key, value in document.value.items()}
+        for name in sorted(os.environ):
+            loc = tuple(name.removeprefix(ENV_PREFIX).removesuffix(FROM_FILE).lower().split("__"))
+            if name == variable(loc) + FROM_FILE and loc[0] in keys and variable(loc) not in os.environ:
+                self._override(loc, name)
+        if self._problems:
+            raise ConfigError("\n".join(str(problem) for problem in self._problems))
+
+    def _walk(self, value: object, loc: Loc) -> object:
+        if isinstance(value, dict):
+            return {key: self._walk(inner, (*loc, key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._walk(inner, (*loc, index)) for index, inner in enumerate(value)]
+        if isinstance(value, str) and "${" in value and overriding(loc) is None:
+            self.places.add(loc)
+            return _REFERENCE.sub(lambda found: self._replaced(found, loc), value)
+        return value
+
+    def _override(self, loc: tuple[str, ...], name: str) -> None:
+        try:
+            value = self._read(os.environ[name])
+        except ConfigError as error:
+            self._problems.append(Problem(name, dotted(loc), str(error), error.hint))
+            return
+        around = self.values
+        for key in loc[:-1]:
+            if not isinstance(around.get(key), dict):
+                around[key] = {}
+            around = around[key]
+        around[loc[-1]] = value
+        self.places.add(loc)
+
+    def _replaced(self, found: re.Match[str], loc: Loc) -> str:
+        try:
+            return self._referenced(found)
+        except ConfigError as error:
+            self._problems.append(Problem(self._document.where(loc), dotted(loc), str(error), error.hint))
+            return ""
+
+    def _referenced(self, found: re.Match[str]) -> str:
+        path, name, default = found.groups()
+        if found[0] == "$${":
+            return "${"
+        if path is not None:
+            return self._read(path)
+        if name is None:
+            raise ConfigError(
+                "has a `${` that is no reference",
+                hint="Write ${VAR}, ${VAR:-default} or ${file:PATH}, and $${ for a plain ${.",
+            )
+        if name in os.environ and (os.environ[name] or default is None):
+            return os.environ[name]
+        if default is None:
+            raise ConfigError(f"the environment variable {name} is not set", hint=f"Set {name}, or write ${{{name}:-default}}.")
+        return str(default)
+
+    def _read(self, name: str) -> str:
+        """What a file holds, without the newline at its end. Relative paths start from the document's folder."""
+        path = self._document.path.parent / name
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MOST + 1)
+            text = raw.decode().removesuffix("\n").removesuffix("\r")
+        except OSError as error:
+            raise ConfigError(f"the file {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"the file {path} is not UTF-8 text") from None
+        if not name or not text or len(raw) > MOST:
+            raise ConfigError(f"the file {path} is {'empty' if not text else f'larger than {MOST // 1_000_000} MB'}")
+        self.secrets.add(text)
+        return text

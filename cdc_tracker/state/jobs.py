@@ -1,0 +1,204 @@
+"""Jobs, on a connection in a transaction that the caller owns."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from cdc_tracker.errors import StateMissing, Stop
+from cdc_tracker.model import Position
+from cdc_tracker.state.checkpoints import now
+from cdc_tracker.state.records import JOB_COUNTS, Job, JobKind, JobState
+from cdc_tracker.state.tables import job_segments as segments
+from cdc_tracker.state.tables import jobs as t
+
+FINISHED = ("done", "cancelled")
+_AT_WORK = ("queued", "running")  # what the job's own code may change: all else was said by a person, or is the end
+
+_ONE = select(t).where(t.c.id == bindparam("of_id"))
+_NEXT = (
+    select(t)
+    .where(t.c.source == bindparam("source"), t.c.destination == bindparam("destination"), t.c.state.in_(_AT_WORK))
+    .order_by(t.c.id)
+    .limit(1)
+)
+_NEED = (
+    select(t.c.needs_lsn, t.c.needs_ordinal)
+    .where(t.c.source == bindparam("source"), t.c.state.not_in(FINISHED), t.c.needs_lsn.is_not(None))
+    .order_by(t.c.needs_lsn, t.c.needs_ordinal)
+    .limit(1)
+)
+_SEGMENT = select(segments.c.segment).where(segments.c.job_id == bindparam("of_id"))
+_WRITTEN = (
+    "state",
+    "progress",
+    "counts",
+    "trouble",
+    "digest",
+    "needs_lsn",
+    "needs_ordinal",
+    "started_at",
+    "finished_at",
+    "updated_at",
+)
+_WRITE = update(t).where(t.c.id == bindparam("of_id")).values({name: bindparam(name) for name in _WRITTEN})
+_ENDED: dict[str, Any] = {"digest": 0, "needs_lsn": None, "needs_ordinal": None}
+_BEGAN_ANEW = (
+    "The source began anew, so that positions and event ids of before mean nothing. Cancel this job, and start one like it."
+)
+
+
+def create(
+    connection: Connection, source: str, destination: str, kind: JobKind, spec: dict[str, Any], needs: Position | None, total: int
+) -> Job:
+    moment = now()
+    given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
+    counts = dict.fromkeys(JOB_COUNTS, 0) | {"total": total}
+    rest = {"progress": "{}", "counts": _json(counts), "trouble": "", "digest": 0, **_needs(needs)}
+    times = {"created_at": moment, "started_at": 0, "finished_at": 0, "updated_at": moment}
+    return _job(connection.execute(insert(t).returning(t), given | rest | times).one())
+
+
+def one(connection: Connection, job_id: int) -> Job | None:
+    row = connection.execute(_ONE, {"of_id": job_id}).first()
+    return _with_segment(connection, row) if row else None
+
+
+def listed(connection: Connection, source: str, destination: str | None, unfinished: bool) -> list[Job]:
+    query = select(t).where(t.c.source == source).order_by(t.c.id)
+    if destination is not None:
+        query = query.where(t.c.destination == destination)
+    if unfinished:
+        query = query.where(t.c.state.not_in(FINISHED))
+    return [_job(row) for row in connection.execute(query)]
+
+
+def following(connection: Connection, source: str, destination: str) -> Job | None:
+    row = connection.execute(_NEXT, {"source": source, "destination": destination}).first()
+    return _with_segment(connection, row) if row else None
+
+
+def need(connection: Connection, source: str) -> Position | None:
+    row = connection.execute(_NEED, {"source": source}).first()
+    return Position(*row) if row else None
+
+
+def write(connection: Connection, job: Job) -> JobState:
+    """What its code says of it. What was sent was sent: progress and counts are kept whatever a person has said meanwhile."""
+    found = _locked(connection, job.id)
+    state: JobState = job.state if found.state in _AT_WORK and job.state in ("running", "done", "failed") else found.state
+    moment = now()
+    values: dict[str, Any] = {
+        "state": state,
+        "progress": _json(job.progress),
+        "counts": _json(job.counts),
+        "trouble": found.trouble if found.state == "failed" else job.trouble,
+        "digest": _digest(job.segment),
+        "started_at": found.started_at or (moment if job.state != "queued" else 0),
+        "finished_at": found.finished_at or (moment if state in ("done", "failed") else 0),
+        "updated_at": moment,
+        **_needs(job.needs),
+    }
+    if state in FINISHED:
+        values |= _ENDED
+    if values["digest"] != found.digest:
+        _replace_segment(connection, job.id, job.segment if values["digest"] else b"")
+    connection.execute(_WRITE, values | {"of_id": job.id})
+    return state
+
+
+def control(connection: Connection, job_id: int, to: Literal["paused", "queued", "cancelled"]) -> JobState:
+    """What a person says of it. To ask for what is the case is no error."""
+    found = _locked(connection, job_id)
+    state: JobState = found.state
+    if state == to or (to == "queued" and state == "running"):
+        return state
+    if found.state in FINISHED or (to == "paused" and found.state == "failed"):
+        raise _refused(found, to)
+    moment = now()
+    values: dict[str, Any] = {"state": to, "updated_at": moment}
+    if to == "queued":
+        values |= {"trouble": "", "finished_at": 0}
+    if to == "cancelled":
+        values |= _ENDED | {"finished_at": moment}
+        _replace_segment(connection, job_id, b"")
+    _update(connection, job_id, values)
+    return to
+
+
+def end_all(connection: Connection, source: str) -> None:
+    """The source began anew. They keep nothing of the journal, whose positions of before are gone."""
+    moment = now()
+    unfinished = (t.c.source == source, t.c.state.not_in(FINISHED))
+    values = {"state": "failed", "trouble": _BEGAN_ANEW, "finished_at": moment, "updated_at": moment}
+    connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(*unfinished))))
+    connection.execute(update(t).where(*unfinished).values(**values, **_ENDED))
+
+
+def forget(connection: Connection, source: str) -> None:
+    of_source = t.c.source == source
+    connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(of_source))))
+    connection.execute(delete(t).where(of_source))
+
+
+def _refused(job: Row[Any], to: str) -> Stop:
+    asked = {"paused": "paused", "queued": "resumed", "cancelled": "cancelled"}[to]
+    if job.state == "failed":
+        return Stop(f"Job {job.id} cannot be {asked}: it has failed and does not run.", hint="Resume it, or cancel it.")
+    ended = "done" if job.state == "done" else "cancelled"
+    hint = "" if to == "cancelled" else "Start a new job for what should be sent again."
+    return Stop(f"Job {job.id} cannot be {asked}: it is {ended}.", hint=hint)
+
+
+def _locked(connection: Connection, job_id: int) -> Row[Any]:
+    row = connection.execute(_ONE.with_for_update(), {"of_id": job_id}).first()
+    if row is None:
+        raise StateMissing(f"The state store has no job {job_id}.", hint="`cdc-tracker jobs` lists those that there are.")
+    return row
+
+
+def _digest(segment: bytes) -> int:
+    """0 for none."""
+    return int.from_bytes(hashlib.blake2b(segment, digest_size=8).digest(), signed=True) or 1 if segment else 0
+
+
+def _replace_segment(connection: Connection, job_id: int, segment: bytes) -> None:
+    connection.execute(delete(segments).where(segments.c.job_id == job_id))
+    if segment:
+        connection.execute(insert(segments), {"job_id": job_id, "segment": segment})
+
+
+def _with_segment(connection: Connection, row: Row[Any]) -> Job:
+    job = _job(row)
+    return replace(job, segment=connection.execute(_SEGMENT, {"of_id": job.id}).scalar_one()) if row.digest else job
+
+
+def _update(connection: Connection, job_id: int, values: dict[str, Any]) -> None:
+    connection.execute(update(t).where(t.c.id == job_id).values(**values))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _needs(position: Position | None) -> dict[str, int | None]:
+    lsn, ordinal = position if position is not None else (None, None)
+    return {"needs_lsn": lsn, "needs_ordinal": ordinal}
+
+
+_as_they_are = ("id", "source", "destination", "kind", "state", "trouble", "created_at", "started_at", "finished_at")
+
+
+def _job(row: Row[Any]) -> Job:
+    found = row._mapping
+    return Job(
+        **{name: found[name] for name in _as_they_are},
+        **{name: msgspec.json.decode(found[name]) for name in ("spec", "progress", "counts")},
+        needs=Position(row.needs_lsn, row.needs_ordinal) if row.needs_lsn is not None else None,
+        segment=b"",
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,177 @@
+"""Sources, roles, locks and the store itself, whatever database holds it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from cdc_tracker.database import Database
+from cdc_tracker.errors import AlreadyRunning, StateMissing, Stop
+from cdc_tracker.model import Position
+from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+from cdc_tracker.state.store import KIND
+from cdc_tracker.state.tables import metadata
+from tests.unit.state.samples import RECORD, OpenedStore, letter
+from tests.unit.state.stores import differences, made_by_an_older_version, program
+
+OPENER = """
+import sys
+from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+print("ready", flush=True)
+sys.stdin.readline()
+State.open(sys.argv[1]).close()
+print("alembic" in sys.modules)
+"""
+OF_THE_FIRST_VERSION = """
+INSERT INTO cdc_tracker_source VALUES ('main', '7301234567890123456', 'shop', 'cdc_tracker', 'pgoutput',
+    '2f1c7b1e-57a1-5d0c-8a5b-6d2b8f1f0a11', 0, 97500059720, 300, 1, 400);
+INSERT INTO cdc_tracker_checkpoint VALUES ('main', 'jsonl', 0, 200, 3, 500, -1, 150, 0, 77),
+    ('main', 'hook', 0, 200, 3, 200, 3, NULL, NULL, 78);
+INSERT INTO cdc_tracker_ledger VALUES ('main', 'jsonl', 'Order Paid', 3, 9, 7, 0, 1, 1, 4);
+INSERT INTO cdc_tracker_dead_letter VALUES (5, 'main', 'jsonl', 'Order Paid', 140, 2, 'type_mismatch', 'properties.revenue',
+    'str', 'expected a number', 'e-1', 'parked', 2, true, 10800000005, 79, 'abc');
+INSERT INTO cdc_tracker_role VALUES ('main', 'capture', 41, 'here', 'running', '{"lag": 5}', 80)
+"""
+HOLDER = """
+import sys
+from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+state = State.open(sys.argv[1])
+with state.lock("capture:main"):
+    print("held", flush=True)
+    sys.stdin.readline()
+state.close()
+"""
+
+
+class StoreSuite(OpenedStore):
+    def test_a_source_is_saved_replaced_and_found_again(self, state: State) -> None:
+        assert state.source("main") is None
+        state.save_source(RECORD)
+        state.save_source(replace(RECORD, name="other", database="crm"))
+        assert state.source("main") == RECORD
+        changed = replace(RECORD, epoch=1, confirmed_lsn=5, timeline=2)
+        state.save_source(changed)
+        assert state.source("main") == changed
+        assert state.source("other") == replace(RECORD, name="other", database="crm")
+
+    def test_confirmed_is_raised_and_never_lowered(self, state: State) -> None:
+        state.save_source(RECORD)
+        state.confirm("main", RECORD.confirmed_lsn + 10, 70)
+        state.confirm("main", RECORD.confirmed_lsn + 3, 60)
+        found = state.source("main")
+        assert found is not None
+        assert (found.confirmed_lsn, found.journaled_lsn) == (RECORD.confirmed_lsn + 10, 70)
+
+    def test_confirming_for_a_source_that_the_store_does_not_know_stops(self, state: State) -> None:
+        with pytest.raises(StateMissing, match="knows no source nobody"):
+            state.confirm("nobody", 5, 5)
+
+    def test_a_role_s_last_report_is_kept(self, state: State) -> None:
+        detail = {"lag_bytes": 12345678901, "last_error": None, "rates": [1.5, 2], "text": "Grüße"}
+        state.report("main", "deliver:jsonl", 41, "connecting", {})
+        state.report("main", "deliver:jsonl", 42, "running", detail)
+        state.report("main", "capture", 43, "running", {})
+        capture, deliver = state.roles("main")
+        assert (deliver.source, deliver.role, deliver.pid, deliver.state) == ("main", "deliver:jsonl", 42, "running")
+        assert (deliver.host, deliver.detail) == (socket.gethostname(), detail)
+        assert capture.role == "capture"
+        assert deliver.updated_at > 1_700_000_000_000_000
+        assert state.roles("other") == []
+
+    def test_a_lock_is_held_by_one_at_a_time(self, state: State, url: str) -> None:
+        with State.open(url) as other:
+            with state.lock("capture:main") as held:
+                held.verify()
+                for taker in (state, other):
+                    with pytest.raises(AlreadyRunning, match=rf"capture:main is held by process {os.getpid()} on "):
+                        taker.lock("capture:main").__enter__()
+                with other.lock("deliver:main/json l"):
+                    pass
+            with other.lock("capture:main") as held:
+                held.verify()
+
+    def test_a_lock_names_its_holder_and_is_freed_when_the_holder_is_killed(self, state: State, url: str) -> None:
+        with program(HOLDER, url) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(AlreadyRunning, match=f"process {holder.pid} on {socket.gethostname()}") as raised:
+                state.lock("capture:main").__enter__()
+            assert "--standby" in raised.value.hint
+            holder.kill()
+            with state.lock("capture:main", wait=20):
+                pass
+
+    def test_a_lock_waits_for_the_one_before_it_to_let_go(self, state: State, url: str) -> None:
+        with program(HOLDER, url) as holder:
+            assert holder.stdout is not None
+            assert holder.stdin is not None
+            assert holder.stdout.readline() == "held\n"
+            entered = threading.Event()
+
+            def take() -> None:
+                with state.lock("capture:main", wait=60):
+                    entered.set()
+
+            taker = threading.Thread(target=take)
+            taker.start()
+            assert not entered.wait(0.3)
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+            assert entered.wait(30)
+            taker.join(30)
+
+    def test_processes_that_open_a_new_store_at_once_all_succeed(self, url: str) -> None:
+        with program(OPENER, url) as one, program(OPENER, url) as two, program(OPENER, url) as three:
+            for process in (one, two, three):
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in (one, two, three):
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+            for process in (one, two, three):
+                _, errors = process.communicate(timeout=60)
+                assert process.returncode == 0, errors
+        with State.open(url) as state:
+            state.save_source(RECORD)
+
+    def test_opening_a_store_that_is_up_to_date_does_not_load_alembic(self, state: State, url: str) -> None:
+        with program(OPENER, url) as process:
+            output, errors = process.communicate("\n", timeout=60)
+            assert output == "ready\nFalse\n", errors
+
+    def test_migrations_make_exactly_the_tables_that_the_code_declares(self, state: State, url: str) -> None:
+        assert differences(url, metadata, KIND.version_table) == []
+
+    def test_a_store_of_the_first_version_keeps_all_that_it_held(self, url: str) -> None:
+        made_by_an_older_version(url, KIND, "0001", OF_THE_FIRST_VERSION)
+        with State.open(url) as state:
+            assert state.source("main") == replace(RECORD, confirmed_lsn=300, journaled_lsn=400)
+            assert state.checkpoints("main") == {
+                "jsonl": Checkpoint(Position(200, 3), Position(500, -1), Position(150, 0), 77, only_missing=False),
+                "hook": Checkpoint(Position(200, 3), Position(200, 3), None, 78, only_missing=False),
+            }
+            assert state.ledger("main") == [LedgerRow("jsonl", "Order Paid", 3, 9, 7, 0, 1, 1, 4)]
+            (parked,) = state.dead_letters("main")
+            expected = replace(letter(140, 2), id=parked.id, attempts=2, created_at=79, segment=b"")
+            assert parked == expected
+            assert [(role.role, role.detail) for role in state.roles("main")] == [("capture", {"lag": 5})]
+            assert state.apply_rewind("main", "jsonl") == Position(150, 0)
+            job = state.create_job("main", "jsonl", "replay", {})
+            state.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
+            assert state.next_job("main", "jsonl") == job
+            assert state.sent("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
+        assert differences(url, metadata, KIND.version_table) == []
+
+    def test_a_store_of_a_newer_version_stops(self, state: State, url: str) -> None:
+        database = Database(url, KIND)
+        with database.writing() as connection:
+            connection.execute(text("UPDATE cdc_tracker_state_version SET version_num = '9999'"))
+        database.close()
+        with pytest.raises(Stop, match="newer cdc-tracker: its version is 9999"):
+            State.open(url)
