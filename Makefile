@@ -1,8 +1,8 @@
 # make demo      the whole way of a change, with a worker that is killed on the way   (SECONDS=20 RATE=200 ARGS=--keep)
-# make test      all tests                                                            (ARGS='-k word')
+# make test      all tests for which the machine has the servers                      (ARGS='-k word', ARGS=-n0: in one process)
 # make check     lint, types, imports, test
 # make bench     how fast; writes bench.json
-# make soak      200 kills and more
+# make soak      200 kills of the worker, 100 of every destination that is exactly once   (KILLS=20)
 # make clean     removes what was made here, the virtual environment too
 #
 # Every target works in the virtual environment .venv, which is made when it is missing and filled again only when
@@ -21,7 +21,7 @@ demo: $(VENV)/demo-installed
 	$(BIN)/cdc-tracker demo $(options)
 
 test: $(VENV)/dev-installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 $(ARGS)
 
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .
@@ -43,7 +43,8 @@ bench: $(VENV)/dev-installed
 	$(BIN)/python -m tests.bench $(ARGS)
 
 soak: $(VENV)/dev-installed
-	$(BIN)/python -m tests.crash.soak $(ARGS)
+	$(BIN)/python -m tests.crash.soak $(if $(KILLS),--kills $(KILLS)) $(ARGS)
+	$(BIN)/python -m tests.contract.soak $(if $(KILLS),--kills $(KILLS))
 
 clean:
 	rm -rf $(VENV) demo-data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json

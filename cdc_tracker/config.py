@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -23,7 +23,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from cdc_tracker import documents, logs
 from cdc_tracker.destinations import registry
-from cdc_tracker.destinations.base import Destination, DestinationSettings
+from cdc_tracker.destinations.base import NOTHING_MORE, Destination, DestinationSettings
 from cdc_tracker.destinations.dryrun import dry
 from cdc_tracker.documents import Document, Loc, dotted, nearest
 from cdc_tracker.errors import ConfigError, MappingError, Problem
@@ -143,7 +143,7 @@ class Config(BaseSettings):
         if name not in self.destinations:
             raise ConfigError(f"{self.path}: there is no destination {name!r}{nearest(name, list(self.destinations))}")
         settings = self.destinations[name]
-        kind = registry.load(settings.type)
+        kind = registry.described(settings)
         return (dry(kind) if dry_run else kind)(name, settings, self.base)
 
     def load_mappings(self) -> Mappings:
@@ -161,18 +161,32 @@ class Config(BaseSettings):
             raise MappingError(problems)
         return mappings
 
+    def captured_tables(self, mappings: Mappings) -> list[str]:
+        """`schema.table` of those that the mappings name, and the outbox."""
+        return sorted({*mappings.tables(), *([self.source.outbox.table] if self.source.outbox else [])})
+
     def translator(
-        self, record: SourceRecord, destination: str | None, mappings: Mappings | None = None, *, outbox: bool = True
+        self,
+        record: SourceRecord,
+        destination: str | None,
+        mappings: Mappings | None = None,
+        *,
+        only: Collection[str] | None = None,
     ) -> Translator:
-        """What mappings (None: those on disk now) make of the source's changes for a destination (None: for any)."""
+        """What mappings (None: those on disk now) make of the source's changes for a destination (None: for any).
+
+        `only`: the keys of what is to be made (a mapping's, `outbox`, `raw:TABLE`); None: of everything.
+        """
         from cdc_tracker.translate import Translator  # noqa: PLC0415  the daemon's parent does without it
 
         return Translator(
             self.load_mappings() if mappings is None else mappings,
-            outbox=self.source.outbox if outbox else None,
+            outbox=self.source.outbox,
             space=uuid.UUID(record.namespace),
             database=record.database,
             destination=destination,
+            wants=NOTHING_MORE if destination is None else self.destinations[destination].wants,
+            only=only,
         )
 
     def secrets(self) -> list[str]:
@@ -246,11 +260,14 @@ def _problems(
         known: Any = kind if kind in _KNOWN_ERRORS else PydanticCustomError("custom", "{message}", {"message": detail["msg"]})
         return InitErrorDetails(type=known, loc=loc, input=shown, ctx=detail.get("ctx") or {})
 
-    placed = ValidationError.from_exception_data(error.title, [moved(detail) for detail in error.errors(include_url=False)])
-    return [
-        replace(problem, where=variable) if (variable := overriding(problem.key.split("."))) else problem
-        for problem in documents.explain(placed, document, model, len(prefix))
-    ]
+    found = []
+    for detail in error.errors(include_url=False):
+        placed = ValidationError.from_exception_data(error.title, [moved(detail)])
+        [problem] = documents.explain(placed, document, model, len(prefix))
+        loc = (*prefix, *detail["loc"])
+        named = overriding(loc)
+        found.append((document.place(loc), replace(problem, where=named, key=dotted(loc)) if named else problem))
+    return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
 
 
 def _failed(problems: list[Problem]) -> ConfigError:

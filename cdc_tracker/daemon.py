@@ -186,8 +186,7 @@ def _translators(config: Config, destination: str | None, record: SourceRecord) 
 
 
 def _captured_tables(config: Config) -> frozenset[str]:
-    outbox = config.source.outbox
-    return frozenset([*config.load_mappings().tables(), *([outbox.table] if outbox else [])])
+    return frozenset(config.captured_tables(config.load_mappings()))
 
 
 @contextmanager
@@ -230,7 +229,7 @@ class Role:
             self._process = None
             self._ended(code)
         if time.monotonic() >= self._again:
-            with_us = partial(_end_with_parent, os.getpid())
+            with_us = partial(end_with_parent, os.getpid())
             self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509 - prctl only
             self._started = time.monotonic()
 
@@ -259,7 +258,7 @@ class Role:
                 self._process.wait()
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """Runs in the child before exec: a role must not outlive a killed supervisor. Elsewhere than on Linux it looks itself."""
     if sys.platform == "linux":
         set_parent_death_signal = 1

@@ -176,10 +176,17 @@ def canonical(value: object) -> str:
     return _ENCODER.encode(value).decode()
 
 
+RAW = "raw"
+"""The type of an event that is a change as it was captured. It is counted under `raw:shop.orders`."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One track, identify, group, alias, page or screen call. `body` is its whole JSON in the Segment spec's shape.
 
-    `mapping` is the key under which the ledger counts it: the mapping's key, or `outbox`.
+    `mapping` is the key under which the ledger counts it: the mapping's key, or `outbox`. A destination that wants raw changes
+    gets each as an event of the type RAW instead, whose body is Debezium's envelope.
+    `row_key` is made where the destination wants it: the row's key as canonical JSON, such as `{"id":7}`; empty where it is not
+    known. `old_key` of a raw update is what it was before, where that is something else.
     """
 
     message_id: str
@@ -188,6 +195,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     mapping: str
     position: Position
     committed_at: int  # microseconds since the Unix epoch
+    row_key: bytes = b""
+    old_key: bytes = b""
 
     def decoded(self) -> dict[str, Any]:
         """The body as Python values; numbers with a fraction are Decimal."""
@@ -228,6 +237,7 @@ class Receipt(NamedTuple):
     reason: str = ""  # a stable code, or the vendor's, for retry and rejected
     field: str = ""
     detail: str = ""  # a sentence for a person, such as the vendor's own words
+    retry_after: float | None = None  # of RETRY: seconds that the destination asks us to wait
 
 
 DELIVERED = Receipt(Outcome.DELIVERED)

@@ -49,7 +49,7 @@ class Packing:
 
     def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[Parcel]:
         """Take in what the segment's changes up to `upto` became, since the run before. Gives the parcels that are full."""
-        parcel, shaping = self._parcel, self._shaping
+        parcel, limits, shaping = self._parcel, self._limits, self._shaping
         before = parcel.upto
         if found:
             self._keep(segment)
@@ -59,7 +59,9 @@ class Packing:
             if isinstance(made, Event):
                 event = shaping(made) if shaping is not None else made
                 size = len(event.body) + 1 if event is not None else 0
-                if made.position != before and self._full(size):
+                number = len(parcel.events) + len(parcel.withheld)
+                full = number >= limits.events or parcel.size + size > limits.batch_bytes
+                if full and number and made.position != before:
                     parcel.upto = before
                     yield parcel
                     parcel = self._parcel = Parcel(before, segments=[segment])
@@ -80,12 +82,6 @@ class Packing:
     def close(self) -> Parcel:
         """The last parcel, which may be empty."""
         return self._parcel
-
-    def _full(self, size: int) -> bool:
-        """There is something in the parcel, and no room for an event of this size."""
-        parcel, limits = self._parcel, self._limits
-        number = len(parcel.events) + len(parcel.withheld)
-        return number >= limits.events or (bool(parcel.events) and parcel.size + size > limits.batch_bytes)
 
     def _keep(self, segment: Segment) -> None:
         segments = self._parcel.segments

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import msgspec
+
+from cdc_tracker.destinations.base import NOTHING_MORE, Wants
+from cdc_tracker.envelope import default_name, id_maker
 from cdc_tracker.errors import Problem, Stop
 from cdc_tracker.mapping import Mappings, compile_plan
-from cdc_tracker.model import Change, Event, Position, Rejection, Relation, Segment
+from cdc_tracker.model import RAW, START, Change, Event, Position, Rejection, Relation, Segment
 from cdc_tracker.source import pgoutput, snapshot, wal2json
+from cdc_tracker.source.debezium import envelope_writer, every_column, key_writer, row_key
+from cdc_tracker.source.outbox import KEY as OUTBOX
 from cdc_tracker.source.outbox import OutboxReader
 from cdc_tracker.source.segments import Decoder, Wanted
 from cdc_tracker.source.settings import OutboxSettings
@@ -19,6 +25,7 @@ from cdc_tracker.source.values import codec
 
 Made: TypeAlias = Event | Rejection
 Build: TypeAlias = Callable[[Change], Made | None]
+Names: TypeAlias = tuple[str, ...]
 
 _DECODERS: dict[str, Callable[[Wanted], Decoder]] = {
     "pgoutput": pgoutput.Decoder,
@@ -33,12 +40,28 @@ class Translator:
     """What one destination (None: any) is to be sent of a source's changes. Pure: the same segment gives the same events."""
 
     def __init__(
-        self, mappings: Mappings, *, outbox: OutboxSettings | None, space: uuid.UUID, database: str, destination: str | None
+        self,
+        mappings: Mappings,
+        *,
+        outbox: OutboxSettings | None,
+        space: uuid.UUID,
+        database: str,
+        destination: str | None,
+        wants: Wants = NOTHING_MORE,
+        only: Collection[str] | None = None,
     ) -> None:
+        """`wants`: what the destination is given beyond events. `only`: the keys of what is made, as in the ledger; None: all."""
+        if only is not None:
+            mappings = Mappings(tuple(mapping for mapping in mappings.all if mapping.key in only))
+            outbox = outbox if OUTBOX in only else None
+        self._wants, self._only = wants, only
+        if wants.raw:
+            outbox = None
         self._mappings = mappings
         self._space = space
         self._database = database
         self._destination = destination
+        self._make_id = id_maker(space)
         self._outbox = OutboxReader(outbox, space, database) if outbox else None
         self._outbox_table = outbox.table if outbox else None
         self._builds: dict[int, dict[str, tuple[Build, ...]]] = {}  # by the id of a relation, which its decoder keeps alive
@@ -92,17 +115,71 @@ class Translator:
 
     def _wanted(self, relation: Relation) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         self.tables.add(relation.table)
+        if self._wants.raw:
+            return self._wanted_raw(relation)
         if self._outbox is not None and relation.table == self._outbox_table:
-            self._builds[id(relation)] = {"c": (self._outbox.from_row,)}
-            return self._outbox.columns
+            return self._register(relation, {"c": (self._outbox.from_row,)}, *self._outbox.columns, exact=True)
         plan = compile_plan(
             self._mappings, relation, codec, space=self._space, database=self._database, destination=self._destination
         )
         if plan is None:
             return None
         self.problems += plan.problems
-        self._builds[id(relation)] = {op: tuple(plan.by_op.get(op, ())) for op in _MAPPED}
-        return plan.new_columns, plan.old_columns
+        return self._register(relation, {op: tuple(plan.by_op.get(op, ())) for op in _MAPPED}, plan.new_columns, plan.old_columns)
+
+    def _register(
+        self, relation: Relation, by_op: dict[str, tuple[Build, ...]], new: Names, old: Names, *, exact: bool = False
+    ) -> tuple[Names, Names]:
+        """Keep the functions of a relation, and say which columns they need. `exact`: they must not get more than those."""
+        if self._wants.row_key:
+            key = self._row_key(relation)
+            width = len(new) if exact else None
+            new, old = ((*names, *(name for name in key if name not in names)) for names in (new, old))
+            write = key_writer(relation, key, new, old)
+            by_op = {op: tuple(_keyed(build, write, width) for build in builds) for op, builds in by_op.items()}
+        self._builds[id(relation)] = by_op
+        return new, old
+
+    def _row_key(self, relation: Relation) -> Names:
+        found = row_key(relation, self._wants.key_columns)
+        if found.problem is not None and found.problem not in self.problems:
+            self.problems.append(found.problem)
+        return found.columns
+
+    def _wanted_raw(self, relation: Relation) -> tuple[Names, Names] | None:
+        """Every operation, with every column."""
+        key = f"{RAW}:{relation.table}"
+        if self._only is not None and key not in self._only:
+            return None
+        columns, _ = every_column(relation)
+        write = envelope_writer(relation, self._database)
+        keys = key_writer(relation, self._row_key(relation) if self._wants.row_key else (), columns, columns)
+        make_id = self._make_id
+
+        def build(change: Change) -> Event:
+            message_id, committed_at = make_id(default_name(RAW, change)), change.transaction.committed_at
+            return Event(message_id, RAW, write(change).encode(), key, change.position, committed_at, *keys(change))
+
+        self._builds[id(relation)] = dict.fromkeys(_MAPPED, (build,))
+        return columns, columns
+
+
+def _keyed(build: Build, write: Callable[[Change], tuple[bytes, bytes]], width: int | None) -> Build:
+    """What the function makes, with the row's key. `width`: of the new row that it takes."""
+
+    def keyed(change: Change) -> Made | None:
+        narrow = change if width is None else msgspec.structs.replace(change, new=(change.new or ())[:width])
+        made = build(narrow)
+        if not isinstance(made, Event):
+            return made
+        return Event(made.message_id, made.type, made.body, made.mapping, made.position, made.committed_at, write(change)[0])
+
+    return keyed
+
+
+def whole_changes(segment: Segment) -> Iterator[Change]:
+    """Every change of a segment with every column."""
+    return decoder(segment.plugin, every_column).changes(segment, START)
 
 
 def decoder(plugin: str, wanted: Wanted) -> Decoder:

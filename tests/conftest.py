@@ -2,17 +2,23 @@
 
 `server` runs a test on 15, 16 and 18 (`@pytest.mark.servers("pg15", "pg18")` narrows that); with `plugin` as well it runs for
 every output plugin that each of them has. `database` is a fresh one on `server`.
+
+Under `pytest -n 2` every process has servers of its own.
 """
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.postgres import NAMES, Database, Server, Servers, ServerUnavailable, fresh_database, plugins
-from tests.vendors.kit import Engines
+from tests.vendors.kit import Engines, leave_out
+
+DEAR = {"kafka": "kafka", "mariadb": "mariadb", "mysql": "mariadb", "rabbitmq": "rabbitmq", "bucket": "s3", "s3": "s3"}
+"""Word in a test's id → its engine, of those that take seconds to start."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,6 +26,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "invariant(number): one of the thirteen that every part must keep; `-m invariant` runs them"
     )
     config.addinivalue_line("markers", "servers(*names): the PostgreSQL servers to run on; all of them without it")
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under `-n`: test by test, but those of a dear engine all in one process, which is then the only one to start it."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TogetherByEngine(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return next((DEAR[word] for word in re.split(r"[\W_]+", nodeid) if word in DEAR), nodeid)
+
+    return TogetherByEngine(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -57,9 +75,7 @@ def _get(servers: Servers, name: str) -> Server:
     try:
         return servers.get(name)
     except ServerUnavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        leave_out(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +99,10 @@ def server(request: pytest.FixtureRequest, servers: Servers) -> Server:
 
 
 @pytest.fixture(scope="session")
-def plugin(request: pytest.FixtureRequest) -> str:
+def plugin(request: pytest.FixtureRequest, server: Server) -> str:
     name: str = request.param
+    if name == "wal2json" and not server.has_wal2json:
+        leave_out(f"{server.name} has no wal2json: apt-get install postgresql-{server.major}-wal2json")
     return name
 
 

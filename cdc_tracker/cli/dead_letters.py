@@ -132,11 +132,12 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
 
 
 def _changes(letter: DeadLetter, database: str) -> list[str]:
-    from cdc_tracker.cli import raw  # noqa: PLC0415
     from cdc_tracker.journal import decode  # noqa: PLC0415
+    from cdc_tracker.source.debezium import as_envelope  # noqa: PLC0415
+    from cdc_tracker.translate import whole_changes  # noqa: PLC0415
 
     segment = decode(letter.segment, f"the segment of dead letter {letter.id}")
-    return [raw.as_envelope(change, database) for change in raw.changes(segment) if change.position == letter.position]
+    return [as_envelope(change, database) for change in whole_changes(segment) if change.position == letter.position]
 
 
 @dead_letters.command("retry")

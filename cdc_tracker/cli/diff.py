@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cdc_tracker.cli import Invocation, choices, show
+from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
@@ -54,6 +55,11 @@ def diff(
     config = stores.load_config(invocation)
     if destination is not None:
         stores.one_destination(config, destination)
+        if config.destinations[destination].wants.raw:
+            raise Stop(
+                f"The destination {destination!r} gets the changes as they are: no mapping makes any difference to it.",
+                hint="Leave out --destination to compare the events.",
+            )
     current, other = config.load_mappings(), _other(config, paths)
     keys = choices.keys_of([*current.all, *other.all], names)
     with stores.opened_state(config) as state:

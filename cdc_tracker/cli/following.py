@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -43,10 +45,16 @@ def _follow(config: Config, state: State, number: int, worker: _Own | None) -> N
             if worker is not None:
                 worker.check()
             job = commands.one(state, config.source.name, number)
-            advance(job)
+            advance(job, _trouble(state, job))
     if job.state == "failed":
         raise Stop(f"Job {job.id} failed: {job.trouble}", hint=f"`cdc-tracker jobs resume {job.id}` tries again from there.")
     click.echo(_ended(job))
+
+
+def _trouble(state: State, job: Job) -> str:
+    """Why nothing happens: what the job says, or the deliverer that it runs in."""
+    roles = [role for role in state.roles(job.source) if role.role == f"deliver:{job.destination}"]
+    return job.trouble or next((str(role.detail.get("trouble", "")) for role in roles), "")
 
 
 def _ended(job: Job) -> str:
@@ -75,7 +83,7 @@ class _Advance:
         self._seen = (time.monotonic(), -1)
         self._rate = ""
 
-    def __call__(self, job: Job) -> None:
+    def __call__(self, job: Job, trouble: str) -> None:
         done, now = commands.dealt_with(job), time.monotonic()
         at, before = self._seen
         if before < 0:
@@ -83,7 +91,7 @@ class _Advance:
         elif now > at + 1.0:
             self._rate = f"{(done - before) / (now - at):,.0f}/s"
             self._seen = (now, done)
-        said = job.trouble or job.state if job.state != "running" or job.trouble else self._rate
+        said = trouble or (self._rate if job.state == "running" else job.state)
         self._bar.update(self._task, completed=done, rate=said)
 
 
@@ -98,10 +106,19 @@ def _worker(config: Config, state: State, number: int) -> Iterator[_Own | None]:
     if show.is_alive(state.roles(config.source.name), f"deliver:{destination}"):
         yield None
         return
+    from cdc_tracker.daemon import end_with_parent  # noqa: PLC0415
+
     click.echo("No worker is running: one is started for the length of this job.", err=True)
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - prctl only
+        )
         try:
             yield _Own(process, log)
         finally:

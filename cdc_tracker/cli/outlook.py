@@ -137,7 +137,7 @@ def outlook(
     from cdc_tracker.history.forecast import forecast  # noqa: PLC0415
 
     settings = config.destinations[destination]
-    kind = registry.load(settings.type)
+    kind = registry.described(settings)
     source = config.source.name
     since = state.sent_since(source, destination) if only_missing else None
     with show.progress("Counting the events of this range") as advance:

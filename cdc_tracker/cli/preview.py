@@ -110,7 +110,7 @@ def _print(
         limits.events += sum(isinstance(each, Event) for each in made)
         limits.rejections += sum(isinstance(each, Rejection) for each in made)
         if translator is None:
-            from cdc_tracker.cli.raw import as_envelope  # noqa: PLC0415
+            from cdc_tracker.source.debezium import as_envelope  # noqa: PLC0415
 
             click.echo(as_envelope(change, database))
         else:
@@ -118,12 +118,12 @@ def _print(
 
 
 def _changes(segment: Segment, translator: Translator | None) -> Iterator[tuple[Change, list[Made]]]:
-    from cdc_tracker.cli import raw  # noqa: PLC0415
+    from cdc_tracker.translate import whole_changes  # noqa: PLC0415
 
     if translator is not None:
         yield from translator.changes(segment, START)
         return
-    for change in raw.changes(segment):
+    for change in whole_changes(segment):
         yield change, []
 
 

@@ -11,7 +11,9 @@ from cdc_tracker.cli import Invocation, choices, outlook, show
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
+    from cdc_tracker.config import Config
     from cdc_tracker.history.ranges import Target
+    from cdc_tracker.mapping import Mappings
 
 CURRENT = "current"
 
@@ -62,7 +64,7 @@ def replay(
     from cdc_tracker import mapping  # noqa: PLC0415
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
     from cdc_tracker.cli.following import follow_job  # noqa: PLC0415
-    from cdc_tracker.history.plan import chosen, replay_spec  # noqa: PLC0415
+    from cdc_tracker.history.plan import replay_spec  # noqa: PLC0415
     from cdc_tracker.history.ranges import range_of  # noqa: PLC0415
 
     config = stores.load_config(invocation)
@@ -72,7 +74,7 @@ def replay(
     files = [file for path in paths for file in (config.mapping_paths if path == CURRENT else [_existing(path)])]
     texts = mapping.texts(files)
     mappings = mapping.load_texts(texts)
-    keys = choices.keys_of(mappings.all, names) if names else None
+    keys = _keys(config, destination, mappings, names) if names else None
     with stores.opened_state(config) as state, stores.opened_journal(config) as journal:
         record = stores.known_source(config, state)
         checkpoint = state.checkpoint(record.name, destination)
@@ -82,7 +84,7 @@ def replay(
                 hint="`start: earliest` in its configuration begins with all that the journal holds.",
             )
         after, upto = range_of(journal, start, end, checkpoint.position)
-        translator = config.translator(record, destination, chosen(mappings, keys), outbox=keys is None)
+        translator = config.translator(record, destination, mappings, only=keys)
         plan = outlook.outlook(
             config, state, destination, translator, journal, after, upto, only_missing=only_missing, events=keys
         )
@@ -93,7 +95,7 @@ def replay(
         if not dry_run:
             plan.agree(f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
             spec = replay_spec(after, upto, events=keys, texts=texts, only_missing=only_missing, max_rate=max_rate)
-            total = plan.found.events.total() + plan.found.rejections.total()
+            total = plan.found.events.total() + plan.found.left_out + plan.found.rejections.total()
             job = state.create_job(record.name, destination, "replay", spec, needs=after, total=total)
             journal.wake(destination)
             figures["job"] = job.id
@@ -103,6 +105,12 @@ def replay(
             jobs.say([job.id])
             if not detach:
                 follow_job(config, state, [job.id])
+
+
+def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:
+    if config.destinations[destination].wants.raw:
+        return choices.raw_keys_of(config.captured_tables(mappings), names)
+    return choices.keys_of(mappings.all, names)
 
 
 def _existing(path: str) -> Path:

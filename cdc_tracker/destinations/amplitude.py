@@ -11,6 +11,7 @@ Amplitude itself has not been met: it is tested against a server that behaves as
 Nothing of a request that is answered 400 or 429 was taken. Events that it names are REJECTED, or RETRY where they are throttled,
 and the rest goes again at once. HTTP V2 names the first event of each fault only, /batch all of them: after two rounds the rest
 goes to /batch. Where everything is throttled, Amplitude asks for 30 seconds.
+Objects deeper than 40 layers, which Amplitude does not take, are refused here; the properties' own object is counted as the first.
 `min_id_length` is sent as 1, because Amplitude strips ids of fewer than 5 characters from an event by default.
 Not known: whether a 200 of /identify proves anything (ASSUMED), whether it takes compressed forms (they are not compressed), and
 whether an invalid key is found before an empty list of events, by which `probe` tries it.
@@ -42,6 +43,7 @@ _NOBODY |= {"00000000-0000-0000-0000-000000000000"}
 _AT_ONCE = 1_000  # identifications in a request: 1,024 are documented for groups
 _PATIENCE = 2  # rounds with HTTP V2, which names few events at a time
 _THROTTLED = 30.0  # seconds
+_DEPTH = 40  # objects in objects, that of the properties included
 
 
 class AmplitudeSettings(HttpSettings):
@@ -138,12 +140,14 @@ class AmplitudeDestination:
             who += b'%b"device_id":%b' % (b"," if who else b"", quoted(device))
         if event.type == "identify":
             body = b'{%b,"user_properties":{"$set":{%b}}}' % (who, members(call.traits))
+            _check_depth(members(call.traits), "traits")
             return [Item(index, "identify", body, user, device)]
         if event.type == "group":
             return self._group(index, call, who)
         micros, _ = moment(call, event)
         old = micros < recent
         name, inner = (VIEWED[event.type], viewed(call)) if event.type in VIEWED else (call.event, members(call.properties))
+        _check_depth(inner, "properties")
         body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b,"event_properties":{%b}}' % (
             who,
             quoted(name),
@@ -163,6 +167,7 @@ class AmplitudeDestination:
         return name
 
     def _group(self, index: int, call: PersonCall, who: bytes) -> list[Item]:
+        _check_depth(members(call.traits), "traits")
         group = quoted(call.group_id)
         form = b'{"group_type":%b,"group_value":%b,"group_properties":{"$set":{%b}}}'
         made = [Item(index, "groupidentify", form % (self._group_type, group, members(call.traits)), group=call.group_id)]
@@ -249,6 +254,18 @@ class AmplitudeDestination:
         """A wrong key is a 400."""
         if reply.status == 400 and "api key" in _error(reply).lower():
             raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `api_key`")
+
+
+def _check_depth(inner: bytes, field: str) -> None:
+    """Looks closer only where the number of braces leaves it open."""
+    if inner.count(b"{") >= _DEPTH and _layers(msgspec.json.decode(b"{%b}" % inner)) > _DEPTH:
+        raise Refused("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not take")
+
+
+def _layers(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_layers, value.values()), default=0)
+    return max(map(_layers, value), default=0) if isinstance(value, list) else 0
 
 
 def _decoded(reply: Reply) -> _Answer:

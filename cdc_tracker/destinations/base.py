@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -48,8 +49,23 @@ class Limits:
     whole_changes: bool = False  # never divides the events of one change, even above the limits
 
 
+class Wants(NamedTuple):
+    """What a destination is to be given beyond mapped events.
+
+    `raw`: every captured change as it was, as an event of the type RAW, instead of what the mappings and the outbox make of it.
+    `row_key`: Event.row_key. `key_columns`: the columns that name a row, by table, where its replica identity does not tell.
+    """
+
+    raw: bool = False
+    row_key: bool = False
+    key_columns: Mapping[str, Sequence[str]] = {}
+
+
+NOTHING_MORE = Wants()
+
+
 class DestinationSettings(BaseModel):
-    """What every destination's settings share. Each destination owns a subclass of its own."""
+    """What every destination's settings share. Each destination owns a subclass of its own, which may say more in `wants`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -66,9 +82,16 @@ class DestinationSettings(BaseModel):
     properties: PropertySelection | None = Field(default=None, description="which properties and traits, and under which names")
     dry_run: bool = Field(default=False, description="it is sent nothing; its checkpoint moves, and events count as suppressed")
 
+    @property
+    def wants(self) -> Wants:
+        """Of the settings, not of the destination: history is counted and compared without opening it."""
+        return NOTHING_MORE
+
 
 class Destination(Protocol):
     """Speaks one vendor's protocol and tells the truth per event. The core batches, retries, splits, bisects, parks, advances.
+
+    A type whose promises depend on its settings has a classmethod `of(settings)` that gives the class for them.
 
     `deliver` returns one Receipt an event, in order, or raises: DestinationUnavailable (send the same bytes again),
     DestinationBlocked, TooLarge (split), Unexplained (bisect). It is called from up to `limits.in_flight` threads.

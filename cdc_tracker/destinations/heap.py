@@ -23,6 +23,7 @@ from pydantic import Field, SecretStr, field_validator
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, members, moment, quoted
+from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 
@@ -109,7 +110,10 @@ class HeapDestination:
 
     def _send(self, name: bytes, bodies: list[bytes], url: str | None) -> list[Receipt]:
         body = b"%b%b:[%b]}" % (self._head, name, b",".join(bodies))
-        self._http.check(self._http.post(body, {}, url=url))
+        reply = self._http.post(body, {}, url=url)
+        if reply.status == 400 and "app_id" in reply.text:  # else a wrong one would park every event
+            raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `app_id`")
+        self._http.check(reply)
         return [ASSUMED] * len(bodies)
 
     def _track(self, call: Call, event: Event) -> bytes:

@@ -37,6 +37,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.lines import as_lines
 from cdc_tracker.errors import AlreadyRunning, DestinationBlocked, DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
@@ -48,7 +49,7 @@ _PAGE = 4096
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
-class JsonlSettings(DestinationSettings):
+class JsonlSettings(FormatSettings):
     type: Literal["jsonl"] = "jsonl"
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: files are written in order")
     path: str = Field(

@@ -28,7 +28,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url, retry_after
 from cdc_tracker.destinations.splicing import (
     Call,
     Refused,
@@ -189,7 +189,8 @@ class PosthogDestination:
         except msgspec.DecodeError:
             said = self._http.quoted(reply.text)
             raise DestinationUnavailable(f"{reply.place} answered {reply.status} without results: {said}") from None
-        return [_receipt(results.get(one.uuid)) for one in made]
+        wait = retry_after(reply.headers)
+        return [_receipt(results.get(one.uuid), wait) for one in made]
 
     def _post_v1(self, bodies: list[bytes], ids: str, history: bool, created: str = "2020-01-01T00:00:00Z") -> Reply:
         """What changes from try to try is in the headers alone."""
@@ -289,11 +290,11 @@ def _lacks_v1(reply: Reply) -> bool:
     return reply.status in (400, 404, 405) or reply.ok
 
 
-def _receipt(result: _Result | None) -> Receipt:
+def _receipt(result: _Result | None, wait: float | None) -> Receipt:
     result = result or _Result("retry", "it is not among the results")
     details = result.details or ""
     if result.result in ("ok", "warning"):
         return Receipt(Outcome.DELIVERED, details) if details else DELIVERED
     if result.result == "retry" or details == "billing_limit_exceeded":
-        return Receipt(Outcome.RETRY, details or "retry")
+        return Receipt(Outcome.RETRY, details or "retry", retry_after=wait)
     return Receipt(Outcome.REJECTED, details or "dropped", detail=f"PostHog drops it: {details or result.result}")

@@ -35,6 +35,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.routing import Route, check_template
 from cdc_tracker.errors import (
     AlreadyRunning,
@@ -98,7 +99,9 @@ _PASSING = {
 }
 
 
-class RedisSettings(DestinationSettings):
+class RedisSettings(FormatSettings):
+    template: ClassVar[str] = "stream"
+
     type: Literal["redis"] = "redis"
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the position moves in order")
     url: SecretStr = Field(description="redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH")

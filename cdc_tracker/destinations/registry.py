@@ -42,6 +42,13 @@ def load(type_name: str) -> type[Destination]:
     return cast("type[Destination]", kind)
 
 
+def described(settings: DestinationSettings) -> type[Destination]:
+    """The class that delivers under these settings, and says what they promise. Raises ConfigError as `load` does."""
+    kind = load(settings.type)
+    chosen = getattr(kind, "of", None)
+    return kind if chosen is None else cast("type[Destination]", chosen(settings))
+
+
 _CALLS: dict[str, tuple[Any, ...]] = {"deliver": (None, None), "probe": (None,), "close": (None,)}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.model import Event, canonical
+from cdc_tracker.model import RAW, Event, canonical
 
 _PART = re.compile(r"\{(\w*)\}")
 _FIELDS = ("event", "type", "schema", "table")
@@ -34,7 +34,15 @@ class Head(msgspec.Struct, rename="camel", gc=False):
     context: _Context = _Context()
 
 
+class _Envelope(msgspec.Struct, gc=False):
+    """The same of a raw change."""
+
+    source: _Source = _Source()
+    op: str = ""
+
+
 _HEAD = msgspec.json.Decoder(Head)
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def check_template(text: str) -> str:
@@ -47,8 +55,24 @@ def check_template(text: str) -> str:
     return text
 
 
+def check_raw_template(text: str) -> str:
+    """The text, if a raw change has every `{field}` in it. Raises ValueError."""
+    for field in _PART.findall(text):
+        if field not in ("schema", "table"):
+            raise ValueError(f"a raw change has no `{{{field}}}`: there are {{schema}} and {{table}}")
+    return text
+
+
+def operation(event: Event) -> str:
+    """Debezium's letter of a raw change."""
+    return _ENVELOPE.decode(event.body).op
+
+
 class Route:
-    """Where an event goes. `{event}` is a track's, page's or screen's name in snake_case, of other calls their type."""
+    """Where an event goes. `{event}` is a track's, page's or screen's name in snake_case, of other calls their type.
+
+    A raw change goes by its `{schema}` and `{table}`.
+    """
 
     def __init__(self, template: str, clean: Callable[[str], str] = str) -> None:
         """`clean` makes what is put in for a field safe for the destination."""
@@ -60,9 +84,7 @@ class Route:
     def of(self, event: Event) -> str:
         if self._fixed is not None:
             return self._fixed
-        head = _HEAD.decode(event.body)
-        source = head.context.source
-        fields = (head.event or head.name or "", event.type, source.schema, source.table)
+        fields = _fields(event)
         made = self._made.get(fields)
         if made is None:
             if len(self._made) > 10_000:  # names that never end would fill the memory
@@ -75,20 +97,38 @@ class Route:
         return _PART.sub(lambda found: self._clean(values[found[1]]), self._template)
 
 
+def _fields(event: Event) -> tuple[str, str, str, str]:
+    """An event's name, its type, its schema and table."""
+    if event.type == RAW:
+        source = _ENVELOPE.decode(event.body).source
+        return "", RAW, source.schema, source.table
+    head = _HEAD.decode(event.body)
+    source = head.context.source
+    return head.event or head.name or "", event.type, source.schema, source.table
+
+
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def check_key(text: str) -> str:
-    """Raises ValueError where it is neither `user`, `none` nor a path within the event."""
-    if text == "row":
-        raise ValueError("an event does not carry its row's key: name the property that has it, such as properties.order_id")
+    """Raises ValueError where it is neither `user`, `row`, `none` nor a path within the event."""
     if not _PATH.fullmatch(text):
-        raise ValueError("must be user, none, or a path within the event such as properties.order_id")
+        raise ValueError("must be user, row, none, or a path within the event such as properties.order_id")
+    return text
+
+
+def check_raw_key(text: str) -> str:
+    """The same of raw changes."""
+    if text not in ("row", "none") and text.partition(".")[0] not in ("before", "after", "source"):
+        raise ValueError(f"a raw change has no `{text}`: key it by row, none, or a path within it such as after.user_id")
     return text
 
 
 def key_maker(key: str) -> Callable[[Event], bytes | None]:
-    """What messages are keyed by. `user`: userId, else anonymousId, else groupId. None where the event has it not."""
+    """What messages are keyed by. `user`: userId, else anonymousId, else groupId; `row`: the row's key, which the destination's
+    settings have to want. None where the event has it not."""
+    if key == "row":
+        return lambda event: event.row_key or None
     if key == "none":
         return lambda event: None
     if key == "user":

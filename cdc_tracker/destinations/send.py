@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
-from cdc_tracker.model import DELIVERED, START, Batch, Outcome, Position, Receipt
+from cdc_tracker.model import ASSUMED, DELIVERED, START, Batch, Outcome, Position, Receipt
 from cdc_tracker.units import format_size
 
 _LOOK = 0.1  # seconds between two looks at `stop` while waiting
@@ -138,14 +138,15 @@ class _Sending:
             raise
         if len(receipts) != len(left):
             raise Stop(f"a destination answered {len(receipts)} receipts to {len(left)} events", hint="this is a bug in it")
-        if receipts.count(DELIVERED) == len(self._receipts):
-            self._receipts = list(receipts)
+        if receipts and receipts[0] in (DELIVERED, ASSUMED) and receipts.count(receipts[0]) == len(self._receipts):
+            self._receipts = list(receipts)  # the usual case: all of them, and all alike
             return
         retry = [self._settle(i, receipt) for i, receipt in zip(left, receipts, strict=True)].count(False)
         if retry:
             reason = next(receipt.reason for receipt in receipts if receipt.outcome is Outcome.RETRY)
             text = f"{retry} of {len(left)} events were not taken" + (f": {reason}" if reason else "")
-            trouble = DestinationUnavailable(text)
+            asked = [receipt.retry_after for receipt in receipts if receipt.retry_after is not None]
+            trouble = DestinationUnavailable(text, retry_after=max(asked, default=None))
             self._on_trouble(trouble)
             raise trouble
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.selection import CONTEXT, PropertySelection
@@ -150,7 +151,7 @@ class Shaping:
         body = self._body(event.body, NAME_KEY.get(event.type, ""), new_name)
         if body is event.body:
             return event
-        return Event(event.message_id, event.type, body, event.mapping, event.position, event.committed_at)
+        return replace(event, body=body)
 
     def _body(self, body: bytes, name_key: str, new_name: bytes | None) -> bytes:
         parts, changed = [], False

@@ -29,7 +29,8 @@ from cdc_tracker.units import Size
 
 _PATH = "/com.snowplowanalytics.snowplow/tp2"
 _WRAP = b'{"schema":"iglu:com.snowplowanalytics.snowplow/%b","data":%b}'
-_PAYLOAD, _EVENT, _CONTEXTS = b"payload_data/jsonschema/1-0-4", b"unstruct_event/jsonschema/1-0-0", b"contexts/jsonschema/1-0-1"
+_EVENT, _CONTEXTS = b"unstruct_event/jsonschema/1-0-0", b"contexts/jsonschema/1-0-1"
+_BEGIN = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":['
 _SCHEMA = re.compile(r"iglu:[A-Za-z0-9_.-]+/[A-Za-z0-9_-]+/jsonschema/[1-9][0-9]*-[0-9]+-[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _CALL = msgspec.json.Decoder(Call)
@@ -63,9 +64,9 @@ class SnowplowSettings(HttpSettings):
         default_factory=dict, description="key of the call's context → schema of the entity that its object is sent as"
     )
     compression: Literal["none"] = Field(default="none", description="not every collector unpacks")
-    batch_events: int = Field(default=500, ge=1, le=10_000)
+    batch_events: int = Field(default=1_000, ge=1, le=10_000)
     batch_size: Size = Field(
-        default=1_000_000, ge=1_000, description="of the events; the request is larger, and a collector takes 2 MB"
+        default=800_000, ge=1_000, description="of the events; the request is larger, and a collector takes 2 MB"
     )
     event_size: Size = Field(default=500_000, ge=100, description="a collector that writes to Kinesis takes 1 MB a record")
 
@@ -115,7 +116,7 @@ class SnowplowDestination:
             except Refused as refused:
                 receipts.append(refused.receipt)
         if bodies:
-            body = _WRAP % (_PAYLOAD, b"[%b]" % b",".join(bodies))
+            body = b"".join((_BEGIN, b",".join(bodies), b"]}"))
             self._http.check(self._http.post(body, {}, content_type="application/json; charset=utf-8"))
         return receipts
 

@@ -104,6 +104,7 @@ def in_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Rece
     A failure of the first request is the batch's. After a later one what was taken keeps its receipts, and the rest goes again.
     """
     failure = ""
+    wait: float | None = None
     taken = False
     for indexes, send in parts:
         answers: Sequence[Receipt] = ()
@@ -122,7 +123,8 @@ def in_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Rece
             except DestinationUnavailable as error:
                 if not taken:
                     raise
-                failure = str(error)
-        for i, receipt in zip(indexes, answers or [Receipt(Outcome.RETRY, failure)] * len(indexes), strict=True):
+                failure, wait = str(error), error.retry_after
+        again = Receipt(Outcome.RETRY, failure, retry_after=wait)
+        for i, receipt in zip(indexes, answers or [again] * len(indexes), strict=True):
             receipts[i] = receipt
     return [receipt for receipt in receipts if receipt is not None]

@@ -19,6 +19,7 @@ import math
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import Field, SecretStr, field_validator
@@ -77,6 +78,13 @@ class WebhookSettings(HttpSettings):
         return headers
 
 
+def _secret_parts(url: str) -> list[str]:
+    """A receiver may repeat the path or the query alone."""
+    parts = urlsplit(url)
+    found = [parts.path, f"{parts.path}?{parts.query}" if parts.query else "", parts.query]
+    return [part for part in found if part.strip("/")]
+
+
 def _key(secret: SecretStr) -> bytes:
     prefix, underscore, encoded = secret.get_secret_value().strip().partition("_")
     try:
@@ -124,7 +132,8 @@ class WebhookDestination:
         self._cloud = settings.format == "cloudevents"
         self._source = msgspec.json.encode(settings.source)
         secrets = [secret.get_secret_value() for secret in settings.secret]
-        self._http = Http(settings.url.get_secret_value(), settings, base, [*secrets, *self._headers.values()])
+        url = settings.url.get_secret_value()
+        self._http = Http(url, settings, base, [*secrets, *self._headers.values(), *_secret_parts(url)])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         if not self._batched:
@@ -162,7 +171,7 @@ class WebhookDestination:
                 if not receipts:
                     raise
                 left = len(batch.events) - len(receipts)
-                return receipts + [Receipt(Outcome.RETRY, str(error))] * left
+                return receipts + [Receipt(Outcome.RETRY, str(error), retry_after=error.retry_after)] * left
         return receipts
 
     def _single(self, event: Event) -> None:

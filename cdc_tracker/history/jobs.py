@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.history.backfill import Backfill, Stored, Stream
-from cdc_tracker.history.plan import chosen, reader_of
+from cdc_tracker.history.plan import reader_of
 from cdc_tracker.history.replay import replayed
 from cdc_tracker.history.steps import Pause, Steps
 from cdc_tracker.journal import Journal
@@ -36,7 +36,7 @@ log = structlog.get_logger("jobs")
 
 
 class Translators(Protocol):
-    def __call__(self, mappings: Mappings, *, outbox: bool) -> Translator: ...
+    def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Translator: ...
 
 
 @dataclass
@@ -143,16 +143,15 @@ class Jobs:
             self._state.commit_job(replace(job, state="failed", trouble=_said(error)), {})
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
-        self._run = run
+        self._run, self._lagging = run, False
         log.info("job begins" if not job.started_at else "job goes on", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
     def _replay(self, job: Job, high: Position) -> _Run:
         spec = job.spec
         after = Position(*job.progress.get("position", spec["from"]))
-        mappings = chosen(load_texts(spec["mappings"]), spec["events"])
-        outbox = spec["events"] is None or "outbox" in spec["events"]
-        translator, upto = self._translators(mappings, outbox=outbox), Position(*spec["to"])
+        translator = self._translators(load_texts(spec["mappings"]), only=spec["events"])
+        upto = Position(*spec["to"])
         steps = replayed(self._journal, translator, after, upto, self._limits, self._shaping)
         return _Run(job, self._tally(high), steps, None, after)
 
@@ -167,8 +166,8 @@ class Jobs:
             stored=stored,
             stream=self._stream,
             reader=reader,
-            translator=self._translators(Mappings((mapping,)), outbox=False),
-            everything=self._translators(mappings, outbox=True),
+            translator=self._translators(mappings, only=[mapping.key]),
+            everything=self._translators(mappings, only=None),
             journal=self._journal,
             limits=self._limits,
             shaping=self._shaping,
@@ -217,7 +216,8 @@ class Jobs:
             parcel.withhold(known(self._state, self._source, self._name, parcel.events))
         rate = run.job.spec.get("max_rate")
         if rate:
-            run.allowed = max(run.allowed, time.monotonic()) + len(parcel.events) / rate
+            matched = len(parcel.events) + len(parcel.withheld) + len(parcel.rejections)
+            run.allowed = max(run.allowed, time.monotonic()) + matched / rate
         aside = f"job {run.job.id} at {parcel.upto}"
         lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdc_tracker.errors import Stop
-from cdc_tracker.mapping import Mappings
 from cdc_tracker.mapping.declared import Mapping as EventMapping
 from cdc_tracker.model import Position
 from cdc_tracker.source.settings import SourceSettings
@@ -61,11 +60,6 @@ def backfill_spec(
         "max_rate": max_rate,
         "chunk": chunk,
     }
-
-
-def chosen(mappings: Mappings, keys: Collection[str] | None) -> Mappings:
-    """Those of these keys; None: all."""
-    return mappings if keys is None else Mappings(tuple(each for each in mappings.all if each.key in keys))
 
 
 def unfit(mapping: EventMapping, destination: str) -> Stop | None:

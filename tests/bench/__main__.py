@@ -1,4 +1,5 @@
-"""`make bench`: throughput against pg_recvlogical, latency, and memory, on a PostgreSQL 15 of its own with fsync on.
+"""`make bench`: throughput against pg_recvlogical, latency and memory, on a PostgreSQL 15 of its own with fsync on; then what
+each destination makes of it, against jsonl.
 
 Everything is measured in one run, so that the ratios hold on a noisy machine. Prints tables and writes bench.json.
 """
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--big", type=int, default=1_000_000, help="rows of the one large transaction; 0 leaves it out")
     parser.add_argument("--seconds", type=int, default=10, help="of the latency measurement; 0 leaves it out")
+    parser.add_argument("--events", type=int, default=100_000, help="sent to each destination; 0 leaves them out")
     parser.add_argument("--plugins", nargs="+", default=list(PLUGINS), choices=PLUGINS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder, launch("pg15", fsync="on", max_wal_size="8GB") as server:
@@ -70,10 +72,16 @@ def main() -> None:
                 result["latency_ms"] = bench.latency(arguments.seconds)
             if arguments.big:
                 bench.large_transaction(arguments.big)
+            if arguments.events:
+                from tests.bench import bench_destinations  # it builds on this module
+
+                result["destinations"] = bench_destinations.measured(server, Path(folder), arguments.events)
             result["peak_rss_mb"] = {role: round(peak, 1) for role, peak in sorted(bench.peaks.items())}
         finally:
             bench.close()
     print_tables(result)
+    if "destinations" in result:
+        bench_destinations.print_table(result["destinations"])
     Path("bench.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

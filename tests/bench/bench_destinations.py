@@ -1,130 +1,182 @@
-"""How fast the HTTP destinations are: `python -m tests.bench.bench_destinations [NAME …]`.
+"""How fast each destination is, as a ratio to jsonl: `python -m tests.bench.bench_destinations [NAME …]`; part of `make bench`.
 
-Every module of tests.vendors that has `serve` and `settings` runs as a process of its own; `deliver` sends it events, compressed,
-four requests in flight. Against jsonl in the same run, so that the ratio holds on a noisy machine.
+A backlog is captured once. Its journal and state are copied for each destination, and a worker's delivery process takes it from
+there, as it would take a live stream: decoding, mapping, checking, sending, checkpoint. Beside every destination jsonl is
+measured again, so that the ratio holds on a machine whose speed changes.
 
-`cpu` is what this process spends an event, and `pipeline` what that makes of the whole delivery process, which has one core: it
-takes about PIPELINE µs an event with jsonl, and the rest of it stays.
+Servers and engines share the machine with the worker. So there are two ratios: of events a second, and of the CPU that the
+delivery process itself spends an event, in which no server has a part.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
-import pkgutil
+import shutil
+import sqlite3
+import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.batching import split_by_limits
-from cdc_tracker.destinations.registry import load
-from cdc_tracker.model import Batch, Event, Position
-from tests import vendors
+from tests.bench.__main__ import BLOCK, MAPPING, SCHEMA, journaled, say
+from tests.bench.history import cpu_seconds
+from tests.bench.targets import HTTP, TARGETS, Settings
+from tests.postgres import Server, launch
+from tests.vendors.kit import EngineUnavailable
+from tests.worker import Worker, end, until
 
-IN_FLIGHT = 4
-PIPELINE = 11.0
-BODY = """{"type":"track","event":"Order Placed","messageId":"%s","userId":"user-%d","anonymousId":\
-"c81e728d-9d4c-4f63-af06-%012d","properties":{"order_id":%d,"revenue":%d.29,"currency":"EUR","email":"user%d@example.com","quantity":3,"paid_at":\
-"2026-01-01T00:00:02Z","status":"paid","note":"a note of some length for order %d"},"context":{"source":{"db":"shop","schema":\
-"bench","table":"orders","op":"c","lsn":"0/%X","txId":771,"ts_ms":1767225602000},"library":{"name":"cdc-tracker"}},"timestamp":"%s"}"""
+EVENTS = 100_000
+ROUNDS = 2  # of each, of which the best counts
+SECONDS = 10.0  # for which a slow destination is watched
+JSONL: Settings = {"type": "jsonl", "path": "out/events.jsonl"}
+ROWS = """INSERT INTO bench.orders
+    SELECT g, u, md5(u::text)::uuid, 'paid', (g % 100000) / 100.0, 'EUR', 'user' || u || '@example.com',
+           now() - g % 3600 * interval '1 second', 'a note of some length for order ' || g, 1 + g % 7
+    FROM generate_series({first}, {last}) g, LATERAL (SELECT 1 + (hashint8(g) & 2147483647) % 10000 AS u) who"""
+"""Of 10,000 users, who come again."""
+SETTLED = """SELECT updated_at, (SELECT sum(delivered + assumed) FROM cdc_tracker_ledger),
+    (SELECT sum(rejected) FROM cdc_tracker_ledger) FROM cdc_tracker_checkpoint"""
+
+
+class Sample(NamedTuple):
+    """What the state store said after a commit."""
+
+    at: float
+    events: int
+    cpu: float  # seconds of the delivery process so far
 
 
 class Speed(NamedTuple):
     events_s: float
-    cpu_us: float  # of this process, an event
+    cpu_us: float  # an event
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="modules of tests.vendors; all that can be measured if none is named")
-    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("names", nargs="*", help=f"all if none is named; of {', '.join(TARGETS)}")
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    made = events(given.events)
-    with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder:
-        floor = measure({"type": "jsonl", "path": "out"}, made, Path(folder), 1)
-        print(f"{'destination':14}{'events/s':>10}{'to jsonl':>10}{'cpu µs':>9}{'pipeline':>10}")
-        report("jsonl", floor, floor)
-        for name in given.names or measurable():
-            with served(name) as url:
-                settings = importlib.import_module(f"tests.vendors.{name}").settings(url)
-                settings = {"type": name, "compression": "gzip", "in_flight": IN_FLIGHT} | settings
-                report(name, measure(settings, made, Path(folder), IN_FLIGHT), floor)
+    with tempfile.TemporaryDirectory(prefix="cdc-bench-") as folder, launch("pg15", fsync="on", max_wal_size="8GB") as server:
+        server.execute(SCHEMA)
+        print_table(measured(server, Path(folder), given.events, given.rounds, given.names))
 
 
-def measurable() -> list[str]:
-    """What has `serve` and `settings`."""
-    found = [module.name for module in pkgutil.iter_modules(vendors.__path__) if module.name != "__main__"]
-    modules = {name: importlib.import_module(f"tests.vendors.{name}") for name in found}
-    return sorted(name for name, module in modules.items() if hasattr(module, "serve") and hasattr(module, "settings"))
+def measured(
+    server: Server, folder: Path, events: int, rounds: int = ROUNDS, names: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Of all destinations, or those named, the best of the rounds; what the machine has not is left out, and said."""
+    backlog = captured(server, folder / "backlog", events)
+    floors: list[Speed] = []
+    found: dict[str, dict[str, float]] = {}
+    for name in names or TARGETS:
+        speeds: list[tuple[Speed, Speed]] = []
+        try:
+            for _ in range(rounds):
+                with TARGETS[name](server) as settings:
+                    floor = delivered(backlog, folder / "jsonl", JSONL, events)
+                    speeds.append((floor, delivered(backlog, folder / "measured", settings, events)))
+        except EngineUnavailable as error:
+            say(f"{name} left out: {error}")
+            continue
+        floor, speed = (best(each) for each in zip(*speeds, strict=True))
+        floors.append(floor)
+        found[name] = line(speed, floor)
+        say(f"{name:24}{speed.events_s:>9,.0f} events/s   {found[name]['to_jsonl']:.2f} of jsonl")
+    middle = Speed(*(statistics.median(values) for values in zip(*floors, strict=True)))
+    return {"jsonl": line(middle, middle), **found}
 
 
-def report(name: str, speed: Speed, floor: Speed) -> None:
-    pipeline = PIPELINE / (PIPELINE - floor.cpu_us + speed.cpu_us)
-    print(
-        f"{name:14}{speed.events_s:>10,.0f}{speed.events_s / floor.events_s:>10.2f}{speed.cpu_us:>9.2f}{pipeline:>10.2f}",
-        flush=True,
-    )
+def best(speeds: Sequence[Speed]) -> Speed:
+    return Speed(max(each.events_s for each in speeds), min(each.cpu_us for each in speeds))
 
 
-def events(count: int) -> list[Event]:
-    """Of the last hour, so that every vendor takes them as live ones."""
-    start = datetime.now(UTC).replace(microsecond=0, tzinfo=None) - timedelta(hours=1)
-    made = []
-    for n in range(count):
-        message_id = f"6cf60b2c-7b07-5d93-9b26-{n:012x}"
-        moment = (start + timedelta(milliseconds=50 * n % 3_000_000)).isoformat(timespec="microseconds") + "Z"
-        body = BODY % (message_id, n % 5_000, n % 5_000, n, n % 100, n, n, n, moment)
-        made.append(Event(message_id, "track", body.encode(), "order_placed", Position(1_000 + n, 0), 1_767_225_602_000_000))
-    return made
+def line(speed: Speed, floor: Speed) -> dict[str, float]:
+    """As it goes into bench.json."""
+    ratio, cpu_ratio = speed.events_s / floor.events_s, floor.cpu_us / speed.cpu_us
+    return {
+        "events_s": round(speed.events_s),
+        "to_jsonl": round(ratio, 3),
+        "cpu_us": round(speed.cpu_us, 2),
+        "cpu_to_jsonl": round(cpu_ratio, 3),
+    }
 
 
-@contextmanager
-def served(name: str) -> Iterator[str]:
-    process = subprocess.Popen([sys.executable, "-m", "tests.vendors", name], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+def captured(server: Server, folder: Path, events: int) -> Worker:
+    """A worker whose journal holds the backlog, and whose destination has had nothing of it."""
+    worker = Worker(folder, url=server.url(), mapping=MAPPING, destinations={"events": JSONL}, slot="bench_destinations")
+    server.execute("TRUNCATE bench.orders")
+    worker.call("setup")
+    blocks = [ROWS.format(first=first + 1, last=min(first + BLOCK, events)) for first in range(0, events, BLOCK)]
+    with server.connect() as connection:
+        for block in blocks:
+            connection.execute(block.encode())
+    with worker.running("--only", "capture"):
+        journal = folder / "data" / "journal.sqlite"
+        until(lambda: journal.exists() and journaled(journal) >= events, "the backlog in the journal", seconds=300, pause=0.1)
+    server.execute("SELECT pg_drop_replication_slot('bench_destinations')")
+    return worker
+
+
+def delivered(backlog: Worker, folder: Path, settings: Settings, events: int) -> Speed:
+    """The backlog sent by a delivery process of its own."""
+    destinations = {"events": settings}
+    worker = Worker(folder, url=backlog.settings.source.url.get_secret_value(), mapping=MAPPING, destinations=destinations)
+    shutil.copytree(backlog.folder / "data", folder / "data")
+    process = worker.start("--only", "deliver:events")
     try:
-        url = process.stdout.readline().strip()
-        yield url
-        with urllib.request.urlopen(url) as answer:
-            held = json.loads(answer.read())
-        print(f"{'':14}there: {', '.join(f'{key} {value:,}' for key, value in held.items())}")
+        samples = watched(worker, process, events)
     finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
+        end(process)
+    shutil.rmtree(folder)
+    return speed(samples, events)
 
 
-def measure(settings: dict[str, Any], made: list[Event], folder: Path, threads: int) -> Speed:
-    kind = load(settings["type"])
-    destination = kind("bench", kind.Settings.model_validate(settings), folder)
-    warm, *batches = split_by_limits(made, destination.limits)
-    deliver(destination, warm)
-    outcomes: Counter[str] = Counter()
-    with ThreadPoolExecutor(threads) as pool:
-        began, spent = time.perf_counter(), time.process_time()
-        for found in pool.map(lambda batch: deliver(destination, batch), batches):
-            outcomes += found
-        took, spent = time.perf_counter() - began, time.process_time() - spent
-    destination.close()
-    if set(outcomes) - {"delivered", "assumed"}:
-        raise RuntimeError(f"{settings['type']}: {dict(outcomes)}")
-    count = len(made) - len(warm)
-    return Speed(count / took, spent / count * 1e6)
+def watched(worker: Worker, process: subprocess.Popen[bytes], events: int) -> list[Sample]:
+    """A sample for every commit seen, until everything is settled or SECONDS after the first.
+
+    Where one commit settles everything, the start of the process comes before it, and counts against the destination.
+    """
+    samples: list[Sample] = []
+    started = Sample(time.time(), 0, 0.0)
+    deadline = started.at + 60.0
+    state = worker.folder / "data" / "state.sqlite"
+    with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as connection:
+        while (not samples or samples[-1].events < events) and time.time() < deadline:
+            at, settled, rejected = connection.execute(SETTLED).fetchone()
+            if rejected or process.poll() is not None:
+                raise RuntimeError(f"{rejected} rejected, exit code {process.poll()}:\n{worker.log[-3000:]}")
+            if settled and (not samples or at / 1e6 > samples[-1].at):
+                samples.append(Sample(at / 1e6, settled, cpu_seconds(process.pid)))
+                deadline = samples[0].at + SECONDS
+            time.sleep(0.01)
+    if not samples:
+        raise RuntimeError(f"nothing was delivered within a minute\n{worker.log[-3000:]}")
+    return samples if len(samples) > 1 else [started, *samples]
 
 
-def deliver(destination: Destination, events: list[Event]) -> Counter[str]:
-    return Counter(receipt.outcome.value for receipt in destination.deliver(Batch(events, events[-1].position)))
+def speed(samples: list[Sample], events: int) -> Speed:
+    """From the first commit on: the start of a process is no part of it.
+
+    To the last one behind which more was waiting, where there are several: the very last may come a little after what it counts.
+    """
+    first, last = samples[0], samples[-1]
+    before = [sample for sample in samples if sample.events < events]
+    if before[-1].events - first.events > (events - first.events) / 2:
+        last = before[-1]
+    count = last.events - first.events
+    return Speed(count / (last.at - first.at), (last.cpu - first.cpu) / count * 1e6)
+
+
+def print_table(found: dict[str, dict[str, float]]) -> None:
+    print(f"\n{'destination':24}{'events/s':>10}{'to jsonl':>10}{'CPU µs':>9}{'to jsonl':>10}")
+    for name, each in found.items():
+        rate, cpu = f"{each['events_s']:>10,.0f}{each['to_jsonl']:>10.2f}", f"{each['cpu_us']:>9.1f}{each['cpu_to_jsonl']:>10.2f}"
+        print(f"{name:24}{rate}{cpu}{'  HTTP' if name in HTTP else ''}")
 
 
 if __name__ == "__main__":

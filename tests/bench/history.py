@@ -76,9 +76,7 @@ def main() -> None:
             number = begin(worker)
             beside = latency(server, worker, arguments.seconds)
             at_work = job(worker, number)
-            say(
-                f"live with the job    p50 {beside[0]:.1f} ms, p99 {beside[1]:.1f} ms   {beside[1] / without[1]:.2f} of it without"
-            )
+            say(f"live with the job    p50 {beside[0]:.1f} ms, p99 {beside[1]:.1f} ms   {beside[1] / without[1]:.2f} of that")
             say(f"the job meanwhile: {at_work['state']}, {at_work['read']:,} rows read")
 
 

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import random
-import signal
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import cast
-
 import pytest
 
-from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.model import Batch, Outcome, Position
 from tests.contract.faulty import faulty
+from tests.contract.kills import killed, opened, order, standing
 from tests.contract.test_destinations import never, quiet
-from tests.vendors.kit import Kit, batch, event, events
+from tests.vendors.kit import Kit, batch, events
 
-KILLS = 15
+KILLS = 6
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005)
-
-
-class Holder(Destination, HoldsCheckpoint):
-    """Both protocols, for the type checker."""
-
-
-def opened(kit: Kit) -> Holder:
-    return cast("Holder", kit.open())
-
-
-def order(kit: Kit) -> list[int]:
-    return [call["properties"]["order_id"] for call in kit.held()]
 
 
 def test_there_is_no_position_before_the_first_batch(holder: Kit) -> None:
@@ -127,60 +106,13 @@ def test_a_batch_that_goes_beside_the_stream_leaves_the_position_and_is_taken_on
     assert sorted(order(holder)) == list(range(40))
 
 
-def _deliver_for_ever(open_destination: Callable[[], Holder], done: Connection) -> None:
-    """Says on `done` where it began, and then after every batch."""
-    destination = open_destination()
-    position = destination.position()
-    done.send(position)
-    n = 0 if position is None else _number(position) + 1
-    while True:
-        made = [event(k, name=f"Event {k % 3}", **{f"p{k % 12}": k}) for k in range(n, n + random.randint(1, 40))]
-        send(destination, batch(made), stop=never, on_trouble=quiet)
-        n += len(made)
-        done.send(None)
-
-
-def _number(position: Position) -> int:
-    """Which event stands at a position: the inverse of kits.raw_event."""
-    return (position.commit_lsn - 1_000) // 10 + position.ordinal
-
-
 @pytest.mark.invariant(5)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_at_any_moment_each_event_is_there_once(holder: Kit) -> None:
-    context = multiprocessing.get_context("fork")  # the parent has nothing of the destination open
-    positions: list[Position | None] = []
-    for _ in range(KILLS):
-        ours, theirs = context.Pipe()
-        with ours, theirs:
-            child = context.Process(target=_deliver_for_ever, args=(holder.open, theirs))
-            child.start()
-            positions.append(ours.recv())
-            began = time.monotonic()
-            batches = random.randint(0, 4)
-            for _ in range(batches):
-                ours.recv()
-            time.sleep(random.uniform(0, (time.monotonic() - began) / max(batches, 1)))  # into the next one
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
-            assert child.exitcode == -signal.SIGKILL
-            child.close()
-        position, held = _settled(holder)
-        count = 0 if position is None else _number(position) + 1
-        assert held == list(range(max(count, len(held)) if holder.merges else count))
-    assert len(set(positions)) > KILLS // 3  # it went on between the kills
-
-
-def _settled(kit: Kit) -> tuple[Position | None, list[int]]:
-    """The position and what is there. A server may still be about to commit what the killed process sent."""
-    destination = opened(kit)
-    try:
-        position = destination.position()
-        while True:
-            held = order(kit)
-            position, before = destination.position(), position
-            if position == before:
-                return position, held
-    finally:
-        destination.close()
+    """`make soak` kills more often."""
+    began = set()
+    for number in range(KILLS):
+        began.add(killed(holder, number))
+        found = standing(holder)
+        assert found.held == list(range(found.expected))
+    assert len(began) > KILLS // 2  # it went on between the kills

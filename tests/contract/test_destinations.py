@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
+from cdc_tracker.destinations.base import Destination, DestinationSettings, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.send import Backoff, Interrupted, send
+from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Outcome
 from tests.contract.faulty import faulty
@@ -81,6 +82,28 @@ def test_calls_of_every_type_arrive(destination: Destination, kit: Kit) -> None:
     ]
     destination.deliver(batch([raw_event(n, body) for n, body in enumerate(bodies)]))
     assert kit.held() == [decoded(body) for body in bodies]
+
+
+SHAPE = {
+    "events": {"except": ["Left Out"], "rename": {"Order Paid": "order_settled"}},
+    "properties": {"rename": {"order_id": "number"}, "except": ["secret", "context.source"]},
+}
+
+
+def test_events_arrive_as_the_settings_shape_them(destination: Destination, kit: Kit) -> None:
+    shaping = Shaping.of(DestinationSettings.model_validate({"type": "any", **SHAPE}))
+    assert shaping is not None
+    made = [event(n, name="Left Out" if n % 3 == 2 else "Order Paid", secret="hunter2", kept=n) for n in range(9)]
+    shaped = [each for each in map(shaping, made) if each is not None]
+    receipts = destination.deliver(batch(shaped))
+    assert {receipt.outcome for receipt in receipts} <= set(FINAL)
+    held = kit.held()
+    assert [call["messageId"] for call in held] == [made[n].message_id for n in range(9) if n % 3 != 2]
+    assert {call["event"] for call in held} == {"order_settled"}
+    assert [(call["properties"]["number"], call["properties"]["kept"]) for call in held] == [
+        (n, n) for n in range(9) if n % 3 != 2
+    ]
+    assert all("secret" not in call["properties"] and "order_id" not in call["properties"] for call in held)
 
 
 def test_a_zero_character_arrives_or_is_rejected_alone(destination: Destination, kit: Kit) -> None:

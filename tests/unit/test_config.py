@@ -112,6 +112,70 @@ def test_every_missing_variable_is_named_with_its_place(tmp_path: Path, monkeypa
     assert f"{tmp_path}/cdc-tracker.yml:6: mappings[1]: the environment variable UNSET_TOO is not set" in told
 
 
+def test_a_value_may_stand_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Docker and Kubernetes hand over secrets."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "password").write_text("open${sesame}\n")
+    (tmp_path / "key").write_bytes(b"first line\nsecond\r\n")
+    url = f"postgresql://w:${{file:{tmp_path}/secrets/password}}@h/d"
+    config = load(
+        written(
+            tmp_path,
+            f"version: 1\nsource: {{url: '{url}'}}\ndestinations: {{s: {{type: segment, write_key: '${{file:key}}'}}}}\n",
+        )
+    )
+    assert config.source.url.get_secret_value() == "postgresql://w:open${sesame}@h/d"
+    assert config.destinations["s"].model_dump()["write_key"].get_secret_value() == "first line\nsecond"
+    assert {"open${sesame}", "first line\nsecond"} <= set(config.secrets())
+
+
+def test_a_file_that_cannot_be_read_is_told_with_file_line_and_key(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    (tmp_path / "large").write_bytes(b"x" * 1_000_001)
+    keys = {"data_dir": "missing", "mappings": "empty", "drain_timeout": "latin", "version": "large"}
+    text = "source: {url: '${file:}'}\n" + "".join(f"{key}: ${{file:{name}}}\n" for key, name in keys.items())
+    told = refused(tmp_path, text)
+    place = f"{tmp_path}/cdc-tracker.yml"
+    assert f"{place}:1: source.url: the file {tmp_path} cannot be read: Is a directory" in told
+    assert f"{place}:2: data_dir: the file {tmp_path}/missing cannot be read: No such file or directory" in told
+    assert f"{place}:3: mappings: the file {tmp_path}/empty is empty" in told
+    assert f"{place}:4: drain_timeout: the file {tmp_path}/latin is not UTF-8 text" in told
+    assert f"{place}:5: version: the file {tmp_path}/large is larger than 1 MB" in told
+
+
+def test_what_came_from_a_file_is_shown_in_no_error(tmp_path: Path) -> None:
+    (tmp_path / "level").write_text("hunter2-hunter2\n")
+    told = refused(tmp_path, MINIMAL + "log: {level: '${file:level}'}\n")
+    assert "cdc-tracker.yml:4: log.level: must be one of debug, info" in told
+    assert "hunter2" not in told
+
+
+def test_a_variable_may_name_a_file_with_the_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_text("postgresql://from-a-file/db\n")
+    (tmp_path / "key").write_text("the-write-key\n")
+    monkeypatch.setenv("CDC_TRACKER_SOURCE__URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("CDC_TRACKER_DESTINATIONS__S__WRITE_KEY_FILE", "key")
+    monkeypatch.setenv("CDC_TRACKER_OTHER_FILE", "/does/not/exist")  # no key of ours
+    text = "version: 1\nsource: {url: '${UNSET}'}\ndestinations: {s: {type: segment}}\n"
+    config = load(written(tmp_path, text))
+    assert config.source.url.get_secret_value() == "postgresql://from-a-file/db"
+    assert config.destinations["s"].model_dump()["write_key"].get_secret_value() == "the-write-key"
+    monkeypatch.setenv("CDC_TRACKER_SOURCE__URL", "postgresql://direct/db")
+    assert load(written(tmp_path, text)).source.url.get_secret_value() == "postgresql://direct/db"
+
+
+def test_a_variable_that_names_no_file_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_TRACKER_HTTP__PORT_FILE", "/no/such/file")
+    told = refused(tmp_path, MINIMAL)
+    assert "CDC_TRACKER_HTTP__PORT_FILE: http.port: the file /no/such/file cannot be read" in told
+    (tmp_path / "port").write_text("a-port")
+    monkeypatch.setenv("CDC_TRACKER_HTTP__PORT_FILE", "port")
+    told = refused(tmp_path, MINIMAL)
+    assert "CDC_TRACKER_HTTP__PORT_FILE: http.port: must be a whole number" in told
+    assert "a-port" not in told
+
+
 def test_half_a_reference_is_an_error(tmp_path: Path) -> None:
     told = refused(tmp_path, "version: 1\nsource: {url: 'postgresql://${HOST/db'}\n")
     assert "cdc-tracker.yml:2: source.url" in told

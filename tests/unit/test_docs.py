@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import math
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
+from typing import Any, get_args
 
 import click
 import pytest
@@ -22,6 +27,10 @@ from cdc_tracker.mapping.expressions import NAMES
 from cdc_tracker.mapping.functions import FUNCTIONS
 from cdc_tracker.mapping.shape import Defaults, EventShape, Example, FileShape, Property
 from cdc_tracker.source.values import codec
+from cdc_tracker.units import parse_duration, parse_size
+from tests import vendors
+from tests.bench.targets import TARGETS
+from tests.vendors.server import VendorServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,6 +122,17 @@ def _row(text: str, key: str) -> str:
     return found[1].strip(" `") if found else "no row"
 
 
+def _same_number(row: str, default: object) -> bool:
+    """Whether a number, size or duration is documented as it is; anything else passes."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return True
+    for read in (float, parse_duration, parse_size):
+        with contextlib.suppress(ValueError):
+            if read(row) == default:
+                return True
+    return False
+
+
 def _plain(default: object) -> str | None:
     """How a plain default is written; None for durations, sizes and what is made."""
     if isinstance(default, bool):
@@ -139,6 +159,115 @@ def test_every_setting_of_every_destination_is_documented_with_its_default(kind:
         assert row != "no row", f"{kind}: {key} is not in the table"
         expected = _plain(field.default) if key != "type" else None
         assert expected is None or row == expected, f"{kind}: {key} is {expected!r}, documented as {row!r}"
+        assert _same_number(row, field.default), f"{kind}: {key} is {field.default!r}, documented as {row!r}"
+
+
+PROMISES = {
+    "README.md": (ROOT / "README.md").read_text().partition("## What it guarantees")[2].partition("\n## ")[0],
+    "destinations.md": DESTINATIONS.partition("## What each promises")[2].partition("\n## ")[0],
+}
+"""The two tables of destinations."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "jsonl": {"path": "out"},
+    "sql": {"url": "sqlite:///events.db"},
+    "parquet": {"path": "lake"},
+    "warehouse": {"engine": "duckdb", "credentials": "events.duckdb"},
+    "segment": {"write_key": "key"},
+    "rudderstack": {"write_key": "key", "data_plane": "https://plane.example"},
+    "jitsu": {"write_key": "key", "endpoint": "https://jitsu.example"},
+    "mixpanel": {"token": "token"},
+    "amplitude": {"api_key": "key"},
+    "posthog": {"api_key": "key"},
+    "ga4": {"measurement_id": "G-1", "api_secret": "secret"},
+    "heap": {"app_id": "1"},
+    "snowplow": {"collector": "https://collector.example", "app_id": "shop", "vendor": "com.acme"},
+    "webhook": {"url": "https://receiver.example", "secret": "whsec_" + "QUJD" * 8},
+    "kafka": {"brokers": "localhost:9092", "topic": "events"},
+    "redis": {"url": "redis://localhost", "stream": "events"},
+    "rabbitmq": {"url": "amqp://localhost"},
+    "nats": {"url": "nats://localhost"},
+    "stdout": {},
+    "memory": {},
+}
+"""Settings without which a destination cannot be made."""
+
+
+def promises(page: str) -> dict[str, dict[str, str]]:
+    """Type → column → cell."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PROMISES[page].splitlines() if line.startswith("|")]
+    head, _, *body = rows[: next((n for n, row in enumerate(rows) if row[0] == "for"), len(rows))]
+    return {row[0].split("`")[1]: dict(zip(head, row, strict=True)) for row in body}
+
+
+def spoken(seconds: float, never: str) -> str:
+    """A window or an age limit, as the tables say it."""
+    if seconds in (0.0, math.inf):
+        return "none" if seconds == 0.0 else never
+    unit, size = next((unit, size) for unit, size in (("day", 259_201), ("hour", 3_600), ("minute", 60)) if seconds >= size)
+    number = seconds / (86_400 if unit == "day" else size)
+    return f"{number:g} {unit}" + ("s" if number != 1 else "")
+
+
+MODULES = [each.name for each in pkgutil.iter_modules(vendors.__path__) if each.name != "__main__"]
+KITTED = [module for name in MODULES if hasattr(module := importlib.import_module(f"tests.vendors.{name}"), "KITS")]
+
+
+def opens(module: ModuleType, kind: str) -> bool:
+    """Whether the module's kits open this type."""
+    assert module.__file__ is not None
+    text = Path(module.__file__).read_text()
+    return f'made("{kind}"' in text or f"{kind.capitalize()}Destination(" in text
+
+
+def tried(kind: str) -> set[str]:
+    """By what tests.vendors brings up for it: a server of ours, an engine (DuckDB runs within the process), or nothing."""
+    found = [module for module in KITTED if opens(module, kind)]
+    servers = [value for module in found for value in vars(module).values() if isinstance(value, type)]
+    if any(issubclass(each, VendorServer) for each in servers):
+        return {"contract server"}
+    if any(hasattr(module, "engine") or hasattr(module, "duckdb") for module in found):
+        return {"real engine"}
+    through_s3 = any(hasattr(module, "S3") for module in found)
+    return {"live", "contract server"} if through_s3 else {"live"}
+
+
+@pytest.mark.parametrize("page", PROMISES)
+def test_every_destination_has_a_row_in_the_tables_and_no_other(page: str) -> None:
+    assert promises(page).keys() == set(registry.names())
+
+
+@pytest.mark.parametrize("page", PROMISES)
+@pytest.mark.parametrize("kind", registry.names())
+def test_the_tables_of_destinations_say_what_the_code_does(page: str, kind: str) -> None:
+    row, made = promises(page)[kind], registry.load(kind)
+    assert row["guarantee"] == made.guarantee
+    assert row["window"] == spoken(made.dedupe_window, "for ever")
+    assert row.get("age limit", spoken(made.age_limit, "none")) == spoken(made.age_limit, "none")
+    said = set(re.findall(r"live|real engine|contract server", row["tried against"]))
+    assert said == tried(kind)
+    section = DESTINATIONS.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+    unmet = re.search(r"has (not )?met", section) is not None
+    assert said != {"contract server"} or unmet, "the section does not say that the vendor was not met"
+
+
+def test_the_benchmark_measures_every_destination() -> None:
+    assert {name.partition(" ")[0] for name in TARGETS} | {"jsonl"} == set(registry.names())
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_the_table_of_destinations_has_their_limits(kind: str, tmp_path: Path) -> None:
+    made = registry.load(kind)
+    destination = made("events", made.Settings.model_validate({"type": kind, **NEEDED[kind]}), tmp_path)
+    try:
+        limits = destination.limits
+    finally:
+        destination.close()
+    cell = promises("destinations.md")[kind]["one call, at most"]
+    assert cell.startswith(f"{limits.events:,} events")
+    size = re.search(r"(\d+) ([KM])B", cell)
+    if size:
+        unit = {"K": 1_000, "M": 1_000_000}[size[2]]
+        assert limits.batch_bytes / unit == pytest.approx(int(size[1]), rel=0.05)
 
 
 def mapping_files() -> list[tuple[str, str]]:
@@ -161,10 +290,12 @@ def test_the_mapping_reference_has_examples_to_run() -> None:
 def test_the_destinations_in_the_documentation_are_settings_that_hold() -> None:
     variables = {"WAREHOUSE_URL": "postgresql://w@host/db", "PARTNER_URL": "https://partner.example/hook"}
     variables |= {"SEGMENT_WRITE_KEY": "key", "PARTNER_SECRET": "whsec_" + "QUJD" * 8}
-    [block] = blocks(ROOT / "docs/destinations.md", "yaml")
-    text = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], block)
-    for settings in yaml.safe_load(text)["destinations"].values():
-        registry.load(settings["type"]).Settings.model_validate(settings)
+    found = blocks(ROOT / "docs/destinations.md", "yaml")
+    assert len(found) >= 2
+    for block in found:
+        text = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], block)
+        for settings in yaml.safe_load(text)["destinations"].values():
+            registry.load(settings["type"]).Settings.model_validate(settings)
 
 
 def command_lines() -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ class AmplitudeServer(VendorServer):
         self.users: dict[str, dict[str, Any]] = {}
         self.groups: dict[tuple[str, str], dict[str, Any]] = {}
         self.repeated = 0
+        self.minds: dict[str, str] = {}  # insert_id → the field of such an event that it minds
         self.throttled: set[str] = set()
         self.silenced: set[str] = set()
         self.clock: Callable[[], float] = time.time
@@ -87,6 +88,10 @@ class AmplitudeServer(VendorServer):
                 missing.setdefault("user_id", []).append(index)
             if any(str(name).lower() in INVALID for name in who):
                 invalid.setdefault("user_id", []).append(index)
+            if _layers(event.get("event_properties", {})) > 40:
+                invalid.setdefault("event_properties", []).append(index)
+            if event["insert_id"] in self.minds:
+                invalid.setdefault(self.minds[event["insert_id"]], []).append(index)
             if not isinstance(event.get("time", 0), int):
                 invalid.setdefault("time", []).append(index)
             silenced += [index] * bool(who & self.silenced)
@@ -160,6 +165,12 @@ class AmplitudeServer(VendorServer):
         return {**super().summary(), **counts}
 
 
+def _layers(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_layers, value.values()), default=0)
+    return max(map(_layers, value), default=0) if isinstance(value, list) else 0
+
+
 def _said(code: int, **body: object) -> Answer:
     return Answer(code, json.dumps({"code": code, **body}).encode())
 
@@ -185,11 +196,23 @@ API_KEY = "amp-71d2e9"
 def _kit(place: Place) -> Iterator[Kit]:
     with AmplitudeServer(api_key=API_KEY) as server:
         opened = made("amplitude", place.folder, api_key=API_KEY, endpoint=server.url)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield Kit(
+            opened,
+            server.held,
+            keeps_repeats=False,
+            server=server,
+            deepest=39,
+            stranger={"api_key": "another-key"},
+            refuse=lambda event, words: server.minds.update({event.message_id: words}),
+            throttle=lambda event: server.throttled.add(event.decoded()["userId"]),
+            relieve=server.throttled.clear,
+        )
 
 
 KITS = {"amplitude": _kit}
 TRANSLATING = list(KITS)
+NAMING = list(KITS)
+DEFERRING = list(KITS)
 
 
 def serve(port: int) -> VendorServer:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from tests.vendors.kit import Kit, Place, decoded, made
+from tests.vendors.kit import Kit, Place, decoded, in_texts, made
 from tests.vendors.server import Answer, Request, VendorServer
 
 MEASUREMENT_ID, API_SECRET = "G-TEST123", "s3cret+of/ga4"
@@ -145,7 +145,8 @@ def settings(url: str) -> dict[str, Any]:
 @contextmanager
 def _kit(place: Place) -> Iterator[Kit]:
     with Ga4Server() as server:
-        yield Kit(made("ga4", place.folder, **settings(server.url)), server.held, keeps_repeats=True, server=server)
+        opened = made("ga4", place.folder, **settings(server.url))
+        yield Kit(opened, server.held, keeps_repeats=True, server=server, keeps=in_texts)
 
 
 KITS = {"ga4": _kit}

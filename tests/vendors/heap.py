@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tests.vendors.kit import Kit, Place, decoded, made
+from tests.vendors.kit import Kit, Place, decoded, in_texts, made
 from tests.vendors.server import Answer, Request, VendorServer
 
 APP_ID = "11223344-app"
@@ -118,7 +118,14 @@ def settings(url: str) -> dict[str, Any]:
 @contextmanager
 def _kit(place: Place) -> Iterator[Kit]:
     with HeapServer() as server:
-        yield Kit(made("heap", place.folder, **settings(server.url)), server.held, keeps_repeats=False, server=server)
+        yield Kit(
+            made("heap", place.folder, **settings(server.url)),
+            server.held,
+            keeps_repeats=False,
+            server=server,
+            keeps=lambda properties: in_texts(properties, lists=True),
+            stranger={"app_id": "another-app"},
+        )
 
 
 KITS = {"heap": _kit}

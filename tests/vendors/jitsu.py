@@ -29,11 +29,13 @@ _IDENTITY = msgspec.json.Decoder(_Identity).decode
 class JitsuServer(SegmentServer):
     """200 with counts and, for each event that is not taken, a line of text. It takes events of nobody.
 
-    `quota`: messageIds over the quota. `connected`: whether the source has a destination. `old`: answers as older versions did.
+    `minds`: what it finds fault with, `quota`: messageIds over the quota. `connected`: whether the source has a destination.
+    `old`: answers as older versions did.
     """
 
     def __init__(self, **options: Any) -> None:
         self.quota: set[str] = set()
+        self.minds: dict[str, str] = {}  # messageId → what it says of such an event
         self.connected = True
         self.old = False
         super().__init__(path="/api/s/s2s/batch", batch_bytes=100_000_000, event_bytes=1_000_000, **options)
@@ -66,6 +68,8 @@ class JitsuServer(SegmentServer):
             return f"event error: Unknown event type: {call.type}"
         if call.type == "track" and not call.event:
             return "event error: 'event' property is required for 'track' event"
+        if who.message_id in self.minds:
+            return f"event error: {self.minds[who.message_id]}"
         if not self.connected:
             return "no destinations found for stream: s1"
         return "quota exceeded: billing quota exceeded, event throttled" if who.message_id in self.quota else None
@@ -75,10 +79,21 @@ class JitsuServer(SegmentServer):
 def _kit(place: Place) -> Iterator[Kit]:
     with JitsuServer(write_key=WRITE_KEY) as server:
         opened = made("jitsu", place.folder, write_key=WRITE_KEY, endpoint=server.url)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield Kit(
+            opened,
+            server.held,
+            keeps_repeats=False,
+            server=server,
+            stranger={"write_key": "another-key"},
+            refuse=lambda event, words: server.minds.update({event.message_id: words}),
+            throttle=lambda event: server.quota.add(event.message_id),
+            relieve=server.quota.clear,
+        )
 
 
 KITS = {"jitsu": _kit}
+NAMING = list(KITS)
+DEFERRING = list(KITS)
 
 
 def serve(port: int) -> VendorServer:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.registry import load
+from cdc_tracker.destinations.base import Destination, DestinationSettings
+from cdc_tracker.destinations.registry import described, load
 from cdc_tracker.model import Batch, Event, Position
 from tests.postgres import Servers
 from tests.vendors.server import VendorServer
@@ -33,10 +33,24 @@ class Kit:
     exactly_once: bool = False  # it holds its own checkpoint
     merges: bool = False  # its checkpoint follows its events: killed between, it holds more, which comes again in vain
     server: VendorServer | None = None
+    varies: str = ""  # a pattern of what in a request's body differs from try to try, as documented
+    keeps: Callable[[dict[str, Any]], dict[str, Any]] = lambda properties: properties  # what becomes of an event's properties
+    deepest: int | None = None  # objects in objects; deeper ones are rejected `too_deep`
+    stranger: Mapping[str, Any] = field(default_factory=dict)  # settings with credentials that the vendor says it does not know
+    refuse: Callable[[Event, str], None] | None = None  # the vendor refuses this event by name, in such words, and takes others
+    throttle: Callable[[Event], None] | None = None  # the vendor puts this event off, and takes others
+    relieve: Callable[[], None] = lambda: None  # the end of that
 
 
 class EngineUnavailable(Exception):
     """The machine has not what it takes; the text says how to get it."""
+
+
+def leave_out(reason: str) -> NoReturn:
+    """The machine has not what the test takes: skipped, and in CI, which has everything, failed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 class Engines:
@@ -45,16 +59,17 @@ class Engines:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._running: dict[str, Any] = {}
+        self._lacking: dict[str, str] = {}  # asked for once only: finding out may take its time
 
     def get(self, name: str) -> Any:
         """What `tests.vendors.NAME.engine()` gives. Where the machine has it not, the test is skipped; in CI it fails."""
-        if name not in self._running:
+        if name not in self._running and name not in self._lacking:
             try:
                 self._running[name] = self._stack.enter_context(importlib.import_module(f"tests.vendors.{name}").engine())
             except EngineUnavailable as error:
-                if os.environ.get("CI") == "true":
-                    pytest.fail(f"{name}: {error}")
-                pytest.skip(f"{name}: {error}")
+                self._lacking[name] = f"{name}: {error}"
+        if name in self._lacking:
+            leave_out(self._lacking[name])
         return self._running[name]
 
     def close(self) -> None:
@@ -73,10 +88,30 @@ class Place:
 OpenKit = Callable[[Place], AbstractContextManager[Kit]]
 
 
-def made(kind: str, folder: Path, **settings: Any) -> Callable[[], Destination]:
+@dataclass(frozen=True)
+class Opener:
+    """Opens a destination under settings, each time a new one."""
+
+    settings: DestinationSettings
+    given: Mapping[str, Any]
+    folder: Path
+
+    def __call__(self) -> Destination:
+        return described(self.settings)("shop", self.settings, self.folder)
+
+    def changed(self, **settings: Any) -> Opener:
+        """With some settings more, or others."""
+        return made(self.settings.type, self.folder, **{**self.given, **settings})
+
+    def moved(self, old: str, new: str, **settings: Any) -> Opener:
+        """With a vendor at another address."""
+        texts = {key: value.replace(old, new) for key, value in self.given.items() if isinstance(value, str)}
+        return self.changed(**texts, **settings)
+
+
+def made(kind: str, folder: Path, **settings: Any) -> Opener:
     """Opens a destination of a type with these settings."""
-    destination = load(kind)
-    return lambda: destination("shop", destination.Settings.model_validate({"type": kind, **settings}), folder)
+    return Opener(load(kind).Settings.model_validate({"type": kind, **settings}), settings, folder)
 
 
 def events(count: int, start: int = 0, **properties: Any) -> list[Event]:
@@ -111,3 +146,23 @@ def batch(made: list[Event]) -> Batch:
 def decoded(text: str | bytes) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(text, parse_float=Decimal)
     return value
+
+
+def in_texts(properties: dict[str, Any], *, lists: bool = False) -> dict[str, Any]:
+    """As vendors keep properties who know only texts and numbers, and `lists`: null left out, the rest as texts of JSON."""
+    plain = (str, int, Decimal, list) if lists else (str, int, Decimal)
+
+    def kept(value: Any) -> Any:
+        known = isinstance(value, plain) and not isinstance(value, bool)
+        return value if known else _json(value)
+
+    return {key: kept(value) for key, value in properties.items() if value is not None}
+
+
+def _json(value: Any) -> str:
+    """With every digit of a Decimal."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_json(key)}:{_json(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from cdc_tracker.model import EPOCH
-from tests.vendors.kit import Kit, Place, made
+from tests.vendors.kit import Kit, Opener, Place, made
 from tests.vendors.server import Answer, Request, VendorServer
 
 INVALID = {"00000000-0000-0000-0000-000000000000", "anon", "anonymous", "nil", "none", "null", "n/a", "na", "undefined"}
@@ -57,6 +57,7 @@ class MixpanelServer(VendorServer):
         self.profiles: dict[str, dict[str, Any]] = {}
         self.groups: dict[tuple[str, str], dict[str, Any]] = {}
         self.joined: dict[str, str] = {}  # $device_id → $user_id
+        self.minds: dict[str, str] = {}  # $insert_id → what it says of such an event
         self.repeated = 0
         self._token = token
         user = ":".join(account) if account else f"{token}:"
@@ -93,6 +94,7 @@ class MixpanelServer(VendorServer):
         for index, record in enumerate(records):
             try:
                 _validate(record)
+                self._check_minded(record)
             except Fault as fault:
                 insert_id = record.get("properties", {}).get("$insert_id", "")
                 failed.append({"index": index, "insert_id": insert_id, "field": fault.field, "message": str(fault)})
@@ -103,6 +105,11 @@ class MixpanelServer(VendorServer):
             error = "some data points in the request failed validation"
             return _said(400, error=error, num_records_imported=landed, failed_records=failed)
         return _said(200, num_records_imported=landed)
+
+    def _check_minded(self, record: dict[str, Any]) -> None:
+        words = self.minds.get(record["properties"]["$insert_id"])
+        if words:
+            raise Fault("properties", words)
 
     def _profiles(self, records: list[dict[str, Any]], *, strict: bool) -> Answer:
         """`strict` is honoured as on /import; else 1 or 0."""
@@ -212,11 +219,22 @@ TOKEN = "mp-9c1f07"
 ACCOUNT = ("worker.a1b2.mp-service-account", "sAs3cret")
 
 
+def _kit(server: MixpanelServer, opened: Opener, stranger: dict[str, Any]) -> Kit:
+    return Kit(
+        opened,
+        server.held,
+        keeps_repeats=False,
+        server=server,
+        deepest=3,
+        stranger=stranger,
+        refuse=lambda event, words: server.minds.update({event.message_id: words}),
+    )
+
+
 @contextmanager
 def _token(place: Place) -> Iterator[Kit]:
     with MixpanelServer(token=TOKEN) as server:
-        opened = made("mixpanel", place.folder, token=TOKEN, endpoint=server.url)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield _kit(server, made("mixpanel", place.folder, token=TOKEN, endpoint=server.url), {"token": "another-token"})
 
 
 @contextmanager
@@ -224,11 +242,12 @@ def _account(place: Place) -> Iterator[Kit]:
     with MixpanelServer(token=TOKEN, account=ACCOUNT, project_id="42") as server:
         account = {"project_id": 42, "service_account": ACCOUNT[0], "service_secret": ACCOUNT[1]}
         opened = made("mixpanel", place.folder, token=TOKEN, endpoint=server.url, id_merge="original", **account)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield _kit(server, opened, {"service_secret": "another-secret"})
 
 
 KITS = {"mixpanel": _token, "mixpanel-account": _account}
 TRANSLATING = list(KITS)
+NAMING = list(KITS)
 
 
 def serve(port: int) -> VendorServer:

@@ -169,11 +169,21 @@ def settings(url: str) -> dict[str, Any]:
 @contextmanager
 def _kit(place: Place, without_v1: bool = False) -> Iterator[Kit]:
     with PosthogServer(without_v1=without_v1) as server:
-        yield Kit(made("posthog", place.folder, **settings(server.url)), server.held, keeps_repeats=False, server=server)
+        yield Kit(
+            made("posthog", place.folder, **settings(server.url)),
+            server.held,
+            keeps_repeats=False,
+            server=server,
+            keeps=lambda properties: {**properties, "$geoip_disable": True},
+            stranger={"api_key": "phc_another"},
+            refuse=None if without_v1 else lambda event, words: server.results.update({event.message_id: ("drop", words)}),
+            throttle=None if without_v1 else lambda event: server.results.update({event.message_id: ("retry", "not_now")}),
+        )
 
 
 KITS = {"posthog": _kit, "posthog-v0": lambda place: _kit(place, without_v1=True)}
 TRANSLATING = list(KITS)
+NAMING = DEFERRING = ["posthog"]  # v0 names none
 
 
 def serve(port: int) -> VendorServer:

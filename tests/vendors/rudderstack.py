@@ -37,7 +37,7 @@ class RudderstackServer(SegmentServer):
 def _kit(place: Place) -> Iterator[Kit]:
     with RudderstackServer(write_key=WRITE_KEY) as server:
         opened = made("rudderstack", place.folder, write_key=WRITE_KEY, data_plane=server.url)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield Kit(opened, server.held, keeps_repeats=False, server=server, stranger={"write_key": "another-key"})
 
 
 KITS = {"rudderstack": _kit}

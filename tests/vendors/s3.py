@@ -61,7 +61,7 @@ class S3:
 @contextmanager
 def engine() -> Iterator[S3]:
     if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
-        raise EngineUnavailable("there is no moto: pip install 'moto[s3,server]'")
+        raise EngineUnavailable("moto is not installed: pip install 'cdc-tracker[dev]'")
     port = _free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],

@@ -127,7 +127,14 @@ WRITE_KEY = "wk-3f9d0c"
 def _kit(place: Place, compression: str = "none") -> Iterator[Kit]:
     with SegmentServer(write_key=WRITE_KEY) as server:
         opened = made("segment", place.folder, write_key=WRITE_KEY, endpoint=server.url, compression=compression)
-        yield Kit(opened, server.held, keeps_repeats=False, server=server)
+        yield Kit(
+            opened,
+            server.held,
+            keeps_repeats=False,
+            server=server,
+            varies=r',"sentAt":"[^"]*"',
+            stranger={"write_key": "another-key"},
+        )
 
 
 KITS = {"segment": _kit, "segment-gzip": lambda place: _kit(place, "gzip")}

@@ -19,7 +19,8 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -59,7 +60,11 @@ class Drop:
     which: Callable[[dict[str, Any]], bool] = lambda event: True
 
 
-Script = Answer | Cut | Slow | Drop
+@dataclass(frozen=True)
+class Echo:
+    """A status, and as the answer's body all that the request held: path, headers, body."""
+
+    status: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,17 @@ class Request:
     wire_bytes: int
 
 
+@dataclass(frozen=True)
+class Where:
+    """An answer to the requests for which `which` is true; the documented behaviour to others."""
+
+    which: Callable[[Request], bool]
+    answer: Answer
+
+
+Script = Answer | Cut | Slow | Drop | Echo | Where
+
+
 class VendorServer:
     """What the servers share: HTTP/1.1 with keep-alive, the script, the record of requests."""
 
@@ -80,22 +96,27 @@ class VendorServer:
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._keep_requests = keep_requests
-        self._script: deque[Script] = deque()
+        self._script: deque[Script | None] = deque()
         self._always: Script | None = None
         self._counted = 0
-        self._server = _Server(("127.0.0.1", port), _handler(self))
         self._scheme = "https" if tls else "http"
-        if tls:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
+        self._server = _Server(("127.0.0.1", port), _handler(self), tls)
 
     @property
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
-    def answers(self, *script: Script) -> None:
-        """What the next requests meet, one each; after them the documented behaviour."""
+    @contextmanager
+    def over_tls(self, tls: ssl.SSLContext) -> Iterator[int]:
+        """The same vendor at one more port, by TLS."""
+        server = _Server(("127.0.0.1", 0), _handler(self), tls)
+        try:
+            yield server.server_address[1]
+        finally:
+            server.end()
+
+    def answers(self, *script: Script | None) -> None:
+        """What the next requests meet, one each; after them, and where it says None, the documented behaviour."""
         with self.lock:
             self._script.extend(script)
 
@@ -131,10 +152,7 @@ class VendorServer:
 
     def close(self) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._server.cut_all()
-        self._server.server_close()
-        self._thread.join()
+        self._server.end()
 
     def __enter__(self) -> Self:
         return self
@@ -147,10 +165,22 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that close waits for them
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(address, handler)
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self.cut_all()
+        self.server_close()
+        self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -203,6 +233,10 @@ def _handler(vendor: VendorServer) -> type[BaseHTTPRequestHandler]:
             if isinstance(script, Drop):
                 vendor.take(request, script.which)
                 return Answer()
+            if isinstance(script, Echo):
+                return Answer(script.status, f"{request.path} {dict(request.headers)} ".encode() + request.body)
+            if isinstance(script, Where) and script.which(request):
+                return script.answer
             if isinstance(script, Slow):
                 vendor.closing.wait(script.delay)
             return vendor.handle(request)
@@ -222,8 +256,8 @@ def _handler(vendor: VendorServer) -> type[BaseHTTPRequestHandler]:
             return Request(self.command, self.path, headers, body, len(wire))
 
         def _answer(self, answer: Answer) -> None:
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            self.send_response_only(answer.status)
+            for name, value in {"Date": self.date_time_string(), **answer.headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()

@@ -23,6 +23,7 @@ class WebhookServer(VendorServer):
         """`secrets`: those that the receiver trusts, `whsec_…`."""
         self.deliveries: list[tuple[str, Any]] = []  # (webhook-id, body) in order, repeated ones too
         self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False  # bodies it answers 422 to
+        self.minds: dict[str, str] = {}  # webhook-id → what it answers 422 with
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
         super().__init__(port=port, keep_requests=keep_requests)
 
@@ -43,6 +44,9 @@ class WebhookServer(VendorServer):
     def handle(self, request: Request) -> Answer:
         if not self._signed(request):
             return Answer(401, b'{"message":"no matching signature"}')
+        words = self.minds.get(request.headers["webhook-id"])
+        if words:
+            return Answer(422, json.dumps({"message": words}).encode())
         if self.refuses(json.loads(request.body)):
             return Answer(422, b'{"message":"this receiver minds the event"}')
         self.take(request)
@@ -87,7 +91,15 @@ def settings(url: str) -> dict[str, Any]:
 def _kit(place: Place, **more: Any) -> Iterator[Kit]:
     with WebhookServer(secrets=(SECRET,)) as server:
         opened = made("webhook", place.folder, **{**settings(server.url), "batch": False, **more})
-        yield Kit(opened, server.held, keeps_repeats=True, server=server)
+        single = opened.given["batch"] is False
+        yield Kit(
+            opened,
+            server.held,
+            keeps_repeats=True,
+            server=server,
+            stranger={"secret": "whsec_" + "YW5vdGhlci1zZWNyZXQtYW5vdGhlci1zZWNyZXQt"},
+            refuse=(lambda event, words: server.minds.update({event.message_id: words})) if single else None,
+        )
 
 
 KITS = {
@@ -97,6 +109,9 @@ KITS = {
     "webhook-cloudevents": lambda place: _kit(place, format="cloudevents"),
     "webhook-cloudevents-batch": lambda place: _kit(place, format="cloudevents", batch=50),
 }
+
+
+NAMING = ["webhook", "webhook-gzip", "webhook-cloudevents"]  # in requests of one event
 
 
 def serve(port: int) -> VendorServer:

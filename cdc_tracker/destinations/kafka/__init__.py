@@ -7,11 +7,16 @@ and the position that is then there tells whether the batch was taken.
 
 Without transactions the producer is idempotent, waits for all replicas in sync, and every message has a delivery report.
 
+With `format: debezium` the messages are raw changes, as Debezium's connector with its JSON converter (schemas off) writes them, a
+tombstone after each delete included. Where an update changes a row's key, Debezium writes a delete under the old key, a tombstone
+and an insert; here it is the update under the new key and a tombstone under the old one.
+
 Messages carry no time of their own but that of writing: Kafka's retention goes by it, and would remove history at once. The
 event's time is in the event.
 
 Read: librdkafka's rdkafka.h (transactional producer API) and CONFIGURATION.md, KIP-98, KIP-360, KIP-588 and KIP-890 (fencing,
-epochs, transactions that time out), KIP-211 (expiry of offsets). Tried against Apache Kafka 4.1 (KRaft).
+epochs, transactions that time out), KIP-211 (expiry of offsets); Debezium's
+documentation of its PostgreSQL connector (change events, tombstones). Tried against Apache Kafka 4.1 (KRaft).
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 
 
 class KafkaDestination:
-    """Exactly once. With `transactions: false` making one gives a PlainKafka."""
+    """Exactly once. With `transactions: false` a PlainKafka delivers: see `of`."""
 
     Settings: ClassVar[type[DestinationSettings]] = KafkaSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
@@ -44,9 +49,9 @@ class KafkaDestination:
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
-    def __new__(cls, name: str, settings: KafkaSettings, base: Path) -> KafkaDestination | PlainKafka:  # type: ignore[misc]
-        # The guarantee and the methods of a holder belong to the class, and the registry knows one class a type.
-        return super().__new__(cls) if settings.transactions else PlainKafka(name, settings, base)
+    @classmethod
+    def of(cls, settings: KafkaSettings) -> type[KafkaDestination | PlainKafka]:
+        return cls if settings.transactions else PlainKafka
 
     def __init__(self, name: str, settings: KafkaSettings, base: Path) -> None:
         self.limits = Limits(5_000, 8 * 1024**2, settings.event_size, whole_changes=True)
@@ -127,7 +132,8 @@ class KafkaDestination:
         try:
             producer.begin_transaction()
             for event in batch.events:
-                self._connection.produce(producer, event, self._report)
+                for record in self._connection.records(event):
+                    self._connection.produce(producer, record, self._report)
             producer.produce(
                 self._settings.checkpoint_topic, held.encode(), self._id.encode(), partition=0, on_delivery=self._report
             )

@@ -5,20 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
 from cdc_tracker.destinations.kafka.faults import translated
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
-from cdc_tracker.destinations.routing import Route, key_maker
+from cdc_tracker.destinations.routing import Route, key_maker, operation
 from cdc_tracker.errors import CdcTrackerError, ConfigError
-from cdc_tracker.model import Event
+from cdc_tracker.model import RAW, Event, Op
 
 TRANSACTION = 60.0  # seconds after which the cluster ends a transaction that nobody has ended
 _PRODUCER_ONLY = ("compression", "batch.", "linger", "queue.", "partitioner", "retries", "retry.backoff", "sticky.", "message.")
 _log = logging.getLogger("cdc_tracker.kafka")
 
 Report = Callable[[KafkaError | None, Any], None]
+
+
+class Record(NamedTuple):
+    """What one event, or a part of it, is to Kafka. Without a value it is a tombstone."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, str | bytes | None]]
 
 
 class Connection:
@@ -30,7 +39,7 @@ class Connection:
         self._secrets = [value for key, value in self._options.items() if "password" in key or "secret" in key or ".pem" in key]
         self._complaint: KafkaError | None = None
         self._route = Route(settings.topic, _clean)
-        self._key = key_maker(settings.key)
+        self._key = key_maker(settings.keyed_by)
         self._check()
 
     def __str__(self) -> str:
@@ -57,13 +66,25 @@ class Connection:
         }
         return Producer({**options, **more}, logger=_log)
 
-    def produce(self, producer: Producer, event: Event, report: Report | None) -> None:
-        """Put one event into the producer's queue."""
-        headers: list[tuple[str, str | bytes | None]] = [("message-id", event.message_id.encode()), ("type", event.type.encode())]
+    def records(self, event: Event) -> list[Record]:
+        """What is to be written of an event, in this order: one record, and the tombstones of the key that a change took away."""
         topic, key = self._route.of(event), self._key(event)
+        headers: list[tuple[str, str | bytes | None]] = [("message-id", event.message_id.encode()), ("type", event.type.encode())]
+        if event.type != RAW:
+            return [Record(topic, key, event.body, headers)]
+        op = operation(event)
+        headers.append(("op", op.encode()))
+        found = [Record(topic, key, event.body, headers)]
+        gone = event.old_key or (key if op == Op.DELETE else None)
+        if self._settings.buries and gone:
+            found.append(Record(topic, gone, None, headers))
+        return found
+
+    def produce(self, producer: Producer, record: Record, report: Report | None) -> None:
+        """Put a record into the producer's queue."""
         while True:
             try:
-                producer.produce(topic, event.body, key, headers=headers, on_delivery=report)
+                producer.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=report)
                 return
             except BufferError:  # the queue is full
                 producer.poll(0.1)

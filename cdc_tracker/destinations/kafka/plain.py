@@ -70,14 +70,24 @@ class PlainKafka:
 
     def _enqueue(self, producer: Producer, event: Event, answers: list[KafkaError | None], number: int) -> None:
         try:
-            self._connection.produce(producer, event, _taker(answers, number))
+            records = self._connection.records(event)
+            take = _taker(answers, number, len(records))
+            for record in records:
+                self._connection.produce(producer, record, take)
         except KafkaException as error:
             answers[number] = error.args[0]
 
 
-def _taker(answers: list[KafkaError | None], number: int) -> Report:
+def _taker(answers: list[KafkaError | None], number: int, records: int) -> Report:
+    """Writes down what became of an event once all of its records have their report."""
+    left, trouble = records, None
+
     def take(error: KafkaError | None, message: Message) -> None:
-        answers[number] = error
+        nonlocal left, trouble
+        left -= 1
+        trouble = error if trouble is None else trouble
+        if not left:
+            answers[number] = trouble
 
     return take
 

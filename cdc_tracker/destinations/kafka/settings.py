@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.destinations.routing import check_key, check_template
+from cdc_tracker.destinations.base import Wants
+from cdc_tracker.destinations.formats import FormatSettings
+from cdc_tracker.destinations.routing import check_key, check_raw_key, check_template
 from cdc_tracker.units import Duration, Size
 
 _OURS = {
@@ -28,12 +29,27 @@ _OURS = {
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
-class KafkaSettings(DestinationSettings):
+_Columns = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+
+
+class KafkaSettings(FormatSettings):
+    template: ClassVar[str] = "topic"
+
     type: Literal["kafka"] = "kafka"
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the client keeps several requests under way by itself")
     brokers: str = Field(min_length=1, description="host:port, several separated by commas")
     topic: str = Field(description="a name; {event}, {type}, {schema} and {table} stand for the event's own")
-    key: str = Field(default="user", description="user, none, or a path within the event such as properties.order_id")
+    key: str | None = Field(
+        default=None,
+        description="user (of events, unless set), row (of changes, unless set), none, or a path such as properties.order_id",
+    )
+    key_columns: dict[str, _Columns] = Field(
+        default_factory=dict, description="for `key: row`: the columns of schema.table, where its replica identity is no key"
+    )
+    tombstones: bool = Field(
+        default=True,
+        description="debezium, `key: row`: a message without value after a delete, so that compaction drops the row",
+    )
     transactions: bool = Field(default=True, description="exactly once; false: at least once, idempotent, and quicker to be read")
     transactional_id: str | None = Field(
         default=None, min_length=1, max_length=200, description="names the destination to the cluster: one for each installation"
@@ -54,8 +70,16 @@ class KafkaSettings(DestinationSettings):
 
     @field_validator("key")
     @classmethod
-    def _key(cls, key: str) -> str:
-        return check_key(key)
+    def _key(cls, key: str | None) -> str | None:
+        return None if key is None else check_key(key)
+
+    @field_validator("key_columns")
+    @classmethod
+    def _tables(cls, columns: dict[str, _Columns]) -> dict[str, _Columns]:
+        for table in columns:
+            if "." not in table:
+                raise ValueError(f"{table!r} must be written as schema.table")
+        return columns
 
     @field_validator("checkpoint_topic")
     @classmethod
@@ -82,3 +106,27 @@ class KafkaSettings(DestinationSettings):
             if key in _OURS:
                 raise ValueError(f"`{key}` cannot be set here: {_OURS[key]}")
         return config
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        raw, by_row = self.format == "debezium", self.keyed_by == "row"
+        if raw:
+            check_raw_key(self.keyed_by)
+        if self.key_columns and not by_row:
+            raise ValueError("`key_columns` says what the key of a row is, for `key: row`")
+        if "tombstones" in self.model_fields_set and self.tombstones and not (raw and by_row):
+            raise ValueError("`tombstones` go with `format: debezium` and `key: row`: another key stands for more than the row")
+        return self
+
+    @property
+    def keyed_by(self) -> str:
+        return self.key or ("row" if self.format == "debezium" else "user")
+
+    @property
+    def buries(self) -> bool:
+        """Whether tombstones are written."""
+        return self.tombstones and self.format == "debezium" and self.keyed_by == "row"
+
+    @property
+    def wants(self) -> Wants:
+        return Wants(raw=self.format == "debezium", row_key=self.keyed_by == "row", key_columns=self.key_columns)

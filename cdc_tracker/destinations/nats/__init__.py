@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
 from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
 from cdc_tracker.destinations.routing import Route, check_template
@@ -34,7 +35,9 @@ _OTHER_STREAM = 10060  # Nats-Expected-Stream names another
 _LOGIN = ("authorization violation", "authentication", "user credentials", "nkey", "account")
 
 
-class NatsSettings(DestinationSettings):
+class NatsSettings(FormatSettings):
+    template: ClassVar[str] = "subject"
+
     type: Literal["nats"] = "nats"
     url: list[SecretStr] = Field(min_length=1, description="nats://[USER:PASSWORD@]HOST:PORT or tls://…; a list for a cluster")
     subject: str = Field(

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.rabbitmq.client import exceptions, pika, spec
 from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
 from cdc_tracker.destinations.routing import Route, check_template
@@ -36,7 +37,9 @@ _BLOCKED = {
 }
 
 
-class RabbitmqSettings(DestinationSettings):
+class RabbitmqSettings(FormatSettings):
+    template: ClassVar[str] = "routing_key"
+
     type: Literal["rabbitmq"] = "rabbitmq"
     in_flight: int = Field(
         default=1, ge=1, le=1, description="always 1: one channel, in order, many messages ahead of the confirms"

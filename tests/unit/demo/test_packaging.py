@@ -112,6 +112,23 @@ def test_ci_is_a_script_that_bash_reads_and_can_run() -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
+def test_ci_stops_at_a_failure_and_ends_with_the_tests() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert "export CI=true" in next(line for line in lines if line.startswith("export"))
+    assert lines[-1] == "make test"  # nothing after the summary
+
+
+def test_ci_installs_the_servers_that_the_tests_ask_for() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    texts = "".join(path.read_text() for path in [ROOT / "tests/postgres.py", *(ROOT / "tests/vendors").glob("*.py")])
+    asked = {name for line in re.findall(r"apt-get install ([\w -]+)\"", texts) for name in line.split()}
+    asked |= {package for _, package in re.findall(r"program\(\"([\w-]+)\", \"([\w-]+)\"\)", texts)}
+    asked -= {"erlang-base"}  # comes with rabbitmq-server
+    assert {"postgresql-15", "mariadb-server", "nats-server", "maven"} <= asked
+    assert {"default-jre-headless" if "jre" in name else name for name in asked} <= set(script.split())
+
+
 def _make(*words: str) -> subprocess.CompletedProcess[str]:
     """What make would do. These tests may themselves run below `make test`, whose options must not come through."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "ARGS"))}
@@ -129,3 +146,21 @@ def test_make_knows_the_target(target: str) -> None:
 def test_make_hands_its_options_to_the_demo() -> None:
     done = _make("demo", "SECONDS=8", "RATE=50", "ARGS=--keep")
     assert done.stdout.splitlines()[-1].endswith("cdc-tracker demo --seconds 8 --rate 50 --keep")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+def test_make_runs_the_tests_in_as_many_processes_as_it_is_told() -> None:
+    assert _make("test", "ARGS=-n0 -k word").stdout.splitlines()[-1].endswith("-n0 -k word")
+    assert re.search(r"pytest -n logical ", _make("test").stdout)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+def test_a_soak_kills_as_often_as_it_is_told() -> None:
+    commands = [line for line in _make("soak", "KILLS=5").stdout.splitlines() if "soak" in line]
+    assert [line.split()[2:] for line in commands] == [[f"tests.{suite}.soak", "--kills", "5"] for suite in ("crash", "contract")]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+def test_the_demo_does_not_wait_for_what_only_developers_need() -> None:
+    assert "[dev]" not in _make("-B", "demo").stdout
+    assert "[demo]" in _make("-B", "demo").stdout

@@ -8,17 +8,19 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
-from cdc_tracker.destinations.base import Destination
+from cdc_tracker.destinations.base import Destination, Wants
 from cdc_tracker.destinations.kafka import KafkaDestination, checkpoints
 from cdc_tracker.destinations.kafka.plain import PlainKafka
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
+from cdc_tracker.destinations.registry import described
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
-from cdc_tracker.model import Batch, Outcome, Position
+from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Outcome, Position
 from tests.vendors.kafka import Broker, engine
 from tests.vendors.kit import Engines, batch, event, events, raw_event
 
@@ -189,6 +191,94 @@ def test_a_position_is_found_however_far_back_it_lies(broker: Broker, topic: str
     again.close()
 
 
+def raw(n: int, op: str, *, key: bytes = b"", old_key: bytes = b"", table: str = "orders") -> Event:
+    """A change as the Translator gives it."""
+    body = f'{{"before":null,"after":{{"id":{n},"user_id":"u{n}"}},"source":{{"schema":"shop","table":"{table}"}},"op":"{op}"}}'
+    return Event(f"id-{n}", RAW, body.encode(), f"raw:shop.{table}", Position(1_000 + n, 0), 0, key or b'{"id":%d}' % n, old_key)
+
+
+@pytest.mark.parametrize("make", [exact, plain])
+def test_raw_changes_are_keyed_by_row_and_buried_after_a_delete(broker: Broker, topic: str, make: Any) -> None:
+    destination: Destination = make(broker, topic, format="debezium")
+    made = [raw(1, "c"), raw(2, "u", old_key=b'{"id":1}'), raw(2, "d"), msgspec.structs.replace(raw(9, "t"), row_key=b"")]
+    assert destination.deliver(batch(made)) == [DELIVERED] * 4
+    found = broker.messages(topic)
+    assert [(message.key(), message.value()) for message in found] == [
+        (b'{"id":1}', made[0].body),
+        (b'{"id":2}', made[1].body),
+        (b'{"id":1}', None),
+        (b'{"id":2}', made[2].body),
+        (b'{"id":2}', None),
+        (None, made[3].body),
+    ]
+    assert found[0].headers() == [("message-id", b"id-1"), ("type", b"raw"), ("op", b"c")]
+    destination.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ({"tombstones": False}, [b'{"id":1}', b'{"id":2}']),
+        ({"key": "none"}, [None, None]),
+        ({"key": "after.user_id"}, [b"u1", b"u2"]),
+    ],
+)
+def test_without_tombstones_or_by_another_key_each_change_is_one_message(
+    broker: Broker, topic: str, more: dict[str, Any], keys: list[bytes | None]
+) -> None:
+    destination = plain(broker, topic, format="debezium", **more)
+    destination.deliver(batch([raw(1, "c"), raw(2, "d")]))
+    assert [message.key() for message in broker.messages(topic)] == keys
+    destination.close()
+
+
+def test_raw_changes_go_to_the_topic_of_their_table(broker: Broker) -> None:
+    base = f"t-{uuid.uuid4().hex[:12]}"
+    for table in ("orders", "users"):
+        broker.make_topic(f"{base}.shop.{table}")
+    destination = exact(broker, base + ".{schema}.{table}", transactional_id=base, format="debezium")
+    destination.deliver(batch([raw(1, "c"), raw(2, "c", table="users"), raw(3, "c")]))
+    assert ids(broker, f"{base}.shop.orders") == ["id-1", "id-3"]
+    assert ids(broker, f"{base}.shop.users") == ["id-2"]
+    destination.close()
+
+
+def test_events_can_be_keyed_by_row(broker: Broker, topic: str) -> None:
+    destination = exact(broker, topic, key="row")
+    destination.deliver(batch([msgspec.structs.replace(event(1), row_key=b'{"id":1}'), event(2)]))
+    assert [message.key() for message in broker.messages(topic)] == [b'{"id":1}', None]
+    destination.close()
+
+
+def test_a_change_counts_once_its_tombstone_is_taken_too(broker: Broker) -> None:
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    broker.make_topic(name, max_message_bytes="1000")
+    destination = plain(broker, name, format="debezium")
+    large = msgspec.structs.replace(raw(2, "d"), body=raw(2, "d").body[:-1] + b',"x":"%b"}' % (b"x" * 3_000))
+    made = [raw(1, "c"), large, raw(3, "c")]
+    receipts = send(destination, batch(made), stop=lambda: False, on_trouble=lambda error: None, backoff=QUICK)
+    assert [receipt.reason for receipt in receipts] == ["", "too_large", ""]
+    destination.close()
+
+
+def test_what_the_settings_want_of_the_worker() -> None:
+    def wants(**more: Any) -> Wants:
+        return KafkaSettings.model_validate({"brokers": "host:9092", "topic": "t", **more}).wants
+
+    assert wants() == wants(key="properties.x") == Wants()
+    assert wants(key="row") == Wants(row_key=True)
+    assert wants(format="debezium") == Wants(raw=True, row_key=True)
+    assert wants(format="debezium", key="none") == Wants(raw=True)
+    columns = {"shop.orders": ["id"]}
+    assert wants(key="row", key_columns=columns) == Wants(row_key=True, key_columns=columns)
+
+
+def test_the_class_that_speaks_for_the_settings_is_the_one_that_delivers() -> None:
+    given = {"type": "kafka", "brokers": "host:9092", "topic": "t"}
+    assert described(KafkaSettings.model_validate(given)) is KafkaDestination
+    assert described(KafkaSettings.model_validate({**given, "transactions": False})) is PlainKafka
+
+
 @pytest.mark.parametrize("make", [exact, plain])
 def test_a_missing_topic_blocks_with_a_hint(broker: Broker, topic: str, make: Any) -> None:
     destination: Destination = make(broker, f"{topic}-none")
@@ -307,7 +397,15 @@ def test_an_option_that_librdkafka_does_not_know_is_named(broker: Broker, topic:
     [
         ({"config": {"transactional.id": "x"}}, "set `transactional_id`"),
         ({"config": {"acks": "1"}}, "always all"),
-        ({"key": "row"}, "does not carry its row's key"),
+        ({"key": "properties..x"}, "must be user, row, none, or a path"),
+        ({"format": "debezium", "key": "user"}, "has no `user`: key it by row"),
+        ({"format": "debezium", "key": "properties.x"}, "has no `properties.x`"),
+        ({"format": "debezium", "topic": "a.{event}"}, "`topic`: a raw change has no `{event}`"),
+        ({"format": "debezium", "events": {"only": ["A"]}}, "`events` chooses among events"),
+        ({"format": "debezium", "key": "none", "tombstones": True}, "go with `format: debezium` and `key: row`"),
+        ({"tombstones": True}, "go with `format: debezium` and `key: row`"),
+        ({"key_columns": {"shop.orders": ["id"]}}, "for `key: row`"),
+        ({"key": "row", "key_columns": {"orders": ["id"]}}, "schema.table"),
         ({"topic": "a.{user}"}, "{user}"),
         ({"checkpoint_topic": "a b"}, "topic's name"),
     ],

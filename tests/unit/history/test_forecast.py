@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.history.forecast import Forecast, forecast, own_time
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
@@ -124,3 +126,19 @@ def test_what_the_sent_ledger_knows_is_withheld_and_is_not_twice(journal: Journa
 def test_a_range_without_events_has_no_times(journal: Journal) -> None:
     found = _of(journal, journal.end() or START)
     assert (found.events.total(), found.oldest, found.newest) == (0, 0, 0)
+
+
+def test_what_the_destination_s_own_settings_leave_out_is_counted_by_itself(journal: Journal) -> None:
+    wanted = Shaping.of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
+    found = forecast(
+        translator(MAPPING),
+        journal,
+        START,
+        journal.end() or START,
+        now_us=at(40),
+        dedupe_window=0,
+        age_limit=math.inf,
+        shaping=wanted,
+    )
+    assert (found.events, found.left_out, found.sent, found.outside_window) == ({"Order Placed": 4}, 3, 4, 4)
+    assert found.rejections == {"Order Placed": 1}
