@@ -11,7 +11,7 @@ Amplitude itself has not been met: it is tested against a server that behaves as
 Nothing of a request that is answered 400 or 429 was taken. Events that it names are REJECTED, or RETRY where they are throttled,
 and the rest goes again at once. HTTP V2 names the first event of each fault only, /batch all of them: after two rounds the rest
 goes to /batch. Where everything is throttled, Amplitude asks for 30 seconds.
-Objects deeper than 40 layers, which Amplitude does not take, are refused here; the properties' own object is counted as the first.
+Objects deeper than 40 layers, that of the properties included, are refused here: Amplitude does not take them.
 `min_id_length` is sent as 1, because Amplitude strips ids of fewer than 5 characters from an event by default.
 Not known: whether a 200 of /identify proves anything (ASSUMED), whether it takes compressed forms (they are not compressed), and
 whether an invalid key is found before an empty list of events, by which `probe` tries it.
