@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from tests.postgres import _end_with_parent, _free_port
+from tests.vendors.engine import _end_with_parent, free_ports
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
@@ -62,7 +62,7 @@ class S3:
 def engine() -> Iterator[S3]:
     if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
         raise EngineUnavailable("moto is not installed: pip install 'cdc-tracker[dev]'")
-    port = _free_port()
+    [port] = free_ports(1)
     process = subprocess.Popen(
         [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],
         stdin=subprocess.DEVNULL,
