@@ -11,18 +11,18 @@ from typing import TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.dead_letters import remake
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.send import Interrupted, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
 from cdc_tracker.history.jobs import Jobs, known
+from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
-from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
 from cdc_tracker.parcels import KEEP, Parcel, pack
-from cdc_tracker.settlement import Settlement, refusal
-from cdc_tracker.state import Checkpoint, DeadLetter, State
+from cdc_tracker.settlement import Settlement
+from cdc_tracker.state import Checkpoint, State
 from cdc_tracker.translate import Translator
 
 READ = 4  # segments read at once: some megabytes at most
@@ -74,6 +74,9 @@ class Delivery:
         self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=waiting)
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
+        self._letters = QueuedLetters(
+            state, source, name, destination, shaping, sent_ledger is not None, stop, abandon, self._on_trouble
+        )
         self._only_missing = checkpoint.only_missing
         self._read = self._settlement.position
         self._reads = KEEP if destination.limits.events >= LARGE else READ
@@ -274,7 +277,8 @@ class Delivery:
         checkpoint = self._state.checkpoint(self._source, self._name)
         if checkpoint is not None and checkpoint.rewind_to is not None:
             self._rewind(checkpoint.rewind_to)
-        self._retry_letters()
+        if not self._dry_run:
+            self._letters.send(self._translator, self._settlement.position)
         self._jobs.look(self._settlement.high)
         self._forget()
         self._report("idle" if self._state_name in ("starting", "delivering") and not self._trouble else self._state_name)
@@ -284,32 +288,6 @@ class Delivery:
         if self._sent_ledger is not None and time.monotonic() > self._forgot + FORGET:
             self._forgot = time.monotonic()
             self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
-
-    def _retry_letters(self) -> None:
-        """Dead letters that a person has queued: made anew with the mappings as they are now, and sent. A dry run leaves them."""
-        if self._dry_run:
-            return
-        for letter in self._state.queued(self._source, self._name, limit=100):
-            if self._stop():
-                return
-            self._retry_letter(letter)
-
-    def _retry_letter(self, letter: DeadLetter) -> None:
-        made = remake(letter, self._translator)
-        outcome = "suppressed"  # its mapping, or the destination's settings, leave it out by now
-        if isinstance(made, Event):
-            made = self._shaped(made)
-        if isinstance(made, Event):
-            batch = Batch([made], self._settlement.position, aside=f"dead letter {letter.id}")
-            receipt = send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)[0]
-            made = refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
-            outcome = receipt.outcome.value
-        if isinstance(made, Rejection):
-            self._state.repark(letter.id, made)
-            return
-        counts = {(letter.hour, letter.mapping, outcome): 1} if letter.counted else {}
-        self._state.commit(self._source, self._name, self._settlement.position, counts, settled=[letter.id])
-        log.info("dead letter settled", destination=self._name, id=letter.id, outcome=outcome)
 
     def _report(self, state: str) -> None:
         detail = {

@@ -60,10 +60,9 @@ def tmpfs(size: str) -> Iterator[Path]:
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "cdc-tracker-test", folder]
         mounted = subprocess.run(command, check=False, capture_output=True, text=True)
         if mounted.returncode:
-            reason = f"a tmpfs cannot be mounted: {mounted.stderr.strip()}"
             if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
+                pytest.fail(f"a tmpfs cannot be mounted: {mounted.stderr.strip()}")
+            pytest.skip("mounting a small tmpfs takes root")
         try:
             yield Path(folder)
         finally:
