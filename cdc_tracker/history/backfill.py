@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -64,6 +64,12 @@ class Stored:
 _STORED = ("after", "low", "high", "last_key", "end", "at", "rows", "running", "key")
 
 
+class _Read(NamedTuple):
+    chunk: Chunk
+    encoded: bytes  # its segment, nothing where it has none
+    began: float  # time.monotonic
+
+
 @dataclass
 class Stream:
     """What a backfill knows of the live stream of its destination."""
@@ -103,7 +109,7 @@ class Backfill:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="backfill")
         self._switching = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH)
-        self._ahead: Future[tuple[Chunk, float]] | None = None
+        self._ahead: Future[_Read] | None = None
         self._reading = Reading(UNKNOWN, stored.running)  # of a chunk that was stored, nobody knows when it was read
         self._last = START  # position of the chunk's last row
 
@@ -137,9 +143,10 @@ class Backfill:
 
     # Reading, in a thread of its own and one chunk ahead: it waits for the database.
 
-    def _read(self, after: tuple[str, ...] | None) -> tuple[Chunk, float]:
+    def _read(self, after: tuple[str, ...] | None) -> _Read:
         began = time.monotonic()
-        return self._reader.read(after, self._rows), began
+        chunk = self._reader.read(after, self._rows)
+        return _Read(chunk, encode(chunk.segment) if chunk.segment is not None else b"", began)
 
     def _next_chunk(self) -> Iterator[Pause]:
         while True:
@@ -148,12 +155,12 @@ class Backfill:
                 yield Pause.WAITING
             self._ahead = None
             try:
-                chunk, began = reading.result()
+                read = reading.result()
             except SourceUnavailable as error:
                 log.warning("backfill waits", error=str(error), hint=error.hint)
                 yield from self._rest(f"{error} {error.hint}")
                 continue
-            self._take(chunk, began)
+            self._take(read)
             return
 
     def _rest(self, why: str) -> Iterator[Pause]:
@@ -162,17 +169,17 @@ class Backfill:
             yield Pause.WAITING
         self.trouble = ""
 
-    def _take(self, chunk: Chunk, began: float) -> None:
+    def _take(self, read: _Read) -> None:
         """Store a chunk before anything of it is sent."""
-        self.stream.overlap.forget(began)
-        self._reading = Reading(began, chunk.running)
+        chunk = read.chunk
+        self.stream.overlap.forget(read.began)
+        self._reading = Reading(read.began, chunk.running)
         stored = self.stored
         stored.low, stored.high, stored.last_key, stored.end = chunk.low, chunk.high, chunk.last_key, chunk.end
         stored.running, stored.key = tuple(chunk.running), chunk.key
         stored.rows += chunk.rows
-        if chunk.segment is not None:
-            stored.segment = encode(chunk.segment)
-        else:
+        stored.segment = read.encoded
+        if not read.encoded:
             stored.after = chunk.last_key
         self._store()
 
