@@ -29,6 +29,7 @@ READ = 4  # segments read at once: some megabytes at most
 LARGE = 20_000  # events of a call from which on a destination is read KEEP segments for
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
 LOOK = 0.005  # seconds between two looks at a job that waits for something
+LIVELY = 1.0  # seconds after its last event for which the stream counts as busy
 FORGET = 3600.0  # seconds between two cuttings of the sent-ledger
 YEAR = 365 * 86_400.0
 
@@ -84,6 +85,7 @@ class Delivery:
         self._held = START
         self._ran_dry = any(role.role == f"deliver:{name}" and role.detail.get("dry_run") for role in state.roles(source))
         self._committed = self._tended = self._forgot = 0.0
+        self._lively = self._rested = 0.0  # when the stream last had events; until when a job rests
 
     def run(self) -> None:
         try:
@@ -92,13 +94,13 @@ class Delivery:
                 heard = True  # the journal may hold more than was read
                 while not self._stop():
                     busy = heard and self._round()
-                    worked = not self._behind and self._jobs.step(self._lane, self._read)
+                    worked = self._job()
                     if not busy:
                         self._tend()
                     if not busy and not worked:
                         waiter.wait(self._pause())
                     self._lane.settle(len(self._lane))
-                    heard = busy or not worked or waiter.wait(0)
+                    heard = not worked or waiter.wait(0)
             self._lane.settle(0)
             self._commit()
         except Interrupted:
@@ -108,6 +110,15 @@ class Delivery:
             self._jobs.close()
             self._lane.close()
             self._report("stopped")
+
+    def _job(self) -> bool:
+        """A step of a job. While the stream is busy it rests twice as long as it works: it must not take the stream's core."""
+        began = time.monotonic()
+        if self._behind or (began < self._rested and began < self._lively + LIVELY):
+            return False
+        worked = self._jobs.step(self._lane, self._read)
+        self._rested = time.monotonic() + 2 * (time.monotonic() - began)
+        return worked
 
     def _pause(self) -> float:
         """Seconds until there may be something to do although the journal does not grow."""
@@ -221,6 +232,7 @@ class Delivery:
     def _submit(self, parcel: Parcel) -> None:
         """Send what the destination does not have yet."""
         self._jobs.note(parcel.events)
+        self._lively = time.monotonic() if parcel.events else self._lively
         events, held = parcel.events, self._held
         again = bool(events) and events[0].position <= self._settlement.high
         if again and self._only_missing:

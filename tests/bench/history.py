@@ -74,6 +74,7 @@ def main() -> None:
             without = latency(server, worker, arguments.seconds)
             say(f"live without a job   p50 {without[0]:.1f} ms, p99 {without[1]:.1f} ms")
             number = begin(worker)
+            until(lambda: job(worker, number)["read"] > 0, "the job is at work")
             beside = latency(server, worker, arguments.seconds)
             at_work = job(worker, number)
             say(f"live with the job    p50 {beside[0]:.1f} ms, p99 {beside[1]:.1f} ms   {beside[1] / without[1]:.2f} of that")
