@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import structlog
@@ -74,8 +74,9 @@ class _Read(NamedTuple):
 class Stream:
     """What a backfill knows of the live stream of its destination."""
 
+    overlap: Overlap
     read: Position = START  # how far it has been read
-    overlap: Overlap = field(default_factory=Overlap)
+    lagging: bool = False  # capture is behind the server: no more is to be read of the table
 
 
 class Backfill:
@@ -117,10 +118,11 @@ class Backfill:
         yield from self._look_back()
         while self.stored.segment or not self.stored.end:
             if not self.stored.segment:
+                yield from self._let_capture_catch_up()
                 yield from self._next_chunk()
             if not self.stored.segment:
                 continue
-            if not self.stored.end:
+            if not self.stored.end and not self.stream.lagging:
                 self._ahead = self._ahead or self._thread.submit(self._read, self.stored.last_key)
             yield from self._awaited()
             yield from self._sent()
@@ -162,6 +164,14 @@ class Backfill:
                 continue
             self._take(read)
             return
+
+    def _let_capture_catch_up(self) -> Iterator[Pause]:
+        """Nothing that was read waits meanwhile, so that nothing need be remembered of the stream."""
+        while self.stream.lagging and self._ahead is None:
+            self.trouble = "waits until capture has caught up with the server"
+            self.stream.overlap.forget(time.monotonic())
+            yield Pause.WAITING
+        self.trouble = ""
 
     def _rest(self, why: str) -> Iterator[Pause]:
         until, self.trouble = time.monotonic() + AGAIN, why

@@ -14,7 +14,8 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.history.backfill import Backfill, Stored, Stream
-from cdc_tracker.history.plan import reader_of
+from cdc_tracker.history.overlap import Overlap
+from cdc_tracker.history.plan import reader_of, rows_at_once
 from cdc_tracker.history.replay import replayed
 from cdc_tracker.history.steps import Pause, Steps
 from cdc_tracker.journal import Journal
@@ -78,10 +79,9 @@ class Jobs:
         self._shaping = shaping
         self._state, self._journal, self._translators = state, journal, translators
         self._keep_ids, self._abandon = keep_ids, abandon
-        self._stream = Stream()
+        self._read = START  # how far the live stream has been read
         self._run: _Run | None = None
         self._again = 0.0
-        self._lagging = False
 
     @property
     def active(self) -> bool:
@@ -90,7 +90,7 @@ class Jobs:
     def note(self, events: Sequence[Event]) -> None:
         """Events of the live stream that are about to be sent."""
         if self._run is not None and self._run.backfill is not None:
-            self._stream.overlap.note(events)
+            self._run.backfill.stream.overlap.note(events)
 
     def look(self, high: Position) -> None:
         """Begin the next job, and learn what a person wants of the one at work."""
@@ -100,8 +100,8 @@ class Jobs:
             if stored is None or stored.state != "running":
                 self._leave("is gone" if stored is None else stored.state)
             elif run.backfill is not None:
-                self._lagging = self._is_lagging()
-                self._tell(run)
+                run.backfill.stream.lagging = self._is_lagging()
+                self._tell(run, run.backfill.trouble)
         if self._run is None and time.monotonic() >= self._again:
             job = self._state.next_job(self._source, self._name)
             if job is not None:
@@ -110,9 +110,11 @@ class Jobs:
     def step(self, lane: Lane, read: Position) -> bool:
         """One small step. False where there is none to do now. `read`: how far the live stream has been read."""
         run = self._run
-        self._stream.read = read
-        if run is None or time.monotonic() < run.allowed or self._lagging:
+        self._read = read
+        if run is None or time.monotonic() < run.allowed:
             return False
+        if run.backfill is not None:
+            run.backfill.stream.read = read
         try:
             given = next(run.steps, None)
             if isinstance(given, Parcel):
@@ -143,7 +145,7 @@ class Jobs:
             self._state.commit_job(replace(job, state="failed", trouble=_said(error)), {})
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
-        self._run, self._lagging = run, False
+        self._run = run
         log.info("job begins" if not job.started_at else "job goes on", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
@@ -161,17 +163,16 @@ class Jobs:
         mapping = next(each for each in mappings.all if each.key == spec["event"])
         stored = Stored.of(job.progress, job.segment)
         reader = reader_of(self._settings, mapping, spec, job=job.id, key=stored.key)
-        self._stream = Stream(self._stream.read)
         backfill = Backfill(
             stored=stored,
-            stream=self._stream,
+            stream=Stream(Overlap(mapping.key, mapping.type), self._read),
             reader=reader,
             translator=self._translators(mappings, only=[mapping.key]),
             everything=self._translators(mappings, only=None),
             journal=self._journal,
             limits=self._limits,
             shaping=self._shaping,
-            rows=spec["chunk"],
+            rows=rows_at_once(spec),
             between=(spec["from"], spec["to"]),
             store=lambda: self._commit(run),
         )
@@ -270,11 +271,8 @@ class Jobs:
                 return int(role.detail.get("lag_bytes") or 0) > LAG
         return False
 
-    def _tell(self, run: _Run) -> None:
+    def _tell(self, run: _Run, waits: str) -> None:
         """Say in the job why nothing happens, once."""
-        waits = run.backfill.trouble if run.backfill is not None else ""
-        if self._lagging:
-            waits = "waits until capture has caught up with the server"
         if waits != run.trouble:
             run.trouble = waits
             self._commit(run)

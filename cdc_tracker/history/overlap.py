@@ -51,23 +51,32 @@ class Reading(NamedTuple):
 
 
 class Overlap:
-    """What the live stream has made of late.
+    """What the live stream has made of late that one mapping's rows can meet.
 
     An event read from the table gives way to one of the stream that has its messageId, and to a later identify (group) call about
     the same user (group): destinations keep the traits that came last. Everything else that was read stands for itself: a
     change that makes no event takes nothing away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mapping: str, kind: str) -> None:
+        """The mapping's key, and the type of its events."""
+        self._mapping = mapping
+        self._kind = kind if kind in _STATEFUL else ""
         self._ids: dict[str, float] = {}
         self._subjects: dict[tuple[str, str], _Noted] = {}
+
+    @property
+    def size(self) -> int:
+        """How much is remembered."""
+        return len(self._ids) + len(self._subjects)
 
     def note(self, events: Iterable[Event]) -> None:
         """Events of the live stream, as they are sent."""
         now = time.monotonic()
         for event in events:
-            self._ids[event.message_id] = now
-            if event.type in _STATEFUL:
+            if event.mapping == self._mapping:
+                self._ids[event.message_id] = now
+            if event.type == self._kind:
                 call = _CALL.decode(event.body)
                 self._subjects[call.subject(event.type)] = _Noted(now, call.context.source.xid)
 
@@ -84,7 +93,7 @@ class Overlap:
     def _overtaken(self, event: Event, reading: Reading) -> bool:
         if event.message_id in self._ids:
             return True
-        if event.type not in _STATEFUL:
+        if event.type != self._kind:
             return False
         noted = self._subjects.get(_CALL.decode(event.body).subject(event.type))
         return noted is not None and (noted.at >= reading.began or noted.xid in reading.running)

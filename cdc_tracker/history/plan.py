@@ -12,6 +12,7 @@ from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.snapshot import Condition, TableReader, since
 
 CHUNK = 5_000  # rows read at once at most
+MINUTE = 60.0
 PATIENCE = 2.0  # seconds of reading rows that the conditions leave out, after which progress is stored
 
 
@@ -98,6 +99,12 @@ def reader_of(
         never=settings.never_capture.get(mapping.table, ()),
         patience=PATIENCE,
     )
+
+
+def rows_at_once(spec: Mapping[str, Any]) -> int:
+    """Of a chunk. At a limited rate no more than go in a minute: while they wait, what the stream makes is remembered."""
+    rate = spec["max_rate"]
+    return min(int(spec["chunk"]), max(1, int(rate * MINUTE))) if rate else int(spec["chunk"])
 
 
 def conditions_of(
