@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.missing import leave_out
 from tests.postgres import NAMES, Database, Server, Servers, ServerUnavailable, fresh_database, plugins
-from tests.vendors.kit import Engines, leave_out
+from tests.vendors.kit import Engines
 
 DEAR = {"kafka": "kafka", "mariadb": "mariadb", "mysql": "mariadb", "rabbitmq": "rabbitmq", "bucket": "s3", "s3": "s3"}
 """Word in a test's id → its engine, of those that take seconds to start."""

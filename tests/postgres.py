@@ -6,24 +6,24 @@ Two sources: Debian's PostgreSQL 15 with wal2json, and the binaries of pixeltabl
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
+
+from tests.processes import end_with_parent, free_ports
 
 NAMES = ("pg15", "pg16", "pg18")
 
@@ -78,19 +78,6 @@ def _account() -> pwd.struct_passwd | None:
     raise ServerUnavailable("running as root, and there is neither a user postgres nor nobody to run PostgreSQL as")
 
 
-def _end_with_parent() -> None:
-    """Runs in the child before exec: PostgreSQL shuts down at once when the test process is killed."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGQUIT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """One PostgreSQL server in a temporary directory; superuser `postgres`, reached by unix socket or on 127.0.0.1."""
 
@@ -100,7 +87,7 @@ class Server:
         self.root = Path(tempfile.mkdtemp(prefix="cdc-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
         self.data = self.root / "data"
         self.log = self.root / "log"
-        self.port = _free_port()
+        [self.port] = free_ports(1)
         account = _account()
         self._uid = account.pw_uid if account else None
         self._gid = account.pw_gid if account else None
@@ -148,7 +135,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+                preexec_fn=partial(end_with_parent, signal.SIGQUIT),  # noqa: PLW1509 — prctl only; on SIGQUIT it shuts down at once
                 user=self._uid,
                 group=self._gid,
             )

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.processes import end_with_parent
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, all different.
-
-    Below those that the system gives to clients: while a server is being restarted, a client that keeps connecting would now and
-    then be given the server's own port, and connect to itself.
-    """
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            probe = stack.enter_context(socket.socket())
-            port = random.randrange(15_000, 32_000)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
-    return found
 
 
 def program(name: str, package: str) -> str:
@@ -62,13 +43,6 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _end_with_parent() -> None:
-    """Runs in the child before exec. SIGKILL: a server may take its time over anything else."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 class Program:
     """A server that can be ended and started again on the same folder."""
 
@@ -90,7 +64,7 @@ class Program:
                 cwd=self._root,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+                preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():

@@ -21,7 +21,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.vendors.engine import Program, answers, folder, free_ports, program
+from tests.processes import free_ports
+from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import EngineUnavailable, Kit, Place, decoded, made
 
 VERSION = "4.1.1"

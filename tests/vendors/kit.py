@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pytest
+from typing import Any
 
 from cdc_tracker.destinations.base import Destination, DestinationSettings
 from cdc_tracker.destinations.registry import described, load
 from cdc_tracker.model import Batch, Event, Position
+from tests.missing import leave_out
 from tests.postgres import Servers
 from tests.vendors.server import VendorServer
 
@@ -44,13 +42,6 @@ class Kit:
 
 class EngineUnavailable(Exception):
     """The machine has not what it takes; the text says how to get it."""
-
-
-def leave_out(reason: str) -> NoReturn:
-    """The machine has not what the test takes: skipped, and in CI, which has everything, failed."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 class Engines:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pymysql
 
-from tests.postgres import _end_with_parent, _free_port
+from tests.processes import end_with_parent, free_ports
 from tests.vendors.kit import EngineUnavailable, Kit, OpenKit, Place, made
 from tests.vendors.sql import call_of_row
 
@@ -35,7 +35,7 @@ class MariaDb:
         self._server, self._install = _program("mariadbd"), _program("mariadb-install-db")
         self._root = Path(tempfile.mkdtemp(prefix="cdc-", dir="/tmp"))  # short: a socket's path has at most 107 bytes
         self.socket = self._root / "socket"
-        self.port = _free_port()
+        [self.port] = free_ports(1)
         self.log = self._root / "log"
         self._account = _account()
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,9 +44,9 @@ class MariaDb:
         user = [f"--user={self._account.pw_name}"] if self._account else []
         if self._account:
             os.chown(self._root, self._account.pw_uid, self._account.pw_gid)
-        common = ["--no-defaults", f"--datadir={self._root / 'data'}", *user]
+        common = ["--no-defaults", f"--datadir={self._root / 'data'}"]
         done = subprocess.run(
-            [self._install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            [self._install, *common, *user, "--auth-root-authentication-method=normal", "--skip-test-db"],
             check=False,
             capture_output=True,
             text=True,
@@ -66,7 +66,9 @@ class MariaDb:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+                preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
+                user=self._account.pw_uid if self._account else None,
+                group=self._account.pw_gid if self._account else None,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.socket.exists():  # it is there once connections are taken

@@ -16,7 +16,8 @@ from typing import Any
 import pika
 from pika.exceptions import AMQPError
 
-from tests.vendors.engine import Program, answers, folder, free_ports, program
+from tests.processes import free_ports
+from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import EngineUnavailable, Kit, Place, decoded, made
 
 _SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in /usr/sbin changes to the user of the package's service

@@ -11,7 +11,8 @@ from typing import Any
 
 import redis
 
-from tests.vendors.engine import Program, answers, folder, free_ports, program
+from tests.processes import free_ports
+from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import Kit, Place, decoded, made
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from tests.vendors.engine import _end_with_parent, free_ports
+from tests.processes import end_with_parent, free_ports
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
@@ -69,7 +69,7 @@ def engine() -> Iterator[S3]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 — calls prctl only
+        preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
     )
     try:
         server = S3(f"http://127.0.0.1:{port}")
