@@ -19,10 +19,11 @@ from cdc_tracker.state.tables import jobs as t
 FINISHED = ("done", "cancelled")
 _AT_WORK = ("queued", "running")  # what the job's own code may change: all else was said by a person, or is the end
 
-_ONE = select(t).where(t.c.id == bindparam("of_id"))
+# A job and its segment in one statement: between two, a commit might come.
+_WITH_SEGMENT = select(t, segments.c.segment).outerjoin(segments, segments.c.job_id == t.c.id)
+_ONE = _WITH_SEGMENT.where(t.c.id == bindparam("of_id"))
 _NEXT = (
-    select(t)
-    .where(t.c.source == bindparam("source"), t.c.destination == bindparam("destination"), t.c.state.in_(_AT_WORK))
+    _WITH_SEGMENT.where(t.c.source == bindparam("source"), t.c.destination == bindparam("destination"), t.c.state.in_(_AT_WORK))
     .order_by(t.c.id)
     .limit(1)
 )
@@ -32,7 +33,7 @@ _NEED = (
     .order_by(t.c.needs_lsn, t.c.needs_ordinal)
     .limit(1)
 )
-_SEGMENT = select(segments.c.segment).where(segments.c.job_id == bindparam("of_id"))
+_LOCK = select(t).where(t.c.id == bindparam("of_id")).with_for_update()
 _WRITTEN = (
     "state",
     "progress",
@@ -65,7 +66,7 @@ def create(
 
 def one(connection: Connection, job_id: int) -> Job | None:
     row = connection.execute(_ONE, {"of_id": job_id}).first()
-    return _with_segment(connection, row) if row else None
+    return _with_segment(row) if row else None
 
 
 def listed(connection: Connection, source: str, destination: str | None, unfinished: bool) -> list[Job]:
@@ -79,7 +80,7 @@ def listed(connection: Connection, source: str, destination: str | None, unfinis
 
 def following(connection: Connection, source: str, destination: str) -> Job | None:
     row = connection.execute(_NEXT, {"source": source, "destination": destination}).first()
-    return _with_segment(connection, row) if row else None
+    return _with_segment(row) if row else None
 
 
 def need(connection: Connection, source: str) -> Position | None:
@@ -155,7 +156,7 @@ def _refused(job: Row[Any], to: str) -> Stop:
 
 
 def _locked(connection: Connection, job_id: int) -> Row[Any]:
-    row = connection.execute(_ONE.with_for_update(), {"of_id": job_id}).first()
+    row = connection.execute(_LOCK, {"of_id": job_id}).first()
     if row is None:
         raise StateMissing(f"The state store has no job {job_id}.", hint="`cdc-tracker jobs` lists those that there are.")
     return row
@@ -172,9 +173,8 @@ def _replace_segment(connection: Connection, job_id: int, segment: bytes) -> Non
         connection.execute(insert(segments), {"job_id": job_id, "segment": segment})
 
 
-def _with_segment(connection: Connection, row: Row[Any]) -> Job:
-    job = _job(row)
-    return replace(job, segment=connection.execute(_SEGMENT, {"of_id": job.id}).scalar_one()) if row.digest else job
+def _with_segment(row: Row[Any]) -> Job:
+    return replace(_job(row), segment=row.segment or b"")
 
 
 def _update(connection: Connection, job_id: int, values: dict[str, Any]) -> None:

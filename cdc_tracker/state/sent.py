@@ -36,7 +36,7 @@ _WEEKS = select(w.c.id).where(*_here).order_by(w.c.week.desc())
 _STANDING = select(func.min(w.c.since), func.sum(w.c.ids)).where(*_here)
 _between = t.c.place.between(bindparam("first"), bindparam("last"))
 _of_node: ColumnElement[int] = literal_column(f"place >> {_BLOCK_BITS}", BigInteger)
-_SIZES = select(_of_node, func.count(), func.sum(func.length(t.c.ids))).where(_between).group_by(_of_node)
+_NODES = select(func.max(t.c.place), func.sum(func.length(t.c.ids))).where(_between).group_by(_of_node)
 _NEXT = select(t.c.place, func.length(t.c.ids)).where(_between).order_by(t.c.place).limit(bindparam("limit"))
 _LOWEST = select(func.max(t.c.place)).where(_between)
 _DELETE = delete(t).where(_between)
@@ -88,9 +88,9 @@ def _blocks(connection: Connection, week: int, depth: int, parts: dict[int, list
 
 
 def _standing(connection: Connection, week: int, first: int, last: int) -> dict[int, tuple[int, int]]:
-    """Of each node: how many blocks and ids it has."""
-    rows = connection.execute(_SIZES, _range(week, first, last))
-    return {_node(place << _BLOCK_BITS): (blocks, size // SIZE) for place, blocks, size in rows}
+    """Of each node: its next block's number, and how many ids it has. In a week under removal its first blocks may be gone."""
+    rows = connection.execute(_NODES, _range(week, first, last))
+    return {_node(place): ((place & (1 << _BLOCK_BITS) - 1) + 1, size // SIZE) for place, size in rows}
 
 
 def _taken(connection: Connection, week: int, node: int) -> list[bytes]:

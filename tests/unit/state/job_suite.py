@@ -267,6 +267,31 @@ class JobSuite(OpenedStore):
             assert (found.counts["sent"], found.segment) == (done, b"part %d" % done)
             assert self.ledger_row(state).replayed == done == state.sent_count("main", "jsonl")
 
+    def test_a_job_that_is_read_while_it_commits_is_whole(self, state: State, url: str) -> None:
+        job = self.running(state)
+        problems: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                with State.open(url) as mine:
+                    for done in range(1, 301):
+                        segment = b"part %d" % done if done % 2 else b""
+                        mine.commit_job(replace(job, progress={"done": done}, segment=segment), {})
+            except BaseException as error:
+                problems.append(error)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        while worker.is_alive():
+            found = self.found(state, job)
+            following = state.next_job("main", "jsonl")
+            assert following is not None
+            for one in (found, following):
+                done = one.progress.get("done", 0)
+                assert one.segment == (b"part %d" % done if done % 2 else b"")
+        worker.join()
+        assert problems == []
+
     def test_pauses_and_resumes_while_a_job_commits_lose_neither(self, state: State, url: str) -> None:
         job = self.running(state)
         problems: list[BaseException] = []

@@ -160,6 +160,22 @@ class SentSuite(OpenedStore):
         assert state.trim_sent("main", "jsonl", 2901 * WEEK) == left
         assert state.sent("main", "jsonl", [*ids(4000), *ids(100, 2)]) == set(ids(100, 2))
 
+    def test_a_week_of_which_a_part_was_removed_takes_ids_again(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As after a clock that was put back. Its nodes have lost their first blocks, and may not write over the others."""
+        with at(monkeypatch, 2900 * WEEK):
+            for number in range(33):
+                self.send(state, ids(100, number))
+        monkeypatch.setattr(sent_ledger, "REMOVED_AT_ONCE", 1)
+        removed = 0
+        for number in range(33, 45):
+            with state._database.writing() as connection:
+                [week] = sent_ledger.begin_removal(connection, "main", "jsonl", 2901 * WEEK)
+                removed += sent_ledger.remove_some(connection, week)[0]
+            with at(monkeypatch, 2900 * WEEK):
+                self.send(state, ids(100, number))
+            assert state.sent("main", "jsonl", ids(100, number)) == set(ids(100, number))
+        assert state.sent_count("main", "jsonl") == 4500 - removed
+
     def test_ids_may_be_added_while_their_week_is_removed(self, state: State, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody has a reason to, but whatever comes of it is whole: an id is found and counted, or neither."""
         monkeypatch.setattr(sent_ledger, "REMOVED_AT_ONCE", 2)
