@@ -26,6 +26,7 @@ from tests.unit.state.stores import differences, program
 YEAR = 365 * 86400.0
 NO_LIMIT = 10**15
 EVERYTHING = Position(10**15, -1)
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]  # the suite runs once for each kind of database
 
 APPENDER = """
 import sys
@@ -158,7 +159,7 @@ class JournalSuite:
         assert [journal.locate(at * SECOND).commit_lsn for at in (11, 13, 14, 90)] == [4000, 5000, 6000, 6000]
 
     @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=30), st.integers(0, 29))
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=SHARED)
     def test_times_are_located_as_a_scan_would(self, journal: Journal, spans: list[tuple[int, int]], trimmed: int) -> None:
         journal.clear()
         made = [
