@@ -68,7 +68,7 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
 def _rest_the_collector() -> None:
     """Capture makes three buffers a frame and no cycles: to look for cycles at every 700th costs a third of its speed.
 
-    Delivery is left as it is: HTTP requests are cycles that hold a batch's bytes.
+    Delivery's thresholds are left as they are: HTTP requests are cycles that hold a batch's bytes.
     """
     gc.freeze()
     gc.set_threshold(20_000, 5, 5)
@@ -132,7 +132,10 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
         if settings.dry_run:
             log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
         begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals))
-        abandon = lambda: signals.abandon() or signals.orphaned()  # noqa: E731
+
+        def abandon() -> bool:
+            return signals.abandon() or signals.orphaned()
+
         jobs = Jobs(
             settings=config.source,
             name=name,
@@ -144,7 +147,7 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
             keep_ids=settings.sent_ledger is not None,
             abandon=abandon,
         )
-        Delivery(
+        delivery = Delivery(
             source=config.source.name,
             name=name,
             destination=destination,
@@ -158,7 +161,9 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
             stop=_stopping(signals),
             abandon=abandon,
             reload=signals.take_reload,
-        ).run()
+        )
+        gc.freeze()  # what is there now stays: to look through all of it for cycles stops every thread for some 50 ms
+        delivery.run()
 
 
 def _stopping(signals: Signals) -> Callable[[], bool]:

@@ -71,8 +71,9 @@ class Delivery:
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._trouble, self._state_name = "", "starting"
-        waiting = lambda: self._report(self._state_name)  # noqa: E731
-        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=waiting)
+        self._lane = Lane(
+            name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=lambda: self._report(self._state_name)
+        )
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(

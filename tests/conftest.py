@@ -9,6 +9,7 @@ Under `pytest -n 2` every process has servers of its own.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ DEAR = {"kafka": "kafka", "mariadb": "mariadb", "mysql": "mariadb", "rabbitmq": 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a shell: what we start would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "invariant(number): one of the thirteen that every part must keep; `-m invariant` runs them"
     )

@@ -30,9 +30,7 @@ from cdc_tracker.translate import Made, Translator
 
 AGAIN = 5.0  # seconds between two tries to read while the database is away or slow
 UNKNOWN = float("-inf")
-SWITCH = (
-    0.0005  # seconds after which a thread that reads lets the live stream's go on; Python's 5 ms would be seen in its latency
-)
+SWITCH = 0.0005  # seconds after which the thread that reads lets the live stream's go on; Python's 5 ms show in its latency
 
 log = structlog.get_logger("jobs")
 
