@@ -148,16 +148,17 @@ class AmplitudeDestination:
         old = micros < recent
         name, inner = (VIEWED[event.type], viewed(call)) if event.type in VIEWED else (call.event, members(call.properties))
         _check_depth(inner, "properties")
+        group = call.group
         body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b,"event_properties":{%b}}' % (
             who,
             quoted(name),
             micros // 1000,
             quoted(event.message_id),
-            b',"groups":{%b:%b}' % (self._group_type, quoted(call.group)) if call.group else b"",
+            b',"groups":{%b:%b}' % (self._group_type, quoted(group)) if group else b"",
             b',"$skip_user_properties_sync":true' if old else b"",
             inner,
         )
-        return [Item(index, "events", body, user, device, call.group, old=old)]
+        return [Item(index, "events", body, user, device, group, old=old)]
 
     def _somebody(self, name: str, field: str) -> str:
         if name.lower() in _NOBODY:
@@ -193,6 +194,8 @@ class AmplitudeDestination:
 
     def _of_all_ages(self, items: Sequence[Item]) -> list[Receipt]:
         """Old ones first: among events it is their time that makes the order."""
+        if not any(item.old for item in items):
+            return self._events("live", items)
         parts = [("history", [item for item in items if item.old]), ("live", [item for item in items if not item.old])]
         answers = {kind: iter(self._events(kind, part)) for kind, part in parts}
         return [next(answers["history" if item.old else "live"]) for item in items]

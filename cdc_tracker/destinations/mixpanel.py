@@ -184,10 +184,13 @@ class MixpanelDestination:
 
     def _event(self, call: PersonCall, name: str, made: bytes, inner: bytes) -> bytes:
         """The properties as they are, and ours behind them."""
-        if b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner or call.group:
-            _check_reserved(inner, (*_OURS, self._group_key) if call.group else _OURS)
+        group = b""
+        if call.group:
+            _check_reserved(inner, (*_OURS, self._group_key))
+            group = b",%b:%b" % (quoted(self._group_key), quoted(call.group))
+        elif b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner:
+            _check_reserved(inner, _OURS)
         _check_limits(inner)
-        group = b",%b:%b" % (quoted(self._group_key), quoted(call.group)) if call.group else b""
         comma = b"," if inner else b""
         return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
 
@@ -268,7 +271,7 @@ def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:
 
 def _check_limits(inner: bytes) -> None:
     """Looks closer only where a count of bytes leaves it open."""
-    if inner.count(b"{") > _DEPTH or inner.count(b",") >= _KEYS:
+    if inner.count(b"{") > _DEPTH or (len(inner) > _KEYS * 2 and inner.count(b",") >= _KEYS):
         _measure(msgspec.json.decode(b"{%b}" % inner), "properties", 0)
 
 

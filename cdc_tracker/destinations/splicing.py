@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from cdc_tracker.model import Event, Outcome, Receipt, Transaction
 T = TypeVar("T")
 _is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _OURS = uuid.uuid5(uuid.NAMESPACE_URL, "cdc-tracker:message-id")
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 NOTHING = msgspec.Raw(b"")
 quoted = msgspec.json.Encoder().encode
 """JSON of a text, as bytes."""
@@ -77,7 +78,7 @@ def moment(call: Call, event: Event) -> tuple[int, str]:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise Refused("timestamp_invalid", "timestamp", "the timestamp is not a time in ISO 8601") from None
-    micros = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    micros = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
     return micros, text if text[-1] == "Z" and text[10:11] == "T" else Transaction(0, 0, micros).timestamp
 
 

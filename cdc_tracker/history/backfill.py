@@ -7,7 +7,6 @@ sent, so that after a crash the same rows go again in the same parcels, whatever
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,6 @@ from cdc_tracker.translate import Made, Translator
 
 AGAIN = 5.0  # seconds between two tries to read while the database is away or slow
 UNKNOWN = float("-inf")
-SWITCH = 0.0005  # seconds after which the thread that reads lets the live stream's go on; Python's 5 ms show in its latency
 
 log = structlog.get_logger("jobs")
 
@@ -106,8 +104,6 @@ class Backfill:
         self._journal, self._limits, self._shaping = journal, limits, shaping
         self._rows, self._between, self._store = rows, between, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="backfill")
-        self._switching = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
         self._ahead: Future[_Read] | None = None
         self._reading = Reading(UNKNOWN, stored.running)  # of a chunk that was stored, nobody knows when it was read
         self._last = START  # position of the chunk's last row
@@ -136,7 +132,6 @@ class Backfill:
             stored.after, stored.segment, stored.at = stored.last_key, b"", -1
 
     def close(self) -> None:
-        sys.setswitchinterval(self._switching)
         self._reader.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._reader.close()

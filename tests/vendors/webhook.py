@@ -47,16 +47,20 @@ class WebhookServer(VendorServer):
         words = self.minds.get(request.headers["webhook-id"])
         if words:
             return Answer(422, json.dumps({"message": words}).encode())
-        if self.refuses(json.loads(request.body)):
+        body = json.loads(request.body, parse_float=Decimal)
+        if self.refuses(body):
             return Answer(422, b'{"message":"this receiver minds the event"}')
-        self.take(request)
+        self._take(request, body)
         return Answer(204, b"")
 
     def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
         body = json.loads(request.body, parse_float=Decimal)
         if drop is None or not drop(body):
-            with self.lock:
-                self.deliveries.append((request.headers["webhook-id"], body))
+            self._take(request, body)
+
+    def _take(self, request: Request, body: Any) -> None:
+        with self.lock:
+            self.deliveries.append((request.headers["webhook-id"], body))
 
     def _signed(self, request: Request) -> bool:
         headers = request.headers
