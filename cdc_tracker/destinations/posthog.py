@@ -86,9 +86,12 @@ class _Call(Call, rename="camel", gc=False):
     context: _Context = _Context()
 
 
-class _Result(msgspec.Struct):
+class _Result(msgspec.Struct, frozen=True, gc=False):
     result: str = ""
     details: str | None = None
+
+
+_OK = _Result("ok")
 
 
 class _Results(msgspec.Struct):
@@ -291,6 +294,8 @@ def _lacks_v1(reply: Reply) -> bool:
 
 
 def _receipt(result: _Result | None, wait: float | None) -> Receipt:
+    if result == _OK:
+        return DELIVERED
     result = result or _Result("retry", "it is not among the results")
     details = result.details or ""
     if result.result in ("ok", "warning"):
