@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))# of tests, which often wait
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, and none of them should compile the package anew
 options = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
@@ -22,7 +23,7 @@ demo: $(VENV)/demo-installed
 	$(BIN)/cdc-tracker demo $(options)
 
 test: $(VENV)/dev-installed
-	$(BIN)/pytest -n logical --maxprocesses 4 $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) $(ARGS)
 
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ from cdc_tracker.translate import Translator
 FAILED, NEEDS_A_PERSON = 1, 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
+COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
+SWITCH = 0.001  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
 
 log = structlog.get_logger("daemon")
@@ -45,9 +47,10 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     signals = Signals(config.drain_timeout)
     try:
         if only is None:
+            _freeze(COLLECT)
             Supervisor(config, signals, standby).run()
         elif only == "capture":
-            _rest_the_collector()
+            _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
             run_capture(config, signals, standby)
         else:
             run_delivery(config, only.removeprefix("deliver:"), signals)
@@ -65,23 +68,10 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     return 0
 
 
-def _rest_the_collector() -> None:
-    """Capture makes three buffers a frame and no cycles: to look for cycles at every 700th costs a third of its speed.
-
-    Delivery's thresholds are left as they are: HTTP requests are cycles that hold a batch's bytes.
-    """
+def _freeze(threshold: int) -> None:
+    """What is there when a role begins stays: to look through all of it for cycles stops every thread for some 50 ms."""
     gc.freeze()
-    gc.set_threshold(20_000, 5, 5)
-
-
-def _share_the_time() -> None:
-    """For the threads of a delivery: calls in flight, and a backfill that reads.
-
-    What is there when it begins stays: to look through all of it for cycles stops every thread for some 50 ms. And a thread that
-    has an answer is not to wait Python's 5 ms until another lets it go on.
-    """
-    gc.freeze()
-    sys.setswitchinterval(0.001)
+    gc.set_threshold(threshold, 5, 5)
 
 
 class Signals:
@@ -172,7 +162,8 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
             abandon=abandon,
             reload=signals.take_reload,
         )
-        _share_the_time()
+        _freeze(COLLECT)
+        sys.setswitchinterval(SWITCH)
         delivery.run()
 
 
