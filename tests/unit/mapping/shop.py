@@ -159,3 +159,12 @@ def problems(text: str) -> list[str]:
 
 
 D = Decimal
+
+
+def prop(value: object, **rules: object) -> str:
+    """A mapping with one property x."""
+    return one(user_id="'u'", on=["insert", "update", "delete"], properties={"x": {"value": value, **rules} if rules else value})
+
+
+def x_of(text: str, new: dict[str, Text] | None = None, **more: Any) -> Any:
+    return event(text, new=new, **more)["properties"]["x"]
