@@ -71,9 +71,10 @@ class PosthogServer(VendorServer):
             return self._v1(request)
         if request.path != "/batch/":
             return Answer(404, b"not found")
-        if _BATCH.decode(request.body).api_key != self._api_key:
+        batch = _BATCH.decode(request.body)
+        if batch.api_key != self._api_key:
             return Answer(401, b'{"type":"authentication_error","code":"invalid_api_key"}')
-        self.take(request)
+        self._keep(batch)
         return Answer(body=b'{"status":"Ok"}')
 
     def _v1(self, request: Request) -> Answer:
@@ -96,7 +97,7 @@ class PosthogServer(VendorServer):
         if len(set(ids)) < len(ids):
             return _failure(400, "duplicate_event_uuid")
         results = {one.uuid: self._result(one) for one in batch.batch}
-        self.take(request, lambda event: results[event["uuid"]]["result"] in ("drop", "retry"))
+        self._keep(batch, lambda event: results[event["uuid"]]["result"] in ("drop", "retry"))
         headers = {"Retry-After": "1"} if any(each["result"] == "retry" for each in results.values()) else {}
         return Answer(body=json.dumps({"results": results}).encode(), headers=headers)
 
@@ -113,7 +114,9 @@ class PosthogServer(VendorServer):
         return {"result": "ok"}
 
     def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
-        batch = _BATCH.decode(request.body)
+        self._keep(_BATCH.decode(request.body), drop)
+
+    def _keep(self, batch: _Batch, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
         with self.lock:
             for event in batch.batch:
                 if _fault(event) or (drop and drop({"uuid": event.uuid, "event": event.event})):
