@@ -148,7 +148,8 @@ class MixpanelDestination:
                 receipts[index] = refused.receipt
         for kind, wave in in_waves(items) if items else ():
             for item, receipt in zip(wave, self._post(kind, [item.body for item in wave]), strict=True):
-                receipts[item.index] = worse(receipts[item.index], receipt)
+                before = receipts[item.index]
+                receipts[item.index] = receipt if before is None else worse(before, receipt)
         return [receipt or DELIVERED for receipt in receipts]
 
     def probe(self) -> None:
@@ -184,10 +185,10 @@ class MixpanelDestination:
 
     def _event(self, call: PersonCall, name: str, made: bytes, inner: bytes) -> bytes:
         """The properties as they are, and ours behind them."""
-        group = b""
-        if call.group:
+        group, group_id = b"", call.group
+        if group_id:
             _check_reserved(inner, (*_OURS, self._group_key))
-            group = b",%b:%b" % (quoted(self._group_key), quoted(call.group))
+            group = b",%b:%b" % (quoted(self._group_key), quoted(group_id))
         elif b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner:
             _check_reserved(inner, _OURS)
         _check_limits(inner)
@@ -196,7 +197,7 @@ class MixpanelDestination:
 
     def _who(self, call: PersonCall) -> bytes:
         if not self._simplified:
-            return b',"distinct_id":%b' % quoted(call.user_id or call.anonymous_id)
+            return b',"distinct_id":' + quoted(call.user_id or call.anonymous_id)
         user = b',"$user_id":%b' % quoted(call.user_id) if call.user_id else b""
         return user + b',"$device_id":%b' % quoted(call.anonymous_id) if call.anonymous_id else user
 
