@@ -34,7 +34,7 @@ FAILED, NEEDS_A_PERSON = 1, 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
 COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
-SWITCH = 0.001  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
+SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
 
 log = structlog.get_logger("daemon")
