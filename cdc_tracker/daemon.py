@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -27,6 +26,7 @@ from cdc_tracker.history.beginning import begin
 from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
+from cdc_tracker.processes import ends_with_us
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.translate import Translator
 
@@ -235,7 +235,7 @@ class Role:
             self._process = None
             self._ended(code)
         if time.monotonic() >= self._again:
-            with_us = partial(end_with_parent, os.getpid())
+            with_us = ends_with_us()  # a role must not outlive a killed supervisor; elsewhere than on Linux it looks itself
             self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509 - prctl only
             self._started = time.monotonic()
 
@@ -262,15 +262,6 @@ class Role:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-
-
-def end_with_parent(parent: int) -> None:
-    """Runs in the child before exec: a role must not outlive a killed supervisor. Elsewhere than on Linux it looks itself."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # killed before we could say so
-        os._exit(FAILED)
 
 
 class Supervisor:

@@ -17,13 +17,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
 
-from tests.processes import end_with_parent, free_ports
+from cdc_tracker.processes import ends_with_us
+from tests.ports import free_ports
 
 NAMES = ("pg15", "pg16", "pg18")
 
@@ -135,7 +135,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=partial(end_with_parent, signal.SIGQUIT),  # noqa: PLW1509 — prctl only; on SIGQUIT it shuts down at once
+                preexec_fn=ends_with_us(signal.SIGQUIT),  # noqa: PLW1509 - prctl only; on SIGQUIT it shuts down at once
                 user=self._uid,
                 group=self._gid,
             )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -18,6 +16,7 @@ import click
 from cdc_tracker.cli import jobs as commands
 from cdc_tracker.cli import show
 from cdc_tracker.errors import Stop
+from cdc_tracker.processes import ends_with_us
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
@@ -106,8 +105,6 @@ def _worker(config: Config, state: State, number: int) -> Iterator[_Own | None]:
     if show.is_alive(state.roles(config.source.name), f"deliver:{destination}"):
         yield None
         return
-    from cdc_tracker.daemon import end_with_parent  # noqa: PLC0415
-
     click.echo("No worker is running: one is started for the length of this job.", err=True)
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"]
@@ -117,7 +114,7 @@ def _worker(config: Config, state: State, number: int) -> Iterator[_Own | None]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - prctl only
+            preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
         )
         try:
             yield _Own(process, log)

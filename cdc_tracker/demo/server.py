@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TypedDict
 
 import psycopg
+
+from cdc_tracker.processes import ends_with_us
 
 START_SECONDS = 30.0
 _SETTINGS = {
@@ -28,18 +28,10 @@ _SETTINGS = {
     "lc_messages": "C",
     "logging_collector": "off",
 }
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 class ServerFailed(Exception):
     """The embedded PostgreSQL did not start."""
-
-
-def end_with_parent(signal_number: int) -> None:
-    """For a child before exec: the kernel sends it the signal when our main thread is gone, however we ended."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 class Identity(TypedDict, total=False):
@@ -144,7 +136,7 @@ class Server:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for us; we then stop the server in order
-                preexec_fn=lambda: end_with_parent(signal.SIGQUIT),  # noqa: PLW1509 -- no thread runs yet
+                preexec_fn=ends_with_us(signal.SIGQUIT),  # noqa: PLW1509 - prctl only
                 **self._identity(),
             )
         deadline = time.monotonic() + START_SECONDS

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdc_tracker.demo.server import end_with_parent
+from cdc_tracker.processes import ends_with_us
 
 _COMMAND = [sys.executable, "-m", "cdc_tracker"]
 _STOP_SECONDS = 20.0
@@ -59,7 +59,7 @@ class Worker:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for us; we then end the worker
-                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- calls the kernel and takes no lock
+                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only; at once, since to drain would need the receiver, which goes with us
             )
 
     def see_alive(self) -> None:

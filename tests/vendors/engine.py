@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.processes import end_with_parent
+from cdc_tracker.processes import ends_with_us
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
@@ -64,7 +64,7 @@ class Program:
                 cwd=self._root,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
+                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():

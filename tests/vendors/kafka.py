@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.processes import free_ports
+from tests.ports import free_ports
 from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import EngineUnavailable, Kit, Place, decoded, made
 

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import pymysql
 
-from tests.processes import end_with_parent, free_ports
+from cdc_tracker.processes import ends_with_us
+from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable, Kit, OpenKit, Place, made
 from tests.vendors.sql import call_of_row
 
@@ -66,7 +67,7 @@ class MariaDb:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
+                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
                 user=self._account.pw_uid if self._account else None,
                 group=self._account.pw_gid if self._account else None,
             )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import nats
 from nats.js import JetStreamContext
 
-from tests.processes import free_ports
+from tests.ports import free_ports
 from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import Kit, Place, decoded, made
 

@@ -16,7 +16,7 @@ from typing import Any
 import pika
 from pika.exceptions import AMQPError
 
-from tests.processes import free_ports
+from tests.ports import free_ports
 from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import EngineUnavailable, Kit, Place, decoded, made
 

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from tests.processes import end_with_parent, free_ports
+from cdc_tracker.processes import ends_with_us
+from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
@@ -69,7 +70,7 @@ def engine() -> Iterator[S3]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=end_with_parent,  # noqa: PLW1509 — calls prctl only
+        preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
     )
     try:
         server = S3(f"http://127.0.0.1:{port}")

@@ -1,23 +1,10 @@
-"""Servers that tests start: on free ports, and ended with the test process, however that ends."""
+"""Free ports for the servers that tests start."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import random
-import signal
 import socket
-import sys
-
-
-def end_with_parent(number: int = signal.SIGKILL) -> None:
-    """Runs in the child before exec: the signal that it gets when its parent is gone.
-
-    A program that changes its user by itself forgets it: start it as that user instead.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def free_ports(count: int) -> list[int]:
