@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import structlog
@@ -26,7 +25,7 @@ from cdc_tracker.history.beginning import begin
 from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.processes import ForkServer, name_process
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.translate import Translator
 
@@ -35,6 +34,7 @@ LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
 COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
 SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
+LEAVE = 5.0  # seconds that a role has to leave what it does once it is to be abandoned
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
 
 log = structlog.get_logger("daemon")
@@ -43,12 +43,14 @@ log = structlog.get_logger("daemon")
 def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
     logs.set_up(config.log, secrets=config.secrets())
+    name_process(only or "cdc-tracker")
     config.data.mkdir(parents=True, exist_ok=True)
     signals = Signals(config.drain_timeout)
     try:
         if only is None:
             _freeze(COLLECT)
-            Supervisor(config, signals, standby).run()
+            with closing(ForkServer(lambda name: run(config, name, standby))) as forks:
+                Supervisor(config, signals, standby, forks).run()
         elif only == "capture":
             _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
             run_capture(config, signals, standby)
@@ -216,63 +218,45 @@ def _known(config: Config, state: State) -> SourceRecord:
 
 
 class Role:
-    """One child process: `cdc-tracker run --only ROLE`."""
+    """One process: what `cdc-tracker run --only ROLE` does."""
 
-    def __init__(self, config: Config, name: str, *flags: str) -> None:
-        self.name = name
-        self._command = [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run", "--only", name, *flags]
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, forks: ForkServer, name: str) -> None:
+        self._forks, self._name = forks, name
         self._started = self._again = 0.0
         self._wait = 0.1
+        self.running = False
         self.stopped = False  # a person is needed
 
     def tend(self) -> None:
-        """Start the role if it is time to. A role that ends is started again with backoff."""
-        if self._process is not None:
-            code = self._process.poll()
-            if code is None:
-                return
-            self._process = None
-            self._ended(code)
-        if time.monotonic() >= self._again:
-            with_us = ends_with_us()  # a role must not outlive a killed supervisor; elsewhere than on Linux it looks itself
-            self._process = subprocess.Popen(self._command, preexec_fn=with_us, start_new_session=True)  # noqa: PLW1509 - prctl only
-            self._started = time.monotonic()
+        """Start the role if it is time to."""
+        if not self.running and time.monotonic() >= self._again:
+            self._forks.start(self._name)
+            self.running, self._started = True, time.monotonic()
 
-    def _ended(self, code: int) -> None:
+    def back_off(self, code: int) -> None:
+        """It has ended, and is to be started again after a while."""
         if time.monotonic() - self._started > STEADY:
             self._wait = 0.1
         self.stopped = code == NEEDS_A_PERSON
         self._again = time.monotonic() + (LONGEST if self.stopped else self._wait)
         self._wait = min(self._wait * 2, LONGEST)
         say = log.error if code else log.info
-        say("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
+        say("role ended", role=self._name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
 
     def send(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def wait(self, timeout: float) -> None:
-        if self._process is not None:
-            try:
-                self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self.running:
+            self._forks.send(self._name, number)
 
 
 class Supervisor:
     """Starts the roles, restarts those that end, answers health probes, and passes signals on."""
 
-    def __init__(self, config: Config, signals: Signals, standby: bool) -> None:
-        self._config, self._signals, self._standby = config, signals, standby
-        flags = ["--standby"] if standby else []
-        self._capture = Role(config, "capture", *flags)
+    def __init__(self, config: Config, signals: Signals, standby: bool, forks: ForkServer) -> None:
+        self._config, self._signals, self._standby, self._forks = config, signals, standby, forks
         self._tables: frozenset[str] = frozenset()
-        self._roles = [self._capture, *(Role(config, f"deliver:{name}") for name in config.destinations)]
+        names = ["capture", *(f"deliver:{name}" for name in config.destinations)]
+        self._roles = {name: Role(forks, name) for name in names}
+        self._capture = self._roles["capture"]
 
     def run(self) -> None:
         config = self._config
@@ -310,15 +294,22 @@ class Supervisor:
     def _supervise(self) -> None:
         try:
             while not self._signals.stop():
-                for role in self._roles:
+                for role in self._roles.values():
                     role.tend()
+                for role, code in self._ended(0.05):
+                    role.back_off(code)
                 if self._capture.stopped:
                     raise Stop("capture has stopped: see the error above", hint="the destinations have what was captured so far")
                 if self._signals.take_reload():
                     self._reload()
-                time.sleep(0.05)
         finally:
             self._end()
+
+    def _ended(self, seconds: float) -> Iterator[tuple[Role, int]]:
+        """Wait so long for roles that end, with their exit codes."""
+        for name, code in self._forks.ended(seconds):
+            self._roles[name].running = False
+            yield self._roles[name], code
 
     def _reload(self) -> None:
         try:
@@ -331,18 +322,30 @@ class Supervisor:
             log.info("other tables are mapped now: capture starts anew", added=sorted(tables - self._tables))
             self._tables = tables
             self._capture.send(signal.SIGTERM)
-        for role in self._roles:
+        for role in self._roles.values():
             if role is not self._capture:
                 role.send(signal.SIGHUP)
 
     def _end(self) -> None:
         """Capture first: then the deliverers drain what it has journaled."""
-        limit = time.monotonic() + self._config.drain_timeout + 5.0
-        for role in self._roles:
-            role.send(signal.SIGTERM)
-        while any(role.running() for role in self._roles) and time.monotonic() < limit:
-            if self._signals.abandon():
-                break
-            time.sleep(0.02)
-        for role in self._roles:
-            role.wait(max(0.1, min(5.0, limit - time.monotonic())))
+        limit = time.monotonic() + self._config.drain_timeout + LEAVE
+        self._tell(signal.SIGTERM)
+        while self._wait() and time.monotonic() < limit and not self._signals.abandon():
+            pass
+        limit = min(limit, time.monotonic() + LEAVE)
+        while self._wait() and time.monotonic() < limit:
+            pass
+        self._tell(signal.SIGKILL)
+        while self._wait():
+            pass
+
+    def _tell(self, number: signal.Signals) -> None:
+        for role in self._roles.values():
+            role.send(number)
+
+    def _wait(self) -> bool:
+        """A moment; whether any role still runs."""
+        running = any(role.running for role in self._roles.values())
+        for _ in self._ended(0.02 if running else 0.0):
+            pass
+        return running

@@ -119,17 +119,15 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
 
 
 def roles(supervisor: int) -> dict[str, int]:
-    """Role → process id, of a supervisor's children."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if parent == supervisor and b"--only" in words:
-                found[words[words.index(b"--only") + 1].decode()] = int(entry.name)
-    return found
+    """Role (its first 15 characters) → process id, of those that a supervisor's fork server has started."""
+    names, parents = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            before, _, after = (entry / "stat").read_text().rpartition(")")
+            pid = int(entry.name)
+            names[pid], parents[pid] = before.partition("(")[2], int(after.split()[1])
+    ours = [pid for pid, parent in parents.items() if parents.get(parent) == supervisor]
+    return {names[pid]: pid for pid in ours if names[pid] == "capture" or names[pid].startswith("deliver:")}
 
 
 def peak_memory(pid: int) -> float:

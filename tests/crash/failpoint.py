@@ -2,7 +2,7 @@
 
 FAILPOINT="cdc_tracker.state:State.commit:after:3": the process kills itself with SIGKILL after (or `before`) the third call.
 FAILPOINT_SET='{"cdc_tracker.source.segments:MAX_FRAMES": 7}': constants of ours with other values.
-A supervisor's roles run with the same faults; FAILPOINT_ROLE="capture" keeps the kill to one of them.
+A supervisor's roles, forked from it, have the same faults; FAILPOINT_ROLE="capture" keeps the kill to one of them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import importlib
 import json
 import os
 import signal
-import sys
 from operator import attrgetter
 from typing import Any
 
 from cdc_tracker import cli, daemon
+from cdc_tracker.config import Config
 
 
 def install() -> None:
@@ -26,10 +26,11 @@ def install() -> None:
         if not hasattr(loaded, constant):
             raise SystemExit(f"there is no {name}")
         setattr(loaded, constant, value)
-    role = os.environ.get("FAILPOINT_ROLE")
-    if "FAILPOINT" in os.environ and (role is None or role in sys.argv):
-        _kill_at(os.environ["FAILPOINT"])
-    _pass_on()
+    if "FAILPOINT" in os.environ:
+        if "FAILPOINT_ROLE" in os.environ:
+            _once_it_is(os.environ["FAILPOINT_ROLE"], os.environ["FAILPOINT"])
+        else:
+            _kill_at(os.environ["FAILPOINT"])
 
 
 def _kill_at(place: str) -> None:
@@ -54,15 +55,15 @@ def _kill_at(place: str) -> None:
     setattr(owner, name, called)
 
 
-def _pass_on() -> None:
-    """The supervisor starts its roles through this module, too."""
-    original = daemon.Role.__init__
+def _once_it_is(role: str, place: str) -> None:
+    original = daemon.run
 
-    def made(self: daemon.Role, *arguments: Any) -> None:
-        original(self, *arguments)
-        self._command[self._command.index("cdc_tracker")] = "tests.crash.failpoint"
+    def run(config: Config, only: str | None = None, standby: bool = False) -> int:
+        if only == role:
+            _kill_at(place)
+        return original(config, only, standby)
 
-    setattr(daemon.Role, "__init__", made)  # noqa: B010  assigned as it is meant, mypy would have it be of one exact signature
+    daemon.run = run
 
 
 if __name__ == "__main__":

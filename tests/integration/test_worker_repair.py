@@ -57,13 +57,14 @@ def _ran(scene: Scene, rows: int = 5) -> None:
     items.insert(scene.database, rows)
     with scene.running():
         scene.await_all()
-        until(lambda: _journaled(scene) > 0, "the state knows that the journal holds something")
+        until(lambda: _journaled(scene), "the state knows up to where and when the journal holds something")
 
 
-def _journaled(scene: Scene) -> int:
+def _journaled(scene: Scene) -> bool:
     with scene.state() as state:
         record = state.source("main")
-    return record.journaled_lsn if record else 0
+        said = [role.detail["journaled_until"] for role in state.roles("main") if role.role == "capture"]
+    return bool(record and record.journaled_lsn and any(said))
 
 
 def _drop_slot(scene: Scene) -> None:
