@@ -107,3 +107,20 @@ def test_no_role_outlives_a_killed_supervisor(database: Database, tmp_path: Path
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     until(lambda: not any(map(alive, children)), "its roles have ended")
+
+
+@pytest.mark.servers("pg18")
+def test_a_killed_fork_server_ends_the_worker_with_its_roles_and_the_next_run_goes_on(database: Database, tmp_path: Path) -> None:
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL, "sql": sql(tmp_path)})
+    process = scene.worker.start()
+    until(lambda: len(roles(process.pid)) == 3, "every role is started")
+    children = roles(process.pid)
+    with items.writing(database):
+        until(scene.streams, "it streams")
+        os.kill(int(Path(f"/proc/{children['capture']}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        assert process.wait(10) == 1
+        until(lambda: not any(map(alive, children.values())), "its roles have ended")
+    assert "the process that starts the roles is gone" in scene.worker.log
+    with scene.running():
+        scene.await_all()
+    scene.check()
