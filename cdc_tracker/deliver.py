@@ -84,7 +84,10 @@ class Delivery:
         self._reads = KEEP if destination.limits.events >= LARGE else READ
         self._behind = False  # the journal holds more than was read in the last round
         self._held = START
-        self._ran_dry = any(role.role == f"deliver:{name}" and role.detail.get("dry_run") for role in state.roles(source))
+        said = next((role.detail for role in state.roles(source) if role.role == f"deliver:{name}"), {})
+        self._ran_dry = bool(said.get("dry_run"))
+        if said.get("position") == str(checkpoint.position):  # else it was killed before it could say so
+            self._settlement.time = int(said.get("delivered_until", 0))
         self._committed = self._tended = self._forgot = 0.0
         self._lively = self._rested = 0.0  # when the stream last had events; until when a job rests
 

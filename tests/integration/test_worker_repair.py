@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_where_nothing_is_wrong_it_says_so_and_changes_nothing(scene: Scene) -> 
         assert told.returncode == 0
         assert "as it should be while a worker runs" in told.stdout
     assert scene.checkpoint("events").position >= before.position
+
+
+def test_a_worker_that_delivers_nothing_still_knows_from_when_its_last_change_was(scene: Scene) -> None:
+    _ran(scene)
+
+    def said(name: str) -> dict[str, Any]:
+        with scene.state() as state:
+            return next(role.detail | {"pid": role.pid} for role in state.roles("main") if role.role == f"deliver:{name}")
+
+    end(_started(scene))  # each says all that it knows when it is told to stop
+    before = {name: said(name) for name in ("events", "sql")}
+    with scene.running():
+        for name, told in before.items():
+            until(lambda name=name, told=told: said(name)["pid"] != told["pid"], "it reports")  # type: ignore[misc]
+            assert told["delivered_until"] > 0
+            assert said(name)["delivered_until"] == told["delivered_until"]
+
+
+def _started(scene: Scene) -> subprocess.Popen[bytes]:
+    process = scene.worker.start()
+    until(scene.streams, "it streams")
+    scene.await_all()
+    return process
 
 
 def test_a_lost_slot_is_made_anew_and_the_table_fills_the_gap(scene: Scene) -> None:
