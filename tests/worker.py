@@ -17,6 +17,7 @@ import yaml
 
 from cdc_tracker import config as configuration
 from cdc_tracker.config import Config
+from tests import commands
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,12 +44,17 @@ class Worker:
         config = {"version": 1, "source": source, "destinations": destinations, "http": {"port": None}, **parts}
         self.config = folder / "cdc-tracker.yml"
         self.config.write_text(yaml.safe_dump(config))
+        self._read: tuple[tuple[int, int], Config] | None = None
         self.module = "cdc_tracker"  # what `python -m` runs
         self.environment: dict[str, str] = {}  # on top of ours
 
     @property
     def settings(self) -> Config:
-        return configuration.load(self.config)
+        """What the file says at present; read again where it was written since."""
+        written = (stat := self.config.stat()).st_mtime_ns, stat.st_size
+        if self._read is None or self._read[0] != written:
+            self._read = written, configuration.load(self.config)
+        return self._read[1]
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", self.module, "--config", str(self.config), *arguments]
@@ -62,16 +68,8 @@ class Worker:
 
     def ended(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command that ends, by itself and within a minute: exit code and output."""
-        return subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=os.environ | self.environment,
-            timeout=60,
-        )
+        words = ["--config", str(self.config), *arguments]
+        return commands.ended(self.module, words, cwd=ROOT, environment=os.environ | self.environment, timeout=60)
 
     def start(self, *flags: str) -> subprocess.Popen[bytes]:
         """`run`; its log goes to worker.log."""
