@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import tempfile
 import uuid
@@ -75,7 +76,8 @@ def jars() -> Path:
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work}/jars"]
         done = subprocess.run([maven, "-q", "-B", *goal], cwd=work, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise EngineUnavailable(f"the jars of Kafka {VERSION} cannot be fetched: {(done.stdout + done.stderr)[-500:]}")
+            said = " ".join(re.sub(r"\x1b\[[0-9;]*m|\[ERROR\]", "", done.stdout + done.stderr).split())
+            raise EngineUnavailable(f"the jars of Kafka {VERSION} cannot be fetched: {said[:160]}…")
         try:
             (Path(work) / "jars").rename(target)
         except OSError:

@@ -355,6 +355,7 @@ def test_brokers_that_are_away_are_unavailable(topic: str, broker: Broker) -> No
         destination.close()
 
 
+@pytest.mark.usefixtures("broker")  # where that can run, one of its own can
 def test_restarted_and_killed_brokers_have_each_event_once() -> None:
     with engine() as broker:
         broker.make_topic("events")
