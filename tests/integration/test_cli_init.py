@@ -1,0 +1,124 @@
+"""`init` and `check` against real servers, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cdc_tracker.cli import cli
+from cdc_tracker.config import load
+from tests.integration.folder import Run
+from tests.postgres import Database
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_what_init_writes_loads_and_passes_check(run: Run, place: Path, database: Database) -> None:
+    told = run("init", "--url", database.url)
+    assert "cdc-tracker setup" in told.output
+    assert sorted(path.name for path in (place / "mappings").iterdir()) == ["orders.yml", "tags.yml", "users.yml"]
+    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    assert mappings.keys() == ["Order Created", "User Created", "User Plan Changed"]
+    assert "Nothing would stop a run" in run("check").output
+    run("setup")
+    assert "Nothing would stop a run" in run("check").output
+
+
+@pytest.mark.servers("pg18")
+def test_init_leaves_personal_columns_and_unlogged_old_values_as_comments(run: Run, place: Path, database: Database) -> None:
+    run("init", "--url", database.url)
+    users = (place / "mappings" / "users.yml").read_text()
+    assert "# email: {value: new.email, type: string}" in users
+    assert "when: new.plan != old.plan" in users
+    orders = (place / "mappings" / "orders.yml").read_text()
+    assert "ALTER TABLE shop.orders REPLICA IDENTITY FULL;" in orders
+    assert "events: []" in (place / "mappings" / "tags.yml").read_text()
+
+
+@pytest.mark.servers("pg18")
+def test_what_init_commented_out_holds_once_it_is_taken_in(run: Run, place: Path, database: Database) -> None:
+    run("init", "--url", database.url)
+    path = place / "mappings" / "orders.yml"
+    head, _, commented = path.read_text().partition("  # - name: Order Status Changed\n")
+    lines = ["  - name: Order Status Changed", *(f"  {line.removeprefix('  # ')}" for line in commented.splitlines())]
+    path.write_text(head + "\n".join(lines) + "\n")
+    assert "REPLICA IDENTITY FULL" in run("check", code=1).output
+    database.execute("ALTER TABLE shop.orders REPLICA IDENTITY FULL")
+    run("check")
+
+
+@pytest.mark.servers("pg18")
+def test_init_maps_odd_names(run: Run, place: Path, database: Database) -> None:
+    database.execute(
+        'CREATE TABLE shop."Odd Table" ("User Id" int PRIMARY KEY, "class" text, "it\'s ""x"": #1" text, "état" text, '
+        "user_id int NOT NULL, doubled int GENERATED ALWAYS AS (user_id * 2) STORED, raw bytea, body jsonb, list int[]);"
+        'CREATE SCHEMA crm; CREATE TABLE crm.orders (id int PRIMARY KEY, customer_id uuid, "ORDER" text);'
+    )
+    run("init", "--url", database.url)
+    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    assert {"Odd Table Created", "Crm Order Created", "Shop Order Created"} <= set(mappings.keys())
+    [odd] = mappings.for_table("shop.Odd Table")
+    assert {"User Id", "class", 'it\'s "x": #1', "état", "body", "list"} <= set(odd.new_columns)
+    assert not {"doubled", "raw"} & set(odd.new_columns)
+    run("check")
+
+
+@pytest.mark.servers("pg18")
+def test_init_overwrites_only_when_told_to(run: Run, place: Path, database: Database) -> None:
+    run("init", "--url", database.url, "--schema", "shop")
+    config = place / "cdc-tracker.yml"
+    config.write_text("mine")
+    told = run("init", "--url", database.url, code=2)
+    assert "exist already, and nothing was written" in told.output
+    assert config.read_text() == "mine"
+    run("init", "--url", database.url, "--force")
+    assert config.read_text() != "mine"
+    assert "There are: shop" in run("init", "--url", database.url, "--schema", "sales", "--force", code=3).output
+
+
+# check
+
+
+@pytest.mark.servers("pg18")
+def test_check_finds_what_would_stop_a_run(run: Run, place: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("init", "--url", database.url)
+    path = place / "mappings" / "orders.yml"
+    path.write_text(path.read_text().replace("new.total", "new.totall"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("CDC_TRACKER_HTTP__PORT", str(taken.getsockname()[1]))
+        config = place / "cdc-tracker.yml"
+        hook = "  hook: {type: webhook, url: 'http://127.0.0.1:1/', secret: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw']}\n"
+        config.write_text(config.read_text().replace("destinations:\n", "destinations:\n" + hook))
+        found = json.loads(run("check", "--json", code=1).output)
+    errors = [f"{each['where']} {each['key']} {each['message']}" for each in found["findings"] if each["severity"] == "error"]
+    assert not found["ok"]
+    assert len(errors) == 3
+    assert any("has no column 'totall'; did you mean 'total'" in error for error in errors)
+    assert any("destinations.hook" in error for error in errors)
+    assert any("http port" in error for error in errors)
+    assert "whsec_" not in json.dumps(found)
+
+
+@pytest.mark.servers("pg18")
+def test_check_tells_every_mistake_in_the_configuration(run: Run, place: Path, database: Database) -> None:
+    run("init", "--url", database.url)
+    config = place / "cdc-tracker.yml"
+    config.write_text(config.read_text().replace("data_dir:", "datadir:"))
+    told = run("check", code=1)
+    assert "datadir: is not a known key; did you mean 'data_dir'?" in " ".join(told.output.split())
+
+
+@pytest.mark.servers("pg18")
+def test_check_says_that_the_server_is_away(run: Run, place: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("init", "--url", database.url)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app:open-sesame@127.0.0.1:1/shop")
+    for command in ("check", "setup", "status", "teardown"):
+        told = CliRunner().invoke(cli, [command, *(["--yes"] if command == "teardown" else [])])
+        assert told.exit_code in {1, 3}
+        assert "sesame" not in told.output
+        assert "Traceback" not in told.output
