@@ -170,13 +170,14 @@ def test_between_transactions_the_server_s_end_is_where_we_are(database: Databas
 def test_a_transaction_of_300_000_rows_is_never_held_whole(database: Database) -> None:
     with streamed(database) as taps:
         database.execute("INSERT INTO a SELECT n, repeat('v', 50) FROM generate_series(1, 300000) n")
-        totals = [_stream_within_bounds(tap) for tap in taps]
-    assert [changes for changes, _ in totals] == [300_000, 300_000]
-    assert totals[0] == totals[1]
+        (one, first, last), (other, begins, ends) = [_stream_within_bounds(tap) for tap in taps]
+    assert (one, other) == (300_000, 300_000)
+    assert first == begins
+    assert min(last, ends) > first  # one may have seen more: of the transactions of autovacuum, wal2json shows borders
 
 
-def _stream_within_bounds(tap: Tap) -> tuple[int, tuple[Position, Position]]:
-    """Changes, first and last position, of a stream read as capture does; at most one segment's worth is held at any time."""
+def _stream_within_bounds(tap: Tap) -> tuple[int, Position, Position]:
+    """Changes, position of the first, and up to where it was read, as capture reads: at most a segment is held."""
     builder, changes, ordinal = tap.builder(), 0, 0
     first = last = Position(0, -1)
     with tap.session() as session:
@@ -194,4 +195,4 @@ def _stream_within_bounds(tap: Tap) -> tuple[int, tuple[Position, Position]]:
     rest = builder.close()
     if rest:
         changes, last = changes + rest.changes, rest.last
-    return changes, (first, last)
+    return changes, first, last
