@@ -148,7 +148,7 @@ class Config(BaseSettings):
 
     def load_mappings(self) -> Mappings:
         """Every mapping file. Raises MappingError, also where a mapping names a destination that is not configured."""
-        from cdc_tracker.mapping import load as load_files  # noqa: PLC0415  the daemon's parent does without it
+        from cdc_tracker.mapping import load as load_files  # noqa: PLC0415  most commands do without it
 
         mappings = load_files(self.mapping_paths)
         problems = [
@@ -177,7 +177,7 @@ class Config(BaseSettings):
 
         `only`: the keys of what is to be made (a mapping's, `outbox`, `raw:TABLE`); None: of everything.
         """
-        from cdc_tracker.translate import Translator  # noqa: PLC0415  the daemon's parent does without it
+        from cdc_tracker.translate import Translator  # noqa: PLC0415  most commands do without it
 
         return Translator(
             self.load_mappings() if mappings is None else mappings,

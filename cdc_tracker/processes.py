@@ -106,9 +106,11 @@ def _leave(work: Callable[[], int]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # also where nobody reads them any more: it must not go on as a second one of its parent
+            os._exit(code)
 
 
 def _serve(owner: socket.socket, run: Callable[[str], int], parent: int) -> int:

@@ -22,6 +22,9 @@ from cdc_tracker.processes import ForkServer
 def run(name):
     if name == "fails":
         raise ValueError("as it was told")
+    if name == "cannot write":
+        sys.stdout = open("/dev/full", "w")
+        print("lost")
     if name.startswith("waits"):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
         os.write(1, f"{name} {os.getpid()} {os.getsid(0)}\\n".encode())  # in one piece
@@ -67,6 +70,10 @@ def test_exit_codes_come_back_by_name_and_a_fault_is_shown() -> None:
     out, err = _said("for name in ('one', 'two', 'fails'): forks.start(name)\nprint(sorted(ended(forks, 3).items()))")
     assert out == "[('fails', 1), ('one', 3), ('two', 3)]\n"
     assert "ValueError: as it was told" in err
+
+
+def test_one_that_cannot_write_its_output_ends_all_the_same() -> None:
+    assert _said("forks.start('cannot write')\nprint(ended(forks, 1))") == ("{'cannot write': 3}\n", "")
 
 
 def test_a_name_can_be_started_again_and_a_signal_to_one_that_has_ended_does_nothing() -> None:
