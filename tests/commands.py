@@ -64,7 +64,7 @@ def _start() -> socket.socket:
             cwd=Path(__file__).parent.parent,
             start_new_session=True,  # Ctrl-C is for pytest; it ends when our end of the socket is gone
         )
-    atexit.register(process.wait)
+    atexit.register(process.wait, 60)
     atexit.register(ours.close)  # before that: it ends then
     return ours
 

@@ -24,7 +24,7 @@ def closed_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The hosts that https connections asked for, while `HTTPS_PROXY` names the proxy."""
     asked: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_refuse, args=(listener, asked))
+        thread = threading.Thread(target=_refuse, args=(listener, asked), daemon=True)
         thread.start()
         port = listener.getsockname()[1]
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
@@ -35,7 +35,7 @@ def closed_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         finally:
             with socket.create_connection(("127.0.0.1", port)) as last:
                 last.sendall(b"END\r\n\r\n")
-            thread.join()
+            thread.join(60)
 
 
 def _refuse(listener: socket.socket, asked: list[str]) -> None:
@@ -58,7 +58,7 @@ class ForwardingProxy:
         self.asked: list[tuple[str, str]] = []  # (method, host)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(self))
         self._server.daemon_threads = False  # so that the end waits for them
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
     @property
@@ -72,7 +72,7 @@ class ForwardingProxy:
         """The clients have closed their connections."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(60)
 
 
 def _forwarding(proxy: ForwardingProxy) -> type[BaseHTTPRequestHandler]:

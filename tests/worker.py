@@ -113,7 +113,7 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         return process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
+        return process.wait(60)
 
 
 def roles(supervisor: int) -> dict[str, int]:

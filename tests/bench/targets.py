@@ -40,7 +40,7 @@ def _vendor(kind: str) -> Iterator[Settings]:
             yield settings | {"compression": "gzip" if "gzip" in taken else "none", "in_flight": IN_FLIGHT}
         finally:
             process.terminate()
-            process.wait()
+            process.wait(60)
 
 
 @contextmanager

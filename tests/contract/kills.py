@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -11,13 +10,58 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import cast
+from typing import Any, cast
+
+import pytest
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Position
 from tests.vendors.kit import Kit, batch, event
+
+PATIENCE = 120.0  # seconds within which a process says something, or ends once it is killed
+
+# Forked from a clean process: one forked from pytest would inherit the locks of its threads and C libraries in whatever state.
+_CLEAN = multiprocessing.get_context("forkserver")
+_CLEAN.set_forkserver_preload(["httpx", "sqlalchemy", "tests.contract.kits", __name__])
+
+
+class Deliverer:
+    """A process that delivers for ever, and says how far it is."""
+
+    def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Runs `work(*arguments, connection)`. All of it is pickled."""
+        self._told, theirs = _CLEAN.Pipe(duplex=False)
+        self._process = _CLEAN.Process(target=work, args=(*arguments, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is heard, however it ends
+
+    def hear(self) -> Any:
+        """What it says next. The test fails where it says nothing, or has ended."""
+        if not self._told.poll(PATIENCE):
+            self.kill()
+            pytest.fail(f"the delivering process said nothing for {PATIENCE:.0f} s")
+        try:
+            return self._told.recv()
+        except EOFError:
+            self._process.join(PATIENCE)
+            pytest.fail(f"the delivering process has ended by itself, with the code {self._process.exitcode}")
+
+    def kill(self) -> list[Any]:
+        """By SIGKILL. What it had said and nobody has heard."""
+        self._process.kill()
+        self._process.join(PATIENCE)
+        assert self._process.exitcode == -signal.SIGKILL
+        self._process.close()
+        unheard = []
+        with self._told:
+            try:
+                while self._told.poll():
+                    unheard.append(self._told.recv())
+            except EOFError:
+                return unheard
+        return unheard
 
 
 class Holder(Destination, HoldsCheckpoint):
@@ -62,21 +106,13 @@ def order(kit: Kit) -> list[int]:
 
 def killed(kit: Kit, number: int) -> Position | None:
     """Deliver, and be killed in the batch after the next `number % 5`; the position at which it began."""
-    context = multiprocessing.get_context("fork")  # the parent has nothing of the destination open
-    ours, theirs = context.Pipe()
-    with ours, theirs:
-        child = context.Process(target=_deliver_for_ever, args=(kit.open, theirs))
-        child.start()
-        position: Position | None = ours.recv()
-        began, batches = time.monotonic(), number % 5
-        for _ in range(batches):
-            ours.recv()
-        time.sleep(random.uniform(0, (time.monotonic() - began) / max(batches, 1)))  # into the next one
-        assert child.pid is not None
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        child.close()
+    child = Deliverer(_deliver_for_ever, kit.open)
+    position: Position | None = child.hear()
+    began, batches = time.monotonic(), number % 5
+    for _ in range(batches):
+        child.hear()
+    time.sleep(random.uniform(0, (time.monotonic() - began) / max(batches, 1)))  # into the next one
+    child.kill()
     return position
 
 
@@ -84,11 +120,13 @@ def standing(kit: Kit) -> Standing:
     """A server may still be about to commit what the killed process sent: looks until nothing changes."""
     with closing(opened(kit)) as destination:
         position = destination.position()
-        while True:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             held = order(kit)
             position, before = destination.position(), position
             if position == before:
                 return Standing(position, held, kit.merges)
+    pytest.fail(f"the destination's position still moves after {PATIENCE:.0f} s without a writer")
 
 
 def _deliver_for_ever(open_destination: Callable[[], Holder], done: Connection) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +35,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="of each destination")
     parser.add_argument("--only", choices=HOLDERS, action="append", help="may be given again; all of them without it")
     given = parser.parse_args()
-    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # it forks
     engines, servers, wrong = Engines(), Servers(), 0
     print(f"{'destination':20} {'kills':>6} {'events':>8} {'lost':>6} {'doubled':>8}", flush=True)
     try:

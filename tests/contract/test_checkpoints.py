@@ -107,7 +107,6 @@ def test_a_batch_that_goes_beside_the_stream_leaves_the_position_and_is_taken_on
 
 
 @pytest.mark.invariant(5)
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_at_any_moment_each_event_is_there_once(holder: Kit) -> None:
     """`make soak` kills more often."""
     began = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ import pytest
 
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.send import send
+from tests.contract.kills import Deliverer
 from tests.contract.kits import HOLDERS, NAMES
 from tests.contract.test_destinations import never, quiet
 from tests.vendors.kit import Kit, batch, event, events
@@ -34,29 +34,18 @@ def _deliver_for_ever(open_destination: Callable[[], Destination], start: int, d
 
 
 @pytest.mark.invariant(5)
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("kit", KILLED, indirect=True)
 def test_killed_at_any_moment_nothing_is_lost(kit: Kit) -> None:
-    context = multiprocessing.get_context("fork")
     told = 0
     for _ in range(KILLS):
-        ours, theirs = context.Pipe()
-        with ours, theirs:
-            child = context.Process(target=_deliver_for_ever, args=(kit.open, told, theirs))
-            child.start()
-            ours.recv()
-            began = time.monotonic()
-            batches = random.randint(0, 4)
-            for _ in range(batches):
-                told = ours.recv()
-            time.sleep(random.uniform(0, (time.monotonic() - began) / max(batches, 1)))  # into the next one
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
-            while ours.poll():
-                told = ours.recv()
-            assert child.exitcode == -signal.SIGKILL
-            child.close()
+        child = Deliverer(_deliver_for_ever, kit.open, told)
+        told = child.hear()
+        began = time.monotonic()
+        batches = random.randint(0, 4)
+        for _ in range(batches):
+            told = child.hear()
+        time.sleep(random.uniform(0, (time.monotonic() - began) / max(batches, 1)))  # into the next one
+        told = [told, *child.kill()][-1]
     _check(kit, told)
 
 
@@ -72,3 +61,15 @@ def _check(kit: Kit, told: int) -> None:
     assert len(copies) == len(set(found))  # what came again is the same
     duplicates = len(found) - len(set(found))
     assert kit.keeps_repeats or duplicates == 0
+
+
+def _fall(number: int, done: Connection) -> None:
+    done.send("begun")
+    os.kill(os.getpid(), number)
+
+
+def test_a_delivering_process_that_dies_fails_its_test_at_once_and_never_holds_it_up() -> None:
+    child = Deliverer(_fall, int(signal.SIGSEGV))
+    assert child.hear() == "begun"
+    with pytest.raises(pytest.fail.Exception, match=r"ended by itself, with the code -11"):
+        child.hear()

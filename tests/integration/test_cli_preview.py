@@ -27,13 +27,13 @@ def later(database: Database, statement: str) -> Iterator[None]:
         while not done.wait(0.3):
             database.execute(statement)
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(60)
 
 
 def lines(output: str) -> list[dict[str, Any]]:

@@ -155,12 +155,12 @@ def test_two_writers_of_one_source_do_not_mix_their_segments(url: str) -> None:
                 except Stop as error:
                     refused.append(error)
 
-    writers = [threading.Thread(target=append, args=[range(start, 200, 2)]) for start in (1, 2)]
+    writers = [threading.Thread(target=append, args=[range(start, 200, 2)], daemon=True) for start in (1, 2)]
     with Journal.open(url, "main") as journal:
         for writer in writers:
             writer.start()
         for writer in writers:
-            writer.join()
+            writer.join(60)
         stored = [found.first for found in journal.read(START, 1000)]
         horizon = journal.horizon()
         assert horizon is not None

@@ -72,13 +72,13 @@ def writing(database: Database) -> Iterator[None]:
                 connection.execute("UPDATE crm.customers SET version = version + 1 WHERE id = %s", [rng.randint(1, ROWS)])
                 connection.execute("UPDATE crm.customers SET note = 'noted' WHERE id = %s", [rng.randint(1, ROWS)])
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(60)
 
 
 def jobs(scene: Scene) -> list[Job]:

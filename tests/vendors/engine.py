@@ -99,4 +99,4 @@ class Program:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.wait(60)

@@ -74,7 +74,7 @@ def jars() -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as work:
         (Path(work) / "pom.xml").write_text(_POM)
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work}/jars"]
-        done = subprocess.run([maven, "-q", "-B", *goal], cwd=work, capture_output=True, text=True, check=False)
+        done = subprocess.run([maven, "-q", "-B", *goal], cwd=work, capture_output=True, text=True, check=False, timeout=900)
         if done.returncode:
             said = " ".join(re.sub(r"\x1b\[[0-9;]*m|\[ERROR\]", "", done.stdout + done.stderr).split())
             raise EngineUnavailable(f"the jars of Kafka {VERSION} cannot be fetched: {said[:160]}…")

@@ -114,7 +114,7 @@ class MariaDb:
     def remove(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(60)
         shutil.rmtree(self._root, ignore_errors=True)
 
 

@@ -86,4 +86,4 @@ def engine() -> Iterator[S3]:
         yield server
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)

@@ -180,7 +180,7 @@ class _Server(ThreadingHTTPServer):
         self.shutdown()
         self.cut_all()
         self.server_close()
-        self._thread.join()
+        self._thread.join(60)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:

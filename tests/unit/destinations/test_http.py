@@ -153,14 +153,14 @@ def test_an_answer_that_does_not_come_in_time_is_a_passing_fault(vendor: Segment
 def test_an_answer_that_drips_does_not_hold_it_up_for_ever() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stopped = threading.Event()
-        thread = threading.Thread(target=_drip, args=(listener, stopped))
+        thread = threading.Thread(target=_drip, args=(listener, stopped), daemon=True)
         thread.start()
         destination = opened(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout="300ms")
         with pytest.raises(DestinationUnavailable, match="no answer"):
             destination.deliver(batch(1))
         destination.close()
         stopped.set()
-        thread.join()
+        thread.join(60)
 
 
 def _drip(listener: socket.socket, stopped: threading.Event) -> None:

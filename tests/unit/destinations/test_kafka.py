@@ -371,7 +371,7 @@ def test_restarted_and_killed_brokers_have_each_event_once() -> None:
                 send(destination, made, stop=lambda: False, on_trouble=troubles.append, backoff=QUICK)
                 count += 20
 
-        sender = threading.Thread(target=deliver)
+        sender = threading.Thread(target=deliver, daemon=True)
         sender.start()
         for end in (broker.program.stop, broker.program.kill):
             time.sleep(2.0)
@@ -379,7 +379,7 @@ def test_restarted_and_killed_brokers_have_each_event_once() -> None:
             broker.program.start()
         time.sleep(2.0)
         done.set()
-        sender.join()
+        sender.join(60)
         assert ids(broker, "events") == expected(count)
         assert destination.position() == events(count)[-1].position
         destination.close()

@@ -212,13 +212,13 @@ def test_restarts_lose_nothing_and_repeats_within_the_window_are_dropped(own: Se
             send(destination, made, stop=lambda: False, on_trouble=troubles.append, backoff=QUICK)
         done.set()
 
-    sender = threading.Thread(target=deliver)
+    sender = threading.Thread(target=deliver, daemon=True)
     sender.start()
     while not done.is_set():
         own.program.stop()
         own.program.start()
         time.sleep(0.1)
-    sender.join()
+    sender.join(60)
     held = [message.headers["Nats-Msg-Id"] for message in own.messages("s")]
     assert sorted(held) == sorted(one.message_id for one in events(4_000))
     assert troubles

@@ -164,14 +164,14 @@ def test_a_restart_loses_nothing(node: Server, name: str) -> None:
             count += 20
             time.sleep(0.01)
 
-    sender = threading.Thread(target=deliver)
+    sender = threading.Thread(target=deliver, daemon=True)
     sender.start()
     time.sleep(0.5)
     node.program.stop()
     node.program.start()
     time.sleep(0.5)
     done.set()
-    sender.join()
+    sender.join(60)
     held = [properties.message_id for properties, _ in node.messages(name)]
     assert list(dict.fromkeys(held)) == [one.message_id for one in events(count)]
     assert troubles

@@ -235,13 +235,13 @@ def test_killed_servers_have_each_event_once(node: Server) -> None:
             send(destination, made, stop=lambda: False, on_trouble=troubles.append, backoff=QUICK)
         done.set()
 
-    sender = threading.Thread(target=deliver)
+    sender = threading.Thread(target=deliver, daemon=True)
     sender.start()
     while not done.is_set():
         node.program.kill()
         node.program.start()
         time.sleep(0.1)
-    sender.join()
+    sender.join(60)
     assert ids(node) == expected(3_000)
     assert destination.position() == events(3_000)[-1].position
     assert troubles

@@ -272,11 +272,11 @@ def test_destinations_that_start_together_make_their_tables_once(postgresql: Dat
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=begin, args=(one, n)) for n, one in enumerate(destinations)]
+    threads = [threading.Thread(target=begin, args=(one, n), daemon=True) for n, one in enumerate(destinations)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert failures == []
     assert postgresql.value("SELECT count(*) FROM analytics.order_paid WHERE b = 2") == 6
     place.close()

@@ -177,11 +177,11 @@ def test_destinations_that_start_together_make_their_tables_once(place: Place) -
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=begin, args=(one, n)) for n, one in enumerate(destinations)]
+    threads = [threading.Thread(target=begin, args=(one, n), daemon=True) for n, one in enumerate(destinations)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert failures == []
     assert place.rows("SELECT count(*), count(b0), count(b5) FROM order_paid") == [(6, 1, 1)]
 

@@ -146,7 +146,7 @@ def test_a_file_that_another_process_has_open_is_a_passing_fault(opened: Opened,
                 call()
             assert type(caught.value) is DestinationUnavailable
         other.stdin.close()
-        other.wait()
+        other.wait(60)
     destination.deliver(batch(events(1)))
     assert destination.position() == events(1)[0].position
 

@@ -358,7 +358,7 @@ class JournalSuite:
             except BaseException as error:
                 problems.append(error)
 
-        readers = [threading.Thread(target=read_all) for _ in range(3)]
+        readers = [threading.Thread(target=read_all, daemon=True) for _ in range(3)]
         for reader in readers:
             reader.start()
         for number in range(1, 101):

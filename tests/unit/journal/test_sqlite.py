@@ -147,7 +147,7 @@ def test_the_fifo_of_a_killed_reader_is_removed_and_that_of_a_live_one_stays(url
             assert process.stdout.readline() == "waiting\n"
             assert len(files_of(folder)) == 2
             process.kill()
-            process.wait()
+            process.wait(60)
             journal.append([segment(1)])
             assert [name.split("@")[1] for name in files_of(folder)] == ["live"]
             assert live.wait(5)

@@ -170,13 +170,13 @@ class DeadLetterSuite(OpenedStore):
             except BaseException as error:
                 problems.append(error)
 
-        deliverers = [threading.Thread(target=deliver, args=[name]) for name in ("jsonl", "webhook")]
+        deliverers = [threading.Thread(target=deliver, args=[name], daemon=True) for name in ("jsonl", "webhook")]
         for deliverer in deliverers:
             deliverer.start()
         while any(deliverer.is_alive() for deliverer in deliverers):
             state.queue_dead_letters("main", ALL)
         for deliverer in deliverers:
-            deliverer.join()
+            deliverer.join(60)
         assert problems == []
         for row in state.ledger("main"):
             left = len(state.dead_letters("main", destination=row.destination))

@@ -280,7 +280,7 @@ class JobSuite(OpenedStore):
             except BaseException as error:
                 problems.append(error)
 
-        worker = threading.Thread(target=work)
+        worker = threading.Thread(target=work, daemon=True)
         worker.start()
         while worker.is_alive():
             found = self.found(state, job)
@@ -289,7 +289,7 @@ class JobSuite(OpenedStore):
             for one in (found, following):
                 done = one.progress.get("done", 0)
                 assert one.segment == (b"part %d" % done if done % 2 else b"")
-        worker.join()
+        worker.join(60)
         assert problems == []
 
     def test_pauses_and_resumes_while_a_job_commits_lose_neither(self, state: State, url: str) -> None:
@@ -307,14 +307,14 @@ class JobSuite(OpenedStore):
             finally:
                 enough.set()
 
-        worker = threading.Thread(target=work)
+        worker = threading.Thread(target=work, daemon=True)
         worker.start()
         while not enough.is_set():
             assert state.control_job(job.id, "paused") == "paused"
             assert self.found(state, job).state == "paused"
             assert state.control_job(job.id, "queued") == "queued"
         state.control_job(job.id, "paused")
-        worker.join()
+        worker.join(60)
         assert problems == []
         found = self.found(state, job)
         assert (found.state, found.progress, self.ledger_row(state).replayed) == ("paused", {"done": 100}, 100)

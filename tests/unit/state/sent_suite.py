@@ -93,11 +93,11 @@ class SentSuite(OpenedStore):
             except BaseException as error:
                 problems.append(error)
 
-        committer = threading.Thread(target=commit)
+        committer = threading.Thread(target=commit, daemon=True)
         committer.start()
         while committer.is_alive():
             assert state.sent("main", "jsonl", known[::7]) == set(known[::7])
-        committer.join()
+        committer.join(60)
         assert problems == []
 
     def test_sending_the_same_again_does_no_harm_in_the_same_week_or_another(
@@ -189,12 +189,12 @@ class SentSuite(OpenedStore):
             except BaseException as error:
                 problems.append(error)
 
-        adder = threading.Thread(target=add)
+        adder = threading.Thread(target=add, daemon=True)
         adder.start()
         removed = 0
         while adder.is_alive():
             removed += state.trim_sent("main", "jsonl", 9000 * WEEK)
-        adder.join()
+        adder.join(60)
         assert problems == []
         left = [one for number in range(40) for one in ids(100, number)]
         assert len(state.sent("main", "jsonl", left)) == state.sent_count("main", "jsonl") == 4000 - removed

@@ -117,7 +117,7 @@ class StoreSuite(OpenedStore):
                 with state.lock("capture:main", wait=60):
                     entered.set()
 
-            taker = threading.Thread(target=take)
+            taker = threading.Thread(target=take, daemon=True)
             taker.start()
             assert not entered.wait(0.3)
             holder.stdin.write("\n")
