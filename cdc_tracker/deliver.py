@@ -152,7 +152,8 @@ class Delivery:
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
-            if any(row.delivered for row in self._state.ledger(self._source, self._name)):
+            totals = self._state.totals(self._source).get(self._name)
+            if totals is not None and totals.now["delivered"]:
                 log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
         elif held < self._settlement.position and self._ran_dry:
             held = self._settlement.position  # what it lacks was held back on purpose

@@ -15,6 +15,7 @@ from cdc_tracker.state.records import (
     LetterState,
     RoleRecord,
     SourceRecord,
+    Totals,
 )
 from cdc_tracker.state.sent import sent_id
 from cdc_tracker.state.settings import StateSettings
@@ -37,5 +38,6 @@ __all__ = [
     "SourceRecord",
     "State",
     "StateSettings",
+    "Totals",
     "sent_id",
 ]

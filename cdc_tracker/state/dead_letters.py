@@ -123,7 +123,7 @@ def move(
     rows = connection.execute(changed.returning(*_counting)).all()
     change = _effect(origin, target)
     if change:
-        _count_rejected(connection, rows, change)
+        _count_rejected(connection, rows, change, moved=True)
     return len(rows), ids[-1]
 
 
@@ -143,14 +143,14 @@ def _effect(origin: LetterState, target: LetterState) -> int:
     return (target != "queued") - (origin != "queued")
 
 
-def _count_rejected(connection: Connection, rows: Sequence[Any], change: int) -> None:
+def _count_rejected(connection: Connection, rows: Sequence[Any], change: int, *, moved: bool = False) -> None:
     by_place: dict[tuple[str, str], Counter[tuple[int, str, str]]] = {}
     for row in rows:
         if row.counted:
             counts = by_place.setdefault((row.source, row.destination), Counter())
             counts[row.committed_at // HOUR, row.mapping, "rejected"] += change
     for source, destination in sorted(by_place):
-        ledger.add(connection, source, destination, by_place[source, destination])
+        ledger.add(connection, source, destination, by_place[source, destination], moved=moved)
 
 
 def _row(source: str, destination: str, letter: DeadLetter) -> dict[str, Any]:

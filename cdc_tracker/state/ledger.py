@@ -6,10 +6,12 @@ one that is queued to be sent again is pending until it is delivered (delivered 
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, text
+from collections import Counter
 
-from cdc_tracker.state.records import Counts, LedgerRow
-from cdc_tracker.state.tables import OUTCOMES
+from sqlalchemy import Connection, func, select, text
+
+from cdc_tracker.state.records import Counts, LedgerRow, Totals
+from cdc_tracker.state.tables import OUTCOMES, totals
 from cdc_tracker.state.tables import ledger as t
 
 _ADD = text(
@@ -18,10 +20,18 @@ _ADD = text(
     "ON CONFLICT (source, destination, mapping, hour) DO UPDATE SET "
     + ", ".join(f"{outcome} = cdc_tracker_ledger.{outcome} + excluded.{outcome}" for outcome in OUTCOMES)
 )
+_TOTALED = (*OUTCOMES, *(f"{outcome}_ever" for outcome in OUTCOMES))
+_TOTAL = text(
+    f"INSERT INTO cdc_tracker_total (source, destination, {', '.join(_TOTALED)}) "
+    f"VALUES (:source, :destination, {', '.join(f':{name}' for name in _TOTALED)}) "
+    "ON CONFLICT (source, destination) DO UPDATE SET "
+    + ", ".join(f"{name} = cdc_tracker_total.{name} + excluded.{name}" for name in _TOTALED)
+)
 _columns = (t.c.destination, t.c.mapping, t.c.hour, *(t.c[outcome] for outcome in OUTCOMES))
 
 
-def add(connection: Connection, source: str, destination: str, counts: Counts) -> None:
+def add(connection: Connection, source: str, destination: str, counts: Counts, *, moved: bool = False) -> None:
+    """`moved`: the counts say where events are now, and nothing has happened to any of them."""
     rows: dict[tuple[int, str], dict[str, int]] = {}
     for (hour, mapping, outcome), count in counts.items():
         if outcome not in OUTCOMES:
@@ -33,6 +43,30 @@ def add(connection: Connection, source: str, destination: str, counts: Counts) -
         connection.execute(
             _ADD, [place | {"hour": hour, "mapping": mapping, **rows[hour, mapping]} for hour, mapping in sorted(rows)]
         )
+        change: Counter[str] = Counter()
+        for row in rows.values():
+            change.update(row)
+        happened = {f"{outcome}_ever": 0 if moved else max(0, change[outcome]) for outcome in OUTCOMES}
+        connection.execute(_TOTAL, place | change | happened)
+
+
+def totals_of(connection: Connection, source: str) -> dict[str, Totals]:
+    """By destination, in as many rows as there are destinations."""
+    found = {}
+    for row in connection.execute(select(totals).where(totals.c.source == source)).mappings():
+        now, ever = ({outcome: row[f"{outcome}{end}"] for outcome in OUTCOMES} for end in ("", "_ever"))
+        found[row["destination"]] = Totals(now, ever)
+    return found
+
+
+def delivered_since(connection: Connection, source: str, hour: int) -> dict[str, int]:
+    """By destination: events of changes committed in that hour and later ones that were delivered."""
+    query = (
+        select(t.c.destination, func.sum(t.c.delivered + t.c.assumed + t.c.replayed))
+        .where(t.c.source == source, t.c.hour >= hour)
+        .group_by(t.c.destination)
+    )
+    return {destination: int(number) for destination, number in connection.execute(query)}
 
 
 def rows_of(

@@ -122,8 +122,16 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Of one destination, by outcome: what the ledger adds up to, and how often each has happened, which never goes down."""
+
+    now: Mapping[str, int]
+    ever: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """What a role last said of itself."""
+    """What a role last said of itself. `process`: see processes.identity(); empty where an older version wrote it."""
 
     source: str
     role: str
@@ -132,6 +140,7 @@ class RoleRecord:
     state: str
     detail: dict[str, Any]
     updated_at: int
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)

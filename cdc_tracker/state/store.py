@@ -16,7 +16,7 @@ from cdc_tracker.state import dead_letters as letters
 from cdc_tracker.state import sent as sent_ledger
 from cdc_tracker.state.dead_letters import Selection
 from cdc_tracker.state.history import History, record
-from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord
+from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord, Totals
 
 KIND = Kind(
     noun="the state store",
@@ -67,7 +67,7 @@ class State(History):
     def forget(self, name: str) -> None:
         """Remove everything about a source: the record, checkpoints, dead letters, counts, jobs, what was sent, roles."""
         with self._database.writing() as connection:
-            for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.roles):
+            for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.totals, tables.roles):
                 connection.execute(delete(table).where(table.c.source == name))
             jobs.forget(connection, name)
             sent_ledger.forget(connection, name)
@@ -196,6 +196,16 @@ class State(History):
         """By hour, destination, mapping."""
         with self._database.reading() as connection:
             return ledger.rows_of(connection, source, destination, mapping, since_hour)
+
+    def totals(self, source: str) -> dict[str, Totals]:
+        """By destination, without reading the ledger."""
+        with self._database.reading() as connection:
+            return ledger.totals_of(connection, source)
+
+    def delivered_since(self, source: str, hour: int) -> dict[str, int]:
+        """By destination: events of changes committed in that hour (since the Unix epoch) and later that were delivered."""
+        with self._database.reading() as connection:
+            return ledger.delivered_since(connection, source, hour)
 
     # roles
 

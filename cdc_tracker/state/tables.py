@@ -64,6 +64,16 @@ ledger = Table(
     _text("mapping", key=True),
     _big("hour", key=True),  # of the commit: hours since the Unix epoch
     *(_big(outcome) for outcome in OUTCOMES),
+    Index("cdc_tracker_ledger_hour", "source", "hour"),
+)
+
+totals = Table(  # of the ledger, changed with it: what is looked at every few seconds must not read a year of hours
+    "cdc_tracker_total",
+    metadata,
+    _text("source", key=True),
+    _text("destination", key=True),
+    *(_big(outcome) for outcome in OUTCOMES),  # the ledger's sums: a dead letter that is retried leaves `rejected`
+    *(_big(f"{outcome}_ever") for outcome in OUTCOMES),  # how often it has happened: only grows
 )
 
 dead_letters = Table(
@@ -102,6 +112,7 @@ roles = Table(
     _text("state"),
     _text("detail"),  # JSON
     _big("updated_at"),
+    Column("process", Text, nullable=False, server_default=""),  # processes.identity()
 )
 
 jobs = Table(

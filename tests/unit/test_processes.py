@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker import processes
 from tests.worker import until
 
 ROOT = Path(__file__).parents[2]
@@ -138,3 +139,22 @@ def test_ctrl_c_on_the_terminal_reaches_the_owner_only() -> None:
         os.killpg(process.pid, signal.SIGINT)
         assert process.communicate(timeout=30) == ("[]\n", "")
     until(lambda: _gone(int(pid)), "it has ended", seconds=10)
+
+
+def test_a_process_is_known_by_its_start_and_not_by_its_number_alone() -> None:
+    program = "from cdc_tracker import processes; print(processes.identity(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        known = child.stdout.readline().strip()
+        numbering, _, started = known.rpartition(" ")
+        assert processes.runs(child.pid, known) is True
+        assert processes.runs(child.pid, f"{numbering} {int(started) - 1}") is False  # another had this number before
+        child.kill()
+        until(lambda: processes.runs(child.pid, known) is False, "it is known to have ended, although nobody has waited for it")
+    assert processes.runs(child.pid, known) is False
+
+
+def test_whether_a_process_of_another_boot_or_container_runs_is_not_known() -> None:
+    boot, namespace, started = processes.identity().split()
+    for elsewhere in (f"another-boot {namespace} {started}", f"{boot} 1 {started}", ""):
+        assert processes.runs(os.getpid(), elsewhere) is None

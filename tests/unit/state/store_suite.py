@@ -157,6 +157,8 @@ class StoreSuite(OpenedStore):
                 "hook": Checkpoint(Position(200, 3), Position(200, 3), None, 78, only_missing=False),
             }
             assert state.ledger("main") == [LedgerRow("jsonl", "Order Paid", 3, 9, 7, 0, 1, 1, 4)]
+            totals = state.totals("main")["jsonl"]
+            assert list(totals.now.values()) == list(totals.ever.values()) == [9, 7, 0, 1, 1, 4]
             (parked,) = state.dead_letters("main")
             expected = replace(letter(140, 2), id=parked.id, attempts=2, created_at=79, segment=b"")
             assert parked == expected
