@@ -89,7 +89,7 @@ class Capture:
             self._journal_end = end or lowest or START
             self._progress.journal_end = str(self._journal_end)
             self._progress.confirmed = self._confirmed
-            builder = session.builder(self._journal_end)
+            builder = session.builder(self._journal_end, self._journal.newest())
             stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
             log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
             self._progress.enter("streaming")

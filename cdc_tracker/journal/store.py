@@ -103,6 +103,11 @@ class Journal:
             newest = self._newest(connection)
         return _last_of(newest) if newest else None
 
+    def newest(self) -> Segment | None:
+        """The segment that the journal ends with."""
+        end = self.end()
+        return self.read(_before(end), 1)[0] if end else None
+
     def append(self, segments: Sequence[Segment]) -> None:
         """One transaction, durable on return; then wakes every reader. Raises JournalUnavailable.
 

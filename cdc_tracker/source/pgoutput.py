@@ -14,6 +14,7 @@ from cdc_tracker.model import (
     UNLOGGED,
     Change,
     Column,
+    Lsn,
     OpenTransaction,
     Position,
     Relation,
@@ -22,7 +23,7 @@ from cdc_tracker.model import (
     Text,
     Transaction,
 )
-from cdc_tracker.source.segments import OUR_PREFIXES, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, single, walk
+from cdc_tracker.source.segments import NOWHERE, OUR_PREFIXES, PAYLOAD, Frame, SegmentBuilder, Wanted, opened, past, single, walk
 
 POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Unix epoch
 
@@ -51,8 +52,8 @@ class Builder(SegmentBuilder):
 
     plugin = "pgoutput"
 
-    def __init__(self, after: Position) -> None:
-        super().__init__(after)
+    def __init__(self, after: Position, left_off: OpenTransaction | None = None) -> None:
+        super().__init__(after, left_off)
         self._described: dict[bytes, bytes] = {}
 
     def _reset(self) -> None:
@@ -84,7 +85,7 @@ class Builder(SegmentBuilder):
                 self._push(frame[1:9], payload)
         elif kind == TRUNCATE:
             relations = _truncated(payload, 0)
-            if self._change(frame, len(relations)):
+            if self._change(frame, len(relations), whole=True):
                 for relation in relations:
                     self._carry(relation)
         elif kind == MESSAGE and payload[1] & 1 and payload.startswith(_OURS, 10):
@@ -353,25 +354,37 @@ def _define(parameters: str, lines: list[str], returns: str) -> Callable[..., An
     return split
 
 
+def _steps(segment: Segment, tables: dict[bytes, bytes]) -> Iterator[tuple[OpenTransaction, Lsn, bytes, int]]:
+    """Each frame with changes: where the transaction stands before it, its LSN, payload and changes. Keeps `tables` as of it."""
+    start = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        if payload[0] == BEGIN:
+            start = OpenTransaction(_transaction(payload, 0), 0, 0, 0)
+        elif payload[0] == RELATION:
+            tables[payload[1:5]] = payload
+        else:
+            span = len(_truncated(payload, 0)) if payload[0] == TRUNCATE else 1
+            yield start, lsn, payload, span
+            start = past(start, lsn, span)
+
+
+def left_off(segment: Segment) -> OpenTransaction:
+    """How far the segment is within the transaction that it ends in."""
+    stands = segment.open or NOWHERE
+    for start, lsn, _, span in _steps(segment, {}):
+        stands = past(start, lsn, span)
+    return stands
+
+
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
     """The segment of each single change at `positions`: what a dead letter keeps."""
     tables = {payload[1:5]: payload for payload in segment.relations}
-    transaction, ordinal, last, index = opened(segment.open)
     found: dict[Position, Segment] = {}
-    for lsn, at, end in walk(segment.frames):
-        payload = segment.frames[at:end]
+    for start, lsn, payload, span in _steps(segment, tables):
         kind = payload[0]
-        if kind == BEGIN:
-            transaction, ordinal, last, index = _transaction(payload, 0), 0, 0, 0
-        elif kind == RELATION:
-            tables[payload[1:5]] = payload
-        else:
-            named = _truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
-            start = OpenTransaction(transaction, ordinal, last, index)
-            span = max(1, len(named))
-            for position in [Position(transaction.commit_lsn, ordinal + offset) for offset in range(span)]:
-                if position in positions:
-                    found[position] = single(segment, lsn, payload, start, span, [tables[oid] for oid in named])
-            index = index + span if lsn == last else span - 1
-            ordinal, last = ordinal + span, lsn
+        named = _truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
+        for position in [Position(start.transaction.commit_lsn, start.ordinal + offset) for offset in range(span)]:
+            if position in positions:
+                found[position] = single(segment, lsn, payload, start, span, [tables[oid] for oid in named])
     return found

@@ -47,16 +47,21 @@ class SegmentBuilder(ABC):
     """Gathers frames and closes them into a Segment. A plugin's subclass says what a frame is, by `add`.
 
     `seen` is the position up to which everything the server sent has been added here or needed no storing. Frames at or before
-    `after` (what the journal already has) are left out; a transaction that was cut there goes on with its next change.
+    `after` (what the journal already has) are left out.
+
+    `left_off` says how far the journal is within the transaction that `after` lies in. That transaction goes on with the first
+    change whose (lsn, index) is past that, under the next ordinal: what is captured may be another set of tables than before, so
+    that ordinals counted now say nothing of those counted then. Without it (the journal was lost) ordinals are all there is.
     """
 
     plugin: str
 
-    def __init__(self, after: Position) -> None:
+    def __init__(self, after: Position, left_off: OpenTransaction | None = None) -> None:
         self.seen = after
         self.count = 0
         self.size = 0
         self._after = after
+        self._left_off = left_off
         self._parts: list[bytes | memoryview] = []
         self._relations: list[bytes] = []
         self._changes = 0
@@ -122,22 +127,25 @@ class SegmentBuilder(ABC):
         if end_lsn > self.seen.commit_lsn:
             self.seen = Position(end_lsn, -1)
 
-    def _change(self, frame: Frame, changes: int = 1) -> bool:
-        """Count the frame's changes; store it, unless the journal has it. True where it was stored."""
+    def _change(self, frame: Frame, changes: int = 1, *, whole: bool = False) -> bool:
+        """Count the frame's changes; store it, unless the journal has it. True where it was stored.
+
+        `whole`: whatever shares its LSN is stored in one segment, so that the journal has all of it or nothing.
+        """
         transaction = self._transaction
         if transaction is None:
             raise ValueError("a row change outside a transaction")  # the protocol rules it out
         (lsn,) = _START.unpack_from(frame)
+        if self._skip:
+            self._skip = self._journaled(transaction, lsn, changes, whole)
+            if self._skip:
+                self._begin = None
+                return False
         before, ordinal = (self._lsn, self._index), self._ordinal
         self._index = (self._index + changes) if lsn == self._lsn else changes - 1
         self._lsn = lsn
         self._ordinal = ordinal + changes
         position = Position(transaction.commit_lsn, self._ordinal - 1)
-        if self._skip:
-            if position <= self._after:
-                self._begin = None
-                return False
-            self._skip = False
         if self._first is None:
             self._first = Position(transaction.commit_lsn, ordinal)
             self._first_time = self._last_time = transaction.committed_at
@@ -155,6 +163,21 @@ class SegmentBuilder(ABC):
         self.seen = position
         return True
 
+    def _journaled(self, transaction: Transaction, lsn: Lsn, changes: int, whole: bool) -> bool:
+        """Whether the journal has these changes. Where it has not, the transaction goes on from where the journal left off."""
+        left = self._left_off
+        index = (self._index + changes) if lsn == self._lsn else changes - 1
+        if left is None or left.transaction.commit_lsn != transaction.commit_lsn:
+            journaled = Position(transaction.commit_lsn, self._ordinal + changes - 1) <= self._after
+        else:
+            journaled = lsn < left.lsn or (lsn == left.lsn and (whole or index <= left.index))
+            if not journaled:
+                self._ordinal, self._lsn, self._index = left.ordinal, left.lsn, left.index
+                self._begin = None  # the journal has it, also where nothing of it is sent again
+        if journaled:
+            self._ordinal, self._lsn, self._index = self._ordinal + changes, lsn, index
+        return journaled
+
     def _push(self, lsn: bytes | memoryview, payload: bytes | memoryview) -> None:
         size = len(payload)
         self._parts += (size.to_bytes(4, "big"), lsn, payload)
@@ -162,10 +185,19 @@ class SegmentBuilder(ABC):
         self.count += 1
 
 
+def past(start: OpenTransaction, lsn: Lsn, changes: int = 1) -> OpenTransaction:
+    """Where the transaction stands after so many changes at this LSN."""
+    index = start.index + changes if lsn == start.lsn else changes - 1
+    return OpenTransaction(start.transaction, start.ordinal + changes, lsn, index)
+
+
+NOWHERE = OpenTransaction(Transaction(0, 0, 0), 0, 0, 0)
+"""Where a segment stands that begins with a transaction."""
+
+
 def opened(start: OpenTransaction | None) -> tuple[Transaction, int, int, int]:
     """(transaction, next ordinal, last lsn, its index) at a segment's start."""
-    if start is None:
-        return Transaction(0, 0, 0), 0, 0, 0
+    start = start or NOWHERE
     return start.transaction, start.ordinal, start.lsn, start.index
 
 

@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from cdc_tracker.errors import Retry, SlotMissing, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, Position
+from cdc_tracker.model import Lsn, Position, Segment
 from cdc_tracker.source import catalog, pgoutput, slot, wal2json
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.replication import ReplicationStream
@@ -19,6 +19,7 @@ from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.verify import Record, Times, check_start, verify
 
+_LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
 REFRESH = 10.0  # seconds after which wal2json's tables are described anew
 
 log = structlog.get_logger("source")
@@ -70,9 +71,12 @@ class Session:
             raise SlotMissing(hint="run `cdc-tracker setup`")
         return Standing(self._state.confirmed_flush_lsn or 0, identity.timeline)
 
-    def builder(self, after: Position) -> SegmentBuilder:
-        """What makes segments of the stream's frames."""
-        return wal2json.Builder(after, self._describe) if self.plugin == "wal2json" else pgoutput.Builder(after)
+    def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
+        """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
+        left_off = _LEFT_OFF[newest.plugin](newest) if newest and newest.last.ordinal >= 0 else None
+        if self.plugin == "wal2json":
+            return wal2json.Builder(after, self._describe, left_off)
+        return pgoutput.Builder(after, left_off)
 
     def start(self, lsn: Lsn) -> ReplicationStream:
         """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""

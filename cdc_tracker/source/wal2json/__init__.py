@@ -6,7 +6,7 @@ the segment.
 """
 
 from cdc_tracker.source.wal2json.builder import Builder, Describe, options
-from cdc_tracker.source.wal2json.decoder import Decoder, excerpt
+from cdc_tracker.source.wal2json.decoder import Decoder, excerpt, left_off
 from cdc_tracker.source.wal2json.frames import Description
 
-__all__ = ["Builder", "Decoder", "Describe", "Description", "excerpt", "options"]
+__all__ = ["Builder", "Decoder", "Describe", "Description", "excerpt", "left_off", "options"]

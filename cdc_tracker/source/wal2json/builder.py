@@ -8,17 +8,17 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from cdc_tracker.model import Position, parse_lsn
+from cdc_tracker.model import OpenTransaction, Position, parse_lsn
 from cdc_tracker.source.segments import OUR_PREFIXES, PAYLOAD, SegmentBuilder
 from cdc_tracker.source.segments import Frame as Message
-from cdc_tracker.source.wal2json.frames import ACTION, BEGIN, COMMIT, FRAME, MESSAGE, Description, transaction_of
+from cdc_tracker.source.wal2json.frames import ACTION, BEGIN, COMMIT, FRAME, MESSAGE, TRUNCATE, Description, transaction_of
 
 _TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
 
 
 class _Described(NamedTuple):
     payload: bytes
-    published: frozenset[int]
+    truncates: bool
 
 
 Describe: TypeAlias = Callable[[str, str], Description | None]
@@ -42,14 +42,16 @@ class Builder(SegmentBuilder):
     """Leaves out, before it is counted, what pgoutput would not send.
 
     That is the rows of tables that `describe` does not know, the truncate of a single partition (that of its root is one of the
-    root's own), and all but inserts where nothing of an old row is logged: those tables are published with inserts only.
+    root's own), and of a table of which nothing old is logged: such are published with inserts only. wal2json itself sends no
+    update or delete of those.
     """
 
     plugin = "wal2json"
 
-    def __init__(self, after: Position, describe: Describe) -> None:
-        super().__init__(after)
+    def __init__(self, after: Position, describe: Describe, left_off: OpenTransaction | None = None) -> None:
+        super().__init__(after, left_off)
         self._describe = describe
+        self._truncates: list[bytes] = []  # of one statement so far, a frame for each table
         self._described: dict[tuple[bytes, bytes], _Described | None] = {}
 
     def forget(self) -> None:
@@ -61,6 +63,8 @@ class Builder(SegmentBuilder):
         self._carried: set[bytes] = set()
 
     def add(self, frame: Message) -> None:
+        if self._truncates and frame[1:9] != self._truncates[0][1:9]:
+            self._end_truncates()
         payload = bytes(frame[PAYLOAD:])
         action = payload[ACTION]
         if action == BEGIN:
@@ -70,20 +74,31 @@ class Builder(SegmentBuilder):
         elif action == MESSAGE:
             if self._transaction is not None:
                 self._change(frame)
+        elif action == TRUNCATE:
+            self._truncates.append(bytes(frame))
         else:
-            named = _TABLE.search(payload)
-            if named is None:
-                raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
-            described = self._description(named[1], named[2])
-            if described is None or action not in described.published:
-                return
-            if self._change(frame) and described.payload not in self._carried:
-                self._carried.add(described.payload)
-                self._relations.append(described.payload)
+            self._row(frame, payload)
+
+    def _end_truncates(self) -> None:
+        """The tables of one statement go into one segment. Nothing in their frames tells them from rows that share an LSN."""
+        frames, self._truncates = self._truncates, []
+        for frame in frames:
+            self._row(memoryview(frame), frame[PAYLOAD:], whole=True)
+
+    def _row(self, frame: Message, payload: bytes, *, whole: bool = False) -> None:
+        named = _TABLE.search(payload)
+        if named is None:
+            raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
+        described = self._description(named[1], named[2])
+        if described is None or (whole and not described.truncates):
+            return
+        if self._change(frame, whole=whole) and described.payload not in self._carried:
+            self._carried.add(described.payload)
+            self._relations.append(described.payload)
 
     def _description(self, schema: bytes, table: bytes) -> _Described | None:
         key = (schema, table)
         if key not in self._described:
             found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
-            self._described[key] = None if found is None else _Described(msgspec.json.encode(found), found.published())
+            self._described[key] = None if found is None else _Described(msgspec.json.encode(found), found.truncates)
         return self._described[key]

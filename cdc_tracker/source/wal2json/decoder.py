@@ -22,7 +22,7 @@ from cdc_tracker.model import (
     Text,
     Transaction,
 )
-from cdc_tracker.source.segments import Wanted, opened, single, walk
+from cdc_tracker.source.segments import NOWHERE, Wanted, opened, past, single, walk
 from cdc_tracker.source.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
 
 BYTEA = 17
@@ -238,24 +238,37 @@ def _old(table: _Table, cells: list[Cell]) -> Row:
     return tuple(_text(found[name]) if name in found else UNLOGGED for name in wanted)
 
 
+def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Frame]]:
+    """Each change: where the transaction stands before it, its LSN, its payload, as bytes and read."""
+    start = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        frame = odd(payload)
+        if frame.action == "B":
+            start = OpenTransaction(transaction_of(frame), 0, 0, 0)
+        else:
+            yield start, lsn, payload, frame
+            start = past(start, lsn)
+
+
+def left_off(segment: Segment) -> OpenTransaction:
+    """How far the segment is within the transaction that it ends in."""
+    stands = segment.open or NOWHERE
+    for start, lsn, _, _ in _steps(segment):
+        stands = past(start, lsn)
+    return stands
+
+
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
     """The segment of each single change at `positions`: what a dead letter keeps."""
     described = {}
     for payload in segment.relations:
         table = msgspec.json.decode(payload, type=Description)
         described[table.schema, table.table] = payload
-    transaction, ordinal, last, index = opened(segment.open)
     found: dict[Position, Segment] = {}
-    for lsn, at, end in walk(segment.frames):
-        payload = segment.frames[at:end]
-        frame = odd(payload)
-        if frame.action == "B":
-            transaction, ordinal, last, index = transaction_of(frame), 0, 0, 0
-            continue
-        position = Position(transaction.commit_lsn, ordinal)
+    for start, lsn, payload, frame in _steps(segment):
+        position = Position(start.transaction.commit_lsn, start.ordinal)
         if position in positions:
             relations = [] if frame.action == "M" else [described[frame.schema, frame.table]]
-            found[position] = single(segment, lsn, payload, OpenTransaction(transaction, ordinal, last, index), 1, relations)
-        index = index + 1 if lsn == last else 0
-        ordinal, last = ordinal + 1, lsn
+            found[position] = single(segment, lsn, payload, start, 1, relations)
     return found

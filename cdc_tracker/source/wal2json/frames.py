@@ -10,7 +10,7 @@ import msgspec
 from cdc_tracker.model import EPOCH, Column, Relation, Transaction, parse_lsn
 
 ACTION = len(b'{"action":"')
-BEGIN, COMMIT, MESSAGE = b"BCM"
+BEGIN, COMMIT, MESSAGE, TRUNCATE = b"BCMT"
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -23,11 +23,10 @@ class Description(msgspec.Struct, frozen=True):
     identity: str
     columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
 
-    def published(self) -> frozenset[int]:
-        """The actions, as bytes, that a publication of this table, or of its root, has of it."""
-        if self.identity == "n":
-            return frozenset(b"I")
-        return frozenset(b"IUDT" if (self.schema, self.table) == (self.root_schema, self.root_table) else b"IUD")
+    @property
+    def truncates(self) -> bool:
+        """A publication of this table, or of its root, has its truncates."""
+        return self.identity != "n" and (self.schema, self.table) == (self.root_schema, self.root_table)
 
     def relation(self) -> Relation:
         return Relation(self.root_schema, self.root_table, tuple(Column(*column) for column in self.columns), self.identity)
