@@ -8,13 +8,22 @@ from dataclasses import replace
 from functools import partial
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from cdc_tracker.errors import JournalUnavailable, Retry, SlotBusy, StateUnavailable
+from cdc_tracker.errors import (
+    JournalUnavailable,
+    Retry,
+    SlotBusy,
+    SourceRefused,
+    SourceUnavailable,
+    StateUnavailable,
+    Stop,
+    Undecodable,
+)
 from cdc_tracker.history.gaps import times_of
 from cdc_tracker.journal import Journal, Retention
 from cdc_tracker.lookout import Lookout, holders
-from cdc_tracker.model import START, Lsn, Position
+from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.session import Session
@@ -27,6 +36,7 @@ VITALS = 5.0
 TRIM = 30.0
 BUSY = 75.0  # seconds a slot may be held by a walsender whose client is gone: longer than the usual wal_sender_timeout
 HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
+TRIES = 5  # times that the server may fail to decode what comes next before a person is asked
 
 log = structlog.get_logger("capture")
 
@@ -61,14 +71,22 @@ class Capture:
         self._confirmed: Lsn = 0
         self._failures = 0
         self._busy_since: float | None = None
+        self._streamed = False  # in this run, so that what the configuration says of the server was right
+        self._stuck = (START, 0)  # where the server could not decode what comes next, and how many times
         self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "heartbeat"), 0.0)
 
     def run(self) -> None:
-        retrying = Retrying(retry=retry_if_exception_type((Retry, SlotBusy)), wait=self._backoff, sleep=self._sleep, reraise=True)
-        while not self._stop():
-            retrying(self._session)
-        self._progress.enter("stopped")
-        self._lookout.report(force=True)
+        retrying = Retrying(retry=retry_if_exception(self._may_pass), wait=self._backoff, sleep=self._sleep, reraise=True)
+        try:
+            while not self._stop():
+                retrying(self._session)
+        except Stop as error:
+            self._progress.enter("stopped", str(error))
+            raise
+        else:
+            self._progress.enter("stopped")
+        finally:
+            self._lookout.report(force=True)
 
     # One connection, from verifying the slot to its end.
 
@@ -94,7 +112,14 @@ class Capture:
             log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
             self._progress.enter("streaming")
             self._busy_since = None
-            self._stream(session, stream, builder)
+            self._streamed = True
+            try:
+                self._stream(session, stream, builder)
+            except (SourceUnavailable, Undecodable) as error:
+                self._store(stream, builder)  # what came before the end is whole
+                if isinstance(error, Undecodable):
+                    raise self._located(error, builder) from error
+                raise
             self._store(stream, builder)
             self._acknowledge(stream, builder)
             stream.finish()
@@ -218,6 +243,25 @@ class Capture:
 
     # Trying again.
 
+    def _may_pass(self, error: BaseException) -> bool:
+        """A server that lets nobody in any more may have a password changed, or a certificate: ours was right a moment ago.
+
+        To stop would not help its disk: it keeps the WAL either way, and goes on by itself once it is mended.
+        """
+        if isinstance(error, Undecodable):
+            return self._stuck[1] < TRIES
+        return isinstance(error, (Retry, SlotBusy)) or (isinstance(error, SourceRefused) and self._streamed)
+
+    def _located(self, error: Undecodable, builder: SegmentBuilder) -> Undecodable:
+        """The error, with the transaction that it is of where that is known. It counts while nothing gets past it."""
+        place, times = self._stuck
+        self._stuck = max(builder.seen, place), times + 1 if builder.seen <= place else 1
+        self._lookout.undecodable = builder.commit_lsn
+        if not builder.commit_lsn:
+            return error
+        text = f"the server cannot decode the transaction that commits at {format_lsn(builder.commit_lsn)}: {error}"
+        return type(error)(text, hint=error.hint)
+
     def _backoff(self, call: RetryCallState) -> float:
         error = call.outcome.exception() if call.outcome else None
         self._failures += 1
@@ -228,7 +272,8 @@ class Capture:
         call.attempt_number = self._failures
         seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))
         hint = getattr(error, "hint", "")
-        log.warning("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
+        say = log.warning if isinstance(error, (Retry, SlotBusy)) else log.error
+        say("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
         self._progress.enter("reconnecting", str(error))
         self._lookout.report(force=True)
         return seconds

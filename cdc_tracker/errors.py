@@ -5,6 +5,8 @@ CdcTrackerError
 │   ├── ConfigError        the configuration or a mapping does not hold (exit code 1 from `check` and `test-mappings`)
 │   │   └── MappingError   … in a mapping file; `problems` lists each with file, line and key
 │   ├── SourceError        the captured PostgreSQL cannot be read as it is set up
+│   │   ├── SourceRefused    it does not let us in: credentials, grants, TLS; tried again once it has let us in before
+│   │   ├── Undecodable PublicationLost   it cannot decode what comes next; a few tries, as it may pass
 │   │   ├── SlotMissing SlotLost SlotForeign SlotBusy
 │   │   ├── SourceRestored
 │   │   └── Gap            going on would skip changes
@@ -71,6 +73,18 @@ class MappingError(ConfigError):
 
 class SourceError(Stop):
     """The source PostgreSQL cannot be read as it is set up."""
+
+
+class SourceRefused(SourceError):
+    """The server does not let us in, or not do what we need: credentials, grants, TLS, configuration."""
+
+
+class Undecodable(SourceError):
+    """The server cannot decode a change, and fails at it again whenever it is asked."""
+
+
+class PublicationLost(Undecodable):
+    """The publication did not exist when the changes were made that come next."""
 
 
 class SlotMissing(SourceError):

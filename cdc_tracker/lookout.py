@@ -76,6 +76,7 @@ class Lookout:
     over_max_wal: bool = False
     journal_full: bool = False
     journal_lost: dict[str, Any] | None = None
+    undecodable: Lsn = 0  # commits the transaction that the server could not decode, 0 where it can or that is not known
     _holder: str = ""
     _recalled: bool = False
     _server_end: Lsn = 0
@@ -153,6 +154,7 @@ class Lookout:
             "journal_end": progress.journal_end,
             "journaled_until": progress.journaled_until,
             "journal_lost": self.journal_lost,
+            "undecodable": format_lsn(self.undecodable) if self.undecodable else None,
             "server_end": format_lsn(self._server_end),
             "retained_bytes": self._retained,
             "lag_bytes": max(0, self._server_end - progress.seen),

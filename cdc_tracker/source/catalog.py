@@ -12,7 +12,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import kwargs_row
 
 from cdc_tracker.model import Column, Lsn, Relation, parse_lsn
-from cdc_tracker.source.connection import connect, translate, translated
+from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.faults import translate
 
 __all__ = [
     "Identity",

@@ -11,7 +11,8 @@ import psycopg
 from cdc_tracker.errors import CdcTrackerError, Problem
 from cdc_tracker.source import catalog, publication, slot
 from cdc_tracker.source.catalog import Table
-from cdc_tracker.source.connection import LOST_HINT, connect, translated
+from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.slot import SlotState
 from cdc_tracker.source.tablecheck import Need, check_tables

@@ -17,7 +17,8 @@ from psycopg import pq, sql
 
 from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
-from cdc_tracker.source.connection import connect, translate
+from cdc_tracker.source.connection import connect
+from cdc_tracker.source.faults import When, translate
 from cdc_tracker.source.segments import Frame
 
 WAL_DATA, KEEPALIVE = b"wk"
@@ -67,7 +68,7 @@ class ReplicationStream:
         command = f"START_REPLICATION SLOT {_quoted(slot)} LOGICAL {format_lsn(start)} ({given})"
         result = self._execute(command)
         if result.status != pq.ExecStatus.COPY_BOTH:
-            raise self._failed(result)
+            raise _failed(result, When.STARTING)
         self._pg.nonblocking = 1
 
     def receive(self) -> Frame | None:
@@ -77,7 +78,7 @@ class ReplicationStream:
             try:
                 size, data = get(1)
             except psycopg.Error as error:
-                raise translate(error) from None
+                raise translate(error, When.STREAMING) from None
             if size > 0:
                 if data[0] == WAL_DATA:
                     return data
@@ -104,7 +105,7 @@ class ReplicationStream:
         try:
             self._pg.consume_input()
         except psycopg.Error as error:
-            raise translate(error) from None
+            raise translate(error, When.STREAMING) from None
 
     def feedback(self, received: Lsn, flushed: Lsn, *, ask: bool = False) -> None:
         """Standby status update: `received` as write LSN, `flushed` as flush and apply LSN: the server may drop older WAL."""
@@ -115,7 +116,7 @@ class ReplicationStream:
                 select.select([], [self._pg.socket], [], 1.0)
                 self._pg.flush()
         except psycopg.Error as error:
-            raise translate(error) from None
+            raise translate(error, When.STREAMING) from None
         self.reply_due = False
 
     def finish(self) -> None:
@@ -161,7 +162,7 @@ class ReplicationStream:
     def _query(self, command: str) -> list[str]:
         result = self._execute(command)
         if result.status != pq.ExecStatus.TUPLES_OK:
-            raise self._failed(result)
+            raise _failed(result)
         return [(result.get_value(0, column) or b"").decode() for column in range(result.nfields)]
 
     def _execute(self, command: str) -> pq.abc.PGresult:
@@ -170,14 +171,15 @@ class ReplicationStream:
         except psycopg.Error as error:
             raise translate(error) from None
 
-    def _failed(self, result: pq.abc.PGresult) -> CdcTrackerError:
-        return translate(psycopg.errors.error_from_result(result))
-
     def _ended(self) -> CdcTrackerError:
         result = self._pg.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            return self._failed(result)
+            return _failed(result, When.STREAMING)
         return SourceUnavailable("the server ended the replication stream")
+
+
+def _failed(result: pq.abc.PGresult, when: When = When.ASKING) -> CdcTrackerError:
+    return translate(psycopg.errors.error_from_result(result), when)
 
 
 def _quoted(name: str) -> str:

@@ -84,6 +84,11 @@ class SegmentBuilder(ABC):
         return self._transaction is not None
 
     @property
+    def commit_lsn(self) -> Lsn:
+        """Of the transaction that is being received; 0 between two."""
+        return self._transaction.commit_lsn if self._transaction else 0
+
+    @property
     def full(self) -> bool:
         return self.count >= MAX_FRAMES or self.size >= MAX_BYTES
 

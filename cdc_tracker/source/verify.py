@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceRestored, StateMissing
 from cdc_tracker.model import EPOCH, Lsn, Position, format_lsn
 from cdc_tracker.source.catalog import Identity
-from cdc_tracker.source.connection import LOST_HINT
+from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.slot import SlotState
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,9 @@ class Proxy:
         self._leaving = threading.Event()
         self._leaving.set()
         self._closed = False
+        self._limit: int | None = None
+        self._hard = False
+        self.cuts = 0  # connections that `cut_after` has ended
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -33,15 +37,17 @@ class Proxy:
     def release(self) -> None:
         self._flowing.set()
 
-    def cut(self) -> None:
-        """End every connection, in the middle of whatever it was at."""
+    def cut(self, *, hard: bool = False) -> None:
+        """End every connection, in the middle of whatever it was at; `hard`: by a reset."""
         self._leaving.set()
         with self._guard:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            for end in pair:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+            _end(pair, hard)
+
+    def cut_after(self, size: int | None, *, hard: bool = False) -> None:
+        """End each new connection once so many bytes have come from its server; None: no more."""
+        self._limit, self._hard = size, hard
 
     def abandon(self) -> None:
         """Cut off the clients, while the server goes on believing in them until `cut`."""
@@ -79,6 +85,7 @@ class Proxy:
                 self._start(self._pump, client, server)
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        limit, hard, passed = self._limit, self._hard, 0
         with client, server, contextlib.suppress(OSError):
             while True:
                 for end in select.select([client, server], [], [])[0]:
@@ -87,6 +94,12 @@ class Proxy:
                     if not data:
                         self._leaving.wait()
                         return
+                    passed += len(data) if end is server else 0
+                    if limit is not None and passed >= limit:
+                        client.sendall(data[: len(data) - (passed - limit)])
+                        self.cuts += 1
+                        _end((client, server), hard)
+                        return
                     (server if end is client else client).sendall(data)
 
     def __enter__(self) -> Self:
@@ -94,3 +107,11 @@ class Proxy:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _end(pair: tuple[socket.socket, socket.socket], hard: bool) -> None:
+    for end in pair:
+        with contextlib.suppress(OSError):
+            if hard:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing sends a reset
+            end.shutdown(socket.SHUT_RDWR)

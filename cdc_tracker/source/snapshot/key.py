@@ -11,7 +11,8 @@ from psycopg import sql
 
 from cdc_tracker.errors import SourceError
 from cdc_tracker.source import catalog
-from cdc_tracker.source.connection import translate, translated
+from cdc_tracker.source.connection import translated
+from cdc_tracker.source.faults import translate
 from cdc_tracker.source.snapshot.conditions import Condition, Where, shown, texts
 
 

@@ -18,7 +18,8 @@ from psycopg import sql
 
 from cdc_tracker.errors import CdcTrackerError, SourceError
 from cdc_tracker.model import Lsn, Segment
-from cdc_tracker.source.connection import connect, translate
+from cdc_tracker.source.connection import connect
+from cdc_tracker.source.faults import translate
 from cdc_tracker.source.snapshot.conditions import Condition, Where
 from cdc_tracker.source.snapshot.copying import copied
 from cdc_tracker.source.snapshot.key import extent, filters, readable, refusal, source_of

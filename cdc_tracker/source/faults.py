@@ -1,0 +1,239 @@
+"""What an error of PostgreSQL or libpq means: it may pass, or a person is needed. One table, FAULTS, and what reads it.
+
+A verdict rests on the SQLSTATE and on what was being done. Texts are matched only where libpq gives no SQLSTATE, which is while
+connecting; those of the server may be translated (lc_messages), and then the error counts as one that may pass.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import NamedTuple
+
+import psycopg
+
+from cdc_tracker.errors import (
+    CdcTrackerError,
+    PublicationLost,
+    SlotBusy,
+    SlotLost,
+    SlotMissing,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    Undecodable,
+)
+
+
+class When(enum.Enum):
+    """What was being done."""
+
+    CONNECTING = "a connection was being made"
+    ASKING = "a query or command ran"
+    STARTING = "START_REPLICATION"
+    STREAMING = "the stream ran"
+
+
+class Fault(NamedTuple):
+    """`condition`: a regular expression for libpq's text while CONNECTING, else the first characters of the SQLSTATE."""
+
+    when: frozenset[When]
+    condition: str
+    verdict: type[CdcTrackerError]
+    hint: str
+
+    def matches(self, when: When, code: str, reason: str) -> bool:
+        if when not in self.when:
+            return False
+        return bool(re.search(self.condition, reason)) if when is When.CONNECTING else code.startswith(self.condition)
+
+
+_CONNECTING = frozenset({When.CONNECTING})
+_ASKING = frozenset({When.ASKING})
+_STARTING = frozenset({When.STARTING})
+_STREAMING = frozenset({When.STREAMING})
+_COMMANDS = _ASKING | _STARTING
+_CONNECTED = _COMMANDS | _STREAMING
+
+_HBA = (
+    "add a line for this role, database and address to pg_hba.conf, such as `hostssl shop cdc_tracker 10.0.0.0/8 scram-sha-256`, "
+    "then `SELECT pg_reload_conf()`"
+)
+_CREDENTIALS = "check user and password in source.url, or give the password by PGPASSWORD or ~/.pgpass"
+_GRANTS = "sql/role.sql has the grants that cdc-tracker needs; what an owner has to run, `cdc-tracker setup --print-sql` prints"
+_TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
+_DATABASE = "mend the database's name in source.url"
+_AGAIN = "it is tried again until the server answers"
+_ROOM = "the server is out of connections, memory or disk: make room there. It is tried again until it answers"
+_PRIMARY = (
+    "the server is a standby, or read-only: with several hosts in source.url, `target_session_attrs=read-write` picks the primary"
+)
+_PRESENT = "is the server up, and reachable from here? It is tried again until it answers"
+LOST_HINT = (
+    "the changes between what was read and a new slot are gone from the server. `cdc-tracker repair` makes a new slot, says from "
+    "when to when nothing was read, and which tables can fill that; then raise max_slot_wal_keep_size, so that it does not "
+    "happen again"
+)
+_PUBLICATION = (
+    "it was dropped, or made anew after these changes: this server cannot decode them any more. `cdc-tracker repair` makes it, "
+    "goes on from the server's present end, says from when to when nothing was read, and which tables can fill that"
+)
+_UNDECODABLE = (
+    "while it cannot be passed, the server keeps all WAL since. `cdc-tracker repair` passes over that one transaction, says what "
+    "is missing, and which tables can fill it"
+)
+
+FAULTS: tuple[Fault, ...] = (
+    # Connecting. What needs a person, by libpq's texts; everything else may pass.
+    Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", SourceRefused, _HBA),
+    Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", SourceRefused, _CREDENTIALS),
+    Fault(_CONNECTING, r'database "" does not exist|no such database', SourceRefused, _DATABASE),
+    Fault(
+        _CONNECTING,
+        r'role "" does not exist|is not permitted to log in',
+        SourceRefused,
+        f"create it with sql/role.sql, or mend the user in source.url. {_GRANTS}",
+    ),
+    Fault(
+        _CONNECTING,
+        r"replication role to start walsender|permission denied to start WAL sender",
+        SourceRefused,
+        f"ALTER ROLE … REPLICATION. {_GRANTS}",
+    ),
+    Fault(_CONNECTING, r"permission denied for database", SourceRefused, f"GRANT CONNECT ON DATABASE … TO …. {_GRANTS}"),
+    Fault(
+        _CONNECTING,
+        r"unsupported startup parameter",
+        SourceRefused,
+        "this is a pooler such as PgBouncer: source.url has to reach PostgreSQL itself",
+    ),
+    Fault(
+        _CONNECTING,
+        r"certificate|private key|sslmode|sslrootcert|does not support SSL|SSL is not supported|channel binding|"
+        r"alert (unknown ca|handshake failure|protocol version|access denied|no application protocol)|"
+        r"unsupported protocol|no protocols available|GSSAPI encryption required",
+        SourceRefused,
+        _TLS,
+    ),
+    Fault(
+        _CONNECTING,
+        r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port|service file|definition of service|"
+        r"unrecognized configuration parameter|invalid value for parameter",
+        SourceRefused,
+        "mend source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
+    ),
+    Fault(_CONNECTING, r"could not translate host name", SourceUnavailable, f"does the host's name resolve here? {_AGAIN}"),
+    Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", SourceUnavailable, _ROOM),
+    Fault(
+        _CONNECTING,
+        r"starting up|shutting down|in recovery|not (yet )?accepting|in hot standby|session is",
+        SourceUnavailable,
+        f"the server restarts, or is not the primary yet. {_AGAIN}",
+    ),
+    Fault(_CONNECTING, "", SourceUnavailable, _PRESENT),
+    # Connected: what passes by itself, whatever was being done.
+    Fault(_CONNECTED, "08", SourceUnavailable, _AGAIN),  # connection exceptions
+    Fault(_CONNECTED, "25006", SourceUnavailable, _PRIMARY),
+    Fault(_CONNECTED, "25", SourceUnavailable, _AGAIN),  # transaction state, and time-outs of transactions
+    Fault(_CONNECTED, "40", SourceUnavailable, _AGAIN),  # rolled back: deadlock, serialization
+    Fault(
+        _CONNECTED,
+        "53400",
+        SourceError,
+        "raise max_replication_slots (restart), or drop a slot that nobody reads: see pg_replication_slots",
+    ),
+    Fault(_CONNECTED, "53", SourceUnavailable, _ROOM),
+    Fault(
+        _CONNECTED,
+        "55006",
+        SlotBusy,
+        "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for its turn",
+    ),
+    Fault(_CONNECTED, "55P03", SourceUnavailable, "a lock is held for long: see pg_locks. It is tried again"),
+    Fault(_CONNECTED, "57014", SourceUnavailable, "the server did not answer in time: is it overloaded, or is a lock held?"),
+    Fault(_CONNECTED, "57", SourceUnavailable, _AGAIN),  # shut down, crashed, starting, idle for too long, database dropped
+    Fault(_CONNECTED, "58030", SourceUnavailable, "the server cannot read or write its disk: look at its log. It is tried again"),
+    Fault(_CONNECTED, "28000", SourceRefused, _HBA),
+    Fault(_CONNECTED, "28", SourceRefused, _CREDENTIALS),
+    Fault(_CONNECTED, "3D000", SourceRefused, _DATABASE),
+    Fault(_CONNECTED, "42501", SourceRefused, _GRANTS),
+    # The stream: an error in it is of the change that was to come, and comes again with it.
+    Fault(_STREAMING, "42704", PublicationLost, _PUBLICATION),
+    Fault(_STREAMING, "55000", SlotLost, LOST_HINT),
+    Fault(_STREAMING, "58P01", SlotLost, LOST_HINT),
+    Fault(_STREAMING, "", Undecodable, _UNDECODABLE),
+    # START_REPLICATION: the slot was there and good a moment ago.
+    Fault(_STARTING, "42704", SlotMissing, "start cdc-tracker again: it says what happened to the slot and how to mend it"),
+    Fault(_STARTING, "55000", SlotLost, LOST_HINT),
+    Fault(_STARTING, "0A000", SourceRefused, _PRIMARY),
+    Fault(
+        _STARTING,
+        "22023",
+        SourceError,
+        "the plugin does not know an option that is needed: install a newer one on the server, or set `plugin: pgoutput`",
+    ),
+    # Queries and commands, and making a slot.
+    Fault(_ASKING, "42704", SourceError, "run `cdc-tracker setup`: it makes what is missing and leaves the rest alone"),
+    Fault(
+        _ASKING,
+        "55000",
+        SourceError,
+        "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` tells more",
+    ),
+    Fault(
+        _COMMANDS,
+        "58P01",
+        SourceError,
+        "install the plugin's package on the server (postgresql-NN-wal2json), or set `plugin: pgoutput`",
+    ),
+    Fault(_COMMANDS, "XX001", SourceError, "the server finds its own data damaged: this is for its administrator"),
+    Fault(_COMMANDS, "XX002", SourceError, "the server finds an index damaged: REINDEX it; this is for its administrator"),
+    Fault(_COMMANDS, "XX", SourceUnavailable, "the server has an error of its own: look at its log. It is tried again"),
+    Fault(_COMMANDS, "58", SourceUnavailable, "the server cannot use a file: look at its log. It is tried again"),
+    Fault(_COMMANDS, "", SourceError, "run `cdc-tracker check`"),
+)
+
+
+def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "") -> CdcTrackerError:
+    """psycopg's error as one of ours, which says whether trying again may help. No password passes."""
+    text = _plain(error, secret)
+    if when is When.CONNECTING:
+        fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_hopeless)
+    elif error.sqlstate is None:  # libpq's own word of a connection that broke, TLS and all
+        return SourceUnavailable(text, hint=_PRESENT)
+    else:
+        fault = verdict_of(when, code=error.sqlstate)
+    return fault.verdict(text, hint=fault.hint)
+
+
+def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
+    """The first row that fits: the last ones of each kind fit everything."""
+    return next(fault for fault in FAULTS if fault.matches(when, code, reason))
+
+
+def _hopeless(fault: Fault) -> bool:
+    """Of several hosts that were tried, one that may come back is enough to try again."""
+    return fault.verdict is not SourceUnavailable
+
+
+_ATTEMPT = re.compile(r"connection to server|Multiple connection attempts failed|- host: ")
+_REASON = re.compile(r"(?:failed|is bad): +(.*)")
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def _reasons(text: str) -> list[str]:
+    """Why each attempt to connect failed, without names of hosts, roles and files: those may look like a reason."""
+    bare = _QUOTED.sub('""', text)
+    return [reason for attempt in _ATTEMPT.split(bare) for reason in _REASON.findall(attempt)] or [bare]
+
+
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*@|(password=)\S+")
+
+
+def _plain(error: psycopg.Error, secret: str) -> str:
+    text = re.sub(r"(?m)^connection failed: ", "", str(error))
+    text = re.sub(rf"\b(?:{re.escape(error.diag.severity or 'FATAL')}|FATAL|ERROR):  ", "", text)
+    text = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    text = _URL_PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
+    text = text.replace(secret, "***") if secret else text
+    return text or type(error).__name__
