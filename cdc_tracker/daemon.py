@@ -163,6 +163,7 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
             stop=_stopping(signals),
             abandon=abandon,
             reload=signals.take_reload,
+            origin=record.namespace,
         )
         _freeze(COLLECT)
         sys.setswitchinterval(SWITCH)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
+from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.destinations.send import Interrupted, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
@@ -22,7 +22,7 @@ from cdc_tracker.lane import Lane
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
 from cdc_tracker.parcels import KEEP, Parcel, pack
 from cdc_tracker.settlement import Settlement
-from cdc_tracker.state import Checkpoint, State
+from cdc_tracker.state import HOUR, Checkpoint, State
 from cdc_tracker.translate import Translator
 
 READ = 4  # segments read at once: some megabytes at most
@@ -56,14 +56,19 @@ class Delivery:
         stop: Callable[[], bool],
         abandon: Callable[[], bool],
         reload: Callable[[], bool],
+        origin: str = "",
     ) -> None:
         """The destination has a checkpoint. `sent_ledger`: seconds that delivered ids are remembered for, None: not at all.
+
+        `origin`: the namespace of the source's event ids, by which a destination tells sources of the same name apart.
 
         `dry_run`: `shaping` leaves out every event, and `destination` stands for the real one.
         """
         self._source, self._name = source, name
         self._destination = destination
         self._holds = destination if isinstance(destination, HoldsCheckpoint) else None
+        if isinstance(destination, KeyedCheckpoint):
+            destination.bind(Cursor(source, name, origin=origin), self._owns)
         self._shaping, self._dry_run = shaping, dry_run
         self._make_translator = translator
         self._translator = translator()
@@ -71,6 +76,7 @@ class Delivery:
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._trouble, self._state_name = "", "starting"
+        self._notice = ""  # what a person should know of the destination's own checkpoint
         self._lane = Lane(
             name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=lambda: self._report(self._state_name)
         )
@@ -152,31 +158,64 @@ class Delivery:
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
         if held is None:
-            totals = self._state.totals(self._source).get(self._name)
-            if totals is not None and totals.now["delivered"]:
-                log.warning("the destination is empty although it was sent events before; `rewind` fills it", name=self._name)
+            if self._delivered():
+                self._notify(
+                    "the destination is empty although it was sent events before, or its checkpoint is gone; `rewind` fills it",
+                    going_on_after=str(self._settlement.position),
+                )
         elif held < self._settlement.position and self._ran_dry:
             held = self._settlement.position  # what it lacks was held back on purpose
             send(self._destination, Batch((), held), stop=self._stop, on_trouble=self._on_trouble)
-        elif held < self._settlement.position and self._lacks(held):
-            log.warning("the destination was taken back: it is sent again what it lacks", name=self._name, position=str(held))
-            self._state.request_rewind(self._source, self._name, held)
-            self._rewind(held)
+        elif held < self._settlement.position and (begin := self._lacking(held)) is not None:
+            self._notify(
+                "the destination was taken back: it is sent again what it lacks",
+                position=str(held),
+                sent_again_after=str(begin),
+                hint="not sent again is what the journal no longer has, and what replays and retried dead letters sent meanwhile",
+            )
+            self._state.request_rewind(self._source, self._name, begin)
+            self._rewind(begin)
+            held = begin
         self._held = max(held or START, START)
 
-    def _lacks(self, held: Position) -> bool:
-        """There are events between what the destination holds and our checkpoint, and the journal still has them all."""
+    def _notify(self, notice: str, **details: str) -> None:
+        self._notice = notice
+        log.warning(notice, name=self._name, **details)
+
+    def _owns(self, position: Position) -> bool:
+        """A position that was stored under the destination's name alone is this source's: our checkpoint, or in our journal."""
+        horizon, ours = self._journal.horizon(), self._settlement.position
+        if position == ours:
+            return True
+        if position < ours and (horizon is None or position < horizon.start):
+            return self._delivered()  # nothing is skipped or sent again because of it
+        for segment in self._journal.read(Position(position.commit_lsn - 1, 0), 1):
+            made = self._translator.made(segment, START)
+            return position == segment.last or any(each.position.commit_lsn == position.commit_lsn for each in made)
+        return False
+
+    def _delivered(self) -> bool:
+        """It was ever sent an event."""
+        totals = self._state.totals(self._source).get(self._name)
+        return totals is not None and totals.now["delivered"] > 0
+
+    def _lacking(self, held: Position) -> Position | None:
+        """After which position to send again, where the journal has events that were delivered and that it does not hold."""
         horizon = self._journal.horizon()
-        if horizon is None or held < horizon.start:
-            return False
-        read, upto = held, self._settlement.position
+        if horizon is None:
+            return None
+        ledger = self._state.ledger(self._source, self._name, since_hour=horizon.first_time // HOUR)
+        delivered = {(row.mapping, row.hour) for row in ledger if row.delivered}
+        begin = read = max(held, horizon.start)
+        upto = self._settlement.position
         while read < upto and (segments := self._journal.read(read, READ)):
             for segment in segments:
                 made = [made for made in self._translator.made(segment, read) if isinstance(made, Event)]
-                if any(event.position <= upto and self._shaped(event) is not None for event in made):
-                    return True
+                sent = (event for event in made if (event.mapping, event.committed_at // HOUR) in delivered)
+                if any(event.position <= upto and self._shaped(event) is not None for event in sent):
+                    return begin
                 read = segment.last
-        return False
+        return None
 
     def _shaped(self, event: Event) -> Event | None:
         """The event as the destination is to get it; None where its settings leave it out."""
@@ -313,7 +352,7 @@ class Delivery:
             "totals": dict(self._settlement.tally.totals),
             "in_flight": len(self._lane),
             "dry_run": self._dry_run or self._ran_dry,
-            "trouble": self._trouble,
+            "trouble": self._trouble or self._notice,
             "problems": [str(problem) for problem in self._translator.problems[:20]],
         }
         try:

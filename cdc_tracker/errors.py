@@ -19,6 +19,7 @@ CdcTrackerError
 │   └── DestinationUnavailable   network, 408, 429, 5xx; `retry_after` in seconds
 │       └── DestinationBlocked   401, 403, 410: once a minute, and alarm
 ├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
+├── CheckpointMoved        the checkpoint that a destination holds is not where we left it: the role starts anew and reads it
 ├── TooLarge               413: the core splits the batch
 └── Unexplained            a 400 that names no event: the core bisects the batch
 """
@@ -133,6 +134,13 @@ class JournalUnavailable(Retry):
 
 class JournalGone(CdcTrackerError):
     """The journal was removed or replaced while it was in use."""
+
+
+class CheckpointMoved(CdcTrackerError):
+    """The checkpoint that a destination holds is not the one stored last: it was restored or removed, or another worker writes.
+
+    Nothing of the batch was written. Sent again as it is, the batch would hide what the destination lacks.
+    """
 
 
 class StateUnavailable(Retry):

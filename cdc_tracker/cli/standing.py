@@ -12,7 +12,7 @@ import click
 from cdc_tracker import envelope
 from cdc_tracker.cli import show
 from cdc_tracker.config import Config
-from cdc_tracker.destinations.base import HoldsCheckpoint
+from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, Stop
 from cdc_tracker.history import gaps
 from cdc_tracker.history.beginning import beginning
@@ -211,6 +211,8 @@ class Standing:
         for name in self.config.destinations:
             destination = self.config.open_destination(name)
             try:
+                if isinstance(destination, KeyedCheckpoint) and record is not None:
+                    destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: False)
                 if isinstance(destination, HoldsCheckpoint) and record is not None:
                     destination.rewind(Position(record.created_lsn, -1))
                     click.echo(f"checkpoint    {name}: its own, too")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -117,6 +119,26 @@ class Destination(Protocol):
     def close(self) -> None: ...
 
 
+class Cursor(NamedTuple):
+    """Which stream of events goes into a destination. What it stores its position under: two streams never share one.
+
+    `name` is the destination's in the configuration. `partition`: of the journal; an SQL journal has only 0.
+    `origin` tells two sources of the same name apart: it is the namespace of the source's event ids.
+    """
+
+    source: str
+    name: str
+    partition: int = 0
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """For tables, topics and files: a-z, 0-9, `_`, `-` and `.`, at most 128 of them. Different for every cursor."""
+        exact = hashlib.blake2b("\0".join(map(str, self)).encode(), digest_size=6).hexdigest()
+        readable = (re.sub(r"[^a-z0-9_-]", "_", part.lower())[:40] for part in (self.source, self.name))
+        return ".".join([*readable, str(self.partition), exact])
+
+
 @runtime_checkable
 class HoldsCheckpoint(Protocol):
     """A destination that stores `batch.upto` (or, where it has one, `batch.aside`) atomically with the events: exactly once.
@@ -124,6 +146,9 @@ class HoldsCheckpoint(Protocol):
     All or nothing: its `deliver` takes the whole batch or raises (Unexplained, where an event is at fault). It answers neither
     RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.
     `upto` may stay where it was. Its `limits.in_flight` is 1 and `whole_changes` is set.
+
+    It writes only where the stored position is the one that it read or stored last. Where it is not, any call raises
+    CheckpointMoved, and `position` tells the new one from then on. `rewind` stores in any case.
     """
 
     def position(self) -> Position | None:
@@ -131,3 +156,16 @@ class HoldsCheckpoint(Protocol):
 
     def rewind(self, to: Position) -> None:
         """Store `to` as the position, durably, so that the events after it are taken again."""
+
+
+@runtime_checkable
+class KeyedCheckpoint(HoldsCheckpoint, Protocol):
+    """A destination that several sources can write to: each has its own checkpoint there. Without it, all share one."""
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        """Called once, before any other call; does no I/O. From then on the position is stored under `cursor`.
+
+        `owns` is for a position that was stored under the destination's name alone, before there were cursors. Where it is true,
+        the position is this source's, and is taken over; otherwise this source has none yet. Call it again after a crash: taking
+        over happens once, with a write that is atomic.
+        """

@@ -6,12 +6,12 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from cdc_tracker.destinations.base import Destination, DestinationSettings
+from cdc_tracker.destinations.base import Cursor, Destination, DestinationSettings, KeyedCheckpoint
 from cdc_tracker.destinations.registry import described, load
 from cdc_tracker.model import Batch, Event, Position
 from tests.missing import leave_out
@@ -35,6 +35,8 @@ class Kit:
     keeps: Callable[[dict[str, Any]], dict[str, Any]] = lambda properties: properties  # what becomes of an event's properties
     deepest: int | None = None  # objects in objects; deeper ones are rejected `too_deep`
     stranger: Mapping[str, Any] = field(default_factory=dict)  # settings with credentials that the vendor says it does not know
+    keep: Callable[[], Callable[[], None]] | None = None  # a backup; called, what it gives brings that back
+    remove: Callable[[], None] | None = None  # everything that is there, as somebody else would
     refuse: Callable[[Event, str], None] | None = None  # the vendor refuses this event by name, in such words, and takes others
     throttle: Callable[[Event], None] | None = None  # the vendor puts this event off, and takes others
     relieve: Callable[[], None] = lambda: None  # the end of that
@@ -79,6 +81,14 @@ class Place:
 OpenKit = Callable[[Place], AbstractContextManager[Kit]]
 
 
+CURSOR = Cursor("main", "shop", origin="6f0d1b1e-0000-5000-8000-000000000001")
+
+
+def nobody(position: Position) -> bool:
+    """A position stored under the name alone is none of ours."""
+    return False
+
+
 @dataclass(frozen=True)
 class Opener:
     """Opens a destination under settings, each time a new one."""
@@ -86,9 +96,18 @@ class Opener:
     settings: DestinationSettings
     given: Mapping[str, Any]
     folder: Path
+    cursor: Cursor | None = CURSOR
+    owns: Callable[[Position], bool] = nobody
 
     def __call__(self) -> Destination:
-        return described(self.settings)("shop", self.settings, self.folder)
+        destination = described(self.settings)("shop", self.settings, self.folder)
+        if self.cursor is not None and isinstance(destination, KeyedCheckpoint):
+            destination.bind(self.cursor, self.owns)
+        return destination
+
+    def bound(self, cursor: Cursor | None, owns: Callable[[Position], bool] = nobody) -> Opener:
+        """For another stream; None: as before there were cursors."""
+        return replace(self, cursor=cursor, owns=owns)
 
     def changed(self, **settings: Any) -> Opener:
         """With some settings more, or others."""

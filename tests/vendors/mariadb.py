@@ -20,7 +20,7 @@ import pymysql
 from cdc_tracker.processes import ends_with_us
 from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable, Kit, OpenKit, Place, made
-from tests.vendors.sql import call_of_row
+from tests.vendors.sql import call_of_row, dropped, kept
 
 START_SECONDS = 60.0
 _PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/libexec")
@@ -153,7 +153,18 @@ def _kit(place: Place, typed: bool) -> Iterator[Kit]:
         def held() -> list[dict[str, Any]]:
             return [call_of_row(row) for row in server.rows(_HELD, name)]
 
-        yield Kit(opened, held, keeps_repeats=False, exactly_once=True)
+        def run(statement: str) -> list[str]:
+            return [row[0] for row in server.rows(statement, name)]
+
+        listed = f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{name}'"
+        yield Kit(
+            opened,
+            held,
+            keeps_repeats=False,
+            exactly_once=True,
+            keep=lambda: kept(run, listed),
+            remove=lambda: dropped(run, listed),
+        )
 
 
 KITS: dict[str, OpenKit] = {

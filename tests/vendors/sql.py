@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -26,7 +27,24 @@ def _sqlite(place: Place, typed: bool) -> Iterator[Kit]:
         with closing(sqlite3.connect(place.folder / "events.db")) as connection:
             return connection.execute(_SQLITE_HELD).fetchall()
 
-    yield _kit(place, "sqlite:///events.db", rows, typed)
+    file = place.folder / "events.db"
+
+    def remove() -> None:
+        for each in place.folder.glob("events.db*"):
+            each.unlink()
+
+    def keep() -> Callable[[], None]:
+        backup = place.folder / "backup"
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(backup)) as target:
+            source.backup(target)
+
+        def bring_back() -> None:
+            remove()
+            backup.rename(file)
+
+        return bring_back
+
+    yield replace(_kit(place, "sqlite:///events.db", rows, typed), keep=keep, remove=remove)
 
 
 @contextmanager
@@ -37,12 +55,40 @@ def _postgresql(place: Place, typed: bool) -> Iterator[Kit]:
             with psycopg.connect(database.url) as connection:
                 return connection.execute(_POSTGRESQL_HELD).fetchall()
 
-        yield _kit(place, database.url, rows, typed, takes_nul=False)
+        def run(statement: str) -> list[str]:
+            with psycopg.connect(database.url, autocommit=True) as connection:
+                found = connection.execute(statement)
+                return [row[0] for row in found] if found.description else []
+
+        listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        made = _kit(place, database.url, rows, typed, takes_nul=False)
+        yield replace(made, keep=lambda: kept(run, listed), remove=lambda: dropped(run, listed))
 
 
 def _kit(place: Place, url: str, rows: Callable[[], list[tuple[Any, ...]]], typed: bool, *, takes_nul: bool = True) -> Kit:
     opened = made("sql", place.folder, url=url, table_per_event=typed)
     return Kit(opened, lambda: [call_of_row(row) for row in rows()], keeps_repeats=False, takes_nul=takes_nul, exactly_once=True)
+
+
+def kept(run: Callable[[str], list[str]], listed: str) -> Callable[[], None]:
+    """Copies of all tables; the function brings back what they hold, and removes the tables that came after."""
+    tables = run(listed)
+    for table in tables:
+        run(f'CREATE TABLE "backup_{table}" AS SELECT * FROM "{table}"')
+
+    def bring_back() -> None:
+        for table in tables:
+            run(f'DELETE FROM "{table}"')
+            run(f'INSERT INTO "{table}" SELECT * FROM "backup_{table}"')
+        for table in set(run(listed)) - set(tables):
+            run(f'DROP TABLE "{table}"')
+
+    return bring_back
+
+
+def dropped(run: Callable[[str], list[str]], listed: str) -> None:
+    for table in run(listed):
+        run(f'DROP TABLE "{table}"')
 
 
 def call_of_row(row: tuple[Any, ...]) -> dict[str, Any]:

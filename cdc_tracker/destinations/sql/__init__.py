@@ -7,7 +7,7 @@ left as it is. So a batch counts whole or not at all, and one whose commit was n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,13 +16,13 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.calls import parse
 from cdc_tracker.destinations.sql import kinds
 from cdc_tracker.destinations.sql.faults import translated
 from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked
+from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -63,27 +63,42 @@ class SqlDestination:
         reserved = {settings.table, self._checkpoints.table}
         self._typed = TypedTables(self._database, reserved) if settings.table_per_event else None
         self._made = False
+        self._expected: list[Position | None] = []  # what may be stored: the last, and those whose commit was not answered
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._checkpoints.bind(cursor, owns)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then."""
         with self._transaction() as connection:
+            if not self._expected:
+                self._expected = [self._checkpoints.load(connection)]
             rows = [parse(event) for event in batch.events]
             # Tables and columns first: where making them ends the transaction, nothing of the batch is in it yet.
             tables = self._typed.make_room(connection, rows) if self._typed else {}
             self._tracks.insert(connection, rows)
             if self._typed:
                 self._typed.insert(connection, tables)
-            if not batch.aside:  # such a batch moves no position, and its ids are enough to take it once
-                self._checkpoints.store(connection, batch.upto)
+            if batch.aside:  # such a batch moves no position, and its ids are enough to take it once
+                self._check(self._checkpoints.load(connection) in self._expected)
+            else:
+                self._check(self._checkpoints.advance(connection, self._expected, batch.upto))
+                self._expected = list(dict.fromkeys([*self._expected, batch.upto]))
+        if not batch.aside:
+            self._expected = [batch.upto]
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
         with self._transaction() as connection:
-            return self._checkpoints.load(connection)
+            found = self._checkpoints.load(connection)
+            self._check(not self._expected or found in self._expected)
+        self._expected = [found]
+        return found
 
     def rewind(self, to: Position) -> None:
         with self._transaction() as connection:
             self._checkpoints.store(connection, to)
+        self._expected = [to]
 
     def probe(self) -> None:
         """Connects and looks whether the tables are there or may be made, without making them."""
@@ -101,16 +116,30 @@ class SqlDestination:
     def close(self) -> None:
         self._database.close()
 
+    def _check(self, holds: bool) -> None:
+        if not holds:
+            self._expected = []
+            raise CheckpointMoved(
+                f"{self._database}: the position stored there is not the one stored last",
+                hint="the database was restored or emptied, or another worker writes to it. Nothing was written",
+            )
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        if self._database.replaced():
+            self._database.close()
+            self._made = False
         done = False
         try:
             with self._database.transaction() as connection:
                 if not self._made:
                     self._database.make_schema(connection)
-                    self._tracks.make(connection)
                     self._checkpoints.make(connection)
+                    if not self._tracks.exists(connection):
+                        self._checkpoints.remove(connection)  # someone has dropped the events that it counts
+                    self._tracks.make(connection)
                 yield connection
+            self._check(not self._database.replaced())
             done = True
         except SQLAlchemyError as error:
             raise self._trouble(error) from None

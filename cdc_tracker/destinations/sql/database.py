@@ -30,6 +30,7 @@ class Database(ABC):
     now: ClassVar[str] = "CURRENT_TIMESTAMP"
     most_columns: ClassVar[int] = 1_000
     table_options: str = ""
+    lock_rows: ClassVar[str] = "FOR UPDATE"  # behind a SELECT: what it reads is the newest, and stays until the transaction ends
 
     def __init__(self, url: URL) -> None:
         self._url = url
@@ -52,6 +53,10 @@ class Database(ABC):
 
     def begin(self, connection: Connection) -> None:  # noqa: B027 — most kinds have nothing to say
         """What is said at the start of every transaction."""
+
+    def replaced(self) -> bool:
+        """What we are connected to is no longer what the URL leads to."""
+        return False
 
     def close(self) -> None:
         self._engine.dispose()

@@ -53,7 +53,8 @@ _VALUE = {1048, 1062, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1452, 1644
 _NO_LOGIN = {1044, 1045, 1130, 1251, 1698, 1820, 1862, 2058, 2059, 2061, 3118}
 _NO_PRIVILEGE = {1142, 1143, 1227}
 _READ_ONLY = {1290, 1792, 1836}
-_TABLES = {1050, 1054, 1060, 1064, 1117, 1118, 1146, 1364}
+_TABLES = {1050, 1054, 1060, 1064, 1117, 1118, 1364}
+_NO_TABLE = 1146
 _FULL = {1021, 1114}
 _PACKET = 1153
 _QUOTED = re.compile(r"'.*'(?= for )", re.DOTALL)  # a value, in the messages about values
@@ -141,9 +142,9 @@ class MySql(Database):
         try:
             connection.execute(text(trial))
         except DBAPIError as error:
-            if _code(error.orig) not in _NO_PRIVILEGE | {1146}:
+            if _code(error.orig) not in _NO_PRIVILEGE | {_NO_TABLE}:
                 raise
-            return _code(error.orig) == 1146  # so the only thing in its way was what is not there
+            return _code(error.orig) == _NO_TABLE  # so the only thing in its way was what is not there
         return True
 
     def time(self, value: str | None) -> object:
@@ -203,7 +204,8 @@ class MySql(Database):
         for codes, hint in _REFUSED:
             if code in codes:
                 return DestinationBlocked(said, hint=hint)
-        hint = "free some space there: nothing is lost, and it goes on by itself" if code in _FULL else ""
+        hint = "it is made again" if code == _NO_TABLE else ""
+        hint = "free some space there: nothing is lost, and it goes on by itself" if code in _FULL else hint
         return DestinationUnavailable(said, hint=hint)
 
 

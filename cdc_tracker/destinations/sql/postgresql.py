@@ -30,6 +30,7 @@ _COLUMNS = text("""
     WHERE a.attrelid = to_regclass(:table) AND a.attnum > 0 AND NOT a.attisdropped
 """)
 _VALUE = ("22", "23", "54", "P0")  # data exception, integrity, program limit, a trigger's RAISE: an event is at fault
+_NO_TABLE = "42P01"
 _REFUSED = {
     "28": "correct the credentials in `url`",
     "3D": "correct the database's name in `url`, or create it",
@@ -119,6 +120,8 @@ class PostgreSql(Database):
         # The primary message only: the DETAIL that may follow it quotes the row.
         said = self.said(getattr(getattr(cause, "diag", None), "message_primary", None) or cause)
         state = str(getattr(cause, "sqlstate", None) or "")
+        if state == _NO_TABLE:
+            return DestinationUnavailable(said, hint="it is made again")
         for code in (state, state[:2]):
             if code in _REFUSED:
                 return DestinationBlocked(said, hint=_REFUSED[code])

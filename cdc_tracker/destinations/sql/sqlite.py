@@ -21,7 +21,10 @@ class Sqlite(Database):
     # SQLite would turn an exact number into a float in a column of type numeric; a name with `blob` in it leaves values alone.
     typed: ClassVar[Mapping[str, str]] = {"text": "text", "number": "number_blob", "boolean": "boolean", "time": "timestamp"}
 
+    lock_rows = ""  # a transaction has the whole file
+
     def __init__(self, url: URL, base: Path) -> None:
+        self._file: tuple[int, int] | None = None  # the one that is open
         super().__init__(url.set(drivername="sqlite", database=str(base / (url.database or ""))))
 
     def connect(self, url: URL) -> Engine:
@@ -36,6 +39,7 @@ class Sqlite(Database):
             connection.isolation_level = None  # Python's own transactions do not cover CREATE and ALTER
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            self._file = self._found()
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
@@ -45,6 +49,21 @@ class Sqlite(Database):
 
     def __str__(self) -> str:
         return f"sqlite:{self._url.database}"
+
+    def replaced(self) -> bool:
+        """Removed, or another one lies in its place: SQLite goes on in the one that it has open."""
+        return self._file is not None and self._found() != self._file
+
+    def close(self) -> None:
+        super().close()
+        self._file = None
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self._url.database or "").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def columns(self, connection: Connection, table: str) -> dict[str, str]:
         rows = connection.execute(text("SELECT name, type FROM pragma_table_info(:table)"), {"table": table})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from sqlalchemy import Connection, text
 
+from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.destinations.calls import ABSENT, Call
 from cdc_tracker.destinations.sql.database import Database
 from cdc_tracker.model import Position
@@ -24,6 +27,9 @@ class Tracks:
         required = {"message_id": f"{database.key_type} NOT NULL", "type": f"{database.text_type} NOT NULL"}
         received = {"received_at": f"{database.time_type} DEFAULT {database.now}"}
         database.make_table(connection, self.table, self._kinds | required | received, "message_id")
+
+    def exists(self, connection: Connection) -> bool:
+        return bool(self._database.columns(connection, self.table))
 
     def insert(self, connection: Connection, events: list[Call]) -> None:
         self._database.insert(connection, self.table, self._kinds, [self._row(event) for event in events], "message_id")
@@ -46,24 +52,62 @@ class Tracks:
 
 
 class Checkpoints:
-    """One row a destination, so that several can share a database."""
+    """One row a cursor. The landed layout stays: `destination` has the cursor's key where it had the destination's name."""
 
     table = "cdc_tracker_checkpoints"
 
-    def __init__(self, database: Database, destination: str) -> None:
+    def __init__(self, database: Database, name: str) -> None:
         self._database = database
-        self._destination = destination
+        self._name = self._key = name
+        self._owns: Callable[[Position], bool] = lambda position: False
+        big = "bigint"
+        self._kinds = {"destination": database.key_type, "commit_lsn": big, "ordinal": big}
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._key, self._owns = cursor.key, owns
 
     def make(self, connection: Connection) -> None:
-        key = f"{self._database.key_type} NOT NULL"
-        columns = {"destination": key, "commit_lsn": "bigint NOT NULL", "ordinal": "bigint NOT NULL"}
+        columns = {name: f"{kind} NOT NULL" for name, kind in self._kinds.items()}
         self._database.make_table(connection, self.table, columns, "destination")
 
     def load(self, connection: Connection) -> Position | None:
-        query = text(f"SELECT commit_lsn, ordinal FROM {self._database.qualified(self.table)} WHERE destination = :name")
-        row = connection.execute(query, {"name": self._destination}).first()
-        return Position(row[0], row[1]) if row else None
+        """Locked until the transaction ends. Takes over a row that has the name alone, if it is this source's."""
+        found = self._read(connection, self._key)
+        if found is None and self._key != self._name:
+            old = self._read(connection, self._name)
+            if old is not None and self._owns(old):
+                where = "destination = :name AND commit_lsn = :commit_lsn AND ordinal = :ordinal"
+                moved = self._update(connection, f"destination = :key WHERE {where}", name=self._name, **old._asdict())
+                found = old if moved else self._read(connection, self._key)  # another worker was quicker
+        return found
+
+    def advance(self, connection: Connection, expected: Sequence[Position | None], to: Position) -> bool:
+        """Store `to` where one of `expected` is stored (None: nothing is). False where it is not."""
+        where = "destination = :key AND commit_lsn = :from_lsn AND ordinal = :from_ordinal"
+        for before in filter(None, expected):
+            place = {"from_lsn": before.commit_lsn, "from_ordinal": before.ordinal, **to._asdict()}
+            if self._update(connection, f"commit_lsn = :commit_lsn, ordinal = :ordinal WHERE {where}", **place):
+                return True
+        if None in expected and self._read(connection, self._key) is None:
+            row = {"destination": self._key, **to._asdict()}
+            self._database.insert(connection, self.table, self._kinds, [row], "destination")
+            return self._read(connection, self._key) == to
+        return False
 
     def store(self, connection: Connection, position: Position) -> None:
-        row = {"destination": self._destination, "commit_lsn": position.commit_lsn, "ordinal": position.ordinal}
-        self._database.store(connection, self.table, row, "destination")
+        self._database.store(connection, self.table, {"destination": self._key, **position._asdict()}, "destination")
+
+    def remove(self, connection: Connection) -> None:
+        if self._read(connection, self._key) is not None:
+            statement = f"DELETE FROM {self._database.qualified(self.table)} WHERE destination = :key"
+            connection.execute(text(statement), {"key": self._key})
+
+    def _read(self, connection: Connection, key: str) -> Position | None:
+        table, lock = self._database.qualified(self.table), self._database.lock_rows
+        query = text(f"SELECT commit_lsn, ordinal FROM {table} WHERE destination = :key {lock}")
+        row = connection.execute(query, {"key": key}).first()
+        return Position(row[0], row[1]) if row else None
+
+    def _update(self, connection: Connection, changes: str, **values: object) -> bool:
+        statement = f"UPDATE {self._database.qualified(self.table)} SET {changes}"
+        return connection.execute(text(statement), {"key": self._key, **values}).rowcount == 1

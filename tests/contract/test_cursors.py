@@ -1,0 +1,156 @@
+"""A destination that holds its checkpoint, and more than one stream of events, or more than one hand on what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cdc_tracker.destinations.base import Cursor
+from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationUnavailable, Stop
+from cdc_tracker.model import Batch, Position
+from tests.contract.kills import Holder, order
+from tests.contract.kits import HOLDERS, KITS
+from tests.postgres import Servers
+from tests.vendors.kit import CURSOR, Engines, Kit, Opener, Place, batch, events, nobody
+
+HERE, THERE = CURSOR, CURSOR._replace(source="orders", origin="another")
+KEYED = [name for name in HOLDERS if name not in ("jsonl", "redis", "kafka", "parquet", "parquet-s3", "warehouse-duckdb")]
+MOVED = (CheckpointMoved, AlreadyRunning)
+
+
+@pytest.fixture(params=KEYED)
+def holder(request: pytest.FixtureRequest, tmp_path: Path, engines: Engines, servers: Servers) -> Iterator[Kit]:
+    with KITS[request.param](Place(tmp_path, engines, servers)) as opened:
+        yield opened
+
+
+@contextmanager
+def opened(kit: Kit, cursor: Cursor | None = HERE, owns: Callable[[Position], bool] = nobody) -> Iterator[Holder]:
+    assert isinstance(kit.open, Opener)
+    with closing(cast("Holder", kit.open.bound(cursor, owns)())) as destination:
+        yield destination
+
+
+@pytest.mark.invariant(5)
+@pytest.mark.parametrize("second", [THERE, CURSOR._replace(origin="another"), CURSOR._replace(partition=1)], ids=str)
+def test_two_streams_side_by_side_each_have_their_own_position(holder: Kit, second: Cursor) -> None:
+    ours, theirs = events(20), events(20, start=500)
+    with opened(holder) as one, opened(holder, second) as other:
+        assert one.position() is other.position() is None
+        for n in range(0, 20, 5):
+            other.deliver(batch(theirs[n : n + 5]))
+            one.deliver(batch(ours[n : n + 5]))
+        assert (one.position(), other.position()) == (ours[-1].position, theirs[-1].position)
+    with opened(holder) as one, opened(holder, second) as other:
+        assert (one.position(), other.position()) == (ours[-1].position, theirs[-1].position)
+    assert sorted(order(holder)) == [*range(20), *range(500, 520)]
+
+
+@pytest.mark.invariant(5)
+def test_what_was_stored_under_the_name_alone_is_taken_over_by_its_own_source_only(holder: Kit) -> None:
+    made, theirs = events(30), events(10, start=500)
+    with opened(holder, None) as landed:
+        landed.deliver(batch(made[:10]))
+    with opened(holder, THERE) as stranger:
+        assert stranger.position() is None
+        stranger.deliver(batch(theirs))
+    for n in (10, 20):  # taken over, and found again
+        with opened(holder, HERE, lambda found: found == made[9].position) as owner:
+            assert owner.position() == made[n - 1].position
+            owner.deliver(batch(made[n : n + 10]))
+    with opened(holder, THERE, lambda found: True) as stranger:
+        assert stranger.position() == theirs[-1].position
+    assert sorted(order(holder)) == [*range(30), *range(500, 510)]
+
+
+def test_two_workers_that_take_over_at_once_deliver_each_event_once(holder: Kit) -> None:
+    made = events(40)
+    with opened(holder, None) as landed:
+        landed.deliver(batch(made[:10]))
+    with opened(holder, HERE, lambda found: True) as one, opened(holder, HERE, lambda found: True) as other:
+        for each, start in ((one, 10), (other, 10), (one, 20), (other, 30)):
+            with suppress(*MOVED):
+                each.position()
+                each.deliver(batch(made[start : start + 10]))
+    found = order(holder)
+    assert len(set(found)) == len(found) >= 20
+
+
+def test_a_second_writer_under_the_same_cursor_fails_instead_of_doubling(holder: Kit) -> None:
+    made = events(40)
+    with opened(holder) as stale:
+        stale.position()
+        stale.deliver(batch(made[:10]))
+        with suppress(AlreadyRunning), opened(holder) as newer:
+            assert newer.position() == made[9].position
+            newer.deliver(batch(made[10:20]))
+            with pytest.raises(MOVED):
+                stale.deliver(batch(made[10:15]))
+            with suppress(*MOVED):  # the newer one may have to look again as well
+                newer.deliver(batch(made[20:30]))
+    found = order(holder)
+    assert sorted(found) == list(range(len(found)))
+
+
+def test_taken_back_while_it_runs_nothing_is_written_over_the_older_position(holder: Kit) -> None:
+    assert holder.keep is not None
+    made = events(40)
+    with opened(holder) as destination:
+        destination.deliver(batch(made[:10]))
+        bring_back = holder.keep()
+        destination.deliver(batch(made[10:20]))
+        bring_back()
+        with pytest.raises(MOVED):
+            destination.deliver(batch(made[20:30]))
+    with opened(holder) as destination:
+        assert destination.position() == made[9].position
+        destination.deliver(batch(made[10:]))
+    assert order(holder) == list(range(40))
+
+
+def test_emptied_while_it_runs_later_events_are_there_and_the_loss_is_seen(holder: Kit) -> None:
+    assert holder.remove is not None
+    made = events(40)
+    with opened(holder) as destination:
+        destination.deliver(batch(made[:10]))
+        destination.deliver(batch(made[10:20]))
+        holder.remove()
+        with pytest.raises(CheckpointMoved):
+            for _ in range(2):  # the first try may only see that something is amiss
+                with suppress(DestinationUnavailable):
+                    destination.deliver(batch(made[20:30]))
+    with opened(holder) as destination:
+        assert destination.position() is None
+        destination.deliver(batch(made[20:]))
+    assert order(holder) == list(range(20, 40))
+
+
+def test_a_batch_beside_the_stream_is_not_written_into_what_was_taken_back(holder: Kit) -> None:
+    assert holder.remove is not None
+    made = events(40)
+    with opened(holder) as destination:
+        destination.deliver(batch(made[:10]))
+        holder.remove()
+        with pytest.raises(CheckpointMoved):
+            for _ in range(2):
+                with suppress(DestinationUnavailable):
+                    destination.deliver(Batch(made[20:30], made[9].position, aside="job 1 at 3"))
+
+
+def test_names_that_differ_in_case_signs_or_length_are_different_cursors() -> None:
+    names = ["shop", "Shop", "SHOP", "shöp", "sh p", "sh/p", "sh.p", "sh_p", "x" * 300, "x" * 299, "", "main.shop", "\0", "."]
+    cursors = [Cursor(source, name) for source in names for name in names]
+    cursors += [Cursor("main", "shop", 1), Cursor("main", "shop", 0, "a"), Cursor("main", "shop", 0, "b"), Cursor("main", "1")]
+    assert len({cursor.key.casefold() for cursor in cursors}) == len(cursors)
+    for cursor in cursors:
+        assert len(cursor.key) <= 128
+        assert set(cursor.key) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def test_nothing_stops_for_good() -> None:
+    """CheckpointMoved must not be a Stop: the role starts anew and goes on by itself."""
+    assert not issubclass(CheckpointMoved, Stop)
