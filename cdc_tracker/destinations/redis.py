@@ -4,13 +4,14 @@ A batch is one call of a script, which Redis runs whole and alone: it adds the e
 A script that fails half way is not undone, so it looks first at what could stop it: whether every key is a stream, or not there.
 Memory that is full, a replica that takes no writes and a disk that takes no snapshot stop it at its first write.
 
-Beside the position stands a token, which changes with every batch. A batch names the token that it follows and its own:
+Our state is a hash, with fields for each cursor. Beside the position stands a token, which changes with every batch. A batch
+names the token that it follows and its own:
 
 - its own is there already: the answer was lost, and the events are not added again;
 - the one it follows is there: it is taken;
 - another's is there: a second worker has come, and this one stops;
-- an older one of ours, or none: Redis was restored, or has lost its last seconds. Then what is missing must be sent again, which
-  a start does: it compares the position that Redis holds with ours.
+- an older one of ours, or none: Redis was restored or emptied, or has lost its last seconds. Nothing is added, and the core
+  is told, which compares the position that Redis holds with its own.
 
 A replica takes a script's effects as a whole as well, so after a failover position and events agree there, too. How much a
 crash of the server loses is the server's to say: with `appendonly yes` and `appendfsync always` nothing; `wait_replicas` waits
@@ -25,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,16 +35,16 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.routing import Route, check_template
 from cdc_tracker.errors import (
     AlreadyRunning,
     CdcTrackerError,
+    CheckpointMoved,
     ConfigError,
     DestinationBlocked,
     DestinationUnavailable,
-    Stop,
     TooLarge,
 )
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
@@ -56,25 +57,37 @@ except ImportError as error:
         "the destination type `redis` needs redis-py, which is not installed", hint="pip install 'cdc-tracker[redis]'"
     ) from error
 
-# Another writer's next batch follows a token that is gone. KEYS: where the state is. ARGV: the new token.
+# Another writer's next batch follows a token that is gone. KEYS: where the state is.
+# ARGV: what its fields begin with, the new token.
 _TAKE_OVER = """
-redis.call('HSET', KEYS[1], 'token', ARGV[1])
-return redis.call('HMGET', KEYS[1], 'commit_lsn', 'ordinal', 'aside')
+local ours = ARGV[1]
+redis.call('HSET', KEYS[1], ours .. 'token', ARGV[2])
+return redis.call('HMGET', KEYS[1], ours .. 'commit_lsn', ours .. 'ordinal', ours .. 'aside')
+"""
+# From the fields without a beginning, of the time before cursors, which are emptied. ARGV as above, and the token that was there.
+_INHERIT = """
+local state, ours = KEYS[1], ARGV[1]
+local old = redis.call('HMGET', state, 'token', 'commit_lsn', 'ordinal', 'aside')
+if redis.call('HGET', state, ours .. 'token') ~= ARGV[2] or old[1] ~= ARGV[3] then return 'OTHER' end
+redis.call('HSET', state, ours .. 'commit_lsn', old[2], ours .. 'ordinal', old[3], ours .. 'aside', old[4] or '')
+redis.call('HSET', state, 'token', ARGV[2], 'commit_lsn', '', 'ordinal', '', 'aside', '')
+return 'TAKEN'
 """
 # KEYS: where the state is, then the streams. ARGV: the token to follow, the new one, the fields of the state, maxlen (0: none),
-# then for each event: number of its stream, message id, type, JSON.
+# what the fields begin with, then for each event: number of its stream, message id, type, JSON.
 _SCRIPT = """
-local state = KEYS[1]
-local token = redis.call('HGET', state, 'token') or ''
+local state, ours = KEYS[1], ARGV[7]
+local token = redis.call('HGET', state, ours .. 'token') or ''
 if token == ARGV[2] then return 'TAKEN' end
 if token ~= ARGV[1] then return 'OTHER ' .. token end
 for i = 2, #KEYS do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'none' and kind ~= 'stream' then return 'KIND ' .. kind .. ' ' .. KEYS[i] end
 end
-redis.call('HSET', state, 'token', ARGV[2], 'commit_lsn', ARGV[3], 'ordinal', ARGV[4], 'aside', ARGV[5])
+redis.call('HSET', state, ours .. 'token', ARGV[2], ours .. 'commit_lsn', ARGV[3], ours .. 'ordinal', ARGV[4])
+redis.call('HSET', state, ours .. 'aside', ARGV[5])
 local most = ARGV[6]
-for i = 7, #ARGV, 4 do
+for i = 8, #ARGV, 4 do
   local stream = KEYS[tonumber(ARGV[i])]
   if most == '0' then
     redis.call('XADD', stream, '*', 'message-id', ARGV[i + 1], 'type', ARGV[i + 2], 'event', ARGV[i + 3])
@@ -148,10 +161,15 @@ class RedisDestination:
         self._settings = settings
         self._route = Route(settings.stream)
         self._key = settings.state_key or f"cdc-tracker:{name}"
+        self._fields = ""  # what those of our cursor begin with
+        self._owns: Callable[[Position], bool] = lambda position: False
         self._owner, self._count = secrets.token_hex(8), 0
         self._held: _Held | None = None
         self._attempt = ("", "")  # the contents of the last batch that was not answered, and its token
         self._redis = self._client()
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._fields, self._owns = f"{cursor.key}:", owns
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """All or nothing."""
@@ -200,10 +218,21 @@ class RedisDestination:
             return self._held
         with self._translated():
             token = self._next()
-            lsn, ordinal, aside = self._redis.eval(_TAKE_OVER, 1, self._key, token)
-        position = Position(int(lsn), int(ordinal)) if lsn else None
-        self._held = _Held(token, position, (aside or b"").decode())
+            found = self._redis.eval(_TAKE_OVER, 1, self._key, self._fields, token)
+            if self._fields and not found[0]:
+                found = self._inherited(token) or found
+        self._held = _Held(token, _position(*found[:2]), (found[2] or b"").decode())
         return self._held
+
+    def _inherited(self, token: str) -> list[bytes] | None:
+        """What was stored before there were cursors, if it is this source's."""
+        before, *found = self._redis.hmget(self._key, "token", "commit_lsn", "ordinal", "aside")
+        position = _position(*found[:2])
+        if position is None or not self._owns(position):
+            return None
+        if self._redis.eval(_INHERIT, 1, self._key, self._fields, token, before) != b"TAKEN":
+            raise CheckpointMoved(f"{self}: another worker was quicker to take over the position in {self._key}")
+        return list(found)
 
     def _write(self, batch: Batch, before: _Held, after: _Held) -> None:
         keys = [self._key]
@@ -226,7 +255,7 @@ class RedisDestination:
 
     def _call(self, keys: list[str], follows: str, held: _Held, fields: list[Any]) -> str:
         lsn, ordinal = held.position if held.position is not None else ("", "")
-        arguments = [*keys, follows, held.token, lsn, ordinal, held.aside, self._settings.maxlen or 0, *fields]
+        arguments = [*keys, follows, held.token, lsn, ordinal, held.aside, self._settings.maxlen or 0, self._fields, *fields]
         try:
             said = self._redis.evalsha(_SHA, len(keys), *arguments)
         except redis.exceptions.NoScriptError:
@@ -246,9 +275,10 @@ class RedisDestination:
                 hint="stop it, or set `state_key`: two destinations must not share one. Nothing was written twice",
             )
         if answer == "OTHER":
-            raise Stop(
-                f"{self}: it has lost what was written last: it was restored, or crashed without `appendfsync always`",
-                hint="start the worker again: it compares positions, and sends again what is missing there",
+            self._held = None
+            raise CheckpointMoved(
+                f"{self}: it has lost what was written last: it was restored or emptied, or crashed without `appendfsync always`",
+                hint="nothing was added: the role compares positions, and sends again what is missing there",
             )
 
     def _wait(self) -> None:
@@ -294,6 +324,10 @@ _SIGNS = {
     "CROSSSLOT": ("ClusterCrossSlotError",),
     "MOVED": ("MovedError",),
 }
+
+
+def _position(lsn: bytes | None, ordinal: bytes | None) -> Position | None:
+    return Position(int(lsn), int(ordinal)) if lsn and ordinal else None
 
 
 def _digest(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,19 @@ def _kit(place: Place) -> Iterator[Kit]:
         return [decoded(entry["event"]) for entry in server.entries(name)]
 
     opened = made("redis", place.folder, url=server.url, stream=name, state_key=f"state-{name}")
-    yield Kit(opened, held, keeps_repeats=True, exactly_once=True)
+    keys = (name, f"state-{name}")
+
+    def keep() -> Callable[[], None]:
+        for key in keys:
+            server.command("COPY", key, f"backup-{key}", "REPLACE")
+
+        def bring_back() -> None:
+            for key in keys:
+                server.command("RENAME", f"backup-{key}", key)
+
+        return bring_back
+
+    yield Kit(opened, held, keeps_repeats=True, exactly_once=True, keep=keep, remove=lambda: server.command("DEL", *keys))
 
 
 KITS = {"redis": _kit}

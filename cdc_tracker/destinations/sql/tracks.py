@@ -73,13 +73,14 @@ class Checkpoints:
     def load(self, connection: Connection) -> Position | None:
         """Locked until the transaction ends. Takes over a row that has the name alone, if it is this source's."""
         found = self._read(connection, self._key)
-        if found is None and self._key != self._name:
-            old = self._read(connection, self._name)
-            if old is not None and self._owns(old):
-                where = "destination = :name AND commit_lsn = :commit_lsn AND ordinal = :ordinal"
-                moved = self._update(connection, f"destination = :key WHERE {where}", name=self._name, **old._asdict())
-                found = old if moved else self._read(connection, self._key)  # another worker was quicker
-        return found
+        if found is not None or self._key == self._name:
+            return found
+        old = self._read(connection, self._name)
+        if old is not None and self._owns(old):
+            where = "destination = :name AND commit_lsn = :commit_lsn AND ordinal = :ordinal"
+            if self._update(connection, f"destination = :key WHERE {where}", name=self._name, **old._asdict()):
+                return old
+        return self._read(connection, self._key)  # another worker may have been quicker
 
     def advance(self, connection: Connection, expected: Sequence[Position | None], to: Position) -> bool:
         """Store `to` where one of `expected` is stored (None: nothing is). False where it is not."""

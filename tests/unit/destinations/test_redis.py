@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cdc_tracker.destinations.redis import RedisDestination, RedisSettings
 from cdc_tracker.destinations.send import Backoff, send
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Position
 from tests.vendors.engine import folder
 from tests.vendors.kit import Engines, batch, event, events, raw_event
@@ -100,7 +100,7 @@ def test_a_server_that_was_restored_stops_the_worker_which_then_begins_where_red
     destination.deliver(batch(events(10, start=10)))
     for key, value in zip(("cdc-tracker:shop", "events"), saved, strict=True):
         shared.command("RESTORE", key, 0, value, "REPLACE")
-    with pytest.raises(Stop, match="lost what was written last"):
+    with pytest.raises(CheckpointMoved, match="lost what was written last"):
         destination.deliver(batch(events(10, start=20)))
     assert ids(shared) == expected(10)
     destination.close()
@@ -113,7 +113,7 @@ def test_an_emptied_server_stops_the_worker(shared: Server) -> None:
     destination = opened(shared)
     destination.deliver(batch(events(10)))
     shared.command("FLUSHALL")
-    with pytest.raises(Stop, match="lost what was written last"):
+    with pytest.raises(CheckpointMoved, match="lost what was written last"):
         destination.deliver(batch(events(10, start=10)))
     destination.close()
 
