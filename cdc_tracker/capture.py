@@ -166,7 +166,7 @@ class Capture:
                 break
             except JournalUnavailable as error:
                 log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
-                self._progress.enter("journal unavailable", str(error))
+                self._progress.enter("journal unavailable", str(error), error.hint)
                 if self._stop():
                     raise
                 self._lookout.report(force=True)
@@ -274,7 +274,7 @@ class Capture:
         hint = getattr(error, "hint", "")
         say = log.warning if isinstance(error, (Retry, SlotBusy)) else log.error
         say("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
-        self._progress.enter("reconnecting", str(error))
+        self._progress.enter("reconnecting", str(error), hint)
         self._lookout.report(force=True)
         return seconds
 
@@ -282,6 +282,7 @@ class Capture:
         deadline = time.monotonic() + seconds
         while not self._stop() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
+            self._lookout.report()
 
 
 def _needed(checkpoint: Checkpoint) -> Position:

@@ -20,7 +20,9 @@ from cdc_tracker.deliver import Delivery
 from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
-from cdc_tracker.health import HealthServer, Observer
+from cdc_tracker.health import Observer
+from cdc_tracker.health.server import HealthServer
+from cdc_tracker.health.worker import WorkerReport, failed
 from cdc_tracker.history.beginning import begin
 from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
@@ -35,6 +37,7 @@ STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
 COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
 SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
 LEAVE = 5.0  # seconds that a role has to leave what it does once it is to be abandoned
+HUNG = 60.0  # seconds without a look at the roles after which the supervisor is not alive any more
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
 
 log = structlog.get_logger("daemon")
@@ -58,14 +61,20 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
             run_delivery(config, only.removeprefix("deliver:"), signals)
     except Interrupted:
         log.info("stopped before it began")
+    except AlreadyRunning as error:
+        log.error(str(error), hint=error.hint)
+        return NEEDS_A_PERSON
     except Stop as error:
         log.error(str(error), hint=error.hint)
+        failed(config, only, str(error), error.hint)
         return NEEDS_A_PERSON
     except CdcTrackerError as error:
         log.error(str(error), hint=error.hint)
+        failed(config, only, str(error), error.hint)
         return FAILED
-    except Exception:
+    except Exception as error:
         log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
+        failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
         return FAILED
     return 0
 
@@ -222,17 +231,19 @@ class Role:
     """One process: what `cdc-tracker run --only ROLE` does."""
 
     def __init__(self, forks: ForkServer, name: str) -> None:
-        self._forks, self._name = forks, name
+        self._forks, self.name = forks, name
         self._started = self._again = 0.0
         self._wait = 0.1
         self.running = False
         self.stopped = False  # a person is needed
 
-    def tend(self) -> None:
-        """Start the role if it is time to."""
-        if not self.running and time.monotonic() >= self._again:
-            self._forks.start(self._name)
-            self.running, self._started = True, time.monotonic()
+    def tend(self) -> bool:
+        """Start the role if it is time to. Whether it was."""
+        if self.running or time.monotonic() < self._again:
+            return False
+        self._forks.start(self.name)
+        self.running, self._started = True, time.monotonic()
+        return True
 
     def back_off(self, code: int) -> None:
         """It has ended, and is to be started again after a while."""
@@ -242,11 +253,11 @@ class Role:
         self._again = time.monotonic() + (LONGEST if self.stopped else self._wait)
         self._wait = min(self._wait * 2, LONGEST)
         say = log.error if code else log.info
-        say("role ended", role=self._name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
+        say("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
 
     def send(self, number: signal.Signals) -> None:
         if self.running:
-            self._forks.send(self._name, number)
+            self._forks.send(self.name, number)
 
 
 class Supervisor:
@@ -258,6 +269,10 @@ class Supervisor:
         names = ["capture", *(f"deliver:{name}" for name in config.destinations)]
         self._roles = {name: Role(forks, name) for name in names}
         self._capture = self._roles["capture"]
+        self._looked = time.monotonic()  # when we last looked after the roles
+
+    def _alive(self) -> bool:
+        return not self._signals.stop() and time.monotonic() < self._looked + HUNG
 
     def run(self) -> None:
         config = self._config
@@ -266,11 +281,14 @@ class Supervisor:
             if not self._lead(stack, state):
                 return
             _known(config, state)
-            self._tables = _captured_tables(config)
+            mappings = config.load_mappings()
+            self._tables = frozenset(config.captured_tables(mappings))
+            self._report = WorkerReport(config, state, mappings)
+            stack.callback(self._report.close)
             journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
-            observer = Observer(state, journal, config.source.name, list(config.destinations))
+            observer = Observer(state, journal, config.source.name, list(config.destinations), config.data)
             if config.http.port is not None:
-                server = HealthServer(config.http.host, config.http.port, observer, lambda: not self._signals.stop())
+                server = HealthServer(config.http.host, config.http.port, observer, self._alive)
                 stack.callback(server.close)
                 log.info("health and metrics", url=f"http://{config.http.host}:{server.port}")
             self._supervise()
@@ -296,9 +314,12 @@ class Supervisor:
         try:
             while not self._signals.stop():
                 for role in self._roles.values():
-                    role.tend()
+                    if role.tend():
+                        self._report.started(role.name)
                 for role, code in self._ended(0.05):
                     role.back_off(code)
+                    self._report.ended(role.name, code)
+                self._looked = time.monotonic()
                 if self._capture.stopped:
                     raise Stop("capture has stopped: see the error above", hint="the destinations have what was captured so far")
                 if self._signals.take_reload():
@@ -314,11 +335,13 @@ class Supervisor:
 
     def _reload(self) -> None:
         try:
-            self._config.load_mappings()
+            mappings = self._config.load_mappings()
         except CdcTrackerError as error:
             log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
+            self._report.reload_failed(error)
             return
-        tables = _captured_tables(self._config)
+        self._report.reloaded(mappings)
+        tables = frozenset(self._config.captured_tables(mappings))
         if tables != self._tables:
             log.info("other tables are mapped now: capture starts anew", added=sorted(tables - self._tables))
             self._tables = tables

@@ -20,6 +20,7 @@ from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
+from cdc_tracker.outcomes import RecentOutcomes
 from cdc_tracker.parcels import KEEP, Parcel, pack
 from cdc_tracker.settlement import Settlement
 from cdc_tracker.state import HOUR, Checkpoint, State
@@ -75,8 +76,8 @@ class Delivery:
         self._journal, self._state = journal, state
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
-        self._trouble, self._state_name = "", "starting"
         self._notice = ""  # what a person should know of the destination's own checkpoint
+        self._trouble, self._hint, self._state_name, self._since = "", "", "starting", time.time_ns() // 1000
         self._lane = Lane(
             name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=lambda: self._report(self._state_name)
         )
@@ -92,9 +93,10 @@ class Delivery:
         self._held = START
         said = next((role.detail for role in state.roles(source) if role.role == f"deliver:{name}"), {})
         self._ran_dry = bool(said.get("dry_run"))
+        self._recent = RecentOutcomes(name, said.get("recent"))
         if said.get("position") == str(checkpoint.position):  # else it was killed before it could say so
             self._settlement.time = int(said.get("delivered_until", 0))
-        self._committed = self._tended = self._forgot = 0.0
+        self._committed = self._tended = self._forgot = self._reported = 0.0
         self._lively = self._rested = 0.0  # when the stream last had events; until when a job rests
 
     def run(self) -> None:
@@ -229,7 +231,9 @@ class Delivery:
         for attempt in retrying:
             with attempt:
                 try:
-                    return call()
+                    found = call()
+                    self._enter("starting")
+                    return found
                 except DestinationUnavailable as error:
                     self._on_trouble(error)
                     self._report(self._state_name)
@@ -242,6 +246,8 @@ class Delivery:
             if self._stop():
                 raise Interrupted([])
             time.sleep(0.1)
+            if time.monotonic() > self._reported + 1.0:
+                self._report(self._state_name)
 
     def _rewind(self, to: Position) -> None:
         self._lane.settle(0)
@@ -287,8 +293,7 @@ class Delivery:
         self._lane.submit(events[have:] if have else events, parcel.upto, done, least=held, history=again)
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
-        self._state_name = "blocked" if isinstance(error, DestinationBlocked) else "retrying"
-        self._trouble = str(error)
+        self._enter("blocked" if isinstance(error, DestinationBlocked) else "retrying", str(error), error.hint)
         log.warning("not delivered yet", destination=self._name, state=self._state_name, error=str(error), hint=error.hint)
         self._settlement.tally.totals["troubles"] += 1
 
@@ -297,22 +302,25 @@ class Delivery:
     def _take(self, parcel: Parcel, have: int, receipts: list[Receipt]) -> None:
         self._settlement.take(parcel, [DELIVERED] * have + receipts)
         if parcel.events:
-            self._trouble, self._state_name = "", "delivering"
+            self._enter("delivering")
         at_once = self._settlement.parked or (parcel.events and self._holds is None)
         if at_once or time.monotonic() > self._committed + COMMIT:
             self._commit()
 
     def _commit(self) -> None:
         """Checkpoint, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
-        rewind = None
+        rewind, failed = None, False
         while self._settlement.pending:
             try:
                 rewind = self._settlement.commit()
             except StateUnavailable as error:
+                failed = True
                 self._on_trouble(error)
                 if self._abandon():
                     return
                 time.sleep(0.5)
+        if failed:  # that trouble is over, also where no event follows
+            self._enter("delivering")
         self._committed = time.monotonic()
         if rewind is not None:
             self._tended = 0.0  # between two rounds: what this one has read and not sent yet must not move the checkpoint forward
@@ -337,7 +345,9 @@ class Delivery:
             self._letters.send(self._translator, self._settlement.position)
         self._jobs.look(self._settlement.high)
         self._forget()
-        self._report("idle" if self._state_name in ("starting", "delivering") and not self._trouble else self._state_name)
+        if self._state_name in ("starting", "delivering") and not self._trouble:
+            self._enter("idle")
+        self._report(self._state_name)
 
     def _forget(self) -> None:
         """Once an hour: ids that the sent-ledger need not keep."""
@@ -345,14 +355,24 @@ class Delivery:
             self._forgot = time.monotonic()
             self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
 
+    def _enter(self, state: str, trouble: str = "", hint: str = "") -> None:
+        if state != self._state_name:
+            self._since = time.time_ns() // 1000
+        self._state_name, self._trouble, self._hint = state, trouble, hint
+
     def _report(self, state: str) -> None:
+        self._reported = time.monotonic()
+        tally = self._settlement.tally
         detail = {
+            "since": self._since,
             "position": str(self._settlement.position),
             "delivered_until": self._settlement.time,
-            "totals": dict(self._settlement.tally.totals),
+            "totals": dict(tally.totals),
+            "recent": self._recent.taken(tally.totals, tally.kinds),
             "in_flight": len(self._lane),
             "dry_run": self._dry_run or self._ran_dry,
             "trouble": self._trouble or self._notice,
+            "hint": self._hint,
             "problems": [str(problem) for problem in self._translator.problems[:20]],
         }
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from cdc_tracker.source.slot import Vitals
 from cdc_tracker.state import Checkpoint, Job, State
 from cdc_tracker.units import format_size
 
-SAFE = 512 * 1000**2  # bytes left before the slot is lost at which to raise the alarm
+NEAR = 0.75  # of the WAL that a slot may hold, from which on it is told
 REPORT = 1.0  # seconds between two reports
 
 log = structlog.get_logger("capture")
@@ -43,12 +43,26 @@ def holders(checkpoints: Mapping[str, Checkpoint], jobs: Iterable[Job]) -> list[
     return sorted(found)
 
 
+class Alarm(NamedTuple):
+    """`what`: what is wrong, and what that means. `hint`: what to do."""
+
+    what: str
+    hint: str = ""
+
+
+def now_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
 @dataclass
 class Progress:
     """`state` is streaming, reconnecting, `journal unavailable` or stopped; numbers count since the role started."""
 
     state: str = "starting"
+    since: int = field(default_factory=now_us)  # when it entered that state
     trouble: str = ""
+    hint: str = ""
     frames: int = 0
     changes: int = 0
     segments: int = 0
@@ -57,8 +71,10 @@ class Progress:
     journal_end: str = ""
     journaled_until: int = 0  # commit time of the last change in the journal, microseconds since the Unix epoch
 
-    def enter(self, state: str, trouble: str = "") -> None:
-        self.state, self.trouble = state, trouble
+    def enter(self, state: str, trouble: str = "", hint: str = "") -> None:
+        if state != self.state:
+            self.since = now_us()
+        self.state, self.trouble, self.hint = state, trouble, hint
 
 
 @dataclass
@@ -81,34 +97,48 @@ class Lookout:
     _recalled: bool = False
     _server_end: Lsn = 0
     _retained: int | None = None  # bytes of WAL that the slot holds
-    _alarms: list[str] = field(default_factory=list)
+    _alarms: dict[Alarm, int] = field(default_factory=dict)  # since when
     _reported: float = 0.0
+    _asked_at: int = 0  # when the server last told how the slot stands
+    _goal: tuple[Lsn, int] = (0, 0)  # how far the WAL went at that time, until capture has seen it all
+    _current_at: int = 0  # capture has seen everything that was written until then
+    _moved: tuple[Lsn, int] = (0, 0)
+    _moved_at: int = 0
 
     def look(self, vitals: Vitals) -> None:
         """Take in how the slot stands on the server."""
-        self._server_end, self._retained = vitals.wal_end, vitals.retained_bytes
+        self._server_end, self._retained, self._asked_at = vitals.wal_end, vitals.retained_bytes, now_us()
+        if self._current_at >= self._goal[1]:
+            self._goal = (vitals.wal_end, self._asked_at)
         retained = vitals.retained_bytes or 0
         self.over_max_wal = self.settings.ack == "delivered" and retained > self.settings.max_wal
-        alarms = [f"{table} is not in the publication: its changes are not captured" for table in vitals.unpublished]
-        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
-            alarms.append(f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet")
-        elif vitals.safe_wal_size is not None and vitals.safe_wal_size < SAFE:
-            alarms.append("the server gives the slot up soon: see max_slot_wal_keep_size")
-        if self.over_max_wal:
-            alarms.append(
-                f"the slot holds more WAL than max_wal ({format_size(self.settings.max_wal)}): what is journaled is confirmed, "
-                "delivered or not"
-            )
-        if self.journal_full:
-            size = format_size(self.retention.size)
-            alarms.append(
-                f"the journal is over its size ({size}), and {self._holder} still needs all of it: it grows, and nothing that a "
-                "destination lacks is confirmed"
-            )
+        alarms = list(self._found(vitals))
         for alarm in alarms:
             if alarm not in self._alarms:
-                log.error(alarm)
-        self._alarms = alarms
+                log.error(alarm.what, hint=alarm.hint)
+        self._alarms = {alarm: self._alarms.get(alarm, self._asked_at) for alarm in alarms}
+
+    def _found(self, vitals: Vitals) -> Iterator[Alarm]:
+        for table in vitals.unpublished:
+            yield Alarm(f"{table} is not in the publication: its changes are not captured", "run `cdc-tracker setup`")
+        retained, left = vitals.retained_bytes or 0, vitals.safe_wal_size
+        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
+            text = f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet"
+            yield Alarm(text, "find out what keeps capture from reading; `cdc-tracker repair` mends a slot that is lost")
+        elif left is not None and retained > NEAR * (retained + left):
+            hint = "mend what holds it back, or raise max_slot_wal_keep_size"
+            yield Alarm("the server gives the slot up soon: see max_slot_wal_keep_size", hint)
+        if self.over_max_wal:
+            size = format_size(self.settings.max_wal)
+            text = f"the slot holds more WAL than max_wal ({size}): what is journaled is confirmed, delivered or not"
+            yield Alarm(text, "mend the destination that is behind; mind the journal's disk")
+        if self.journal_full:
+            size = format_size(self.retention.size)
+            yield Alarm(
+                f"the journal is over its size ({size}), and {self._holder} still needs all of it: it grows, and nothing that a "
+                "destination lacks is confirmed",
+                "mend that destination, or take it out of the configuration; go on with that job, or cancel it",
+            )
 
     def recall(self) -> None:
         """What the role said before it was started again, and still holds."""
@@ -118,6 +148,7 @@ class Lookout:
         for role in self.state.roles(self.settings.name):
             if role.role == "capture":
                 self.progress.journaled_until = int(role.detail.get("journaled_until", 0))
+                self._current_at = int(role.detail.get("current_at", 0))
                 self.journal_lost = role.detail.get("journal_lost")
 
     def lose_journal(self, begins: Lsn, held: Lsn) -> None:
@@ -148,7 +179,16 @@ class Lookout:
         progress = self.progress
         if self.journal_lost and self.journal_lost["at"] < (time.time() - self.retention.age) * 1e6:
             self.journal_lost = None
+        moved = (progress.seen, progress.frames)
+        if moved != self._moved or progress.seen >= self._server_end:
+            self._moved, self._moved_at = moved, now_us()
+        if progress.seen >= self._goal[0]:
+            self._current_at = max(self._current_at, self._goal[1])
         detail = {
+            "since": progress.since,
+            "asked_at": self._asked_at,
+            "current_at": self._current_at,
+            "moved_at": self._moved_at,
             "seen": format_lsn(progress.seen),
             "confirmed": format_lsn(progress.confirmed),
             "journal_end": progress.journal_end,
@@ -161,8 +201,9 @@ class Lookout:
             "frames": progress.frames,
             "changes": progress.changes,
             "segments": progress.segments,
-            "alarms": self._alarms,
+            "alarms": [{"what": alarm.what, "hint": alarm.hint, "since": since} for alarm, since in self._alarms.items()],
             "trouble": progress.trouble,
+            "hint": progress.hint,
         }
         try:
             self.state.report(self.settings.name, "capture", os.getpid(), progress.state, detail)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cdc_tracker.dead_letters import park
 from cdc_tracker.errors import StateUnavailable
 from cdc_tracker.model import DELIVERED, Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.outcomes import Kind
 from cdc_tracker.parcels import Parcel
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State, sent_id
 
@@ -24,6 +25,7 @@ class Tally:
         self._keep_ids = keep_ids
         self.high = high
         self.totals: Counter[str] = Counter()  # outcomes since the start
+        self.kinds: Counter[Kind] = Counter()  # of rejections since the start
         self.counts: Counter[tuple[int, str, str]] = Counter()
         self.letters: list[DeadLetter] = []
         self.settled: list[int] = []
@@ -40,6 +42,7 @@ class Tally:
         self._unpark(parcel.events, receipts)
         for rejection in parcel.rejections:
             self._count(rejection, Outcome.REJECTED)
+        self.kinds.update(Kind(each.mapping, each.reason, each.field) for each in (*parcel.rejections, *refused))
         for event in parcel.withheld:
             self._withhold(event)
         self.letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self.high)

@@ -170,14 +170,11 @@ def needs_of(mappings: Mappings) -> dict[str, Need]:
 
 
 def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
-    from cdc_tracker.mapping import check_columns  # noqa: PLC0415
-    from cdc_tracker.source import catalog  # noqa: PLC0415
-    from cdc_tracker.source.values import codec  # noqa: PLC0415
+    from cdc_tracker.health.fit import misfits, missing  # noqa: PLC0415
 
-    relations = catalog.relations(connection, mappings.tables())
-    found = [problem for relation in relations.values() for problem in check_columns(mappings, relation, codec)]
+    found = list(misfits(connection, mappings))
     yield from found
-    if relations and not found:
+    if not found and not list(missing(connection, mappings)):  # preflight tells those
         yield _fine("mappings", "fit the tables as they are now")
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cdc_tracker.state import RoleRecord
 
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
-ALIVE_SECONDS = 10.0  # a role reports once a second
 MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -110,8 +109,10 @@ def progress(what: str) -> Iterator[Callable[[], None]]:
 
 
 def is_alive(roles: Iterable[RoleRecord], role: str) -> bool:
-    """Whether a role has reported within the last seconds and has not said that it stopped."""
-    return any(each.role == role and each.state != "stopped" and age(each.updated_at) < ALIVE_SECONDS for each in roles)
+    """Whether a role is at work."""
+    from cdc_tracker.health import reports  # noqa: PLC0415
+
+    return reports(list(roles), role)
 
 
 def age(time_us: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +14,7 @@ import click
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
 from cdc_tracker.cli.jobs import as_dict
 from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.health import Finding
 from cdc_tracker.lookout import holders
 from cdc_tracker.model import format_lsn
 from cdc_tracker.units import format_duration, format_size
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cdc_tracker.config import Config
     from cdc_tracker.health import DestinationHealth, Health, Observer
+    from cdc_tracker.source.slot import SlotState
     from cdc_tracker.state import RoleRecord, SourceRecord, State
 
 Snapshot = dict[str, Any]
@@ -42,7 +44,7 @@ def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
         state = stack.enter_context(opened_state(config))
         record = known_source(config, state)
         journal = stack.enter_context(opened_journal(config))
-        observer = Observer(state, journal, record.name, list(config.destinations))
+        observer = Observer(state, journal, record.name, list(config.destinations), config.data)
         look = partial(snapshot, config, record, state, observer)
         if watch:
             _watch(look, as_json)
@@ -88,7 +90,13 @@ def _with_rates(now: Snapshot, before: Snapshot) -> Snapshot:
 def snapshot(config: Config, record: SourceRecord, state: State, observer: Observer) -> Snapshot:
     """Everything as plain values: what --json prints."""
     health = observer.look()
-    slot, slot_problems = slot_snapshot(config, record)
+    slot, found = slot_snapshot(config, record)
+    if slot.get("active_pid", 0) is None and health.states.get("capture") == "streaming":
+        text = "nobody reads from the slot, although capture said a moment ago that it does: it was stopped or is connecting"
+        found.append(Finding("error", "capture", text, "is the worker running? Ask again in some seconds"))
+    found += health.findings
+    hour = int(datetime.now(UTC).timestamp()) // 3600 - 1
+    last_hours = state.delivered_since(record.name, hour)  # of changes committed in this clock hour and the one before it
     return {
         "time": time.time(),
         "source": record.name,
@@ -96,14 +104,15 @@ def snapshot(config: Config, record: SourceRecord, state: State, observer: Obser
         "slot": slot,
         "capture": health.capture,
         "journal": _journal(health, record, state),
-        "destinations": [_destination(each, _last_hours(state, record.name, each.name)) for each in health.destinations],
-        "roles": [_role(role) for role in health.roles],
+        "destinations": [_destination(each, last_hours.get(each.name, 0)) for each in health.destinations],
+        "roles": [_role(role, health.states[role.role]) for role in health.roles],
         "jobs": [as_dict(job) for job in health.jobs],
-        "problems": [*slot_problems, *health.problems],
+        "problems": [str(each) for each in found if each.severity == "error"],
+        "findings": [_finding(each) for each in found],
     }
 
 
-def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any], list[str]]:
+def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any], list[Finding]]:
     """The slot as the server has it now, and what is wrong with it. An unreachable server is a problem like others."""
     from cdc_tracker.source import catalog, slot  # noqa: PLC0415
 
@@ -113,11 +122,13 @@ def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any],
             found = slot.inspect(connection, config.source.slot)
             identity = catalog.identify(connection)
     except CdcTrackerError as error:
-        return told, [f"the source cannot be asked: {error}"]
+        return told, [Finding("error", "", f"the source cannot be asked: {error}", error.hint)]
     if identity.system_id != record.system_id:
-        return told, [f"this is another server (system identifier {identity.system_id}) than the one that was set up"]
+        text = f"this is another server (system identifier {identity.system_id}) than the one that was set up"
+        return told, [Finding("error", "", text, "look at source.url; `cdc-tracker setup --new-epoch` begins anew with this one")]
     if found is None:
-        return told, [f"the slot {config.source.slot} does not exist on the server: `cdc-tracker repair` makes a new one"]
+        text = f"the slot {config.source.slot} does not exist on the server: `cdc-tracker repair` makes a new one"
+        return told, [Finding("error", "", text)]
     behind = identity.wal_lsn - (found.confirmed_flush_lsn or 0)
     told |= {
         "wal_status": found.wal_status,
@@ -128,16 +139,19 @@ def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any],
         "retained_bytes": found.retained_bytes,
         "safe_wal_size": found.safe_wal_size,
     }
-    problems = []
+    return told, list(_slot_findings(config, found))
+
+
+def _slot_findings(config: Config, found: SlotState) -> Iterator[Finding]:
     if found.lost:
-        problems.append(
-            f"the server has invalidated the slot ({found.invalidation_reason or found.wal_status}): `cdc-tracker repair`"
-        )
+        why = found.invalidation_reason or found.wal_status
+        yield Finding("error", "", f"the server has invalidated the slot ({why}): `cdc-tracker repair`")
     elif found.wal_status == "unreserved":
-        problems.append("the slot is about to be invalidated: it holds more WAL than max_slot_wal_keep_size")
+        text = "the slot is about to be invalidated: it holds more WAL than max_slot_wal_keep_size"
+        yield Finding("error", "", text, "start or mend the worker now, or raise max_slot_wal_keep_size")
     if (found.retained_bytes or 0) > config.source.max_wal:
-        problems.append(f"the slot holds {format_size(found.retained_bytes or 0)} of WAL, more than max_wal")
-    return told, problems
+        text = f"the slot holds {format_size(found.retained_bytes or 0)} of WAL, more than max_wal"
+        yield Finding("error", "", text, "mend the destination that is behind; mind the journal's disk")
 
 
 def _journal(health: Health, record: SourceRecord, state: State) -> dict[str, Any]:
@@ -162,35 +176,37 @@ def _journal(health: Health, record: SourceRecord, state: State) -> dict[str, An
 
 
 def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
-    totals = health.totals
+    totals = health.totals.now
     return {
         "name": health.name,
         "state": health.state,
+        "since": show.moment(health.since) if health.since else None,
         "dry_run": health.dry_run,
         "checkpoint": str(health.position) if health.position else None,
         "rewind_to": str(health.rewind_to) if health.rewind_to else None,
         "backlog_bytes": health.backlog,
         "lag_seconds": round(health.lag, 3),
+        "waiting_changes": health.waiting.changes,
         "settled": sum(totals.get(outcome, 0) for outcome in ("delivered", "assumed", "rejected", "suppressed", "replayed")),
         "last_hours": last_hours,
         "totals": totals,
         "dead_letters": health.dead_letters,
         "trouble": health.trouble,
+        "hint": health.hint,
     }
 
 
-def _last_hours(state: State, source: str, destination: str) -> int:
-    """Events of this clock hour and the one before it that were delivered."""
-    since = int(datetime.now(UTC).timestamp()) // 3600 - 1
-    return sum(row.delivered + row.assumed + row.replayed for row in state.ledger(source, destination, since_hour=since))
+def _finding(found: Finding) -> dict[str, Any]:
+    since = show.moment(found.since) if found.since else None
+    return {"severity": found.severity, "who": found.who, "message": str(found), "hint": found.hint, "since": since}
 
 
-def _role(role: RoleRecord) -> dict[str, Any]:
+def _role(role: RoleRecord, state: str) -> dict[str, Any]:
     return {
         "role": role.role,
         "pid": role.pid,
         "host": role.host,
-        "state": role.state,
+        "state": state,
         "heard_seconds_ago": round(show.age(role.updated_at), 1),
     }
 
@@ -202,9 +218,12 @@ def rendered(seen: Snapshot) -> RenderableType:
 
     parts: list[RenderableType] = [Text(line) for line in _head(seen)]
     parts += [_destinations_table(seen), _roles_table(seen)]
-    for problem in seen["problems"]:
-        parts.append(Text.assemble(show.mark("error"), " ", problem))
-    if not seen["problems"]:
+    for each in seen["findings"]:
+        since = f" (since {each['since']})" if each["since"] else ""
+        parts.append(Text.assemble(show.mark(each["severity"]), " ", each["message"], since))
+        if each["hint"]:
+            parts.append(Text(f"  {each['hint']}", style="dim"))
+    if not seen["findings"]:
         parts.append(Text.assemble(show.mark("ok"), " all is well"))
     return Group(*parts)
 

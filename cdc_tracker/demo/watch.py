@@ -107,4 +107,4 @@ class Watch:
 
     def role_pids(self) -> list[int]:
         """The processes of all roles."""
-        return [record.pid for record in self._state.roles(SOURCE)]
+        return [record.pid for record in self._state.roles(SOURCE) if record.role != "supervisor"]

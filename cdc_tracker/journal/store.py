@@ -26,6 +26,7 @@ KIND = Kind(
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
 )
+COUNTED = 10_000  # segments whose changes are counted for those who ask how much waits
 TRIM_SEGMENTS = 200  # in one transaction: the writer waits for no more than that
 TRIM_BYTES = 32 * 1024 * 1024
 VACUUM_PAGES = 2000
@@ -39,6 +40,12 @@ _NEWEST = select(*_without_blob).where(_of_source).order_by(s.c.number.desc()).l
 _OLDEST = select(*_without_blob).where(_of_source).order_by(s.c.number).limit(bindparam("limit"))
 _READ = (
     select(s.c.id, s.c.segment)
+    .where(_of_source, _last > _given)
+    .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
+    .limit(bindparam("limit"))
+)
+_AFTER = (
+    select(s.c.number, s.c.total, s.c.bytes, s.c.changes, s.c.first_time)
     .where(_of_source, _last > _given)
     .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
     .limit(bindparam("limit"))
@@ -70,6 +77,16 @@ class Horizon:
     def start(self) -> Position:
         """The lowest position a checkpoint may be set back to."""
         return _before(self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What lies after a position, by whole segments: never too little, and up to a segment too much."""
+
+    changes: int = 0
+    bytes: int = 0
+    oldest: int = 0  # commit time, microseconds since the Unix epoch; 0 where nothing waits
+    more: bool = False  # than COUNTED segments: those changes are not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +176,17 @@ class Journal:
         with self._database.reading() as connection:
             rows = connection.execute(_READ, place).all()
         return [decode(row.segment, f"Segment {row.id} of {self.source} in {self._database.place}") for row in rows]
+
+    def waiting(self, after: Position) -> Waiting:
+        """What the journal holds after the position, in bounded time."""
+        place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": COUNTED}
+        with self._database.reading() as connection:
+            rows = connection.execute(_AFTER, place).all()
+            newest = self._newest(connection)
+        if not rows or newest is None:
+            return Waiting()
+        held = newest.total - rows[0].total + rows[0].bytes
+        return Waiting(sum(row.changes for row in rows), held, rows[0].first_time, newest.number > rows[-1].number)
 
     def waiter(self, name: str) -> Waiter:
         """Make it before the first read, so that no append is missed. Close it, or use it as a context manager."""

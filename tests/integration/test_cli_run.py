@@ -22,7 +22,7 @@ def test_the_way_of_a_change_from_run_to_rewind(ready: Run, place: Path, databas
         wait_for(lambda: not json.loads(CliRunner().invoke(cli, ["status", "--json"]).output)["problems"])
         seen = json.loads(ready("status", "--json").output)
         assert seen["slot"]["active_pid"]
-        assert {role["role"] for role in seen["roles"]} == {"capture", "deliver:events"}
+        assert {role["role"] for role in seen["roles"]} == {"supervisor", "capture", "deliver:events"}
         assert "all is well" in ready("status").output
         assert "running" in ready("teardown", "--yes", code=3).output
         ready("check")

@@ -65,7 +65,9 @@ def _probed(scene: Scene) -> Iterator[tuple[Probes, int]]:
 
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **parts: Any) -> Scene:
     scene = Scene(database, folder, "auto", destinations, http={"port": 0}, **parts)
-    scene.tune(health__SILENT=2.5, health__STALLED=1.0, health__BEHIND=1.0, capture__VITALS=0.2)
+    scene.tune(
+        capture__VITALS=0.2, **{"health.facts__SILENT": 2.5, "health.findings__STALLED": 1.0, "health.findings__BEHIND": 1.0}
+    )
     return scene
 
 
@@ -92,7 +94,7 @@ def test_a_capture_that_hangs_makes_the_worker_unready(database: Database, tmp_p
         until(probes.ready, "it is ready")
         capture = roles(supervisor)["capture"]
         os.kill(capture, signal.SIGSTOP)
-        until(lambda: "capture is gone" in probes.problems(), "it is not ready")
+        until(lambda: "capture is silent" in probes.problems(), "it is not ready")
         assert probes.metrics()["cdc_tracker_ready",] == 0
         os.kill(capture, signal.SIGCONT)
         until(probes.ready, "it is ready again")

@@ -61,7 +61,8 @@ def _file(scene: Scene) -> int:
 
 def _alarms(scene: Scene) -> str:
     with scene.state() as state:
-        return " ".join(" ".join(role.detail.get("alarms", ())) for role in state.roles("main") if role.role == "capture")
+        roles = [role for role in state.roles("main") if role.role == "capture"]
+        return " ".join(alarm["what"] for role in roles for alarm in role.detail.get("alarms", ()))
 
 
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **retention: str) -> Scene:

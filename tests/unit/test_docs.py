@@ -350,12 +350,13 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_every_metric_is_in_the_operating_guide() -> None:
-    source = (ROOT / "cdc_tracker/health.py").read_text()
+    source = (ROOT / "cdc_tracker/health/metrics.py").read_text()
     gauges = {f"cdc_tracker_{name}" for name in re.findall(r'_gauge\("(\w+)"', source)}
     counters = {f"cdc_tracker_{name}_total" for name in re.findall(r'_counter\("(\w+)"', source)}
+    gauges |= {f"cdc_tracker_source_{name}" for name in re.findall(r'^        \("(\w+_bytes)"', source, re.MULTILINE)}
     families = set(re.findall(r'GaugeMetricFamily\(\s*"(cdc_tracker_\w+)"', source))
     families |= {f"{name}_total" for name in re.findall(r'CounterMetricFamily\(\s*"(cdc_tracker_\w+)"', source)}
-    assert len(gauges | counters | families) >= 12
+    assert len(gauges | counters | families) >= 20
     assert {name for name in gauges | counters | families if name not in OPERATIONS} == set()
 
 

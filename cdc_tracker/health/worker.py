@@ -1,0 +1,166 @@
+"""What the supervisor tells of itself: which roles end again and again, a reload that failed, mappings that fit no table."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from cdc_tracker.config import Config
+from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.health.facts import SUPERVISOR
+from cdc_tracker.health.fit import misfits, missing
+from cdc_tracker.logs import hide
+from cdc_tracker.mapping import Mappings
+from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.state import State
+
+REPORT = 1.0  # seconds between two reports
+FIT = 60.0  # seconds between two looks at the tables
+WINDOW = 600.0  # seconds for which the end of a role is remembered
+QUERY = 20.0  # seconds that a look at the tables may take
+
+log = structlog.get_logger("daemon")
+
+
+@dataclass
+class _Role:
+    """`ends`: when it ended unasked, in seconds of the monotonic clock."""
+
+    running: bool = False
+    ends: deque[float] = field(default_factory=deque)
+    ends_ever: int = 0
+    ended_at: int = 0
+    code: int = 0
+    unread: bool = False  # what it left word of: see failed()
+    trouble: str = ""
+    hint: str = ""
+
+    def told(self) -> dict[str, Any]:
+        while self.ends and self.ends[0] < time.monotonic() - WINDOW:
+            self.ends.popleft()
+        return {
+            "running": self.running,
+            "ends": len(self.ends),
+            "ends_ever": self.ends_ever,
+            "ended_at": self.ended_at,
+            "code": self.code,
+            "trouble": self.trouble,
+            "hint": self.hint,
+        }
+
+
+class WorkerReport:
+    """Stored once a second from a thread of its own: a store that is away must not hold up the supervision of the roles.
+
+    Another thread looks whether the mappings in force fit the tables: after a reload, and once a minute. To be closed.
+    """
+
+    def __init__(self, config: Config, state: State, mappings: Mappings) -> None:
+        self._config, self._state, self._mappings = config, state, mappings
+        self._roles: dict[str, _Role] = {}
+        self._reload: dict[str, Any] | None = None
+        self._misfits: list[str] = []
+        self._since = time.time_ns() // 1000
+        self._ended, self._due, self._changed = threading.Event(), threading.Event(), threading.Event()
+        self._due.set()
+        self._reporter = threading.Thread(target=self._reporting, name="report", daemon=True)
+        self._reporter.start()
+        threading.Thread(target=self._fitting, name="fit", daemon=True).start()
+
+    def started(self, role: str) -> None:
+        self._roles.setdefault(role, _Role()).running = True
+
+    def ended(self, role: str, code: int) -> None:
+        """With code 0 where it was told to."""
+        found = self._roles.setdefault(role, _Role())
+        found.running = False
+        if code:
+            found.ends.append(time.monotonic())
+            found.ends_ever += 1
+            found.ended_at, found.code = time.time_ns() // 1000, code
+            found.unread = True
+            self._due.set()  # before it is started again, and its word is gone
+
+    def reloaded(self, mappings: Mappings) -> None:
+        self._reload, self._mappings = None, mappings
+        self._changed.set()
+
+    def reload_failed(self, error: CdcTrackerError) -> None:
+        self._reload = {"at": time.time_ns() // 1000, "error": str(error), "hint": error.hint}
+
+    def close(self) -> None:
+        self._ended.set()
+        self._changed.set()
+        self._due.set()
+        self._reporter.join(REPORT)
+        if not self._reporter.is_alive():  # else the store hangs, and is not waited for
+            self._store("stopped")
+
+    def _reporting(self) -> None:
+        while not self._ended.is_set():
+            self._due.wait(REPORT)
+            self._due.clear()
+            self._store("running")
+
+    def _read(self) -> None:
+        """What roles that have just ended left word of."""
+        for said in self._state.roles(self._config.source.name):
+            role = self._roles.get(said.role)
+            if role is not None and role.unread:
+                told = said.detail if said.state == "failed" else {}
+                role.unread, role.trouble, role.hint = False, str(told.get("trouble", "")), str(told.get("hint", ""))
+
+    def _store(self, state: str) -> None:
+        try:
+            if any(role.unread for role in list(self._roles.values())):
+                self._read()
+            self._state.report(self._config.source.name, SUPERVISOR, os.getpid(), state, self._told())
+        except CdcTrackerError as error:
+            log.warning("no report", error=str(error))
+
+    def _told(self) -> dict[str, Any]:
+        return {
+            "since": self._since,
+            "roles": {name: role.told() for name, role in list(self._roles.items())},
+            "reload": self._reload,
+            "misfits": self._misfits,
+        }
+
+    def _fitting(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._fit(self._mappings)
+            except CdcTrackerError as error:
+                log.debug("the tables were not looked at", error=str(error))  # capture tells what is wrong with the server
+            except Exception:
+                log.exception("the tables were not looked at")
+            self._changed.wait(FIT)
+            self._changed.clear()
+
+    def _fit(self, mappings: Mappings) -> None:
+        with closing(connect(self._config.source.url.get_secret_value(), statement_timeout=QUERY)) as connection, translated():
+            problems = [*missing(connection, mappings), *misfits(connection, mappings)]
+        found = [str(problem) for problem in problems if problem.severity == "error"]
+        for problem in found:
+            if problem not in self._misfits:
+                log.error("a mapping does not fit its table", problem=problem)
+        self._misfits = found
+
+
+def failed(config: Config, role: str | None, trouble: str, hint: str) -> None:
+    """Leave word of what ended a role (None: the supervisor), where the state store can be written."""
+    name = role or SUPERVISOR
+    try:
+        with State.open(config.state_url) as state:
+            said = next((each.detail for each in state.roles(config.source.name) if each.role == name), {})
+            told = {"trouble": hide(trouble, config.secrets()), "hint": hint, "since": time.time_ns() // 1000}
+            state.report(config.source.name, name, os.getpid(), "failed", {**said, **told})
+    except CdcTrackerError as error:
+        log.warning("no report", error=str(error))
