@@ -7,7 +7,7 @@ and `no` stay text), numbers with a fraction are Decimal, and dates, leading zer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
@@ -25,6 +25,7 @@ Loc = tuple[str | int, ...]
 _MAX_BYTES = 4_000_000
 _MAX_NODES = 200_000  # aliases count each time they are used, so that a few lines cannot grow into gigabytes
 _MAX_DEPTH = 60
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class DocumentError(ConfigError):
@@ -126,59 +127,73 @@ class _Reading:
         self.document = document
         self.problems: list[Problem] = []
         self.nodes = 0
+        self.around: list[yaml.Node] = []  # the mappings and lists that are being read
 
     def problem(self, node: yaml.Node, loc: Loc, message: str) -> None:
         self.problems.append(Problem(f"{self.document.path}:{node.start_mark.line + 1}", dotted(loc), message))
 
     def value(self, node: yaml.Node, loc: Loc) -> Any:
-        self.nodes += 1
-        if self.nodes > _MAX_NODES or len(loc) > _MAX_DEPTH:
-            if not self.problems or self.problems[-1].message != "is too large or nested too deeply":
-                self.problem(node, loc, "is too large or nested too deeply")
+        if not self._room(node, loc):
             return None
         self.document.values[loc] = _place(node)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, loc)
-        if isinstance(node, yaml.SequenceNode):
-            if node.tag != "tag:yaml.org,2002:seq":
-                self.problem(node, loc, f"has the tag {node.tag!r}, which is not used here")
-            return [self.value(inner, (*loc, index)) for index, inner in enumerate(node.value)]
-        return self._scalar(node, loc)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, loc)
+        return self._within(node, self._mapping if isinstance(node, yaml.MappingNode) else self._list, loc)
+
+    def _within(self, node: yaml.Node, read: Callable[[Any, Loc], Any], loc: Loc) -> Any:
+        """Read a mapping or a list, which may not be a part of itself."""
+        if any(node is each for each in self.around):
+            self.problem(node, loc, "holds itself, by an alias")
+            return {}
+        self.around.append(node)
+        found = read(node, loc)
+        self.around.pop()
+        return found
+
+    def _list(self, node: yaml.SequenceNode, loc: Loc) -> list[Any]:
+        if node.tag != "tag:yaml.org,2002:seq":
+            self.problem(node, loc, f"has the tag {node.tag!r}, which is not used here")
+        return [self.value(inner, (*loc, index)) for index, inner in enumerate(node.value)]
+
+    def _room(self, node: yaml.Node, loc: Loc) -> bool:
+        self.nodes += 1
+        if self.nodes <= _MAX_NODES and len(loc) <= _MAX_DEPTH:
+            return True
+        if not self.problems or self.problems[-1].message != "is too large or nested too deeply":
+            self.problem(node, loc, "is too large or nested too deeply")
+        return False
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         if node.tag != "tag:yaml.org,2002:map":
             self.problem(node, loc, f"has the tag {node.tag!r}, which is not used here")
         found: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+        own: set[str] = set()
+        for key_node, value_node in node.value:  # merged first: a key of the mapping itself is stronger, and so is its place
+            if key_node.tag == _MERGE:
+                for source in self._merged(value_node, loc):
+                    found |= self._within(source, self._mapping, loc)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.problem(key_node, loc, "has a key that is not plain text")
                 continue
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                for key, value in reversed(list(self._merged(value_node, loc))):
-                    merged[key] = value
+            if key_node.tag == _MERGE:
                 continue
             key, at = key_node.value, (*loc, key_node.value)
-            if key in found:
+            if key in own:
                 self.problem(key_node, at, f"stands twice, first on line {self.document.keys[at].line}")
                 continue
+            own.add(key)
             self.document.keys[at] = _place(key_node)
             found[key] = self.value(value_node, at)
-        return {**merged, **found}
+        return found
 
-    def _merged(self, node: yaml.Node, loc: Loc) -> Iterator[tuple[str, Any]]:
-        """What `<<` brings in, the strongest first; a key of the mapping itself is stronger."""
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        for source in sources:
+    def _merged(self, node: yaml.Node, loc: Loc) -> Iterator[yaml.MappingNode]:
+        """What `<<` names, the weakest first: of a list, the first is the strongest."""
+        for source in reversed(node.value if isinstance(node, yaml.SequenceNode) else [node]):
             if not isinstance(source, yaml.MappingNode):
                 self.problem(node, loc, "`<<` takes a mapping, or a list of them")
-                return
-            before = dict(self.document.keys), dict(self.document.values)
-            brought = self._mapping(source, loc)
-            # what the mapping itself has already placed stays where it is
-            self.document.keys.update(before[0])
-            self.document.values.update(before[1])
-            yield from reversed(list(brought.items()))
+            elif self._room(source, loc):
+                yield source
 
     def _scalar(self, node: yaml.Node, loc: Loc) -> Any:
         text = str(node.value)

@@ -6,7 +6,6 @@ import re
 
 _IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "data": "data", "news": "news"}
 _SAME = {"series", "species", "status", "address", "business", "process", "access", "analysis", "bus", "campus", "virus"}
-_USER_TABLES = {"user", "customer", "account", "member", "person", "profile"}
 _USER_COLUMNS = (
     "user_id",
     "customer_id",
@@ -19,6 +18,7 @@ _USER_COLUMNS = (
     "author_id",
     "created_by",
 )
+"""Columns that say whose a row is, the surest first; a table `members` is itself what `member_id` names."""
 _STATUS_WORDS = {"status", "state", "plan", "stage", "phase", "tier"}
 _PERSONAL = re.compile(
     r"address|bic|birth|birthdate|birthday|card|credential|credentials|dob|email|fax|firstname|fullname|gender|"
@@ -63,13 +63,15 @@ def snake(name: str) -> str:
     return "_".join(words(name))
 
 
-def is_user_table(table: str) -> bool:
-    return singular(words(table)[-1]) in _USER_TABLES and len(words(table)) == 1
+def user_column(table: str, key: str | None, columns: list[str]) -> str | None:
+    """The column that most likely names the user, None where no name says so. `key`: the column that names a row of the table.
 
-
-def user_column(columns: list[str]) -> str | None:
-    """The column that most likely names the user, None where no name says so."""
+    In `accounts (id, userId)` that is userId, in `users (id, account_id)` it is id.
+    """
     by_name = {snake(column): column for column in reversed(columns)}
+    own = f"{singular(words(table)[-1])}_id" if len(words(table)) == 1 else ""
+    if key is not None and own in _USER_COLUMNS:
+        by_name[own] = key
     return next((by_name[name] for name in _USER_COLUMNS if name in by_name), None)
 
 

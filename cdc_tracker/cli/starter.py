@@ -56,7 +56,7 @@ def mapping_file(table: Table, noun: str) -> str:
     """A mapping file that loads, and that `check` passes. What needs a person's decision is in it as a comment."""
     user = _user(table)
     lines = [
-        f"# Events of {table.table}. `cdc-tracker init` wrote this as a start: it is yours to change.",
+        f"# Events of {_shown(table.table)}. `cdc-tracker init` wrote this as a start: it is yours to change.",
         "# `cdc-tracker preview` shows what it makes of live changes, `cdc-tracker check` what is wrong with it.",
         "version: 1",
     ]
@@ -88,10 +88,9 @@ def mapping_file(table: Table, noun: str) -> str:
 def _user(table: Table) -> TableColumn | None:
     """The column that says whose event it is."""
     columns = {column.name: column for column in _usable(table) if _kind(column) in {"integer", "uuid", "text", "decimal"}}
-    keys = _keys(table)
-    if naming.is_user_table(table.name) and len(keys) == 1 and keys[0].name in columns:
-        return keys[0]
-    found = naming.user_column(list(columns))
+    keys = [column.name for column in _keys(table)]
+    key = keys[0] if len(keys) == 1 and keys[0] in columns else None
+    found = naming.user_column(table.name, key, list(columns))
     return columns[found] if found else None
 
 
@@ -132,7 +131,7 @@ def _identity(table: Table, user: TableColumn | None) -> list[str]:
         return ["    user_id: new.…"]
     anonymous = _anonymous(table)
     sure = user.not_null or (anonymous and anonymous.not_null)
-    note = "" if sure else f"  # where {user.name} is NULL the event is parked: add anonymous_id, or a `when`"
+    note = "" if sure else f"  # where {_shown(user.name)} is NULL the event is parked: add anonymous_id, or a `when`"
     lines = [f"    user_id: {_scalar(_new(user))}{note}"]
     return [*lines, f"    anonymous_id: {_scalar(_new(anonymous))}"] if anonymous else lines
 
@@ -210,5 +209,16 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
 
 
+def _shown(name: str) -> str:
+    """A name within a comment, which must not end with it: PostgreSQL lets a name hold line breaks."""
+    return name if name.isprintable() else json.dumps(name)
+
+
 def _sql_name(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        return name
+    quoted = name.replace('"', '""')
+    if name.isprintable():
+        return f'"{quoted}"'
+    escaped = (each if each.isprintable() and each != "\\" else f"\\+{ord(each):06X}" for each in quoted)
+    return f'U&"{"".join(escaped)}"'

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from cdc_tracker.patterns import searcher
+
 TYPES = ("track", "identify", "group", "alias", "page", "screen")
 OF_TYPE = "type:"
 CONTEXT = "context"
@@ -99,5 +101,5 @@ def _matching(patterns: Iterable[str]) -> Callable[[str, str], bool]:
     """Whether a call's type or name is listed."""
     types = {pattern.removeprefix(OF_TYPE) for pattern in patterns if pattern.startswith(OF_TYPE)}
     names = [re.escape(pattern).replace(r"\*", ".*") for pattern in patterns if not pattern.startswith(OF_TYPE)]
-    matches = re.compile("|".join(names) or r"(?!)", re.DOTALL).fullmatch
-    return lambda kind, name: kind in types or (bool(name) and matches(name) is not None)
+    matches = searcher(rf"(?s)\A(?:{'|'.join(names)})\z")
+    return lambda kind, name: kind in types or (bool(name) and matches(name))

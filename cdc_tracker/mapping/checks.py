@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,6 +11,7 @@ from uuid import UUID
 from cdc_tracker.mapping import operators as op
 from cdc_tracker.mapping.shape import Property
 from cdc_tracker.model import Special
+from cdc_tracker.patterns import searcher
 
 
 class Failure(NamedTuple):
@@ -67,9 +67,9 @@ def _checks(rules: Property, pii: bool) -> Iterator[Check]:
     if rules.enum is not None:
         yield _simple("not_in_enum", "must be one of those declared", _one_of(rules.enum), pii)
     if rules.pattern is not None:
-        search = re.compile(rules.pattern).search
+        matches = searcher(rules.pattern)
         yield _simple("type_mismatch", "must be text, as it has a pattern", _TYPES["string"], pii)
-        yield _simple("pattern_mismatch", "must match its pattern", lambda v: search(str(v)) is not None, pii)
+        yield _simple("pattern_mismatch", "must match its pattern", lambda v: matches(str(v)), pii)
     yield from _bounds(rules, pii)
     yield from _lengths(rules, pii)
     if rules.properties is not None:

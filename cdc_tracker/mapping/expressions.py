@@ -7,7 +7,10 @@ or take long.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,9 +99,36 @@ def parse(text: str) -> Expression:
         raise SyntaxProblem(_plain(error), max((error.offset or 1) - (shift if error.lineno == 1 else 0), 1)) from None
     except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
         raise SyntaxProblem("this cannot be read: it is nested too deeply or holds odd characters") from None
+    if not source.isascii():
+        _refuse_look_alikes(source, shift)
     checking = _Checking(source, shift)
     checking.expression(node, frozenset(), 0)
     return Expression(text, node, tuple(checking.uses))
+
+
+def _refuse_look_alikes(source: str, shift: int) -> None:
+    """Python reads `ｓtatus` as `status` (NFKC): another column than the one that is written."""
+    for name, line, column in _names(source):
+        if (read := unicodedata.normalize("NFKC", name)) != name:
+            at = max(column + 1 - (shift if line == 1 else 0), 1)
+            raise SyntaxProblem(f"{_cut(name)} would be read as {_cut(read)}; a column of that name is written new[…]", at)
+
+
+def _names(source: str) -> Iterator[tuple[str, int, int]]:
+    """What stands in the source beside strings and signs, with its line and column."""
+    name, line, column, end = "", 0, 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING and "f" in token.string.partition(token.string[-1])[0].lower():
+            # Python 3.11 takes an f-string for one token
+            yield from ((part, *token.start) for part in re.findall(r"\{([^{}]*)\}", token.string))
+        if token.type in {tokenize.NAME, tokenize.ERRORTOKEN}:
+            if token.start == end:
+                name += token.string  # a combining mark, which 3.11's tokenizer does not know
+            else:
+                yield name, line, column
+                name, (line, column) = token.string, token.start
+            end = token.end
+    yield name, line, column
 
 
 def _plain(error: SyntaxError) -> str:

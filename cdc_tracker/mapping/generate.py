@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cdc_tracker import envelope
 from cdc_tracker.mapping.declared import Mapping
 from cdc_tracker.mapping.identifiers import write_identity, write_message_id
+from cdc_tracker.mapping.operators import MAX_STEPS
 from cdc_tracker.mapping.properties import write_members
 from cdc_tracker.mapping.scope import UNSET
 from cdc_tracker.mapping.times import write_timestamp
@@ -55,6 +56,7 @@ def _source(writer: Writer) -> str:
         "def mapper(c):",
         *(f"    {letter} = c.{row}" for letter, row in rows),
         *(f"    {name} = {unset}" for name in sorted(writer.scope.kept)),
+        *([f"    {writer.scope.budget} = [{MAX_STEPS}]"] if writer.scope.metered else ()),
         "    try:",
         *body,
         "    except Error as e:",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from cdc_tracker.mapping.scope import TEXT_KINDS, Scope
 from cdc_tracker.mapping.shape import Property
+from cdc_tracker.patterns import searcher
 
 TOASTABLE = frozenset({"text", "json", "array", "bytes", "other", "decimal"})
 """Kinds of variable length: an update may leave such a value out. (numeric in theory: a very long one.)"""
@@ -118,8 +118,8 @@ def _texts(rules: Property, kind: str, text: str, scope: Scope) -> list[Conditio
         return None
     found: list[Condition] = []
     if rules.pattern is not None:
-        search = scope.constant(re.compile(rules.pattern).search)
-        found.append((f"{search}({text}) is None", "pattern_mismatch", "must match its pattern"))
+        matches = scope.constant(searcher(rules.pattern))
+        found.append((f"not {matches}({text})", "pattern_mismatch", "must match its pattern"))
     length = scope.runtime(len)
     if rules.min_length is not None:
         found.append(

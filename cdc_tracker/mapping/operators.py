@@ -17,7 +17,8 @@ from typing import Any
 from cdc_tracker.model import Special, canonical
 
 MAX_TEXT = 1_000_000  # characters that one step may make
-MAX_ITEMS = 100_000  # elements that one step may make, and steps of one comprehension
+MAX_ITEMS = 100_000  # elements that one step may make
+MAX_STEPS = 1_000_000  # of all expressions of one event: elements, rounds of comprehensions, 16 characters of text each
 MAX_DIGITS = 4_000
 
 EXACT = decimal.Context(
@@ -264,18 +265,14 @@ def bounded_items(count: int) -> None:
         raise ExpressionError(f"makes a list of more than {MAX_ITEMS:,} elements")
 
 
-def fresh_budget() -> tuple[list[int]]:
-    """The steps that one comprehension, with all that is inside it, may take."""
-    return ([MAX_ITEMS],)
-
-
 def spend(budget: list[int], steps: int) -> None:
+    """Take steps from what the event may still cost: `budget` holds that one number, MAX_STEPS at the event's beginning."""
     budget[0] -= steps
     if budget[0] < 0:
-        raise ExpressionError(f"a comprehension takes more than {MAX_ITEMS:,} steps")
+        raise ExpressionError(f"the expressions of the event take more than {MAX_STEPS:,} steps")
 
 
-def each(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
+def rounds(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
     """What a comprehension runs over: a list, the keys of an object, nothing for None. `weight`: the cost of one round."""
     if whole is None:
         return ()
@@ -286,9 +283,36 @@ def each(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
 
 
 def charged(budget: list[int], value: Any) -> Any:
-    """The value, paid for by its size: inside a comprehension it may be worked on once a round."""
-    if isinstance(value, str | bytes):
-        spend(budget, len(value) // 64 + 1)
-    elif isinstance(value, list | tuple | dict):
-        spend(budget, len(value) + 1)
+    """The value, paid for by its size as JSON: one that holds another many times over is as large as it looks."""
+    spend(budget, 1 + (_whole(value, budget[0]) if value.__class__ in _HOLDERS else _cost(value)))
     return value
+
+
+_HOLDERS = frozenset({list, tuple, dict})
+
+
+def _whole(value: Any, limit: int) -> int:
+    """The cost of a value that holds others; no more than `limit` is looked at."""
+    cost, holders = 0, [value]
+    while holders and cost <= limit:
+        holder = holders.pop()
+        if holder.__class__ is dict:
+            cost += sum(map(len, holder)) >> 4
+            holder = holder.values()
+        cost += len(holder)
+        for each in holder:
+            if each.__class__ in _HOLDERS:
+                holders.append(each)
+            else:
+                cost += _cost(each)
+    return cost
+
+
+def _cost(value: Any) -> int:
+    """Of a value that holds no others, beyond the step that each takes."""
+    kind = value.__class__
+    if kind is str or kind is bytes or kind is Special:
+        return len(value) >> 4
+    if kind is int:
+        return int(value.bit_length() >> 6)
+    return len(str(value)) >> 4 if kind is Decimal else 0

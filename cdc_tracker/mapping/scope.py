@@ -49,6 +49,13 @@ class Scope:
     constants: dict[str, Any]  # the namespace of the generated module
     repeated: frozenset[str] = frozenset()  # cells to make a value of once
     kept: set[str] = field(default_factory=set)  # those that the code so far keeps in a variable
+    metered: bool = False  # the code spends of the event's budget
+
+    @property
+    def budget(self) -> str:
+        """The variable with what the event may still cost."""
+        self.metered = True
+        return "b"
 
     def constant(self, value: Any) -> str:
         name = f"k{len(self.constants)}"

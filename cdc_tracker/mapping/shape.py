@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from cdc_tracker.patterns import PatternError, searcher
 
 Operation = Literal["insert", "update", "delete"]
 EventType = Literal["track", "identify", "group", "alias", "page", "screen"]
@@ -57,7 +58,7 @@ class Property(_Shape):
     """How one property is made and what it must be. Without checks the short form, an expression, does.
 
     `properties` without `value`: an object whose members are each computed. With `value`, and under `items`: checks only.
-    `pattern` is searched for, as in JSON Schema: write ^ and $ to match the whole text.
+    `pattern` is searched for, as in JSON Schema: write ^ and $ to match the whole text. Its syntax is RE2's.
     `type: integer` takes whole numbers, a numeric 5.00 too; `number` never takes text, and nothing is converted.
     `min_length` and `max_length` count characters of a text, elements of a list.
     """
@@ -92,9 +93,9 @@ class Property(_Shape):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"is not a regular expression: {error}") from None
+            searcher(pattern or "")
+        except PatternError as error:
+            raise ValueError(f"is not a regular expression that can be used: {error}") from None
         return pattern
 
     @field_validator("enum")

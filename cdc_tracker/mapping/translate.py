@@ -5,6 +5,10 @@ source are ours. What the source may reach is the namespace given to `exec`, whi
 
 Text is compared as text where that is the same: `new.status == 'paid'` never makes a value. A column becomes a value only
 where one is needed, and once where it is used several times.
+
+What can grow is paid for from one budget an event (operators.charged): outside a comprehension whatever makes a value that is
+larger than what it is made of, and inside one every value of a size that is made or used as a whole, because that happens once a
+round.
 """
 
 from __future__ import annotations
@@ -43,15 +47,20 @@ _SAME_AS_TEXT = TEXT_KINDS | {"integer", "boolean", "date", "timestamp", "timest
 _SIZED = TEXT_KINDS | {"json", "array", "bytes"}
 
 
+_GROWING = frozenset({"concat", "join", "json", "replace", "split", "string"})
+"""Functions whose result may be larger than what they are given."""
+_SIZED_RESULT = frozenset({"text", "array", "object", "json", "any"})
+
+
 class _Inside:
-    """Where in the expression: loop variables by their names in the source, and the budget of the comprehension around."""
+    """Where in the expression: loop variables by their names in the source, and whether a comprehension is around."""
 
-    def __init__(self, local: dict[str, str], budget: str | None) -> None:
+    def __init__(self, local: dict[str, str], *, looped: bool) -> None:
         self.local = local
-        self.budget = budget
+        self.looped = looped
 
 
-_OUTSIDE = _Inside({}, None)
+_OUTSIDE = _Inside({}, looped=False)
 
 
 class Translator:
@@ -79,6 +88,11 @@ class Translator:
     def _call(self, function: object, *arguments: str) -> str:
         return f"{self.scope.runtime(function)}({', '.join(arguments)})"
 
+    def _charged(self, source: str) -> str:
+        """Source of the same value, paid for. Once is enough."""
+        pay = f"{self.scope.runtime(op.charged)}({self.scope.budget}, "
+        return source if source.startswith(pay) else f"{pay}{source})"
+
     # Columns
 
     def _cell(self, node: ast.expr, inside: _Inside) -> tuple[Cell | None, bool]:
@@ -90,7 +104,7 @@ class Translator:
         """Source of the cell's text or None; raises where it is Missing."""
         if not cell.gone:
             return cell.source
-        if inside.budget:
+        if inside.looped:
             return f"{self.scope.constant(present(cell.label))}({cell.source})"
         name, fail, text = f"x{cell.name}", self.scope.runtime(gone), self.scope.runtime(str)
         return f"({name} if ({name} := {cell.source}).__class__ is {text} or {name} is None else {fail}({name}, {cell.label!r}))"
@@ -101,7 +115,7 @@ class Translator:
         kind, text = cell.codec.kind, self._text(cell, inside)
         if kind in TEXT_KINDS:
             source = text
-        elif inside.budget:
+        elif inside.looped:
             source = f"{self.scope.constant(optional(cell.codec.load))}({text})"
         else:
             load = self.scope.runtime(cell.codec.load)
@@ -110,9 +124,7 @@ class Translator:
                 self.scope.kept.add(f"v{cell.name}")
                 unset = self.scope.runtime(UNSET)
                 source = f"(v{cell.name} if v{cell.name} is not {unset} else (v{cell.name} := {source}))"
-        if inside.budget and kind in _SIZED:
-            source = self._call(op.charged, inside.budget, source)
-        return source, kind
+        return (self._charged(source) if inside.looped and kind in _SIZED else source), kind
 
     def _Attribute(self, node: ast.Attribute, inside: _Inside) -> tuple[str, str]:  # noqa: N802  named as in ast
         return self._column(self._cell(node, inside)[0], inside)
@@ -122,13 +134,15 @@ class Translator:
         if is_column:
             return self._column(cell, inside)
         whole, kind = self._value(node.value, inside)
+        if isinstance(node.value, ast.Name) and node.value.id in inside.local and not isinstance(node.slice, ast.Slice):
+            whole = inside.local[node.value.id]  # one part of it: the rest costs nothing
         if isinstance(node.slice, ast.Slice):
             bounds = (node.slice.lower, node.slice.upper, node.slice.step)
             source = self._call(op.part, whole, *(self._source(each, inside) if each else "None" for each in bounds))
             result = kind if kind in {"text", "array"} else "any"
         else:
             source, result = self._call(op.item, whole, self._source(node.slice, inside)), "any"
-        return (self._call(op.charged, inside.budget, source) if inside.budget else source), result
+        return (self._charged(source) if inside.looped else source), result
 
     # Constants, names, calls
 
@@ -146,7 +160,7 @@ class Translator:
 
     def _Name(self, node: ast.Name, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         if node.id in inside.local:
-            return inside.local[node.id], "any"
+            return self._charged(inside.local[node.id]), "any"
         return self.scope.names[node.id]
 
     def _Call(self, node: ast.Call, inside: _Inside) -> tuple[str, str]:  # noqa: N802
@@ -154,11 +168,13 @@ class Translator:
         function = FUNCTIONS[node.func.id]
         if node.func.id == "changed":
             return self._compared(node.args[0], ast.NotEq(), node.args[1], inside), "boolean"
-        return self._call(function.call, *(self._source(each, inside) for each in node.args)), function.result
+        source = self._call(function.call, *(self._source(each, inside) for each in node.args))
+        grows = node.func.id in _GROWING or (inside.looped and function.result in _SIZED_RESULT)
+        return (self._charged(source) if grows else source), function.result
 
     def _JoinedStr(self, node: ast.JoinedStr, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         parts = [self._source(part.value if isinstance(part, ast.FormattedValue) else part, inside) for part in node.values]
-        return self._call(op.interpolate, *parts), "text"
+        return self._charged(self._call(op.interpolate, *parts)), "text"
 
     # Operators
 
@@ -191,7 +207,8 @@ class Translator:
         result = "number"
         if isinstance(node.op, ast.Add):
             result = "number" if kinds <= _NUMERIC else "text" if kinds == {"text"} else "any"
-        return self._call(_BINARY[type(node.op)], left, right), result
+        source = self._call(_BINARY[type(node.op)], left, right)
+        return (self._charged(source) if isinstance(node.op, ast.Add) and result != "number" else source), result
 
     def _IfExp(self, node: ast.IfExp, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         (body, body_kind), (other, other_kind) = self._value(node.body, inside), self._value(node.orelse, inside)
@@ -257,7 +274,7 @@ class Translator:
     def _quick_order(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, inside: _Inside) -> str | None:
         """An integer column against an integer constant."""
         cell, _ = self._cell(left, inside)
-        if cell is None or cell.codec.kind != "integer" or inside.budget:
+        if cell is None or cell.codec.kind != "integer" or inside.looped:
             return None
         if not isinstance(right, ast.Constant) or right.value.__class__ is not int:
             return None
@@ -268,14 +285,22 @@ class Translator:
     # Displays and comprehensions
 
     def _List(self, node: ast.List | ast.Tuple, inside: _Inside) -> tuple[str, str]:  # noqa: N802
-        return f"[{', '.join(self._source(each, inside) for each in node.elts)}]", "array"
+        made = f"[{', '.join(self._member(each, inside) for each in node.elts)}]"
+        return (made if inside.looped else self._charged(made)), "array"
 
     _Tuple = _List
 
     def _Dict(self, node: ast.Dict, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         keys = [self._key(each, inside) for each in node.keys if each is not None]
-        pairs = (f"{key}: {self._source(each, inside)}" for key, each in zip(keys, node.values, strict=True))
-        return f"{{{', '.join(pairs)}}}", "object"
+        pairs = (f"{key}: {self._member(each, inside)}" for key, each in zip(keys, node.values, strict=True))
+        made = f"{{{', '.join(pairs)}}}"
+        return (made if inside.looped else self._charged(made)), "object"
+
+    def _member(self, node: ast.expr, inside: _Inside) -> str:
+        """What a list or an object holds. Within a comprehension all is paid for by now, but for what may be a long number."""
+        source = self._source(node, inside)
+        number = isinstance(node, ast.BinOp | ast.UnaryOp | ast.IfExp | ast.BoolOp | ast.Call)
+        return self._charged(source) if inside.looped and number else source
 
     def _key(self, node: ast.expr, inside: _Inside) -> str:
         source, _ = self._value(node, inside)
@@ -284,27 +309,22 @@ class Translator:
 
     def _ListComp(self, node: ast.ListComp | ast.GeneratorExp, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         loops, deeper = self._generators(node.generators, inside, _weight(node.elt, node.generators))
-        return f"[{self._source(node.elt, deeper)} {loops}]", "array"
+        return f"[{self._member(node.elt, deeper)} {loops}]", "array"
 
     _GeneratorExp = _ListComp
 
     def _DictComp(self, node: ast.DictComp, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         loops, deeper = self._generators(node.generators, inside, _weight(node, node.generators))
-        return f"{{{self._key(node.key, deeper)}: {self._source(node.value, deeper)} {loops}}}", "object"
+        return f"{{{self._charged(self._key(node.key, deeper))}: {self._member(node.value, deeper)} {loops}}}", "object"
 
     def _generators(self, generators: list[ast.comprehension], inside: _Inside, weight: int) -> tuple[str, _Inside]:
         parts: list[str] = []
-        budget = inside.budget
-        if budget is None:
-            self._loops += 1
-            budget = f"b{self._loops}"
-            parts.append(f"for {budget} in {self._call(op.fresh_budget)}")
-        deeper = _Inside(dict(inside.local), budget)
+        deeper = _Inside(inside.local, looped=True)
         for generator in generators:
             assert isinstance(generator.target, ast.Name)  # noqa: S101  expressions.py lets nothing else through
-            over = self._call(op.each, budget, str(weight), self._source(generator.iter, deeper))
+            over = self._call(op.rounds, self.scope.budget, str(weight), self._source(generator.iter, deeper))
             self._loops += 1
-            deeper = _Inside({**deeper.local, generator.target.id: f"i{self._loops}"}, budget)
+            deeper = _Inside({**deeper.local, generator.target.id: f"i{self._loops}"}, looped=True)
             parts.append(f"for i{self._loops} in {over}")
             parts += [f"if {self._truth(each, deeper)}" for each in generator.ifs]
         return " ".join(parts), deeper

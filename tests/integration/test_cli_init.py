@@ -67,6 +67,24 @@ def test_init_maps_odd_names(run: Run, place: Path, database: Database) -> None:
 
 
 @pytest.mark.servers("pg18")
+def test_names_with_line_breaks_stay_within_comments_and_quotes(run: Run, place: Path, database: Database) -> None:
+    injected = "x\n  - {name: Injected, table: shop.users, user_id: new.id} #"
+    database.execute(
+        f'CREATE TABLE shop."{injected}" ("id\n" int PRIMARY KEY, "user_id" int, "a\nstatus" text, "b\u2028\\status" text);'
+        'CREATE TABLE shop."users\n- x" ("customer\x07id" int)'
+    )
+    run("init", "--url", database.url)
+    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    assert "Injected" not in mappings.keys()  # noqa: SIM118  keys of mappings, not of a dict
+    [created] = mappings.for_table(f"shop.{injected}")
+    assert set(created.new_columns) >= {"id\n", "user_id"}
+    [text] = [path.read_text() for path in (place / "mappings").iterdir() if "Injected" in path.read_text()]
+    [statement] = [line.partition("ALTER")[2] for line in text.splitlines() if "ALTER" in line]
+    database.execute(f"ALTER{statement}")
+    assert database.value("SELECT relreplident = 'f' FROM pg_class WHERE relname LIKE '%Injected%' AND relkind = 'r'") is True
+
+
+@pytest.mark.servers("pg18")
 def test_init_overwrites_only_when_told_to(run: Run, place: Path, database: Database) -> None:
     run("init", "--url", database.url, "--schema", "shop")
     config = place / "cdc-tracker.yml"

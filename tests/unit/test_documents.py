@@ -73,8 +73,31 @@ def test_tags_make_nothing(text: str) -> None:
     assert problems(text)
 
 
-def test_an_alias_that_contains_itself_is_an_error() -> None:
-    assert "nested too deeply" in problems("&a [*a]")[0]
+@pytest.mark.parametrize(
+    "text",
+    ["&a [*a]", "a: &a {b: *a}", "a: &a\n  <<: *a\n  x: 1", "a: &a\n  b: &b\n    <<: *a", "a: &a {b: [{<<: *a}]}"],
+)
+def test_what_holds_itself_is_an_error_on_its_line(text: str) -> None:
+    assert any("holds itself, by an alias" in problem for problem in problems(text))
+
+
+def test_what_is_merged_twice_is_no_circle() -> None:
+    assert value("a: &a {x: 1}\nb: &b {<<: *a}\nc: {<<: [*a, *b], y: *a}")["c"] == {"x": 1, "y": {"x": 1}}
+
+
+@pytest.mark.parametrize("first", ["{x: 1}", "{}"])
+def test_merges_cannot_grow_beyond_bounds(first: str) -> None:
+    grows = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+    assert "is too large or nested too deeply" in problems(f"a0: &a0 {first}\n{grows}")[0]
+
+
+def test_a_merged_block_is_read_once_for_each_use_and_no_oftener() -> None:
+    """An honest, large file: what it takes grows with its size and not with its square."""
+    block = "block: &block\n" + "".join(f"  p{n}: {n}\n" for n in range(40))
+    read = parse(block + "".join(f"e{n}:\n  <<: *block\n  own: 1\n" for n in range(4_000)), Path("shop.yml"))
+    assert read.value["e3999"] == {**{f"p{n}": n for n in range(40)}, "own": 1}
+    assert read.place(("e3999", "p7")).line == 9  # where it is written
+    assert read.place(("e3999", "own")).line == 12_041
 
 
 def test_aliases_cannot_grow_into_gigabytes() -> None:

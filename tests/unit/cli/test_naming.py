@@ -32,9 +32,28 @@ def test_a_tables_name_becomes_what_one_row_is(table: str, noun: str) -> None:
 
 
 def test_the_user_column_is_found_whatever_its_case() -> None:
-    assert naming.user_column(["id", "customerId", "total"]) == "customerId"
-    assert naming.user_column(["account_id", "user_id"]) == "user_id"
-    assert naming.user_column(["id", "total"]) is None
+    assert naming.user_column("orders", "id", ["id", "customerId", "total"]) == "customerId"
+    assert naming.user_column("orders", "id", ["account_id", "user_id"]) == "user_id"
+    assert naming.user_column("orders", "id", ["id", "total"]) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "columns", "found"),
+    [
+        ("users", "id", ["id", "account_id", "created_by"], "id"),
+        ("User", "uuid", ["uuid", "email"], "uuid"),
+        ("Account", "id", ["id", "userId", "provider"], "userId"),  # a user's login at another service
+        ("accounts", "id", ["id", "name"], "id"),
+        ("profiles", "id", ["id", "user_id"], "user_id"),
+        ("customers", "id", ["id", "account_id"], "id"),
+        ("customers", None, ["tenant", "id"], None),  # no single column names a row
+        ("user_settings", "id", ["id", "theme"], None),
+    ],
+)
+def test_a_table_of_users_is_named_by_its_key_unless_a_surer_column_is_there(
+    table: str, key: str | None, columns: list[str], found: str | None
+) -> None:
+    assert naming.user_column(table, key, columns) == found
 
 
 def test_personal_columns_are_known_by_their_words() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from cdc_tracker.mapping import FUNCTIONS
 from cdc_tracker.mapping.expressions import MAX_LENGTH, SyntaxProblem, parse
-from tests.unit.mapping.shop import D, computed
+from cdc_tracker.model import Change, Event, Position, Rejection
+from tests.unit.mapping.shop import TRANSACTION, D, change, computed, one, plan, relation
 
 
 @pytest.mark.parametrize(
@@ -365,6 +367,17 @@ def test_a_column_is_counted_in_the_text_as_written() -> None:
     assert caught.value.column == 1
 
 
+def _growing(levels: int) -> str:
+    """A value that takes little memory to hold, and is 8 to the power of `levels` times as large as JSON."""
+    expression = "new.big"
+    for level in range(levels):
+        expression = f"[[{','.join([f'v{level}'] * 8)}] for v{level} in [{expression}]]"
+    return expression
+
+
+GROWTH = _growing(8)
+
+
 @pytest.mark.parametrize(
     "expression",
     [
@@ -381,19 +394,59 @@ def test_a_column_is_counted_in_the_text_as_written() -> None:
         "round(number('1e999') * number('1e999') * number('1e999') * number('1e999') * number('1e999'))",
         "int(number('1e999') * 1e90 * number('1e999') * number('1e999') * number('1e999') * 1e90)",
         "number('1e999') * number('1e999') * number('1e999') + number('1e-999') * number('1e-999') * number('1e-999')",
+        GROWTH,
+        f"string({GROWTH})",
+        f"sha256(concat({GROWTH}))",
+        f"{GROWTH} == {GROWTH}",
+        f"distinct([{GROWTH}, {GROWTH}])",
+        f"f'{{{GROWTH}}}'",
+        f"length({GROWTH} + {GROWTH})",
+        "{'a': [new.big for i in split(new.big, 'a')]}",
+        "[concat(new.big, i) for i in split(new.big, 'a')]",
+        "[string(new.list) for i in new.list]",
+        "[sum(new.list) for i in new.list]",
+        "[[sum(j) for i in new.list] for j in [new.list]]",
+        "[i for j in [new.list] for i in new.list if i in j]",
+        "[[i for i in new.list if i in sorted(j)] for j in [new.list]]",
+        "[n for n in [new.n * new.n * new.n * new.n] for i in new.list]",
+        "[[n, n, n, n, n, n, n, n] for n in [new.n * new.n * new.n * new.n] for i in new.list]",
+        "{i: new.big for i in split(new.big, 'a')}",
+        "[{i: i for i in [j]} for j in [new.big] for k in new.list]",
+        "join([join([new.big for i in [1, 2]], new.big) for j in new.list], '')",
     ],
 )
 def test_no_expression_can_take_all_memory_or_time(expression: str) -> None:
-    from tests.unit.mapping.shop import one, plan, relation
-
-    table = relation(columns={"id": "int8", "user_id": "int8", "big": "text", "n": "numeric"})
+    table = relation(columns={"id": "int8", "user_id": "int8", "big": "text", "n": "numeric", "list": "jsonb"})
     made = plan(one(properties={"x": expression}), table)
-    row = {"id": "1", "user_id": "1", "big": "a" * 300_000, "n": "1." + "7" * 900}
-    from cdc_tracker.model import Change, Position, Rejection
-    from tests.unit.mapping.shop import TRANSACTION
-
+    row = {"id": "1", "user_id": "1", "big": "a" * 300_000, "n": "1." + "7" * 900, "list": json.dumps([*range(90_000)])}
     outcome = made.by_op["c"][0](
         Change("c", table, tuple(row[name] for name in made.new_columns), None, Position(1, 0), 1, 0, TRANSACTION)
     )
     assert isinstance(outcome, Rejection)
     assert outcome.reason == "expression_error"
+
+
+def test_all_expressions_of_an_event_share_what_it_may_cost() -> None:
+    costly = f"length([j for i in split('{',' * 300}', ',') for j in split('{',' * 30}', ',')])"
+    few = plan(one(properties={f"p{n}": costly for n in range(2)}))
+    many = plan(one(properties={f"p{n}": costly for n in range(200)}))
+    assert few.by_op["c"][0](change(few)).__class__ is Event
+    for _ in range(2):  # each event has its own
+        refused = many.by_op["c"][0](change(many))
+        assert isinstance(refused, Rejection)
+        assert refused.detail == "the expressions of the event take more than 1,000,000 steps"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["new.ｓtatus", "new.statuſ", "f'{new.ｓtatus}'", "new.paid and new.ｓtatus == 'status'", "new.a\u0308", "ｌower(new.status)",
+     "[ｉ for ｉ in new.items]", "new.status == 'a'\nand new.ｓtatus == 'b'"],
+)  # fmt: skip
+def test_a_name_is_read_as_it_is_written_or_not_at_all(expression: str) -> None:
+    with pytest.raises(SyntaxProblem, match="would be read as"):
+        parse(expression)
+
+
+def test_texts_and_quoted_columns_may_hold_any_letter() -> None:
+    read = parse("new['ｓtatus'] == 'ﬁ' and new.größe == f'ﬁ{new.中文}'")
+    assert [use.name for use in read.uses] == ["ｓtatus", "größe", "中文"]
