@@ -123,7 +123,7 @@ class Journal:
     def newest(self) -> Segment | None:
         """The segment that the journal ends with."""
         end = self.end()
-        return self.read(_before(end), 1)[0] if end else None
+        return self.read(Position(end.commit_lsn, end.ordinal - 1), 1)[0] if end else None
 
     def append(self, segments: Sequence[Segment]) -> None:
         """One transaction, durable on return; then wakes every reader. Raises JournalUnavailable.

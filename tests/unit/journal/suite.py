@@ -61,6 +61,7 @@ class JournalSuite:
         journal.append([fourth])
         assert journal.read(START, 10) == [first, second, third, fourth]
         assert journal.end() == fourth.last
+        assert journal.newest() == fourth
 
     def test_a_second_journal_object_reads_what_the_first_appended(self, journal: Journal, url: str) -> None:
         with Journal.open(url, "main") as reader:
