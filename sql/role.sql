@@ -1,7 +1,7 @@
 -- The role that cdc-tracker connects as, with no more rights than it needs. Run as a superuser or the database's owner, in the
 -- captured database:
 --
---     psql -d shop -f sql/role.sql
+--     cdc-tracker sql role | psql -d shop
 --
 -- Then give it a password: \password cdc_tracker
 

@@ -26,6 +26,7 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "init": _Entry("init", "Write cdc-tracker.yml and a starting mapping file for each table."),
+    "sql": _Entry("sql", "Print a SQL script for a DBA, such as the role that the worker connects as."),
     "check": _Entry("check", "Say everything that would stop a run, and how to mend each."),
     "setup": _Entry("setup", "Make the outbox, the publication and the slot in the source database."),
     "run": _Entry("run", "Capture and deliver until told to stop."),

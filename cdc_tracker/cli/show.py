@@ -83,9 +83,19 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 
 
 def ask(question: str, *, yes: bool) -> None:
-    """Go on, or leave with exit code 1 where the answer is no (or nobody is there to give one)."""
-    if not yes:
-        click.confirm(question, abort=True)
+    """Go on, or leave: with exit code 1 where the answer is no, with 2 where nobody is there to give one."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError(
+            "there is no terminal to answer on, and nothing was changed. To agree beforehand, give --yes."
+        ) from None
+    if not agreed:
+        raise click.Abort
 
 
 @contextmanager

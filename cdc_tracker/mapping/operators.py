@@ -293,14 +293,14 @@ _HOLDERS = frozenset({list, tuple, dict})
 
 def _whole(value: Any, limit: int) -> int:
     """The cost of a value that holds others; no more than `limit` is looked at."""
-    cost, holders = 0, [value]
+    cost = 0
+    holders: list[Any] = [value]
     while holders and cost <= limit:
         holder = holders.pop()
-        if holder.__class__ is dict:
+        if isinstance(holder, dict):
             cost += sum(map(len, holder)) >> 4
-            holder = holder.values()
         cost += len(holder)
-        for each in holder:
+        for each in holder.values() if isinstance(holder, dict) else holder:
             if each.__class__ in _HOLDERS:
                 holders.append(each)
             else:

@@ -60,7 +60,7 @@ _HBA = (
     "then `SELECT pg_reload_conf()`"
 )
 _CREDENTIALS = "check user and password in source.url, or give the password by PGPASSWORD or ~/.pgpass"
-_GRANTS = "sql/role.sql has the grants that cdc-tracker needs; what an owner has to run, `cdc-tracker setup --print-sql` prints"
+_GRANTS = "`cdc-tracker sql role` prints the grants that it needs, `cdc-tracker setup --print-sql` what an owner has to run"
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
 _DATABASE = "mend the database's name in source.url"
 _AGAIN = "it is tried again until the server answers"
@@ -92,7 +92,7 @@ FAULTS: tuple[Fault, ...] = (
         _CONNECTING,
         r'role "" does not exist|is not permitted to log in',
         SourceRefused,
-        f"create it with sql/role.sql, or mend the user in source.url. {_GRANTS}",
+        f"create it with `cdc-tracker sql role`, or mend the user in source.url. {_GRANTS}",
     ),
     Fault(
         _CONNECTING,

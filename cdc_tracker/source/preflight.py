@@ -19,7 +19,7 @@ from cdc_tracker.source.tablecheck import Need, check_tables
 from cdc_tracker.units import format_size
 
 OLDEST_VERSION = 140000
-_GRANTS = "sql/role.sql has the grants; `cdc-tracker setup --print-sql` prints what an owner has to run"
+_GRANTS = "`cdc-tracker sql role` prints the grants, `cdc-tracker setup --print-sql` what an owner has to run"
 
 
 @dataclass(frozen=True)

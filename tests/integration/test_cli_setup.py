@@ -141,6 +141,8 @@ def test_teardown_removes_what_setup_made(ready: Run, place: Path, database: Dat
     told = ready("teardown", code=1, typed="n\n")
     assert "Remove the slot" in told.output
     ready("check")
+    assert "no terminal to answer on, and nothing was changed" in ready("teardown", code=2).output
+    ready("check")
     ready("teardown", "--yes")
     assert database.value("SELECT count(*) FROM pg_publication") == 0
     assert database.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{database.name}'") == 0

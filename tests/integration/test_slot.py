@@ -69,7 +69,7 @@ def test_what_keeps_a_connection_from_being_made_is_explained_without_the_passwo
         (database.url_as("keeper", password="wrong-pass", tcp=tcp), SourceError, "password"),
         (database.url_as("keeper", tcp=tcp), SourceError, "password"),
         (database.url_as("stranger", password="wrong-pass", tcp=tcp), SourceError, "pg_hba.conf"),
-        (database.url_as("nobody-here", tcp=tcp), SourceError, "role.sql"),
+        (database.url_as("nobody-here", tcp=tcp), SourceError, "cdc-tracker sql role"),
         (database.server.url("nowhere", password="wrong-pass", tcp=tcp), SourceError, "database's name"),
         ("postgresql://u:wrong-pass@127.0.0.1:1/x", SourceUnavailable, "reachable"),
         ("postgresql://u:wrong-pass@host:port/x", ConfigError, "postgresql://"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdc_tracker import __version__, cli
+from cdc_tracker.cli.sql import SCRIPTS
 from tests.unit.cli.conftest import Run
 
 
@@ -68,6 +69,16 @@ def test_a_fault_of_ours_is_told_as_one(run: Run, monkeypatch: pytest.MonkeyPatc
     assert told.exit_code == 3
     assert "ZeroDivisionError: by nought" in told.output
     assert "fault in cdc-tracker" in told.output
+
+
+def test_sql_prints_each_script_as_it_is(run: Run) -> None:
+    folder = Path(__file__).parents[3] / "sql"
+    assert sorted(SCRIPTS) == sorted(path.stem for path in folder.iterdir())
+    for name, about in SCRIPTS.items():
+        told = run("sql", name)
+        assert (told.exit_code, told.output) == (0, (folder / f"{name}.sql").read_text())
+        assert about in run("sql", "--help").output
+    assert run("sql", "rolle").exit_code == 2
 
 
 def test_config_may_be_given_by_option(run: Run, place: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,33 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
+
+
+def test_a_wheel_holds_what_is_no_python_as_well(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("cdc_tracker", "sql"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(source),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    [wheel] = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cdc_tracker").rglob("*") if path.suffix in {".py", ".typed"}}
+    scripts = {f"cdc_tracker/source/sql/{path.name}" for path in (ROOT / "sql").iterdir()}
+    assert ours | scripts <= held
+    assert "cdc_tracker/py.typed" in held  # that type checkers look at us
 
 
 def _compose() -> dict[str, Any]:
@@ -116,7 +145,7 @@ def test_ci_stops_at_a_failure_and_ends_with_the_tests() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert "set -euo pipefail" in lines
     assert "export CI=true" in next(line for line in lines if line.startswith("export"))
-    assert lines[-1] == "make test"  # nothing after the summary
+    assert re.match(r"timeout --kill-after=60 \d+ make test\b", lines[-1])  # nothing after the summary, and no run for ever
 
 
 def test_ci_installs_the_servers_that_the_tests_ask_for() -> None:

@@ -1,0 +1,22 @@
+"""`sql`: the scripts that a DBA reads and runs."""
+
+from __future__ import annotations
+
+import click
+
+SCRIPTS = {
+    "role": "A role with no more rights than the worker needs.",
+    "outbox": "The outbox table.",
+    "functions": "track() and the others that write to the outbox.",
+    "publication": "The publications, by hand; `setup --print-sql` prints those of your mappings.",
+    "teardown": "What takes all of it away.",
+}
+
+
+@click.command(epilog="\b\n" + "\n".join(f"{name:12} {text}" for name, text in SCRIPTS.items()))
+@click.argument("name", type=click.Choice(list(SCRIPTS)))
+def sql(name: str) -> None:
+    """Print one of the SQL scripts that come with cdc-tracker, as in: cdc-tracker sql role | psql -d shop"""
+    from cdc_tracker.source import scripts  # noqa: PLC0415
+
+    click.echo(scripts.script(name), nl=False)
