@@ -15,6 +15,12 @@ checkpoint from being written. A new data file begins between two batches; it co
 none names is left over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so before
 anything else the old state is written over it, and only then is the data cut.
 
+Behind the slots stands whose files these are: the first source that writes them has them, and another one makes files of its own,
+`NAME.CURSOR-000001.jsonl`. Files of the time before that are their source's, by the position in them.
+
+Someone may remove, replace or cut files that are open. So every batch looks whether they are where they were, and hold what they
+held, before it is written and after it; where not, it does not count, and everything is opened anew.
+
 A batch that goes beside the stream (`batch.aside`) leaves the position where it is; the digest of its name is stored instead,
 so that one which was taken just before a crash is not appended a second time.
 """
@@ -29,6 +35,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,15 +43,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.formats import FormatSettings
 from cdc_tracker.destinations.lines import as_lines
-from cdc_tracker.errors import AlreadyRunning, DestinationBlocked, DestinationUnavailable, Stop
+from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlocked, DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Size
 
 _SLOT = struct.Struct(">8sQ?QqQQ16s")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length, aside
 _MAGIC = b"cdctrk1\n"
+_OWNER = struct.Struct(">8s128s")  # magic, the cursor's key
 _PAGE = 4096
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
@@ -74,15 +82,19 @@ class _State:
     def encode(self) -> bytes:
         lsn, ordinal = self.position or (0, 0)
         body = _SLOT.pack(_MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length, self.aside)
-        return body + zlib.crc32(body).to_bytes(4, "big")
+        return _with_crc(body)
 
 
 def _decode(slot: bytes) -> _State | None:
-    body, crc = slot[: _SLOT.size], slot[_SLOT.size : _SLOT.size + 4]
-    if len(crc) < 4 or zlib.crc32(body) != int.from_bytes(crc, "big"):
+    body = slot[: _SLOT.size]
+    if len(body) < _SLOT.size or slot[: _SLOT.size + 4] != _with_crc(body):
         return None
     magic, sequence, has, lsn, ordinal, number, length, aside = _SLOT.unpack(body)
     return _State(sequence, Position(lsn, ordinal) if has else None, number, length, aside) if magic == _MAGIC else None
+
+
+def _with_crc(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "big")
 
 
 class JsonlDestination:
@@ -98,12 +110,18 @@ class JsonlDestination:
         self.limits = Limits(events=10_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
         self._settings = settings
         path = base / settings.path
-        self._folder, self._stem = (path.parent, path.stem) if path.suffix == ".jsonl" else (path, name)
+        self._folder, self._plain = (path.parent, path.stem) if path.suffix == ".jsonl" else (path, name)
+        self._stem = self._plain
+        self._key = ""
+        self._owns: Callable[[Position], bool] = lambda position: False
         self._slots = -1  # the checkpoint file; open means locked
         self._data = -1
         self._state = _State()
         self._slot = 0  # which slot holds the state
         self._spoiled = False  # a write failed: the files may hold more than the state says
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._key, self._owns = cursor.key, owns
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises DestinationUnavailable where the disk is full or fails: then nothing has changed."""
@@ -123,6 +141,7 @@ class JsonlDestination:
             self._sync(self._data)
             self._store(replace(state, length=state.length + len(data)))
             self._spoiled = False
+            self._check()
         except OSError as error:
             with suppress(OSError):
                 self._restore()
@@ -164,21 +183,71 @@ class JsonlDestination:
     def _ready(self) -> None:
         if self._slots < 0:
             self._open()
-        elif self._spoiled:
+            return
+        self._check()
+        if self._spoiled:
             self._restore()
 
     def _open(self) -> None:
-        """Lock, read the checkpoint, and cut what lies beyond it."""
+        """The plain files, or where they are another source's, those of our cursor."""
         self._make_folder()
-        self._slots = os.open(self._folder / f"{self._stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
+        if not self._opened(self._plain):
+            self._opened(f"{self._plain}.{self._key}")
+
+    def _opened(self, stem: str) -> bool:
+        """Lock, read the checkpoint, and cut what lies beyond it. False where the files are another source's."""
+        self._stem = stem
+        self._slots = os.open(self._folder / f"{stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
         try:
+            if self._owner() not in ("", self._key):  # its worker may have them locked
+                self.close()
+                return False
             self._lock()
             self._load()
+            if not self._claimed():
+                self.close()
+                return False
             self._spoiled = True
             self._restore()
         except BaseException:
             self.close()
             raise
+        return True
+
+    def _owner(self) -> str:
+        """The key of the cursor whose files these are; empty where that is not said, or nobody asks."""
+        page = os.pread(self._slots, _PAGE, 2 * _PAGE)
+        body = page[: _OWNER.size]
+        if not self._key or len(body) < _OWNER.size or page[: _OWNER.size + 4] != _with_crc(body):
+            return ""
+        return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
+
+    def _claimed(self) -> bool:
+        """They are ours, from now on. Files without an owner are whose position is in them."""
+        owner, position = self._owner(), self._state.position
+        if owner or not self._key:
+            return owner == self._key
+        if position is not None and not self._owns(position):
+            return False
+        _write(self._slots, _with_crc(_OWNER.pack(_MAGIC, self._key.encode())), 2 * _PAGE)
+        self._sync(self._slots)
+        return True
+
+    def _check(self) -> None:
+        """The open files are those that lie there, and nobody else has written to them."""
+        held = _decode(os.pread(self._slots, _PAGE, self._slot * _PAGE))
+        data = self._file(self._state.number)
+        if (
+            (held == self._state or self._spoiled)
+            and _same(self._slots, self._folder / f"{self._stem}.checkpoint")
+            and (self._data < 0 or (_same(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
+        ):
+            return
+        self.close()
+        raise CheckpointMoved(
+            f"the files {self._folder / self._stem}-*.jsonl are not as they were left",
+            hint="someone removed, replaced or cut them, or their checkpoint. What was being written does not count",
+        )
 
     def _lock(self) -> None:
         try:
@@ -231,6 +300,8 @@ class JsonlDestination:
         self._store(self._state)
         self._file(self._state.number + 1).unlink(missing_ok=True)
         self._data = os.open(self._file(self._state.number), os.O_RDWR | os.O_CREAT, 0o644)
+        if os.fstat(self._data).st_size < self._state.length:  # it would be filled with zeros
+            self._check()
         os.ftruncate(self._data, self._state.length)
         self._sync(self._data)
         self._sync_folder(self._folder)
@@ -285,6 +356,13 @@ class JsonlDestination:
         if error.errno in _BLOCKED:
             return DestinationBlocked(text, hint="make it a folder that the worker's user may write to")
         return DestinationUnavailable(text)
+
+
+def _same(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _write(fd: int, data: bytes, at: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,29 @@ def _stdout(place: Place) -> Iterator[Kit]:
     )
 
 
+def folder_kept(folder: Path) -> Callable[[], None]:
+    """A copy of it; the function puts that in its place."""
+    backup = folder.with_name("backup")
+    shutil.copytree(folder, backup)
+
+    def bring_back() -> None:
+        shutil.rmtree(folder)
+        backup.rename(folder)
+
+    return bring_back
+
+
 @contextmanager
 def _jsonl(place: Place) -> Iterator[Kit]:
     def held() -> list[dict[str, Any]]:
         files = sorted((place.folder / "out").glob("*.jsonl"))
         return [decoded(line) for path in files for line in path.read_bytes().splitlines()]
 
-    yield Kit(made("jsonl", place.folder, path="out", rotate_size="20KB"), held, keeps_repeats=True, exactly_once=True)
+    opened = made("jsonl", place.folder, path="out", rotate_size="20KB")
+    out = place.folder / "out"
+    yield Kit(
+        opened, held, keeps_repeats=True, exactly_once=True, keep=lambda: folder_kept(out), remove=lambda: shutil.rmtree(out)
+    )
 
 
 KITS = {"memory": _memory, "stdout": _stdout, "jsonl": _jsonl}
