@@ -288,7 +288,7 @@ def charged(budget: list[int], value: Any) -> Any:
     return value
 
 
-_HOLDERS = frozenset({list, tuple, dict})
+_HOLDERS: frozenset[type] = frozenset({list, tuple, dict})
 
 
 def _whole(value: Any, limit: int) -> int:
