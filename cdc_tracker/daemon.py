@@ -17,6 +17,8 @@ from cdc_tracker import logs
 from cdc_tracker.capture import Capture
 from cdc_tracker.config import Config
 from cdc_tracker.deliver import Delivery
+from cdc_tracker.destinations.base import Destination
+from cdc_tracker.destinations.faults import Fault
 from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
@@ -138,7 +140,7 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
         record = _known(config, state)
         slot, settings = Position(record.created_lsn, -1), config.destinations[name]
         destination = config.open_destination(name, dry_run=settings.dry_run)
-        stack.callback(destination.close)
+        stack.callback(_close, destination)
         shaping = Shaping.of(settings)
         if settings.dry_run:
             log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
@@ -177,6 +179,14 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
         _freeze(COLLECT)
         sys.setswitchinterval(SWITCH)
         delivery.run()
+
+
+def _close(destination: Destination) -> None:
+    """At the end of the role: what it raises then changes nothing about what was delivered."""
+    try:
+        destination.close()
+    except Exception as error:
+        log.error("the destination fails at closing", error=Fault(error).place, traceback=Fault(error).trace)
 
 
 def _stopping(signals: Signals) -> Callable[[], bool]:

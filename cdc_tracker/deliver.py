@@ -12,14 +12,16 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
-from cdc_tracker.destinations.send import Interrupted, send
+from cdc_tracker.destinations.faults import Fault, held_position
+from cdc_tracker.destinations.send import Interrupted, NothingPasses, before, send
 from cdc_tracker.destinations.shaping import Shaping
+from cdc_tracker.doubt import LOOKAHEAD, Doubt
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
 from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
-from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
+from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt
 from cdc_tracker.outcomes import RecentOutcomes
 from cdc_tracker.parcels import KEEP, Parcel, pack
 from cdc_tracker.settlement import Settlement
@@ -89,6 +91,7 @@ class Delivery:
         self._only_missing = checkpoint.only_missing
         self._read = self._settlement.position
         self._reads = KEEP if destination.limits.events >= LARGE else READ
+        self._doubt = Doubt()
         self._behind = False  # the journal holds more than was read in the last round
         self._held = START
         said = next((role.detail for role in state.roles(source) if role.role == f"deliver:{name}"), {})
@@ -105,17 +108,21 @@ class Delivery:
             with self._journal.waiter(self._name) as waiter:
                 heard = True  # the journal may hold more than was read
                 while not self._stop():
-                    busy = heard and self._round()
-                    worked = self._job()
-                    if not busy:
-                        self._tend()
-                    if not busy and not worked:
-                        waiter.wait(self._pause())
-                    self._lane.settle(len(self._lane))
-                    heard = not worked or waiter.wait(0)
+                    try:
+                        busy = heard and self._round()
+                        worked = self._job()
+                        if not busy:
+                            self._tend()
+                        if not busy and not worked:
+                            waiter.wait(self._pause())
+                        self._lane.settle(len(self._lane))
+                        heard = not worked or waiter.wait(0)
+                    except NothingPasses as error:
+                        self._begin_again(error)
+                        heard = True
             self._lane.settle(0)
             self._commit()
-        except Interrupted:
+        except (Interrupted, NothingPasses):
             self._commit()
             log.warning("stopped with events in flight: they go again at the next start", destination=self._name)
         finally:
@@ -132,10 +139,22 @@ class Delivery:
         self._rested = time.monotonic() + 2 * (time.monotonic() - began)
         return worked
 
+    def _begin_again(self, error: NothingPasses) -> None:
+        """Nothing that was in flight has been taken: the stream and the job go on from where everything is dealt with."""
+        self._read = self._settlement.position
+        self._jobs.rest(error, self._lane)
+        told = error.beside or self._doubt.met(error, self._lane.passes)
+        if told:
+            log.error("the destination fails", destination=self._name, error=error.fault.place, traceback=error.fault.trace)
+        if told and not error.beside:
+            self._on_trouble(error)
+
     def _pause(self) -> float:
         """Seconds until there may be something to do although the journal does not grow."""
         if self._jobs.active:
             return LOOK
+        if self._doubt.failures:
+            return min(max(self._doubt.until - time.monotonic(), LOOK), 1.0)
         return COMMIT if self._settlement.pending else 1.0
 
     # Where to begin.
@@ -154,7 +173,7 @@ class Delivery:
         if rewind_to is not None:
             self._rewind(rewind_to)
         elif self._holds is not None:
-            self._meet(self._patiently(self._holds.position))
+            self._meet(self._patiently(partial(held_position, self._holds)))
         self._ran_dry = self._dry_run
 
     def _meet(self, held: Position | None) -> None:
@@ -167,7 +186,10 @@ class Delivery:
                 )
         elif held < self._settlement.position and self._ran_dry:
             held = self._settlement.position  # what it lacks was held back on purpose
-            send(self._destination, Batch((), held), stop=self._stop, on_trouble=self._on_trouble)
+            self._store(held)
+        elif held < self._settlement.position and self._refused_after(held):
+            held = self._settlement.position  # we were killed before it could store what it has
+            self._store(held)
         elif held < self._settlement.position and (begin := self._lacking(held)) is not None:
             self._notify(
                 "the destination was taken back: it is sent again what it lacks",
@@ -179,6 +201,16 @@ class Delivery:
             self._rewind(begin)
             held = begin
         self._held = max(held or START, START)
+
+    def _store(self, position: Position) -> None:
+        batch = Batch((), position)
+        self._patiently(partial(send, self._destination, batch, stop=self._stop, on_trouble=self._on_trouble))
+
+    def _refused_after(self, held: Position) -> bool:
+        """The first event past what it holds was parked: it holds those behind it that went with it, and does not say so."""
+        upto = self._settlement.position
+        letters = self._state.dead_letters_between(self._source, self._name, held, upto)
+        return any(before(letter.position) == held for letter in letters)
 
     def _notify(self, notice: str, **details: str) -> None:
         self._notice = notice
@@ -238,6 +270,15 @@ class Delivery:
                     self._on_trouble(error)
                     self._report(self._state_name)
                     raise
+                except CdcTrackerError:
+                    raise
+                except Exception as error:
+                    fault = Fault(error)
+                    log.error("the destination fails", destination=self._name, error=fault.place, traceback=fault.trace)
+                    trouble = DestinationBlocked(f"the destination cannot tell its position: {fault.place}")
+                    self._on_trouble(trouble)
+                    self._report(self._state_name)
+                    raise trouble from None
         raise Interrupted([])
 
     def _sleep(self, seconds: float) -> None:
@@ -265,9 +306,15 @@ class Delivery:
 
     def _round(self) -> bool:
         """Read some segments and send what they became. False when there were none."""
-        segments = self._journal.read(self._read, self._reads)
+        if self._doubt.holds():
+            return False
+        if self._doubt.failures:
+            segments, keep = self._doubt.segments(self._journal, self._read), LOOKAHEAD
+        else:
+            segments, keep = self._journal.read(self._read, self._reads), KEEP
         if segments:
-            for parcel in pack(segments, self._read, self._translator, self._destination.limits, self._shaping):
+            limits = self._doubt.limits(self._destination.limits)
+            for parcel in pack(segments, self._read, self._translator, limits, self._shaping, keep):
                 if self._stop():
                     return True
                 self._submit(parcel)
@@ -290,7 +337,9 @@ class Delivery:
             events = parcel.events
         have = sum(event.position <= held for event in events) if events and events[0].position <= held else 0
         done = partial(self._take, parcel, have)
-        self._lane.submit(events[have:] if have else events, parcel.upto, done, least=held, history=again)
+        left = events[have:] if have else events
+        vouched = self._doubt.vouched(len(left), self._lane.passes)
+        self._lane.submit(left, parcel.upto, done, least=held, history=again, vouched=vouched)
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
         self._enter("blocked" if isinstance(error, DestinationBlocked) else "retrying", str(error), error.hint)
@@ -303,9 +352,14 @@ class Delivery:
         self._settlement.take(parcel, [DELIVERED] * have + receipts)
         if parcel.events:
             self._enter("delivering")
+        if receipts:
+            self._doubt.over()
         at_once = self._settlement.parked or (parcel.events and self._holds is None)
         if at_once or time.monotonic() > self._committed + COMMIT:
             self._commit()
+        if self._holds is not None and any(receipt.outcome is Outcome.REJECTED for receipt in receipts):
+            # Its position lies before the first that was rejected, until the dead letter is stored: now it is.
+            self._lane.submit((), parcel.upto, lambda _: None, store=True)
 
     def _commit(self) -> None:
         """Checkpoint, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""

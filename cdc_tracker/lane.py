@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeAlias
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
-from cdc_tracker.destinations.batching import split_by_limits
-from cdc_tracker.destinations.send import send
+from cdc_tracker.destinations.send import DESTINATION_ERROR, NothingPasses, send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import START, Batch, Event, Position, Receipt
 
 Done: TypeAlias = Callable[[list[Receipt]], None]
 """Called with one final receipt an event, from `submit` or `settle`, in the order in which the calls were submitted."""
+
+
+class _Call(NamedTuple):
+    batch: Batch
+    done: Done
+    future: Future[list[Receipt]]
 
 
 class Lane:
@@ -34,7 +40,8 @@ class Lane:
         self._abandon, self._on_trouble, self._waiting = abandon, on_trouble, waiting
         self._width = 1 if isinstance(destination, HoldsCheckpoint) else destination.limits.in_flight
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
-        self._calls: deque[tuple[Future[list[Receipt]], Done]] = deque()
+        self._calls: deque[_Call] = deque()
+        self.passes = 0  # calls whose events the destination has answered for
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -48,38 +55,61 @@ class Lane:
         least: Position = START,
         aside: str = "",
         history: bool = False,
+        vouched: bool = False,
+        store: bool = False,
     ) -> None:
-        """Send the events after those submitted before; waits where the lane is full. `least`: no `upto` lies before it."""
-        if not events and not self._calls:
+        """Send the events after those submitted before; waits where the lane is full. `least`: no `upto` lies before it.
+
+        `vouched`: see send. `store`: also without events, so that the destination stores `upto`.
+        Raises what `settle` does, and has not taken the events then.
+        """
+        if not (events or self._calls or store):
             done([])
             return
         self.settle(self._width - 1)
-        self._calls.append((self._pool.submit(self._send, list(events), upto, least, aside, history), done))
+        batch = Batch(list(events), max(upto, least), aside, history)
+        self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, vouched)))
 
     def settle(self, leave: int) -> None:
         """Wait until at most `leave` calls are in flight, and hand out the receipts of those that are done.
 
-        Raises send.Interrupted where a call was given up.
+        Raises send.Interrupted where a call was given up. Raises send.NothingPasses where a call found that, and no other
+        one shows that events do pass: nothing is in flight then, and nothing that was has been taken.
         """
-        while self._calls and (len(self._calls) > leave or self._calls[0][0].done()):
-            future, done = self._calls[0]
-            while not wait([future], timeout=1.0).done:
-                self._waiting()
-            receipts = future.result()
+        while self._calls and (len(self._calls) > leave or self._calls[0].future.done()):
+            call = self._calls[0]
+            try:
+                receipts = self._result(call.future)
+            except NothingPasses as error:
+                receipts = self._vouched(call, error)
             self._calls.popleft()
-            done(receipts)
+            self.passes += _passed(receipts)
+            call.done(receipts)
 
     def close(self) -> None:
         """Does not wait for a call under way."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _send(self, events: list[Event], upto: Position, least: Position, aside: str, history: bool) -> list[Receipt]:
-        receipts: list[Receipt] = []
-        parts = split_by_limits(events, self._destination.limits)
-        for number, part in enumerate(parts, 1):
-            last = part[-1].position
-            reached = upto if number == len(parts) else Position(last.commit_lsn, last.ordinal - 1)
-            named = f"{aside} part {number}" if aside and len(parts) > 1 else aside
-            batch = Batch(part, max(reached, least), named, history)
-            receipts += send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble)
-        return receipts
+    def _result(self, future: Future[list[Receipt]]) -> list[Receipt]:
+        while not wait([future], timeout=1.0).done:
+            self._waiting()
+        return future.result()
+
+    def _vouched(self, failed: _Call, error: NothingPasses) -> list[Receipt]:
+        """The receipts of a call in which no event has passed, if one of those in flight beside it shows that others do."""
+        passed = False
+        for call in self._calls:
+            with suppress(NothingPasses):
+                passed = _passed(self._result(call.future)) or passed
+        if passed:
+            return self._result(self._pool.submit(self._send, failed.batch, True))
+        error.beside = all(call.batch.aside for call in self._calls)
+        self._calls.clear()
+        raise error
+
+    def _send(self, batch: Batch, vouched: bool) -> list[Receipt]:
+        return send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble, vouched=vouched)
+
+
+def _passed(receipts: list[Receipt]) -> bool:
+    return any(receipt.reason != DESTINATION_ERROR for receipt in receipts)

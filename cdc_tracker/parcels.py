@@ -42,9 +42,12 @@ class Packing:
     where the packing began, on the limits and on the shaping only, not on how the changes are given in runs.
     """
 
-    def __init__(self, after: Position, limits: Limits, shaping: Shaping | None = None) -> None:
-        """`shaping`: what the destination's settings make of each event. What they leave out is withheld."""
-        self._limits, self._shaping = limits, shaping
+    def __init__(self, after: Position, limits: Limits, shaping: Shaping | None = None, keep: int = KEEP) -> None:
+        """`shaping`: what the destination's settings make of each event. What they leave out is withheld.
+
+        `keep`: segments of a parcel at most.
+        """
+        self._limits, self._shaping, self._most_segments = limits, shaping, keep
         self._parcel = Parcel(after)
 
     def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[Parcel]:
@@ -75,7 +78,7 @@ class Packing:
             before = made.position
         parcel.upto = upto
         parcel.time = segment.last_time
-        if len(parcel.segments) >= KEEP and upto == segment.last:
+        if len(parcel.segments) >= self._most_segments and upto == segment.last:
             yield parcel
             self._parcel = Parcel(upto)
 
@@ -103,10 +106,15 @@ class Packing:
 
 
 def pack(
-    segments: Sequence[Segment], after: Position, translator: Translator, limits: Limits, shaping: Shaping | None = None
+    segments: Sequence[Segment],
+    after: Position,
+    translator: Translator,
+    limits: Limits,
+    shaping: Shaping | None = None,
+    keep: int = KEEP,
 ) -> Iterator[Parcel]:
     """The parcels of what the segments hold past `after`. The last one ends where the last segment does, and may be empty."""
-    packing = Packing(after, limits, shaping)
+    packing = Packing(after, limits, shaping, keep)
     for segment in segments:
         yield from packing.add(segment, translator.made(segment, after), segment.last)
         after = segment.last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -9,7 +10,7 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.model import Event
 
 
-def split_by_limits(events: list[Event], limits: Limits) -> list[list[Event]]:
+def split_by_limits(events: Sequence[Event], limits: Limits) -> list[list[Event]]:
     """The events in order, in batches within `limits`; each event counts with one separator byte.
 
     A cut falls between two changes wherever it can, so that the events of one change share a batch and its `upto`.
@@ -17,7 +18,7 @@ def split_by_limits(events: list[Event], limits: Limits) -> list[list[Event]]:
     An event that is too large by itself is left in: `send` rejects it.
     """
     if _fits(events, limits):
-        return [events] if events else []
+        return [list(events)] if events else []
     batches: list[list[Event]] = []
     batch: list[Event] = []
     room = limits.batch_bytes
@@ -47,9 +48,9 @@ def _divide(events: list[Event], limits: Limits) -> list[list[Event]]:
     return parts
 
 
-def _fits(events: list[Event], limits: Limits) -> bool:
+def _fits(events: Sequence[Event], limits: Limits) -> bool:
     return len(events) <= limits.events and _size(events) <= limits.batch_bytes
 
 
-def _size(events: list[Event]) -> int:
+def _size(events: Sequence[Event]) -> int:
     return sum([len(event.body) for event in events]) + len(events)

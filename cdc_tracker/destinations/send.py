@@ -5,15 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
+import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
+from cdc_tracker.destinations.batching import split_by_limits
+from cdc_tracker.destinations.faults import Fault, checked
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, START, Batch, Outcome, Position, Receipt
 from cdc_tracker.units import format_size
 
+log = structlog.get_logger("deliver")
+
+DESTINATION_ERROR = "destination_error"  # the reason code of an event that the destination fails at
 _LOOK = 0.1  # seconds between two looks at `stop` while waiting
+_DOUBTFUL = 20  # events
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,20 @@ class Interrupted(CdcTrackerError):
         self.receipts = receipts
 
 
+class NothingPasses(DestinationBlocked):
+    """The destination fails at every event of a batch, each alone: so it does not show whether the events are at fault."""
+
+    def __init__(self, count: int, fault: Fault) -> None:
+        what = {0: "storing its position", 1: "the only event that there is"}.get(count, f"every one of {count} events")
+        super().__init__(
+            f"the destination fails at {what}: {fault.place}",
+            hint="its code, a library or its settings are at fault, or all these events are: the log has the traceback. "
+            "Nothing of them is lost or parked; they are tried again, and one that passes shows which are at fault",
+        )
+        self.count, self.fault = count, fault
+        self.beside = False  # only events that go beside the stream were in flight
+
+
 def send(
     destination: Destination,
     batch: Batch,
@@ -45,8 +67,11 @@ def send(
     stop: Callable[[], bool],
     on_trouble: Callable[[CdcTrackerError], None],
     backoff: Backoff = BACKOFF,
+    vouched: bool = False,
 ) -> list[Receipt]:
-    """Deliver until every event has a final receipt: DELIVERED, ASSUMED or REJECTED. Never gives up.
+    """Deliver until every event has a final receipt: DELIVERED, ASSUMED, SUPPRESSED or REJECTED. Never gives up.
+
+    The batch goes in as many calls as the destination's limits ask for, in order.
 
     - DestinationUnavailable: the same events again, with exponential backoff and full jitter, honouring `retry_after`;
       DestinationBlocked: once a minute.
@@ -54,9 +79,12 @@ def send(
       `event_too_large` without being sent.
     - Unexplained: in halves, until what is refused is alone: REJECTED `refused`.
     - RETRY receipts: those events again, alone; the others keep their receipts.
+    - Whatever else it raises, and an answer that is not one receipt an event: in halves. An event that fails alone, and alone
+      once more after others have passed, is REJECTED `destination_error`. Where none passes, NothingPasses is raised and
+      nothing is rejected, unless it is `vouched` for: events that are none of the batch's have passed.
 
     `on_trouble` hears of every failure as it happens. Raises Interrupted within about 0.2 s once `stop()` is true (a
-    call under way is let finish), and passes on Stop and what is none of ours.
+    call under way is let finish), and passes on Stop.
 
     A batch without events only asks a destination that holds its checkpoint to store `upto`; others are not called.
 
@@ -65,7 +93,7 @@ def send(
     """
     sending = _Sending(destination, batch, stop, on_trouble, backoff)
     try:
-        return sending.run()
+        return sending.run(vouched)
     finally:
         sending.forget()
 
@@ -86,24 +114,80 @@ class _Sending:
         self._backoff = backoff
         self._exponential = wait_random_exponential(multiplier=backoff.first, max=backoff.cap)
         self._receipts: list[Receipt | None] = [None] * len(batch.events)
-        self._first_rejected = len(batch.events)
+        self._passed = False  # the destination has answered for an event
+        self._suspects: dict[int, Fault] = {}  # events that it has failed at alone
 
-    def run(self) -> list[Receipt]:
-        sendable = self._sendable()
-        alone = not self._batch.events and isinstance(self._destination, HoldsCheckpoint)
-        parts = [sendable] if sendable or alone else []
+    def run(self, vouched: bool) -> list[Receipt]:
+        parts = self._parts()
         while parts:
             part = parts.pop()
             try:
                 self._until_final(part)
-            except (TooLarge, Unexplained) as error:
+            except (TooLarge, Unexplained, Fault) as error:
                 left = [i for i in part if self._receipts[i] is None]
-                if len(left) == 1:
-                    code = "too_large" if isinstance(error, TooLarge) else "refused"
-                    self._settle(left[0], Receipt(Outcome.REJECTED, code, detail=str(error)))
+                if len(left) > 1:
+                    parts.extend(reversed([[i] for i in left] if self._doubtful else self._halves(left)))
                 else:
-                    parts.extend(reversed(self._halves(left)))
+                    self._alone(left, error)
+        if self._suspects:
+            self._judge(vouched)
         return [receipt for receipt in self._receipts if receipt is not None]
+
+    @property
+    def _doubtful(self) -> bool:
+        """So many events have failed alone, and none has passed, that halves would only send each of them many times."""
+        return len(self._suspects) >= _DOUBTFUL and not self._passed
+
+    def _parts(self) -> list[list[int]]:
+        """What can be sent, in calls, the first one last."""
+        sendable = self._sendable()
+        events = self._batch.events
+        if not sendable:
+            alone = not events and isinstance(self._destination, HoldsCheckpoint)
+            return [[]] if alone else []
+        calls = split_by_limits(
+            [events[i] for i in sendable] if len(sendable) < len(events) else events, self._destination.limits
+        )
+        if len(calls) == 1:
+            return [sendable]
+        places = iter(sendable)
+        return [list(islice(places, len(call))) for call in calls][::-1]
+
+    def _alone(self, left: list[int], error: TooLarge | Unexplained | Fault) -> None:
+        """A call with one event, or with none, has failed."""
+        if isinstance(error, Fault):
+            if not left:
+                raise NothingPasses(0, error)
+            self._suspects[left[0]] = error
+        else:
+            code = "too_large" if isinstance(error, TooLarge) else "refused"
+            self._settle(left[0], Receipt(Outcome.REJECTED, code, detail=str(error)))
+            self._passed = True
+
+    def _judge(self, vouched: bool) -> None:
+        """An event that fails again alone, when others have passed, is at fault; a fault that was passing has gone by then."""
+        suspects, self._suspects = self._suspects, {}
+        if not (self._passed or vouched):
+            raise NothingPasses(len(suspects), next(iter(suspects.values())))
+        told: set[str] = set()
+        for i in sorted(suspects):
+            try:
+                self._until_final([i])
+            except (TooLarge, Unexplained) as error:
+                self._alone([i], error)
+            except Fault as fault:
+                detail = f"the destination failed at this event: {fault.place}"
+                self._settle(i, Receipt(Outcome.REJECTED, DESTINATION_ERROR, detail=detail))
+                if fault.place not in told:
+                    told.add(fault.place)
+                    event = self._batch.events[i]
+                    log.error(
+                        "the destination fails at an event, which is parked",
+                        mapping=event.mapping,
+                        position=str(event.position),
+                        error=fault.place,
+                        traceback=fault.trace,
+                    )
 
     def forget(self) -> None:
         """Let go of the events: tenacity's call state is a cycle that holds this object until the collector comes by."""
@@ -132,12 +216,15 @@ class _Sending:
             raise Interrupted(self._receipts)
         left = [i for i in part if self._receipts[i] is None]
         try:
-            receipts = self._destination.deliver(self._part(left))
+            receipts = checked(self._destination.deliver(self._part(left)), len(left))
         except (DestinationUnavailable, TooLarge, Unexplained) as error:
             self._on_trouble(error)
             raise
-        if len(receipts) != len(left):
-            raise Stop(f"a destination answered {len(receipts)} receipts to {len(left)} events", hint="this is a bug in it")
+        except (Stop, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a library may end a thread with anything: SystemExit, a panic of Rust
+            raise Fault(error) from None
+        self._passed = True
         if receipts and receipts[0] in (DELIVERED, ASSUMED) and receipts.count(receipts[0]) == len(self._receipts):
             self._receipts = list(receipts)  # the usual case: all of them, and all alike
             return
@@ -154,8 +241,6 @@ class _Sending:
         """Keep a receipt if it is final."""
         if receipt.outcome is Outcome.RETRY:
             return False
-        if receipt.outcome is Outcome.REJECTED:
-            self._first_rejected = min(self._first_rejected, i)
         self._receipts[i] = receipt
         return True
 
@@ -163,9 +248,10 @@ class _Sending:
         events = self._batch.events
         if len(left) == len(events):
             return self._batch
-        # Parts go in order, so what has no receipt yet lies in this part or after its end.
-        barrier = min(self._first_rejected, left[-1] + 1)
-        upto = self._batch.upto if barrier >= len(events) else _before(events[barrier].position)
+        ours = set(left)
+        pending = (i for i, receipt in enumerate(self._receipts) if _holds_back(receipt) and i not in ours)
+        barrier = next(pending, None)
+        upto = self._batch.upto if barrier is None else before(events[barrier].position)
         if isinstance(self._destination, HoldsCheckpoint):
             upto = max(upto, self._destination.position() or START)
         aside = f"{self._batch.aside} {left[0]}-{left[-1]}" if self._batch.aside else ""
@@ -195,6 +281,11 @@ class _Sending:
         raise Interrupted(self._receipts)
 
 
-def _before(position: Position) -> Position:
+def _holds_back(receipt: Receipt | None) -> bool:
+    """No position may pass the event: it is not dealt with, or its dead letter is not stored."""
+    return receipt is None or receipt.outcome is Outcome.REJECTED
+
+
+def before(position: Position) -> Position:
     """The last position that does not include this one."""
     return Position(position.commit_lsn, position.ordinal - 1)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from cdc_tracker.destinations.base import Limits
+from cdc_tracker.destinations.send import NothingPasses
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.history.backfill import Backfill, Stored, Stream
@@ -81,6 +82,7 @@ class Jobs:
         self._keep_ids, self._abandon = keep_ids, abandon
         self._read = START  # how far the live stream has been read
         self._run: _Run | None = None
+        self._doubted_at: int | None = None  # the lane's passes when the destination failed at every event of a parcel
         self._again = 0.0
 
     @property
@@ -123,11 +125,19 @@ class Jobs:
                 lane.settle(0)
                 self._end(run)
             return given is not Pause.WAITING
+        except NothingPasses:  # concerns the stream as well
+            raise
         except Retry as error:
             self._postpone(run, lane, error)
         except Stop as error:
             self._fail(run, lane, error)
         return True
+
+    def rest(self, error: NothingPasses, lane: Lane) -> None:
+        """Nothing of what is in flight was taken: the job at work goes on later, from what is stored."""
+        if self._run is not None:
+            self._doubted_at = lane.passes
+            self._postpone(self._run, lane, error)
 
     def close(self) -> None:
         self._leave("")
@@ -220,10 +230,13 @@ class Jobs:
             matched = len(parcel.events) + len(parcel.withheld) + len(parcel.rejections)
             run.allowed = max(run.allowed, time.monotonic()) + matched / rate
         aside = f"job {run.job.id} at {parcel.upto}"
-        lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True)
+        vouched = self._doubted_at is not None and lane.passes > self._doubted_at  # since then others have passed
+        lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True, vouched=vouched)
 
     def _take(self, run: _Run, parcel: Parcel, receipts: list[Receipt]) -> None:
         run.tally.take(parcel, receipts)
+        if receipts:
+            self._doubted_at = None
         refused, left_out = (
             sum(receipt.outcome is outcome for receipt in receipts) for outcome in (Outcome.REJECTED, Outcome.SUPPRESSED)
         )

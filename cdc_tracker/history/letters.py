@@ -50,7 +50,7 @@ class QueuedLetters:
             made = self.shaping(made)
         if isinstance(made, Event):
             batch = Batch([made], position, aside=f"dead letter {letter.id}")
-            receipt = send(self.destination, batch, stop=self.abandon, on_trouble=self.on_trouble)[0]
+            receipt = send(self.destination, batch, stop=self.abandon, on_trouble=self.on_trouble, vouched=True)[0]
             outcome, sent = receipt.outcome.value, sent_id(made.message_id)
             made = refusal(made, receipt) if receipt.outcome is Outcome.REJECTED else None
         if isinstance(made, Rejection):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.memory import MemoryDestination
-from cdc_tracker.destinations.send import Backoff, Interrupted, send
+from cdc_tracker.destinations.send import Backoff, Interrupted, NothingPasses, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 
@@ -161,21 +161,138 @@ def test_an_interruption_tells_what_was_settled_before() -> None:
     assert caught.value.receipts == [DELIVERED, None, DELIVERED]
 
 
-class Miscounting(MemoryDestination):
-    def deliver(self, batch: Batch) -> list[Receipt]:
-        return super().deliver(batch)[:1]
+def failing(error: BaseException, *bad: int) -> Callable[[Batch], list[Receipt]]:
+    """Raises for a batch with one of these events; none named: for every batch."""
+
+    def answer(made: Batch) -> list[Receipt]:
+        if not bad or any(int(one.message_id[3:]) in bad for one in made.events):
+            raise error
+        return [DELIVERED] * len(made.events)
+
+    return answer
 
 
-def test_a_destination_that_miscounts_stops_the_role() -> None:
-    with pytest.raises(Stop, match="1 receipts to 3 events"):
-        deliver(Miscounting(), batch(3))
+class Panic(BaseException):
+    """As a library in Rust raises it."""
 
 
-@pytest.mark.parametrize("error", [Stop("a person is needed"), ValueError("a bug")])
-def test_what_is_no_passing_fault_goes_through(error: Exception) -> None:
+ANYTHING = [
+    UnicodeEncodeError("ascii", "größe", 2, 3, "ordinal not in range"),
+    ValueError("Exceeds the limit (4300 digits) for integer string conversion"),
+    OverflowError(),
+    RecursionError(),
+    MemoryError(),
+    SystemExit(1),
+    Panic("index out of bounds"),
+    CdcTrackerError("none that its contract names"),
+]
+
+
+@pytest.mark.parametrize("error", ANYTHING, ids=lambda error: type(error).__name__)
+def test_whatever_is_raised_for_an_event_that_event_is_rejected_and_the_others_go_once(error: BaseException) -> None:
     destination = MemoryDestination()
-    destination.always = error
-    with pytest.raises(type(error)):
+    destination.always = failing(error, 5)
+    receipts, _ = deliver(destination, batch(12))
+    assert [receipt.reason for receipt in receipts] == ["destination_error" if n == 5 else "" for n in range(12)]
+    assert [one.message_id for one in destination.events] == [f"id-{n}" for n in range(12) if n != 5]
+    assert type(error).__name__ in receipts[5].detail
+
+
+@given(count=st.integers(2, 40), bad=st.sets(st.integers(0, 39)), limit=st.integers(1, 50))
+def test_exactly_what_a_destination_fails_at_is_rejected(count: int, bad: set[int], limit: int) -> None:
+    bad = {n for n in bad if n < count}
+    destination = MemoryDestination()
+    destination.limits = Limits(events=limit, batch_bytes=1_000, event_bytes=50)
+    destination.always = failing(KeyError("x"), *bad) if bad else None
+    if len(bad) == count:
+        with pytest.raises(NothingPasses):
+            deliver(destination, batch(count))
+        return
+    receipts, _ = deliver(destination, batch(count))
+    assert {n for n, receipt in enumerate(receipts) if receipt.reason == "destination_error"} == bad
+    assert [one.message_id for one in destination.events] == [f"id-{n}" for n in range(count) if n not in bad]
+
+
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_a_destination_that_fails_at_every_event_is_told_and_nothing_is_rejected(count: int) -> None:
+    destination = MemoryDestination()
+    destination.always = failing(ImportError("no codec"))
+    with pytest.raises(NothingPasses, match=r"ImportError in test_send\.py") as caught:
+        deliver(destination, batch(count))
+    assert caught.value.hint
+    assert destination.events == []
+    assert sum(sizes(destination)) <= 5 * count  # each event goes a few times only
+
+
+def test_events_that_others_vouch_for_are_rejected_without_one_that_passes() -> None:
+    destination = MemoryDestination()
+    destination.always = failing(ValueError())
+    receipts = send(destination, batch(3), stop=lambda: False, on_trouble=lambda error: None, backoff=QUICK, vouched=True)
+    assert [receipt.reason for receipt in receipts] == ["destination_error"] * 3
+
+
+def test_a_fault_that_has_passed_by_the_time_that_others_pass_rejects_nothing() -> None:
+    destination = MemoryDestination()
+    destination.answers.extend([OSError("too many open files")] * 4)
+    receipts, _ = deliver(destination, batch(8))
+    assert receipts == [DELIVERED] * 8
+    assert sorted(one.message_id for one in destination.events) == [f"id-{n}" for n in range(8)]
+
+
+DELIVERED_ALIKE = Receipt("delivered")  # type: ignore[arg-type]  # as a plugin may write it
+WRONG = {
+    "too few": lambda made: [DELIVERED] * (len(made.events) - 1),
+    "too many": lambda made: [DELIVERED] * (len(made.events) + 1),
+    "none": lambda made: None,
+    "no list": lambda made: 7,
+    "no receipts": lambda made: [True] * len(made.events),
+    "no outcome": lambda made: [Receipt("sent")] * len(made.events),  # type: ignore[arg-type]
+}
+
+
+class Answering(MemoryDestination):
+    """Answers as it likes."""
+
+    def __init__(self, answer: Callable[[Batch], object], *bad: int) -> None:
+        super().__init__()
+        self._answer, self._bad = answer, bad
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        if not self._bad or any(int(one.message_id[3:]) in self._bad for one in batch.events):
+            return self._answer(batch)  # type: ignore[return-value]  # that is what it is for
+        return super().deliver(batch)
+
+
+@pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG.keys())
+def test_an_answer_that_is_not_one_receipt_an_event_counts_as_a_failure(answer: Callable[[Batch], object]) -> None:
+    receipts, _ = deliver(Answering(answer, 2), batch(4))
+    assert [receipt.reason for receipt in receipts] == ["", "", "destination_error", ""]
+    with pytest.raises(NothingPasses, match="WrongReceipts"):
+        deliver(Answering(answer), batch(4))
+
+
+def test_receipts_become_what_the_state_store_can_keep() -> None:
+    odd = Receipt("rejected", None, 7, "a\0b\ud800", float("nan"))  # type: ignore[arg-type]
+    receipts, _ = deliver(Answering(lambda made: (odd,)), batch(1))
+    assert receipts == [Receipt(Outcome.REJECTED, "", "7", "a\\0b?")]
+    assert deliver(Answering(lambda made: [DELIVERED_ALIKE]), batch(1))[0][0].outcome is Outcome.DELIVERED
+
+
+def test_no_value_of_an_event_and_no_text_of_an_error_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    destination = MemoryDestination()
+    destination.always = failing(ValueError("cannot send Ann Meier to https://u:secret@h"), 1)
+    receipts, _ = deliver(destination, batch(3))
+    said = capsys.readouterr().out
+    assert "ValueError" in receipts[1].detail
+    assert "test_send.py" in said
+    assert "Ann" not in said + receipts[1].detail
+    assert "secret" not in said + receipts[1].detail
+
+
+def test_what_asks_for_a_person_goes_through() -> None:
+    destination = MemoryDestination()
+    destination.always = Stop("a person is needed")
+    with pytest.raises(Stop):
         deliver(destination, batch(1))
 
 

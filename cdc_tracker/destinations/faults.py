@@ -1,0 +1,88 @@
+"""What a destination raises or answers that its contract does not know: a bug in it, or a value that a library refuses."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from cdc_tracker.destinations.base import HoldsCheckpoint
+from cdc_tracker.model import ASSUMED, DELIVERED, Outcome, Position, Receipt
+
+_FRAMES = 15  # of a traceback: a recursion has a thousand
+
+
+class Fault(Exception):
+    """`place`: the error's class and where it was raised. `trace`: its frames and those of its causes.
+
+    Neither has the error's own text, which may quote an event: `'ascii' codec can't encode 'Ann Meier'`.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        at = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno} ({frames[-1].name})" if frames else ""
+        self.place = f"{type(error).__name__}{at}"
+        self.trace = "\n".join(_told(error))
+        super().__init__(self.place)
+
+
+def _told(error: BaseException | None) -> list[str]:
+    lines: list[str] = []
+    while error is not None:
+        lines += [f"{type(error).__module__}.{type(error).__qualname__}:", *_frames(error.__traceback__)]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return lines
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    return [
+        f"  {frame.filename}:{frame.lineno} {frame.name}: {frame.line}" for frame in traceback.extract_tb(trace, limit=-_FRAMES)
+    ]
+
+
+class WrongReceipts(TypeError):
+    """A destination's answer is not one receipt an event."""
+
+
+_USUAL = (DELIVERED, ASSUMED)
+
+
+def checked(answer: object, count: int) -> list[Receipt]:
+    """The receipts that a destination answered for `count` events. Raises WrongReceipts."""
+    if not isinstance(answer, list | tuple):
+        raise WrongReceipts(f"a {type(answer).__name__} instead of a list of receipts")
+    if len(answer) != count:
+        raise WrongReceipts(f"{len(answer)} receipts for {count} events")
+    for known in _USUAL:
+        if answer and answer[0] == known and answer.count(known) == count:
+            return [known] * count  # the usual case
+    return [_receipt(each) for each in answer]
+
+
+def held_position(destination: HoldsCheckpoint) -> Position | None:
+    """What the destination says that it holds. Raises TypeError where that is no position."""
+    match destination.position():
+        case None:
+            return None
+        case (int(lsn), int(ordinal)):
+            return Position(lsn, ordinal)
+        case other:
+            raise TypeError(f"a {type(other).__name__} instead of a position")
+
+
+def _receipt(given: object) -> Receipt:
+    if not isinstance(given, Receipt):
+        raise WrongReceipts(f"a {type(given).__name__} instead of a receipt")
+    try:
+        outcome = Outcome(given.outcome)
+    except ValueError:
+        raise WrongReceipts("a receipt with an outcome that there is not") from None
+    wait = given.retry_after
+    if not isinstance(wait, int | float) or not wait >= 0:  # nan is neither
+        wait = None
+    return Receipt(outcome, _text(given.reason), _text(given.field), _text(given.detail), wait)
+
+
+def _text(given: object) -> str:
+    """PostgreSQL and JSON keep neither a zero character nor half of a surrogate pair."""
+    return "" if given is None else str(given).replace("\0", "\\0").encode(errors="replace").decode()
