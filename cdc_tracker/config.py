@@ -88,6 +88,7 @@ class Config(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     drain_timeout: Duration = 30.0
+    readable_by: Literal["owner", "group", "everyone"] = "owner"
     _path: Path = PrivateAttr(default=Path(DEFAULT_FILE))
     _from_files: frozenset[str] = PrivateAttr(default=frozenset())
 
@@ -128,6 +129,11 @@ class Config(BaseSettings):
     @property
     def journal_url(self) -> str:
         return self.journal.location(self.data)
+
+    @property
+    def umask(self) -> int:
+        """For the process: `readable_by` holds for the files that destinations write. Those in data_dir are the owner's alone."""
+        return {"owner": 0o077, "group": 0o027, "everyone": 0o022}[self.readable_by]
 
     @property
     def wake_dir(self) -> Path:

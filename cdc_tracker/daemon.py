@@ -49,7 +49,8 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
     logs.set_up(config.log, secrets=config.secrets())
     name_process(only or "cdc-tracker")
-    config.data.mkdir(parents=True, exist_ok=True)
+    os.umask(config.umask)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     signals = Signals(config.drain_timeout)
     try:
         if only is None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +16,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from cdc_tracker import sqlite
 from cdc_tracker.errors import CdcTrackerError, ConfigError, Retry, Stop
 
 LOCK_SECONDS = 30
-WAL_FILE_LIMIT = 64 * 1024 * 1024  # SQLite cuts its -wal file back to this after a burst
 
 _FULL = "Free some space: it goes on by itself then, and nothing that was confirmed is lost."
 _BUSY = "Another program holds the file for long: a backup, a sqlite3 shell or a second worker. It is tried again."
@@ -64,11 +62,14 @@ class Database:
     threads take turns. A connection that met an error is thrown away.
     """
 
-    def __init__(self, url: str, kind: Kind) -> None:
+    def __init__(self, url: str, kind: Kind, *, reading: bool = False) -> None:
         self.kind = kind
         self.url = _parse(url, kind)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, kind)
+        if self.is_sqlite:
+            self.engine = (sqlite.reading_engine if reading else sqlite.engine)(self.url, LOCK_SECONDS)
+        else:
+            self.engine = _postgres_engine(self.url, kind)
         options: dict[str, Any] = {"reading": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader = _Held(self.engine.execution_options(**options))
         self._writer = _Held(self.engine)
@@ -85,14 +86,30 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def open_to_read(cls, url: str, kind: Kind) -> Database:
+        """As open(), but nothing is written where the store is there and up to date: a full disk keeps nobody from reading."""
+        database = cls(url, kind, reading=True)
+        try:
+            if not database.is_sqlite or database.path.exists():
+                with database.reading() as connection:
+                    if database._version(connection) == kind.revisions[-1]:
+                        database._file = sqlite.identity(database.path) if database.is_sqlite else None
+                        return database
+        except BaseException:
+            database.close()
+            raise
+        database.close()
+        return cls.open(url, kind)
+
     def _create(self) -> None:
         with self.translated():
             if not self.is_sqlite:
                 self._migrate()
                 return
-            with _new_file(self.path):
+            with sqlite.created(self.path):
                 self._migrate()
-                self._file = _identity(self.path)
+                self._file = sqlite.identity(self.path)
 
     @property
     def path(self) -> Path:
@@ -127,7 +144,7 @@ class Database:
 
         Raises `kind.gone`, once: a new file is then in use.
         """
-        if self._file is None or _identity(self.path) == self._file:
+        if self._file is None or sqlite.identity(self.path) == self._file:
             return
         self._file = None
         self.close()
@@ -268,56 +285,6 @@ def _parse(url: str, kind: Kind) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError(f"The URL of {kind.noun} names no file.", hint=hint)
     return parsed
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[None]:
-    """The file exists, readable by its owner only, and no other process creates or migrates one beside it meanwhile.
-
-    Two processes that switch a new file to WAL mode at once would get "database is locked" without SQLite waiting.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if not path.exists():
-            for left in ("-wal", "-shm"):  # of a file that was removed: SQLite would take them for the new one's
-                path.with_name(path.name + left).unlink(missing_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        yield
-    finally:
-        os.close(folder)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116  before every transaction: three times as fast as Path.stat
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    # isolation_level None: the driver begins nothing by itself, we say BEGIN IMMEDIATE.
-    arguments = {"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None}
-    engine = create_engine(url, hide_parameters=True, connect_args=arguments)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, record: object) -> None:
-        for pragma in (
-            "auto_vacuum = INCREMENTAL",  # first: it counts only while the file is empty
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            f"journal_size_limit = {WAL_FILE_LIMIT}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("reading"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
 
 
 def _postgres_engine(url: URL, kind: Kind) -> Engine:

@@ -8,6 +8,7 @@ Under `pytest -n 2` every process has servers of its own.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("server", "plugin"), pairs, indirect=True, ids=ids, scope="session")
     else:
         metafunc.parametrize("server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """A command that runs in our process sets it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -104,14 +105,15 @@ def _stores(config: Config) -> tuple[SourceRecord | None, list[Problem]]:
     findings = [_writable(config)]
     if findings[0].severity != OK:
         return None, findings
+    findings += _private(config)
     try:
-        with opened_state(config) as state:
+        with opened_state(config, to_read=True) as state:
             record = state.source(config.source.name)
         findings.append(_fine("state", "can be opened"))
     except CdcTrackerError as error:
         findings += _as_problems(error, "state")
     try:
-        with opened_journal(config) as journal:
+        with opened_journal(config, to_read=True) as journal:
             journal.end()
         findings.append(_fine("journal", "can be opened"))
     except CdcTrackerError as error:
@@ -121,12 +123,21 @@ def _stores(config: Config) -> tuple[SourceRecord | None, list[Problem]]:
 
 def _writable(config: Config) -> Problem:
     try:
-        config.data.mkdir(parents=True, exist_ok=True)
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=config.data):
             return _fine("data_dir", f"{config.data} can be written")
     except OSError as error:
         hint = "Make it writable for the user that cdc-tracker runs as, or set data_dir to another folder."
         return Problem("data_dir", "", f"{config.data} cannot be written: {error.strerror}", hint)
+
+
+def _private(config: Config) -> Iterator[Problem]:
+    """The journal holds whole rows of the database."""
+    for path in (config.data, *sorted(config.data.glob("*.sqlite*"))):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            text = f"{path} is open to others on this machine (mode {mode:o}): the journal in it holds rows of the database"
+            yield Problem("data_dir", "", text, f"chmod {'700' if path.is_dir() else '600'} {path}", "warning")
 
 
 # The source, and the mappings against its tables.
@@ -201,7 +212,7 @@ def _standing(config: Config, connection: Any) -> Iterator[Problem]:
     from cdc_tracker.cli.standing import Standing  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_journal, opened_state  # noqa: PLC0415
 
-    with opened_state(config) as state, opened_journal(config) as journal:
+    with opened_state(config, to_read=True) as state, opened_journal(config, to_read=True) as journal:
         try:
             Standing(config, connection, state, journal).verify()
         except SlotBusy:
@@ -256,7 +267,7 @@ def _port_taken(config: Config, error: OSError) -> Problem:
 
     place = f"{config.http.host}:{config.http.port}"
     try:
-        with opened_state(config) as state:
+        with opened_state(config, to_read=True) as state:
             if any(show.is_alive(state.roles(config.source.name), role.role) for role in state.roles(config.source.name)):
                 return _fine("http", f"{place} is in use, by the running worker it seems")
     except CdcTrackerError:

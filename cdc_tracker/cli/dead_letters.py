@@ -54,7 +54,7 @@ def list_(
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
-    with opened_state(config) as store:
+    with opened_state(config, to_read=True) as store:
         found = store.dead_letters(
             config.source.name, destination=destination, state=state, mapping=mapping, reason=reason, limit=limit + 1
         )
@@ -114,7 +114,7 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
-    with opened_state(config) as state:
+    with opened_state(config, to_read=True) as state:
         letter = state.dead_letter(number)
         record = state.source(config.source.name)
     if letter is None or letter.source != config.source.name:

@@ -62,10 +62,10 @@ def diff(
             )
     current, other = config.load_mappings(), _other(config, paths)
     keys = choices.keys_of([*current.all, *other.all], names)
-    with stores.opened_state(config) as state:
+    with stores.opened_state(config, to_read=True) as state:
         record = stores.known_source(config, state)
     before, after = (_side(config, record, mappings, keys, destination) for mappings in (current, other))
-    with stores.opened_journal(config) as journal:
+    with stores.opened_journal(config, to_read=True) as journal:
         begin, upto = range_of(journal, start, end, journal.end() or START)
         with show.progress("Comparing") as advance:
             found = difference(before, after, journal, begin, upto, captured=current, samples=samples, advance=advance)

@@ -36,7 +36,7 @@ def list_(invocation: Invocation, destination: str | None = None, unfinished: bo
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
-    with opened_state(config) as state:
+    with opened_state(config, to_read=True) as state:
         found = state.jobs(config.source.name, destination=destination, unfinished=unfinished)
     if as_json:
         show.emit([as_dict(job) for job in found])
@@ -66,7 +66,7 @@ def show_(invocation: Invocation, number: int, as_json: bool) -> None:
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
-    with opened_state(config) as state:
+    with opened_state(config, to_read=True) as state:
         job = one(state, config.source.name, number)
     if as_json:
         show.emit(as_dict(job))

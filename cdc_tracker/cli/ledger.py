@@ -41,7 +41,7 @@ def ledger(invocation: Invocation, since: int, by: str, destination: str | None,
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
-    with opened_state(config) as state:
+    with opened_state(config, to_read=True) as state:
         rows = state.ledger(config.source.name, destination=destination, mapping=mapping, since_hour=since)
     sums = _summed(rows, by)
     if as_json:

@@ -88,7 +88,7 @@ def _translator(config: Config, identity: Identity) -> Translator:
 
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
-        with opened_state(config) as state:
+        with opened_state(config, to_read=True) as state:
             record = state.source(config.source.name)
     space = record.namespace if record else config.source.namespace
     return Translator(

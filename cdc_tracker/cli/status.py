@@ -41,9 +41,9 @@ def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
 
     config = load_config(invocation)
     with ExitStack() as stack:
-        state = stack.enter_context(opened_state(config))
+        state = stack.enter_context(opened_state(config, to_read=True))
         record = known_source(config, state)
-        journal = stack.enter_context(opened_journal(config))
+        journal = stack.enter_context(opened_journal(config, to_read=True))
         observer = Observer(state, journal, record.name, list(config.destinations), config.data)
         look = partial(snapshot, config, record, state, observer)
         if watch:

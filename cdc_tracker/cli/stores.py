@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,16 +20,20 @@ from cdc_tracker.state import SourceRecord, State
 
 
 def load_config(invocation: Invocation) -> Config:
-    """The configuration; from here on warnings of libraries go to standard error, so that `--json` stays JSON."""
+    """The configuration; from here on warnings of libraries go to standard error, so that `--json` stays JSON.
+
+    Files that the command writes are readable as the configuration says.
+    """
     config = configuration.load(invocation.config_path)
+    os.umask(config.umask)
     logs.set_up(logs.LogSettings(format="text", level="warning"), secrets=config.secrets())
     return config
 
 
 @contextmanager
-def opened_state(config: Config) -> Iterator[State]:
-    config.data.mkdir(parents=True, exist_ok=True)
-    state = State.open(config.state_url)
+def opened_state(config: Config, *, to_read: bool = False) -> Iterator[State]:
+    """`to_read`: nothing is changed, so that a full disk does not matter."""
+    state = State.open_to_read(config.state_url) if to_read else State.open(config.state_url)
     try:
         yield state
     finally:
@@ -36,9 +41,10 @@ def opened_state(config: Config) -> Iterator[State]:
 
 
 @contextmanager
-def opened_journal(config: Config) -> Iterator[Journal]:
-    config.data.mkdir(parents=True, exist_ok=True)
-    journal = Journal.open(config.journal_url, config.source.name, config.wake_dir)
+def opened_journal(config: Config, *, to_read: bool = False) -> Iterator[Journal]:
+    """`to_read`: as of opened_state."""
+    opened = Journal.open_to_read if to_read else Journal.open
+    journal = opened(config.journal_url, config.source.name, config.wake_dir)
     try:
         yield journal
     finally:

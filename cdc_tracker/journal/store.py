@@ -109,7 +109,15 @@ class Journal:
     @classmethod
     def open(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
         """Created and migrated where needed. `wake_dir` holds SQLite readers' FIFOs; None: a folder beside the file."""
-        database = Database.open(url, KIND)
+        return cls._of(Database.open(url, KIND), source, wake_dir)
+
+    @classmethod
+    def open_to_read(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
+        """For reading, also where the disk is full. What is missing or of an older version is created and migrated."""
+        return cls._of(Database.open_to_read(url, KIND), source, wake_dir)
+
+    @classmethod
+    def _of(cls, database: Database, source: str, wake_dir: Path | None) -> Journal:
         if not database.is_sqlite:
             return cls(database, source, NotifyBell(database, source))
         return cls(database, source, FifoBell(wake_dir or Path(f"{database.path}.wake"), source))

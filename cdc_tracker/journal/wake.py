@@ -81,7 +81,7 @@ class FifoBell:
                     _ring_one(f"{self._folder}/{entry}")
 
     def waiter(self, name: str) -> Waiter:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
         return FifoWaiter(self._folder / f"{_safe(self._source)}@{_safe(name)}@{os.getpid()}-{uuid.uuid4().hex}.fifo")
 

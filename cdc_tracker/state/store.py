@@ -39,6 +39,11 @@ class State(History):
         """Created and migrated where needed."""
         return cls(Database.open(url, KIND))
 
+    @classmethod
+    def open_to_read(cls, url: str) -> State:
+        """For reading, also where the disk is full. What is missing or of an older version is created and migrated."""
+        return cls(Database.open_to_read(url, KIND))
+
     def close(self) -> None:
         self._database.close()
 
