@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.vendors.kit import Kit, OpenKit, Place, made
+from tests.vendors.local import folder_kept
 from tests.vendors.s3 import ACCESS_KEY, S3, SECRET_KEY
 from tests.vendors.sql import call_of_row
 
@@ -37,7 +39,11 @@ def _folder(place: Place) -> Iterator[Kit]:
     def held() -> list[dict[str, Any]]:
         return calls(path.read_bytes() for path in sorted((place.folder / "lake").rglob("*.parquet")))
 
-    yield Kit(made("parquet", place.folder, path="lake", grow="20KB"), held, keeps_repeats=True, exactly_once=True)
+    lake = place.folder / "lake"
+    opened = made("parquet", place.folder, path="lake", grow="20KB")
+    yield Kit(
+        opened, held, keeps_repeats=True, exactly_once=True, keep=lambda: folder_kept(lake), remove=lambda: shutil.rmtree(lake)
+    )
 
 
 @contextmanager
@@ -54,7 +60,14 @@ def _bucket(place: Place) -> Iterator[Kit]:
             secret_key=SECRET_KEY,
             grow="20KB",
         )
-        yield Kit(opened, lambda: calls(server.objects(bucket, ".parquet").values()), keeps_repeats=True, exactly_once=True)
+        yield Kit(
+            opened,
+            lambda: calls(server.objects(bucket, ".parquet").values()),
+            keeps_repeats=True,
+            exactly_once=True,
+            keep=lambda: server.kept(bucket),
+            remove=lambda: server.fill(bucket, {}),
+        )
 
 
 KITS: dict[str, OpenKit] = {"parquet": _folder, "parquet-s3": _bucket}

@@ -7,8 +7,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
@@ -57,6 +57,19 @@ class S3:
             return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys if key.endswith(suffix)}
         finally:
             client.close()
+
+    def kept(self, bucket: str) -> Callable[[], None]:
+        """A copy of its objects; the function puts them in the place of what is there."""
+        objects = self.objects(bucket)
+        return lambda: self.fill(bucket, objects)
+
+    def fill(self, bucket: str, objects: dict[str, bytes]) -> None:
+        """These, and no others."""
+        with closing(self.client()) as client:
+            for key in self.objects(bucket):
+                client.delete_object(Bucket=bucket, Key=key)
+            for key, body in objects.items():
+                client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
 @contextmanager

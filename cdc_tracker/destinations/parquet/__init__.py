@@ -1,14 +1,16 @@
 """Events as Parquet files, each exactly once, in a folder or a bucket of S3 or Google Cloud Storage.
 
 A batch becomes one file for each partition that it touches. The files go into a log first, where no reader looks
-(`_cdc_tracker/NAME/`), then a record that names them and the position, then to where they belong:
+(`_cdc_tracker/CURSOR/`; `_cdc_tracker/NAME/` before there were cursors), then a record that names them and the position, then to
+where they belong:
 
 - killed before the record is durable: nothing counts, what was staged is removed, and the events come again;
 - after it: position and files count, and moving the files is finished at the next start.
 
 So what a reader's `**/*.parquet` matches counts always, and a file that counts appears once. Records have numbers, and one is
 never written over: a bucket refuses to create an object that is there, so that a second worker, or an old request that arrives
-late, cannot take back what another has written; who begins writes one first, and so shuts out whoever was there before.
+late, cannot take back what another has written; who begins writes one first, and so shuts out whoever was there before. And the
+record before must be the one that was written last: where it is not, somebody restored or removed the files.
 
 A batch of a quiet table is an event or two, and a file each would drown its readers. So the last file of a partition is
 written anew with the batch's rows added, in one step, while it is smaller than `grow`.
@@ -24,7 +26,7 @@ import io
 import math
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,11 +37,11 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations import columns
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.naming import snake_case
 from cdc_tracker.destinations.parquet.record import SUFFIX, Growing, Record, decode, encode
 from cdc_tracker.destinations.parquet.stores import Bucket, Folder, Store
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved
 from cdc_tracker.model import DELIVERED, EPOCH, Batch, Position, Receipt
 from cdc_tracker.units import Size
 
@@ -106,15 +108,24 @@ class ParquetDestination:
         columns.arrow("parquet")
         self.limits = Limits(events=50_000, batch_bytes=32 * 1024**2, event_bytes=1 << 30, whole_changes=True)
         self._settings = settings
+        self._base = base
         self._name = re.sub(r"[^\w.-]", "_", name)
         self._store = _store(settings, self._name, base)
+        self._old: Store | None = None  # the log of the time before cursors
+        self._owns: Callable[[Position], bool] = lambda position: False
         self._record: Record | None = None
+        self._left: set[str] = set()  # tokens that the newest record may have: ours, and of one whose writing failed
         self._found = ""  # which batch counted last when the store was opened
         self._attempt: _Attempt | None = None
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._old, self._owns, self._name = self._store, owns, cursor.key
+        self._store = _store(self._settings, self._name, self._base)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises DestinationUnavailable where the store is full or away: it counts whole or not at all."""
         record = self._ready()
+        self._check(record)
         receipts = [DELIVERED] * len(batch.events)
         identity = (batch.upto, batch.aside, tuple(event.message_id for event in batch.events))
         attempt, self._attempt = self._attempt, None
@@ -159,8 +170,11 @@ class ParquetDestination:
             self._store.close()
             self._store.open()
             names = self._store.names()
-            records = sorted(name for name in names if name.endswith(SUFFIX))
-            found = decode(records[-1], self._store.read(records[-1])) if records else Record()
+            records = _records(names)
+            found = _newest(self._store) if records else self._inherited()
+            if self._left and found.token not in self._left:
+                raise self._moved()
+            self._left.add(found.token)
             self._store.publish(found.moves)
             self._found = found.batch
             ours = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
@@ -169,6 +183,39 @@ class ParquetDestination:
             self._store.remove(old + [name for name in names if not name.endswith(SUFFIX)])
             self._record = ours
         return self._record
+
+    def _inherited(self) -> Record:
+        """What was stored before there were cursors, if it is this source's. Who still writes there is shut out."""
+        if self._old is None or not self._old.used():
+            return Record()
+        found = _newest(self._old)
+        if found.reached is None or not self._owns(found.reached):
+            return Record()
+        try:
+            self._old.open()
+            found = _newest(self._old)
+            self._old.publish(found.moves)
+            last = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
+            if not self._old.commit(_name(last.sequence), encode(last)):
+                raise AlreadyRunning(f"another process is writing to {self._settings.path}", hint="stop it first")
+        finally:
+            self._old.close()
+        return msgspec.structs.replace(last, token="")
+
+    def _check(self, record: Record) -> None:
+        """The record on which the next one follows is there."""
+        name = _name(record.sequence)
+        data = self._store.read(name)
+        if data is None or decode(name, data).token != record.token:
+            raise self._moved()
+
+    def _moved(self) -> CheckpointMoved:
+        self.close()
+        self._left.clear()
+        return CheckpointMoved(
+            f"{self._settings.path}: the newest record there is not the one written last",
+            hint="the files were restored or removed, or another worker writes there. The batch was not written",
+        )
 
     def _write(self, record: Record, batch: Batch) -> None:
         self._record = None  # until it is through, the store knows better than we do
@@ -192,13 +239,16 @@ class ParquetDestination:
         self._record = record
 
     def _commit(self, record: Record) -> None:
+        self._left.add(record.token)
         if not self._store.commit(_name(record.sequence), encode(record)):
             self._meet(record)
+        self._left = {record.token}
 
     def _meet(self, record: Record) -> None:
         """There is a record of this number: ours, where the answer to a first try was lost, or another worker's."""
         name = _name(record.sequence)
-        if decode(name, self._store.read(name)).token != record.token:
+        data = self._store.read(name)
+        if data is not None and decode(name, data).token != record.token:
             raise AlreadyRunning(
                 f"another process is writing to {self._settings.path}",
                 hint="two workers must not share a path and a name: stop the other one or change `path`",
@@ -264,6 +314,16 @@ def _store(settings: ParquetSettings, name: str, base: Path) -> Store:
     else:
         options = {name: value for name, value in (("token", settings.token), ("endpoint_url", settings.endpoint)) if value}
     return Bucket(settings.path, name, options, [secret] if secret else [])
+
+
+def _newest(store: Store) -> Record:
+    records = _records(store.names())
+    data = store.read(records[-1]) if records else None
+    return decode(records[-1], data) if data is not None else Record()
+
+
+def _records(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(SUFFIX))
 
 
 def _name(sequence: int) -> str:

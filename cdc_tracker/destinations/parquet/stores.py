@@ -24,12 +24,16 @@ class Store(ABC):
     def open(self) -> None: ...
 
     @abstractmethod
+    def used(self) -> bool:
+        """There is anything in the log. Does not lock, nor make anything."""
+
+    @abstractmethod
     def names(self) -> list[str]:
         """What is in the log."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Of the log."""
+    def read(self, name: str) -> bytes | None:
+        """Of the log; None where it is not there."""
 
     @abstractmethod
     def stage(self, name: str, data: bytes) -> None:
@@ -77,13 +81,19 @@ class Folder(Store):
                     hint="two workers must not share a path and a name: stop the other one or change `path`",
                 ) from None
 
+    def used(self) -> bool:
+        return self._log.is_dir()
+
     def names(self) -> list[str]:
         with self._troubles():
             return [path.name for path in self._log.iterdir() if path.name != "lock"]
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | None:
         with self._troubles():
-            return (self._log / name).read_bytes()
+            try:
+                return (self._log / name).read_bytes()
+            except FileNotFoundError:
+                return None
 
     def stage(self, name: str, data: bytes) -> None:
         with self._troubles(), (self._log / name).open("wb") as file:
@@ -189,6 +199,10 @@ class Bucket(Store):
         with self._troubles():
             self._fs = make(**self._options, skip_instance_cache=True, use_listings_cache=False)
 
+    def used(self) -> bool:
+        self.open()
+        return bool(self.names())
+
     def names(self) -> list[str]:
         with self._troubles():
             try:
@@ -197,9 +211,12 @@ class Bucket(Store):
                 self._fs.ls(self._root.partition("/")[0], detail=False)  # so the bucket is there
                 return []
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | None:
         with self._troubles():
-            return bytes(self._fs.cat_file(f"{self._log}/{name}"))
+            try:
+                return bytes(self._fs.cat_file(f"{self._log}/{name}"))
+            except FileNotFoundError:
+                return None
 
     def stage(self, name: str, data: bytes) -> None:
         with self._troubles():
