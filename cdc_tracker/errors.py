@@ -17,11 +17,11 @@ CdcTrackerError
 │   ├── JournalUnavailable   its disk is full, its database away
 │   ├── StateUnavailable
 │   └── DestinationUnavailable   network, 408, 429, 5xx; `retry_after` in seconds
-│       └── DestinationBlocked   401, 403, 410: once a minute, and alarm
+│       └── DestinationBlocked   401, 404, 415 …, what speaks of the request: once a minute, and alarm
 ├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
 ├── CheckpointMoved        the checkpoint that a destination holds is not where we left it: the role starts anew and reads it
 ├── TooLarge               413: the core splits the batch
-└── Unexplained            a 400 that names no event: the core bisects the batch
+└── Unexplained            a 400 or 422 that names no event: the core bisects the batch
 """
 
 from __future__ import annotations

@@ -220,8 +220,10 @@ class AmplitudeDestination:
     def _read(self, reply: Reply, count: int) -> dict[int, Receipt]:
         """Receipts by place in the request: of all events after a 2xx, else of those that are named."""
         if reply.ok:
-            receipt = DELIVERED if _decoded(reply).events_ingested == count else ASSUMED
-            return dict.fromkeys(range(count), receipt)
+            answer = reply.read(_ANSWER)
+            if answer is None:
+                return dict(enumerate(self._http.unreadable(reply, count)))
+            return dict.fromkeys(range(count), DELIVERED if answer.events_ingested == count else ASSUMED)
         self._look_at_key(reply)
         named = self._named(_decoded(reply)) if reply.status in (400, 429) else {}
         if not named:
@@ -272,10 +274,7 @@ def _layers(value: object) -> int:
 
 
 def _decoded(reply: Reply) -> _Answer:
-    try:
-        return _ANSWER.decode(reply.text)
-    except msgspec.DecodeError:
-        return _Answer(error=reply.text)
+    return reply.read(_ANSWER) or _Answer(error=reply.text)
 
 
 def _error(reply: Reply) -> str:

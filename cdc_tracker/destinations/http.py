@@ -4,41 +4,58 @@ from __future__ import annotations
 
 import base64
 import gzip
-import math
+import logging
+import re
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
+import msgspec
 from pydantic import Field
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.deadline import bounded, within
 from cdc_tracker.errors import ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.model import Outcome, Receipt
 from cdc_tracker.units import Duration
+
+T = TypeVar("T")
+_log = logging.getLogger("cdc_tracker.http")
 
 _ANSWER_BYTES = 1024**2  # of an answer's body; the rest is not read. Room for a reason to each event of a batch
 _QUOTED = 300  # characters of an answer that go into an error
-_LATER = (408, 425, 429)
 _UNTRUSTED = "its certificate is not trusted here: where that is expected, name a file with its CA as `ca`"
+_OF_EVENTS = (400, 422)  # what was sent is at fault, perhaps a single event of it
+_LATER = (408, 425, 429)
+_OTHER = "it speaks of the request, not of an event, so nothing is parked: correct the settings, or what is on the way there"
 _BLOCKED = {
     401: "it does not know these credentials: correct them",
+    402: "the account there has to be paid, or its quota raised",
     403: "these credentials may not send: correct them, or have them allowed",
     404: "nothing answers at this path, or the source is disabled there: correct the address",
     405: "this path takes no POST: correct the address",
     407: "a proxy on the way wants credentials",
     410: "the endpoint was removed for good: correct the address, or remove the destination",
+    415: "it does not take this kind of body: where `compression` is set, try `none`",
+    501: "it does not know POST: correct the address",
+    505: "it does not speak HTTP/1.1: correct the address",
+    511: "a network on the way wants a login: correct the way there",
 }
+_WAIT = re.compile(r"-?[0-9]+(\.[0-9]*)?")  # seconds, perhaps since the epoch
+_LONGEST_WAIT = 30 * 86_400.0
+UNREADABLE = "answer_unreadable"  # the reason of an event that is assumed because the answer does not tell its fate
 
 
 class HttpSettings(DestinationSettings):
-    timeout: Duration = Field(default=30.0, gt=0, description="for connecting, for each read and write, and for the whole answer")
+    timeout: Duration = Field(default=30.0, gt=0, description="for a request with its whole answer, connecting included")
     verify: bool = Field(default=True, description="false: accept any TLS certificate")
     ca: Path | None = Field(default=None, description="a file of CA certificates to trust instead of the usual ones")
     compression: Literal["none", "gzip"] = "none"
@@ -50,10 +67,19 @@ class Reply:
     headers: httpx.Headers
     text: str
     place: str = ""  # scheme and host that it came from
+    fault: str = ""  # why the body could not be read to its end
 
     @property
     def ok(self) -> bool:
+        """The vendor took the request. A body that cannot be read does not change that."""
         return 200 <= self.status < 300
+
+    def read(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The body as JSON of this shape; None where it is not."""
+        try:
+            return decoder.decode(self.text)
+        except (msgspec.DecodeError, RecursionError):
+            return None
 
 
 def check_url(text: str) -> str:
@@ -70,9 +96,10 @@ def check_url(text: str) -> str:
 
 
 class Http:
-    """POSTs to one URL, or where a call names it to another. Every failure becomes one of ours; redirects are not followed.
+    """POSTs to one URL, or where a call names it to another. Every failure becomes one of ours.
 
-    Safe to use from several threads.
+    Redirects are not followed, no cookie is kept, and no answer is waited for beyond `timeout`. Proxies are taken from the
+    environment; credentials are not (`~/.netrc`). Safe to use from several threads.
     """
 
     def __init__(self, url: str, settings: HttpSettings, base: Path, secrets: Sequence[str] = ()) -> None:
@@ -81,13 +108,7 @@ class Http:
         self._timeout = settings.timeout
         self._gzip = settings.compression == "gzip"
         self._secrets = _spellings([*secrets, url])
-        self._client = httpx.Client(
-            verify=_tls(settings, base),
-            timeout=settings.timeout,
-            limits=httpx.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
-            headers={"User-Agent": f"cdc-tracker/{__version__}", "Accept": "application/json, */*"},
-            follow_redirects=False,
-        )
+        self._client = _client(settings, _tls(settings, base))
 
     def post(
         self,
@@ -125,13 +146,24 @@ class Http:
         said = self.quoted(reply.text)
         phrase = httpx.codes.get_reason_phrase(status)
         text = f"{reply.place} answered {status} {phrase}".rstrip() + (f": {said}" if said else "")
+        wait = retry_after(reply.headers)
+        if status in _OF_EVENTS:
+            raise Unexplained(text)
+        if status == 413:
+            raise TooLarge(text)
+        if status in _LATER or (status >= 500 and status not in _BLOCKED):
+            raise DestinationUnavailable(text, retry_after=wait)
         if 300 <= status < 400:
-            raise DestinationBlocked(text, hint="it redirects, and redirects are not followed: set the address it points to")
-        if status in _BLOCKED:
-            raise DestinationBlocked(text, hint=_BLOCKED[status], retry_after=retry_after(reply.headers))
-        if status in _LATER or status >= 500:
-            raise DestinationUnavailable(text, retry_after=retry_after(reply.headers))
-        raise TooLarge(text) if status == 413 else Unexplained(text)
+            hint = "it redirects, and redirects are not followed: set the address it points to"
+        else:
+            hint = _BLOCKED.get(status, _OTHER)
+        raise DestinationBlocked(text, hint=hint, retry_after=wait)
+
+    def unreadable(self, reply: Reply, count: int) -> list[Receipt]:
+        """The receipts of events that a 2xx took, but whose fates its body does not tell: they are not sent again for ever."""
+        detail = f"{reply.place} answered {reply.status}, but its answer cannot be read: {reply.fault or self.quoted(reply.text)}"
+        _log.warning("%s. %d events count as assumed", detail, count)
+        return [Receipt(Outcome.ASSUMED, UNREADABLE, detail=detail)] * count
 
     def reach(self) -> None:
         """Ask for the URL's headers (HEAD), without credentials. Anything that answers will do, but a fault or 410."""
@@ -149,28 +181,37 @@ class Http:
     def _request(self, method: str, url: str | None, body: bytes, headers: Mapping[str, str]) -> Reply:
         target = self._url if url is None else httpx.URL(url)
         place = f"{target.scheme}://{target.netloc.decode()}"
-        deadline = time.monotonic() + self._timeout
         try:
-            with self._client.stream(method, target, content=body, headers=headers) as response:
-                return Reply(response.status_code, response.headers, self._read(response, deadline), place)
+            with within(self._timeout), self._client.stream(method, target, content=body, headers=headers) as response:
+                return self._reply(response, place)
         except httpx.TimeoutException:
             text = f"no answer from {place} within {self._timeout:g} s; whether it took the batch is not known"
             raise DestinationUnavailable(text, hint="if it is slow rather than away, raise `timeout`") from None
+        except (httpx.LocalProtocolError, UnicodeEncodeError):  # its text would show the value
+            names = ", ".join(headers)
+            raise DestinationBlocked(
+                f"a header for {place} has a value that HTTP does not take: one of {names}",
+                hint="correct the key or header in the settings: it may end with a newline, or hold letters beyond ASCII",
+            ) from None
         except httpx.HTTPError as error:
             said = self._redacted(str(error)) or type(error).__name__
             hint = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in said else ""
             raise DestinationUnavailable(f"cannot reach {place}: {said}", hint=hint) from None
 
-    def _read(self, response: httpx.Response, deadline: float) -> str:
-        """The beginning of the body. An answer that drips must not hold us up for ever."""
-        read = b""
-        for piece in response.iter_bytes():
-            read += piece
-            if len(read) > _ANSWER_BYTES:
-                break
-            if time.monotonic() > deadline:
-                raise httpx.ReadTimeout("the answer took too long")
-        return read[:_ANSWER_BYTES].decode(errors="replace")
+    def _reply(self, response: httpx.Response, place: str) -> Reply:
+        """With the beginning of the body, as far as it can be read in time: the head alone says whether the request was taken."""
+        read, fault = b"", ""
+        try:
+            for piece in response.iter_bytes():
+                read += piece
+                if len(read) > _ANSWER_BYTES:
+                    fault = f"it is longer than {_ANSWER_BYTES} bytes"
+                    break
+        except httpx.TimeoutException:
+            fault = f"it did not end within {self._timeout:g} s"
+        except httpx.HTTPError as error:
+            fault = self._redacted(str(error)) or type(error).__name__
+        return Reply(response.status_code, response.headers, read[:_ANSWER_BYTES].decode(errors="replace"), place, fault)
 
     def _redacted(self, text: str) -> str:
         for secret in self._secrets:
@@ -179,26 +220,28 @@ class Http:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `Retry-After` (seconds or an HTTP date) or `X-RateLimit-Reset` (seconds, or epoch seconds)."""
-    text = headers.get("retry-after") or headers.get("x-ratelimit-reset") or ""
+    """Seconds to wait by `Retry-After` (seconds or an HTTP date) or `X-RateLimit-Reset` (seconds, or epoch seconds), 30 days at
+    most. None where they say nothing that can be understood."""
+    text = (headers.get("retry-after") or headers.get("x-ratelimit-reset") or "").strip()
     now = _moment(headers.get("date", "")) or datetime.now(UTC).timestamp()
-    try:
+    if _WAIT.fullmatch(text):
         seconds = float(text)
-    except ValueError:
+        wait = seconds - now if seconds > 1e9 else seconds
+    else:
         moment = _moment(text)
-        return None if moment is None else max(0.0, moment - now)
-    if not math.isfinite(seconds):
-        return None
-    return max(0.0, seconds - now if seconds > 1e9 else seconds)
+        if moment is None:
+            return None
+        wait = moment - now
+    return min(max(0.0, wait), _LONGEST_WAIT)
 
 
 def _moment(text: str) -> float | None:
     """An HTTP date as epoch seconds. The server's own Date is the one to compare with: clocks differ."""
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):  # no date, or one that Python cannot hold
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _spellings(secrets: Sequence[str]) -> list[str]:
@@ -206,6 +249,28 @@ def _spellings(secrets: Sequence[str]) -> list[str]:
     plain = {secret for secret in secrets if secret}
     basic = {base64.b64encode(f"{secret}:".encode()).decode() for secret in plain}
     return sorted(plain | basic | {quote(secret, safe="") for secret in plain}, key=len, reverse=True)
+
+
+def _client(settings: HttpSettings, verify: ssl.SSLContext | bool) -> httpx.Client:
+    try:
+        client = httpx.Client(
+            verify=verify,
+            timeout=settings.timeout,
+            limits=httpx.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
+            headers={
+                "User-Agent": f"cdc-tracker/{__version__}",
+                "Accept": "application/json, */*",
+                "Accept-Encoding": "identity",
+            },
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a collector would take all people for one browser
+            follow_redirects=False,
+        )
+    except (ValueError, ImportError, httpx.InvalidURL):
+        raise ConfigError(
+            "the environment names a proxy that cannot be used",
+            hint="correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the destination's host in NO_PROXY",
+        ) from None
+    return bounded(client)
 
 
 def _tls(settings: HttpSettings, base: Path) -> ssl.SSLContext | bool:

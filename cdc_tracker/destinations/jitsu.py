@@ -74,10 +74,9 @@ class JitsuDestination(TrackingDestination):
         return None
 
     def _read(self, reply: Reply, events: Sequence[Event]) -> list[Receipt]:
-        try:
-            answer = _ANSWER.decode(reply.text)
-        except msgspec.DecodeError:
-            raise DestinationUnavailable(f"{reply.place} answered what Jitsu does not: {self._http.quoted(reply.text)}") from None
+        answer = reply.read(_ANSWER)
+        if answer is None:
+            return self._http.unreadable(reply, len(events))
         if answer.received_events < 0:
             raise DestinationBlocked(
                 f"{reply.place} took nothing: {self._http.quoted(answer.error or reply.text)}",

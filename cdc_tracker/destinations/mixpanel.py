@@ -232,13 +232,12 @@ class MixpanelDestination:
     def _post(self, kind: str, bodies: Sequence[bytes]) -> list[Receipt]:
         body = b"[%b]" % b",".join(bodies)
         reply = self._http.post(body, self._headers[kind], url=self._urls[kind], packed=kind == "import")
-        try:
-            answer = _ANSWER.decode(reply.text)
-        except msgspec.DecodeError:
-            answer = _Answer()
+        answer = reply.read(_ANSWER)
         if isinstance(answer, _Answer) and answer.failed_records and (reply.ok or reply.status == 400):
             return self._named(answer, len(bodies), reply)
         self._http.check(reply)
+        if answer is None:
+            return self._http.unreadable(reply, len(bodies))
         if isinstance(answer, _Answer) and answer.num_records_imported == len(bodies):
             return [DELIVERED] * len(bodies)
         if kind != "import" and (answer == 0 or (isinstance(answer, _Answer) and answer.status == 0)):

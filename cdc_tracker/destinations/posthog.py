@@ -28,7 +28,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url, retry_after
+from cdc_tracker.destinations.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
 from cdc_tracker.destinations.splicing import (
     Call,
     Refused,
@@ -41,7 +41,6 @@ from cdc_tracker.destinations.splicing import (
     quoted,
     uuid_of,
 )
-from cdc_tracker.errors import DestinationUnavailable
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
@@ -187,13 +186,11 @@ class PosthogDestination:
             return [ASSUMED] * len(made)
         reply = self._post_v1([one.body for one in made], "".join([one.uuid for one in made]), history, made[-1].timestamp)
         self._http.check(reply)
-        try:
-            results = _RESULTS.decode(reply.text).results
-        except msgspec.DecodeError:
-            said = self._http.quoted(reply.text)
-            raise DestinationUnavailable(f"{reply.place} answered {reply.status} without results: {said}") from None
+        found = reply.read(_RESULTS)
+        if found is None:
+            return self._http.unreadable(reply, len(made))
         wait = retry_after(reply.headers)
-        return [_receipt(results.get(one.uuid), wait) for one in made]
+        return [_receipt(found.results.get(one.uuid), wait) for one in made]
 
     def _post_v1(self, bodies: list[bytes], ids: str, history: bool, created: str = "2020-01-01T00:00:00Z") -> Reply:
         """What changes from try to try is in the headers alone."""
@@ -282,10 +279,8 @@ def _check_merge(identifier: str | None, field: str) -> None:
 
 
 def _knows_v1(reply: Reply) -> bool:
-    try:
-        return reply.status == 400 and _FAILURE.decode(reply.text).error == "empty_batch"
-    except msgspec.DecodeError:
-        return False
+    found = reply.read(_FAILURE)
+    return reply.status == 400 and found is not None and found.error == "empty_batch"
 
 
 def _lacks_v1(reply: Reply) -> bool:
@@ -296,7 +291,8 @@ def _lacks_v1(reply: Reply) -> bool:
 def _receipt(result: _Result | None, wait: float | None) -> Receipt:
     if result == _OK:
         return DELIVERED
-    result = result or _Result("retry", "it is not among the results")
+    if result is None:
+        return Receipt(Outcome.ASSUMED, UNREADABLE, detail="PostHog took the request, and says nothing of this event")
     details = result.details or ""
     if result.result in ("ok", "warning"):
         return Receipt(Outcome.DELIVERED, details) if details else DELIVERED

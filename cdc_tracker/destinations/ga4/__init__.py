@@ -148,10 +148,8 @@ class Ga4Destination:
         """Has the validation server look at a request of ours. It keeps nothing, and tries neither measurement_id nor secret."""
         reply = self._http.post(_CHECK, {}, url=self._debug)
         self._http.check(reply)
-        try:
-            messages = _VALIDATION.decode(reply.text).validation_messages
-        except msgspec.DecodeError:
-            messages = [_Message("its answer is not that of the validation server")]
+        answer = reply.read(_VALIDATION)
+        messages = answer.validation_messages if answer else [_Message("its answer is not that of the validation server")]
         if messages:
             said = self._http.quoted("; ".join(message.description for message in messages))
             raise DestinationBlocked(

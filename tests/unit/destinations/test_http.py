@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -64,34 +66,37 @@ def deliver(destination: SegmentDestination, made: Batch) -> tuple[list[Outcome]
     return [receipt.outcome for receipt in receipts], troubles
 
 
-MEANINGS = [
-    (301, DestinationBlocked),
-    (302, DestinationBlocked),
-    (400, Unexplained),
-    (401, DestinationBlocked),
-    (403, DestinationBlocked),
-    (404, DestinationBlocked),
-    (405, DestinationBlocked),
-    (408, DestinationUnavailable),
-    (409, Unexplained),
-    (410, DestinationBlocked),
-    (413, TooLarge),
-    (422, Unexplained),
-    (425, DestinationUnavailable),
-    (429, DestinationUnavailable),
-    (500, DestinationUnavailable),
-    (502, DestinationUnavailable),
-    (503, DestinationUnavailable),
-    (599, DestinationUnavailable),
-]
+def meaning_of(status: int) -> type[CdcTrackerError]:
+    """By RFC 9110 and its relatives: what speaks of the content, what passes, and what speaks of the request as a whole."""
+    if status in (400, 422):
+        return Unexplained
+    if status == 413:
+        return TooLarge
+    if status in (408, 425, 429) or (status >= 500 and status not in (501, 505, 511)):
+        return DestinationUnavailable
+    return DestinationBlocked
+
+
+MEANINGS = [(status, meaning_of(status)) for status in range(300, 600)]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[SegmentServer, SegmentDestination]]:
+    """One server and one destination for a whole table of answers."""
+    with SegmentServer(write_key=KEY) as running:
+        destination = opened(running.url)
+        yield running, destination
+        destination.close()
 
 
 @pytest.mark.parametrize(("status", "meaning"), MEANINGS)
-def test_each_status_has_its_meaning(
-    status: int, meaning: type[CdcTrackerError], vendor: SegmentServer, segment: SegmentDestination
+def test_each_status_has_its_meaning_and_its_hint(
+    status: int, meaning: type[CdcTrackerError], shared: tuple[SegmentServer, SegmentDestination]
 ) -> None:
-    vendor.answers(Answer(status, b'{"message": "the reason"}'))
-    with pytest.raises(meaning, match=f"{vendor.url} answered {status}.*: .*the reason") as caught:
+    vendor, segment = shared
+    body = b"" if status == 304 else b'{"message": "the reason"}'  # a 304 has none
+    vendor.answers(Answer(status, body))
+    with pytest.raises(meaning, match=f"{vendor.url} answered {status}.*{'the reason' if body else ''}") as caught:
         segment.deliver(batch(1))
     assert type(caught.value) is meaning
     assert bool(caught.value.hint) is (meaning is DestinationBlocked)
@@ -106,6 +111,19 @@ def test_each_status_has_its_meaning(
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "inf"}, None),
+        ({"Retry-After": " 5 "}, 5.0),
+        ({"Retry-After": "1_000"}, None),
+        ({"Retry-After": "1e3"}, None),
+        ({"Retry-After": "٥"}, None),
+        ({"Retry-After": "5, 7"}, None),
+        ({"Retry-After": "9" * 30}, 30 * 86_400.0),
+        ({"Retry-After": "9" * 5_000}, 30 * 86_400.0),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 30 * 86_400.0),
+        ({"Retry-After": "Fri, 31 Dec 10000 23:59:59 GMT"}, None),
+        ({"Retry-After": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}, None),
+        ({"Retry-After": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
+        ({"Retry-After": "Mon, 01 Jan 0001 00:00:00 +2359"}, 0.0),
+        ({"Retry-After": "5", "Date": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}, 5.0),
         ({"Retry-After": formatdate(1_000_000_090, usegmt=True), "Date": formatdate(1_000_000_000, usegmt=True)}, 90.0),
         ({"Retry-After": formatdate(1_000_000_000, usegmt=True), "Date": formatdate(1_000_000_090, usegmt=True)}, 0.0),
         ({"X-RateLimit-Reset": "12"}, 12.0),
@@ -150,28 +168,170 @@ def test_an_answer_that_does_not_come_in_time_is_a_passing_fault(vendor: Segment
     destination.close()
 
 
-def test_an_answer_that_drips_does_not_hold_it_up_for_ever() -> None:
+@contextmanager
+def speaking(say: Callable[[socket.socket, threading.Event], None]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads a request, and answers each as `say` does over the plain connection. Its URL, and the requests."""
+    stopped, requests, threads = threading.Event(), list[bytes](), list[threading.Thread]()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(20)
+            while not stopped.is_set() and (request := _request(connection)):
+                requests.append(request)
+                say(connection, stopped)
+                if b"keep" not in request:
+                    return
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+                threads[-1].start()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        stopped = threading.Event()
-        thread = threading.Thread(target=_drip, args=(listener, stopped), daemon=True)
-        thread.start()
-        destination = opened(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout="300ms")
-        with pytest.raises(DestinationUnavailable, match="no answer"):
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+        finally:
+            stopped.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            for thread in [acceptor, *threads]:
+                thread.join(20)
+
+
+def _request(connection: socket.socket) -> bytes:
+    read = b""
+    while b"\r\n\r\n" not in read or len(read.partition(b"\r\n\r\n")[2]) < _length(read):
+        piece = connection.recv(65_536)
+        if not piece:
+            return b""
+        read += piece
+    return read
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
+
+
+def plainly(answer: bytes) -> Callable[[socket.socket, threading.Event], None]:
+    return lambda connection, stopped: connection.sendall(answer)
+
+
+def dripping(first: bytes, line: bytes) -> Callable[[socket.socket, threading.Event], None]:
+    """The beginning of an answer, and then the same piece again and again."""
+
+    def say(connection: socket.socket, stopped: threading.Event) -> None:
+        connection.sendall(first)
+        while not stopped.wait(0.02):
+            connection.sendall(line)
+
+    return say
+
+
+@pytest.mark.parametrize("kind", ["head", "early hints"])
+def test_a_head_that_drips_does_not_hold_it_up_for_ever(kind: str) -> None:
+    first, line = {
+        "head": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        "early hints": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    }[kind]
+    with speaking(dripping(first, line)) as (url, _):
+        destination = opened(url, timeout="300ms")
+        with pytest.raises(DestinationUnavailable, match=r"no answer .* within 0.3 s"):
             destination.deliver(batch(1))
         destination.close()
-        stopped.set()
-        thread.join(60)
 
 
-def _drip(listener: socket.socket, stopped: threading.Event) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        while not stopped.wait(0.05):
-            try:
-                connection.sendall(b".")
-            except OSError:
-                return
+UNREADABLE = {
+    "not gzip": plainly(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok"),
+    "not deflate": plainly(b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 2\r\n\r\nok"),
+    "an unknown encoding": plainly(b"HTTP/1.1 200 OK\r\nContent-Encoding: x-own\r\nContent-Length: 2\r\n\r\nok"),
+    "an unknown charset": plainly(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/x; charset=no-such\r\nContent-Length: 2\r\n\r\n\xff\xfe"
+    ),
+    "cut": plainly(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok"),
+    "cut in a chunk": plainly(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nok"),
+    "no chunk": plainly(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello"),
+    "never ends": dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"."),
+    "has no end": dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536),
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_what_a_2xx_took_is_not_sent_again_though_its_body_cannot_be_read(how: str) -> None:
+    with speaking(UNREADABLE[how]) as (url, requests):
+        destination = opened(url, timeout="500ms")
+        outcomes, troubles = deliver(destination, batch(3))
+        destination.close()
+    assert outcomes == [Outcome.ASSUMED] * 3
+    assert troubles == []
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(("status", "meaning"), [(503, DestinationUnavailable), (401, DestinationBlocked), (413, TooLarge)])
+def test_a_status_keeps_its_meaning_where_the_body_cannot_be_read(status: int, meaning: type[CdcTrackerError]) -> None:
+    with speaking(plainly(b"HTTP/1.1 %d No\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nno" % status)) as (url, _):
+        destination = opened(url)
+        with pytest.raises(meaning, match=f"answered {status}"):
+            destination.deliver(batch(1))
+        destination.close()
+
+
+def test_a_connection_whose_answer_did_not_end_is_not_used_again() -> None:
+    """Else what is left of one answer would be taken for the next one."""
+    left = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+    with speaking(plainly(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 3_000_000 + left)) as (url, requests):
+        destination = opened(url, timeout="5s")
+        for _ in range(3):
+            assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
+        destination.close()
+    assert len(requests) == 3
+
+
+def test_no_cookie_is_kept() -> None:
+    """A collector would take everybody for the one browser that it gave it to."""
+    answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: sp=1; Path=/; Max-Age=31536000\r\nContent-Length: 0\r\n\r\n"
+    with speaking(plainly(answer)) as (url, requests):
+        destination = opened(url)
+        for _ in range(2):
+            destination.deliver(batch(1))
+        destination.close()
+    assert len(requests) == 2
+    assert not any(b"cookie" in request.lower() for request in requests)
+
+
+def test_no_credentials_are_taken_from_a_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (".netrc", "other"):
+        (tmp_path / name).write_text("machine 127.0.0.1 login eve password s3same\ndefault login eve password s3same\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "other"))
+    with SegmentServer() as vendor:
+        client = Http(vendor.url, HttpSettings(type="any"), Path())
+        client.post(b"[]", {})
+        client.close()
+        assert "authorization" not in vendor.requests[0].headers
+
+
+def test_a_proxy_of_the_environment_is_used_and_a_wrong_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with speaking(dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as (proxy, requests):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        destination = opened("http://segment.invalid", timeout="300ms")
+        with pytest.raises(DestinationUnavailable, match="no answer"):  # the bound holds through a proxy, too
+            destination.deliver(batch(1))
+        destination.close()
+        assert requests[0].startswith(b"POST http://segment.invalid/v1/batch HTTP/1.1\r\n")
+    monkeypatch.setenv("HTTP_PROXY", "gopher://proxy")
+    with pytest.raises(ConfigError, match="proxy that cannot be used"):
+        opened("http://segment.invalid")
+
+
+@pytest.mark.parametrize("value", ["größe", "k3y\n", " k3y", "k3y\x00"])
+def test_a_key_that_no_header_can_hold_blocks_and_is_not_shown(value: str, vendor: SegmentServer, http: Http) -> None:
+    with pytest.raises(DestinationBlocked, match=r"one of .*X-Write-Key") as caught:
+        http.post(b"[]", {"X-Write-Key": value})
+    assert not any(part in f"{caught.value} {caught.value.hint}" for part in ("größe", "k3y"))
+    assert vendor.requests == []
 
 
 def test_a_host_that_is_not_there_is_a_passing_fault() -> None:

@@ -60,19 +60,25 @@ def test_events_over_the_billing_limit_go_again_until_there_is_room(vendor: Post
     assert "billing_limit_exceeded" in str(troubles[0])
 
 
-def test_an_event_without_a_result_goes_again(vendor: PosthogServer) -> None:
-    vendor.answers(Answer(400, b'{"error":"empty_batch"}'), Answer(200, b'{"results":{}}'))
-    receipts, troubles = settled(opened(vendor), batch(call(0)))
-    assert receipts == [DELIVERED]
-    assert len(troubles) == 1
+def test_an_event_without_a_result_is_assumed_and_does_not_go_again_for_ever(vendor: PosthogServer) -> None:
+    vendor.answers(
+        Answer(400, b'{"error":"empty_batch"}'), Answer(200, b'{"results":{"%b":{"result":"ok"}}}' % message_id(1).encode())
+    )
+    receipts, troubles = settled(opened(vendor), batch(call(0), call(1)))
+    assert [(receipt.outcome, receipt.reason) for receipt in receipts] == [
+        (Outcome.ASSUMED, "answer_unreadable"),
+        (Outcome.DELIVERED, ""),
+    ]
+    assert troubles == []
 
 
-def test_an_answer_that_is_not_v1s_is_no_proof(vendor: PosthogServer) -> None:
-    vendor.answers(Answer(200, b"<html>welcome</html>"))
-    destination = opened(vendor, api="v1")
-    with pytest.raises(DestinationUnavailable, match="without results: <html>"):
-        destination.deliver(batch(call(0)))
-    destination.close()
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"[]", b'{"results":3}', b"[" * 100_000])
+def test_an_answer_that_is_not_v1s_is_no_proof_and_the_events_do_not_go_again(body: bytes, vendor: PosthogServer) -> None:
+    vendor.answers(Answer(200, body))
+    receipts, troubles = settled(opened(vendor, api="v1"), batch(call(0), call(1)))
+    assert [(receipt.outcome, receipt.reason) for receipt in receipts] == [(Outcome.ASSUMED, "answer_unreadable")] * 2
+    assert troubles == []
+    assert len(vendor.requests) == 1
 
 
 def test_a_server_without_v1_gets_v0_and_is_asked_once() -> None:

@@ -220,7 +220,6 @@ def test_what_is_over_the_quota_goes_again(ingest: JitsuServer, jitsu: Destinati
             DestinationUnavailable,
             "events that were not sent",
         ),
-        (b"<html>", DestinationUnavailable, "answered what Jitsu does not"),
         (b'{"receivedEvents":1,"errors":["Message ID: id-0: error# 7: producer error"]}', None, "producer error"),
     ],
 )
@@ -246,6 +245,13 @@ def test_an_unknown_write_key_blocks_in_old_and_new_versions(old: bool) -> None:
         with pytest.raises(DestinationBlocked, match="stream not found"):
             destination.deliver(batch([event(0)]))
         destination.close()
+
+
+def test_jitsus_answer_that_cannot_be_read_does_not_make_events_go_again(ingest: JitsuServer, jitsu: Destination) -> None:
+    ingest.answers(Answer(body=b"<html>"))
+    receipts, troubles = deliver(jitsu, [event(0), event(1)])
+    assert [(receipt.outcome, receipt.reason) for receipt in receipts] == [(Outcome.ASSUMED, "answer_unreadable")] * 2
+    assert troubles == []
 
 
 def test_a_source_without_destinations_blocks_until_it_has_one(ingest: JitsuServer, jitsu: Destination) -> None:
