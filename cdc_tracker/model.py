@@ -48,10 +48,20 @@ START = Position(0, -1)
 
 
 class Missing(enum.Enum):
-    """Why a column of a row has no text, where it is not NULL (that is None)."""
+    """Why a column of a row has no text, where it is not NULL (that is None). `reason`: of a rejection; `why`: for people."""
 
-    UNCHANGED = "unchanged"  # a TOASTed value that the update did not touch, so that the server did not log it
-    UNLOGGED = "unlogged"  # a column of the old row that the replica identity does not log
+    UNCHANGED = (
+        "unchanged_toast",
+        "it is large, the update did not touch it, and so the server did not log it; REPLICA IDENTITY FULL logs it",
+    )
+    UNLOGGED = "old_not_logged", "the table's REPLICA IDENTITY does not log it; REPLICA IDENTITY FULL logs it"
+    TOO_LARGE = "value_too_large", "the row is above source.max_row, and this is among its largest values"
+    UNREADABLE = "invalid_encoding", "it holds bytes that are no UTF-8, and the database does not say what they are"
+    SPECIAL = "special_value", "it is NaN or an infinity, and wal2json does not say which; pgoutput does"
+
+    def __init__(self, reason: str, why: str) -> None:
+        self.reason = reason
+        self.why = why
 
 
 UNCHANGED = Missing.UNCHANGED
@@ -74,13 +84,15 @@ class Column(NamedTuple):
 class Relation:
     """A table as it was when the change was made; a partition is named by its root.
 
-    `identity` is PostgreSQL's relreplident: `d`efault, `n`othing, `f`ull, `i`ndex.
+    `identity` is PostgreSQL's relreplident: `d`efault, `n`othing, `f`ull, `i`ndex. `incomplete`: any cell of its rows may be
+    Missing for another reason than UNCHANGED and UNLOGGED; a decoder gives such a row a relation of its own.
     """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
     identity: str = "d"
+    incomplete: bool = False
 
     @property
     def table(self) -> str:
@@ -123,7 +135,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     default identity whose key did not change, `old` has the key's text and UNLOGGED elsewhere.
     `lsn` is the change's own WAL address, `index` its place among consecutive changes of the transaction that share it
     (the rows of one COPY do): `(lsn, index)` names the change whatever is published and whatever the plugin.
-    For a message, `relation` is None, `prefix` and `content` are set.
+    For a message, `relation` is None, `prefix` and `content` are set; `content` may be Missing as a cell may.
     """
 
     op: str  # an Op's value: a plain str keeps the hot path short
@@ -135,7 +147,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     index: int
     transaction: Transaction
     prefix: str = ""
-    content: str = ""
+    content: Text = ""
 
 
 class Codec(NamedTuple):

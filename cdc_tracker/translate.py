@@ -14,7 +14,7 @@ from cdc_tracker.destinations.base import NOTHING_MORE, Wants
 from cdc_tracker.envelope import default_name, id_maker
 from cdc_tracker.errors import Problem, Stop
 from cdc_tracker.mapping import Mappings, compile_plan
-from cdc_tracker.model import RAW, START, Change, Event, Position, Rejection, Relation, Segment
+from cdc_tracker.model import RAW, START, UNCHANGED, UNLOGGED, Change, Event, Missing, Position, Rejection, Relation, Segment
 from cdc_tracker.source import pgoutput, snapshot, wal2json
 from cdc_tracker.source.debezium import envelope_writer, every_column, key_writer, row_key
 from cdc_tracker.source.outbox import KEY as OUTBOX
@@ -124,7 +124,7 @@ class Translator:
         )
         if plan is None:
             return None
-        self.problems += plan.problems
+        self.problems += [problem for problem in plan.problems if problem not in self.problems]
         return self._register(relation, {op: tuple(plan.by_op.get(op, ())) for op in _MAPPED}, plan.new_columns, plan.old_columns)
 
     def _register(
@@ -156,12 +156,21 @@ class Translator:
         keys = key_writer(relation, self._row_key(relation) if self._wants.row_key else (), columns, columns)
         make_id = self._make_id
 
-        def build(change: Change) -> Event:
+        def build(change: Change) -> Made:
+            if relation.incomplete and (lacking := _lacking(change)):
+                why = f"a column is not known: {lacking.why}"
+                return Rejection(lacking.reason, key, change.position, change.transaction.committed_at, detail=why)
             message_id, committed_at = make_id(default_name(RAW, change)), change.transaction.committed_at
             return Event(message_id, RAW, write(change).encode(), key, change.position, committed_at, *keys(change))
 
         self._builds[id(relation)] = dict.fromkeys(_MAPPED, (build,))
         return columns, columns
+
+
+def _lacking(change: Change) -> Missing | None:
+    """Why a cell is not there, where that is not the replica identity's doing."""
+    cells = (*(change.new or ()), *(change.old or ()))
+    return next((cell for cell in cells if isinstance(cell, Missing) and cell not in (UNCHANGED, UNLOGGED)), None)
 
 
 def _keyed(build: Build, write: Callable[[Change], tuple[bytes, bytes]], width: int | None) -> Build:

@@ -25,6 +25,7 @@ DECLARE
     max_bytes CONSTANT int := 1000000;
     body_name CONSTANT text := CASE WHEN type IN ('identify', 'group') THEN 'traits' ELSE 'properties' END;
     payload   text;
+    content   bytea;
 BEGIN
     IF type IS NULL OR type NOT IN ('track', 'identify', 'group', 'alias', 'page', 'screen') THEN
         RAISE EXCEPTION 'cdc_tracker: unknown type of event: %', coalesce(type, 'NULL')
@@ -63,7 +64,16 @@ BEGIN
         RAISE EXCEPTION 'cdc_tracker: the event has % bytes; at most % are taken', octet_length(payload), max_bytes
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Send a reference to large contents instead of the contents.';
     END IF;
-    RETURN pg_logical_emit_message(true, 'cdc_tracker', payload);
+    IF getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN
+        RETURN pg_logical_emit_message(true, 'cdc_tracker', payload);
+    END IF;
+    -- A message is bytes, which nobody converts on their way: they go out as UTF-8, and a byte order mark says so.
+    BEGIN
+        content := decode('EFBBBF', 'hex') || convert_to(payload, 'UTF8');
+    EXCEPTION WHEN untranslatable_character OR character_not_in_repertoire THEN
+        content := convert_to(payload, getdatabaseencoding());  -- parked where it is read: the caller's work goes on
+    END;
+    RETURN pg_logical_emit_message(true, 'cdc_tracker', content);
 END $$;
 
 CREATE OR REPLACE FUNCTION cdc_tracker.track(

@@ -15,7 +15,7 @@ from cdc_tracker.mapping.declared import Member, Placed
 from cdc_tracker.mapping.kinds import SPECIAL, WORDS, fits, quick_checks
 from cdc_tracker.mapping.scope import Cell
 from cdc_tracker.mapping.writer import Writer
-from cdc_tracker.model import canonical
+from cdc_tracker.model import Missing, canonical
 
 _HOLDS = "must be a value that JSON can hold"
 
@@ -71,6 +71,8 @@ class _MemberWriter:
         word = WORDS.get(kind, kind)
         empty = self._refuse("required_missing", "is required", text) if rules.required else f"{made} = 'null'"
         branches = [(f"{text} is None", empty)]
+        if writer.table.relation.incomplete and self.specials == "null":
+            branches.append((f"{text} is {writer.runtime(Missing.SPECIAL)}", empty))
         if cell.gone:
             branches.append(writer.gone(cell, self.path))
         if special := self._special(kind, text, empty):

@@ -11,7 +11,7 @@ from typing import Any
 from cdc_tracker.mapping.checks import Failure
 from cdc_tracker.mapping.operators import ExpressionError, type_name
 from cdc_tracker.mapping.scope import MissingValue
-from cdc_tracker.model import UNLOGGED, Change, Missing, Rejection, canonical
+from cdc_tracker.model import Change, Missing, Rejection, canonical
 
 _SHOWN = 80
 Refusal = Callable[[Change, str, Any], Rejection]
@@ -49,11 +49,7 @@ class Refusals:
         return lambda change, message_id, missing: self._missing(change, message_id, field, missing, label)
 
     def _missing(self, change: Change, message_id: str, field: str, missing: Missing, label: str) -> Rejection:
-        if missing is UNLOGGED:
-            reason, why = "old_not_logged", "the table's REPLICA IDENTITY does not log it"
-        else:
-            reason, why = "unchanged_toast", "it is large, the update did not touch it, and so the server did not log it"
-        return self._make(change, message_id, reason, field, "", f"{label} is not known: {why}; REPLICA IDENTITY FULL logs it")
+        return self._make(change, message_id, missing.reason, field, "", f"{label} is not known: {missing.why}")
 
     def error(self, field: str) -> Refusal:
         """An expression that raised."""

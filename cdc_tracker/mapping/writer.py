@@ -70,7 +70,7 @@ class Table:
             return Cell(f"{row}.{name}", "x", "None", _UNKNOWN, gone=False)
         place, codec = self.places[row][name], self.codecs[name]
         gone = self.relation.identity != "f" if row == "old" else op == Op.UPDATE and codec.kind in TOASTABLE
-        return Cell(f"{row}.{name}", f"{row[0]}{place}", f"{row[0]}[{place}]", codec, gone)
+        return Cell(f"{row}.{name}", f"{row[0]}{place}", f"{row[0]}[{place}]", codec, gone or self.relation.incomplete)
 
 
 class Writer:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cdc_tracker import envelope
 from cdc_tracker.errors import Problem
-from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, Relation, Row, Text
+from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, Missing, Relation, Row, Text
 from cdc_tracker.source.values import codec
 
 UNAVAILABLE = '"__debezium_unavailable_value"'  # what Debezium puts where an unchanged TOAST value was not logged
@@ -43,7 +43,8 @@ def envelope_writer(relation: Relation | None, database: str) -> Callable[[Chang
 
 
 def _message(change: Change) -> str:
-    return f'{{"prefix":{envelope.quote(change.prefix)},"content":{envelope.quote(change.content)}}}'
+    content = UNAVAILABLE if isinstance(change.content, Missing) else envelope.quote(change.content or "")
+    return f'{{"prefix":{envelope.quote(change.prefix)},"content":{content}}}'
 
 
 def _row_writer(relation: Relation) -> Callable[[Row | None], str]:
@@ -53,16 +54,13 @@ def _row_writer(relation: Relation) -> Callable[[Row | None], str]:
         if row is None:
             return "null"
         parts = [
-            name + (to_json(cell) if cell.__class__ is str else _MISSING[cell])
+            name + (to_json(cell) if cell.__class__ is str else "null" if cell is None else UNAVAILABLE)
             for (name, to_json), cell in zip(columns, row, strict=True)
             if cell is not UNLOGGED
         ]
         return f"{{{','.join(parts)}}}" if parts else "null"
 
     return write
-
-
-_MISSING: dict[Text, str] = {None: "null", UNCHANGED: UNAVAILABLE}
 
 
 class RowKey(NamedTuple):
@@ -106,7 +104,7 @@ def key_writer(
     in_new, in_old = [new.index(name) for name in key], [old.index(name) for name in key]
 
     def text(cells: Sequence[Text]) -> bytes:
-        if UNCHANGED in cells or UNLOGGED in cells:
+        if any(isinstance(cell, Missing) for cell in cells):
             return b""
         pairs = zip(parts, cells, strict=True)
         members = [name + ("null" if cell is None else to_json(str(cell))) for (name, to_json), cell in pairs]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from psycopg.postgres import types
 
 from cdc_tracker.envelope import LIBRARY, declared_name, default_name, id_maker, quote, source_block, source_prefix
-from cdc_tracker.model import Change, Event, Rejection, Relation, Special, canonical
+from cdc_tracker.model import Change, Event, Missing, Rejection, Relation, Special, Text, canonical
 from cdc_tracker.source.settings import OutboxSettings
 from cdc_tracker.source.values import codec
 
@@ -94,6 +94,8 @@ class OutboxReader:
             if isinstance(text, str)
         }
         try:
+            if change.relation.incomplete:
+                _check_complete(dict(zip(self._names, change.new, strict=True)))
             event = self._from_debezium(row) if self._debezium else _from_own(row)
             name = row.get("id")
             if name is None:
@@ -108,7 +110,8 @@ class OutboxReader:
         if change.op != "m" or change.prefix != PREFIX:
             return None
         try:
-            event = _load_json(change.content)
+            _check_complete({"": change.content})
+            event = _load_json(str(change.content))
             if not isinstance(event, dict):
                 raise _Invalid("malformed", "", "the logical message is not a JSON object", event)
             message_id = event.get("messageId")
@@ -141,6 +144,12 @@ class OutboxReader:
             "properties": {} if payload is None else payload,
             "context": {"aggregate": {key: value for key, value in aggregate.items() if value is not None}},
         }
+
+
+def _check_complete(cells: Mapping[str, Text]) -> None:
+    for name, cell in cells.items():
+        if isinstance(cell, Missing):
+            raise _Invalid(cell.reason, name, f"{name or 'the message'} is not known: {cell.why}")
 
 
 def _from_own(row: Mapping[str, Any]) -> dict[str, Any]:

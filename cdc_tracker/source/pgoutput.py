@@ -6,8 +6,12 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 from __future__ import annotations
 
 import struct
+import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 from cdc_tracker.model import (
     UNCHANGED,
@@ -15,6 +19,7 @@ from cdc_tracker.model import (
     Change,
     Column,
     Lsn,
+    Missing,
     OpenTransaction,
     Position,
     Relation,
@@ -30,6 +35,7 @@ POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Uni
 BEGIN, COMMIT, ORIGIN, RELATION, TYPE = b"BCORY"
 INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE = b"IUDTM"
 KEY, OLD, NULL, UNCHANGED_MARK, TEXT = b"KOnut"
+LEFT_OUT = ord("x")  # our own kind of cell: capture found the row too large
 
 _ROWS = frozenset((INSERT, UPDATE, DELETE))
 _BEGIN = struct.Struct(">xQQI")
@@ -37,7 +43,7 @@ _COMMIT = struct.Struct(">xxQQ")
 _UINT = struct.Struct(">I")
 _SHORT = struct.Struct(">H")
 _CELL = struct.Struct(">BI")
-_MISSING: dict[int, Text] = {NULL: None, UNCHANGED_MARK: UNCHANGED}
+_MISSING: dict[int, Text] = {NULL: None, UNCHANGED_MARK: UNCHANGED, LEFT_OUT: Missing.TOO_LARGE}
 _OURS = tuple(prefix + b"\0" for prefix in OUR_PREFIXES)
 _PAD = bytes(_CELL.size)  # a cell's header is read whole, also where the last cell of a segment is one byte
 
@@ -52,8 +58,18 @@ class Builder(SegmentBuilder):
 
     plugin = "pgoutput"
 
-    def __init__(self, after: Position, left_off: OpenTransaction | None = None) -> None:
-        super().__init__(after, left_off)
+    def __init__(
+        self,
+        after: Position,
+        left_off: OpenTransaction | None = None,
+        *,
+        max_row: int = sys.maxsize,
+        to_utf8: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """`to_utf8` converts a logical message's content, which comes as the server stores it. None: the server has UTF8, or
+        does not know either."""
+        super().__init__(after, left_off, max_row=max_row)
+        self._to_utf8 = to_utf8
         self._described: dict[bytes, bytes] = {}
 
     def _reset(self) -> None:
@@ -76,6 +92,8 @@ class Builder(SegmentBuilder):
             self._add_rare(kind, frame)
 
     def _add_rare(self, kind: int, frame: Frame) -> None:
+        if kind == MESSAGE and not (frame[PAYLOAD + 1] & 1 and bytes(frame[PAYLOAD + 10 : PAYLOAD + 50]).startswith(_OURS)):
+            return
         payload = bytes(frame[PAYLOAD:])
         if kind == RELATION:
             relation = payload[1:5]
@@ -88,8 +106,36 @@ class Builder(SegmentBuilder):
             if self._change(frame, len(relations), whole=True):
                 for relation in relations:
                     self._carry(relation)
-        elif kind == MESSAGE and payload[1] & 1 and payload.startswith(_OURS, 10):
-            self._change(frame)
+        elif kind == MESSAGE:
+            self._change(memoryview(bytes(frame[:PAYLOAD]) + self._in_utf8(payload)) if self._to_utf8 else frame)
+
+    def _in_utf8(self, payload: bytes) -> bytes:
+        at = payload.index(b"\0", 10) + 5
+        content = payload[at:]
+        if self._to_utf8 is None or content.isascii() or content.startswith(BOM_UTF8):
+            return payload
+        content = self._to_utf8(content)
+        return payload[: at - 4] + _UINT.pack(len(content)) + content
+
+    def _shortened(self, payload: Frame) -> bytes:
+        """A row without the largest of its values, a message without its content."""
+        if payload[0] == MESSAGE:  # its length stays, which tells
+            return bytes(payload[: bytes(payload[:200]).index(b"\0", 10) + 5])
+        cells, at = [], 5
+        while at < len(payload):
+            (count,) = _SHORT.unpack_from(payload, at + 1)
+            at += 3
+            for _ in range(count):
+                size = 4 + _UINT.unpack_from(payload, at + 1)[0] if payload[at] == TEXT else 0
+                cells.append((size, at))
+                at += 1 + size
+        left_out = self._largest(cells, len(payload))
+        parts: list[Frame | bytes] = []
+        done = 0
+        for size, at in sorted(left_out, key=itemgetter(1)):
+            parts += (payload[done:at], bytes([LEFT_OUT]))
+            done = at + 1 + size
+        return b"".join([*parts, payload[done:]])
 
     def _carry(self, relation: bytes) -> None:
         if relation not in self._carried:
@@ -97,14 +143,23 @@ class Builder(SegmentBuilder):
             self._relations.append(self._described[relation])
 
 
+class _Gap(Exception):
+    """A cell that is wanted was left out."""
+
+
 class _Table(NamedTuple):
-    """A relation as it was described, with the functions made for the columns wanted of it."""
+    """A relation as it was described, with the functions made for the columns wanted of it.
+
+    They raise UnicodeDecodeError or _Gap for a row that is not complete; those of an incomplete relation do not.
+    """
 
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
-    new: Callable[[bytes, int, int], Row | None]
+    inserted: Callable[[bytes, int, int], Row]
+    new: Callable[[bytes, int, int], Row | None]  # None: where a cell is UNCHANGED
     old: Callable[[bytes, int], tuple[Row | None, int]]
     old_indexes: tuple[int | None, ...]
+    described: bytes
 
 
 class Decoder:
@@ -112,7 +167,7 @@ class Decoder:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._known: dict[bytes, _Table] = {}
+        self._known: dict[tuple[bytes, bool], _Table] = {}
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
         """The segment's changes past `after`, in order. Raises ValueError where a frame is not pgoutput's."""
@@ -122,6 +177,8 @@ class Decoder:
             transaction, ordinal, last, index = opened(segment.open)
             commit_lsn = transaction.commit_lsn
             skipping = segment.first <= after
+            new: Row | None
+            old: Row | None
             for lsn, at, end in walk(segment.frames):
                 kind = frames[at]
                 if kind in _ROWS:
@@ -132,14 +189,15 @@ class Decoder:
                     ordinal += 1
                     if table.wanted is None or (skipping and position <= after):
                         continue
-                    if kind == INSERT:
-                        new = table.new(frames, at + 8, end)
-                        if new is None:
-                            raise ValueError("an insert with a cell that is neither text nor NULL")
-                        yield Change("c", table.relation, new, None, position, lsn, index, transaction)
-                    else:
+                    try:
+                        if kind == INSERT:
+                            op, new, old = "c", table.inserted(frames, at + 8, end), None
+                        else:
+                            op, new, old = self._rows(table, kind, frames, at, end)
+                    except (UnicodeDecodeError, _Gap):
+                        table = self._table(table.described, incomplete=True)
                         op, new, old = self._rows(table, kind, frames, at, end)
-                        yield Change(op, table.relation, new, old, position, lsn, index, transaction)
+                    yield Change(op, table.relation, new, old, position, lsn, index, transaction)
                 elif kind == BEGIN:
                     transaction = _transaction(frames, at)
                     commit_lsn, ordinal, last, index = transaction.commit_lsn, 0, 0, 0
@@ -168,14 +226,16 @@ class Decoder:
                 yield Change("t", tables[relation].relation, None, None, position, lsn, index + offset, transaction)
         elif kind == MESSAGE:
             prefix, _, rest = payload[10:].partition(b"\0")
-            content = rest[4:].decode(errors="replace")
+            content = _content(rest)
             position = Position(transaction.commit_lsn, ordinal)
             yield Change("m", None, None, None, position, lsn, index, transaction, prefix.decode(), content)
         else:
             raise ValueError(f"unknown pgoutput message {chr(kind)!r}")
 
-    def _rows(self, table: _Table, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row]:
-        """(op, new, old) of an update or delete."""
+    def _rows(self, table: _Table, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row | None]:
+        """(op, new, old)."""
+        if kind == INSERT:
+            return "c", table.inserted(frames, at + 8, end), None
         mark = frames[at + 5]
         old: Row | None = None
         old_at = at + 8
@@ -196,8 +256,8 @@ class Decoder:
 
     def _whole(self, table: _Table, frames: bytes, at: int, old_at: int | None) -> Row:
         """A new row with UNCHANGED cells: those that the old row holds are filled from it."""
-        cells = _cells(frames, at)
-        before = _cells(frames, old_at) if old_at is not None else []
+        cells, _ = _cells(table.relation, frames, at)
+        before = _cells(table.relation, frames, old_at)[0] if old_at is not None else []
         full = table.relation.identity == "f"
         places = {column.name: place for place, column in enumerate(table.relation.columns)}
         wanted = table.wanted[0] if table.wanted else ()
@@ -212,22 +272,17 @@ class Decoder:
 
         return tuple(cell(name) for name in wanted)
 
-    def _table(self, payload: bytes) -> _Table:
-        table = self._known.get(payload)
+    def _table(self, payload: bytes, *, incomplete: bool = False) -> _Table:
+        table = self._known.get((payload, incomplete))
         if table is None:
-            relation = parse_relation(payload)
+            relation = replace(parse_relation(payload), incomplete=incomplete)
             wanted = self._wanted(relation)
             places = {column.name: place for place, column in enumerate(relation.columns)}
             new, old = wanted or ((), ())
-            old_indexes = tuple(places.get(name) for name in old)
-            table = _Table(
-                relation,
-                wanted,
-                _compile_new([places.get(name) for name in new]),
-                _compile_old(len(relation.columns), list(old_indexes)),
-                old_indexes,
-            )
-            self._known[payload] = table
+            places_new, places_old = ([places.get(name) for name in names] for names in (new, old))
+            make = _read if incomplete else _compile
+            table = _Table(relation, wanted, *make(relation, places_new, places_old), tuple(places_old), payload)
+            self._known[payload, incomplete] = table
         return table
 
 
@@ -250,26 +305,78 @@ def parse_relation(payload: bytes) -> Relation:
     for _ in range(count):
         end = rest.index(b"\0", at + 1)
         (type_oid,) = _UINT.unpack_from(rest, end + 1)
-        columns.append(Column(rest[at + 1 : end].decode(), type_oid, bool(rest[at] & 1)))
+        columns.append(Column(_name(rest[at + 1 : end]), type_oid, bool(rest[at] & 1)))
         at = end + 9
-    return Relation(schema.decode() or "pg_catalog", name.decode(), tuple(columns), chr(rest[0]))
+    return Relation(_name(schema) or "pg_catalog", _name(name), tuple(columns), chr(rest[0]))
 
 
-def _cells(frames: bytes, at: int) -> list[Text]:
-    """All cells of a tuple whose first cell is at `at`; the count stands in the two bytes before it."""
+def _name(name: bytes) -> str:
+    """Of a SQL_ASCII database it may be no UTF-8. No mapping can name it then, and it must not hide the other columns."""
+    return name.decode(errors="backslashreplace")
+
+
+def _content(sized: bytes) -> Text:
+    """Of a logical message. It comes as UTF-8, was made so by capture, or nobody knows what it is."""
+    (size,) = _UINT.unpack_from(sized)
+    if len(sized) - 4 < size:
+        return Missing.TOO_LARGE
+    return _text(sized[4:].removeprefix(BOM_UTF8))
+
+
+def _text(value: bytes) -> Text:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return Missing.UNREADABLE
+
+
+def _cells(relation: Relation, frames: bytes, at: int) -> tuple[list[Text], int]:
+    """All cells of a tuple whose first cell is at `at`, and its end; the count stands in the two bytes before it."""
     (count,) = _SHORT.unpack_from(frames, at - 2)
     cells: list[Text] = []
     for _ in range(count):
         kind, size = _CELL.unpack_from(frames, at)
         if kind == TEXT:
             at += 5 + size
-            cells.append(frames[at - size : at].decode())
+            text = frames[at - size : at]
+            cells.append(_text(text) if relation.incomplete else text.decode())
         else:
             at += 1
             if kind not in _MISSING:
                 raise ValueError(f"unknown kind of cell {chr(kind)!r}")
+            if kind == LEFT_OUT and not relation.incomplete:
+                raise _Gap
             cells.append(_MISSING[kind])
-    return cells
+    return cells, at
+
+
+_Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+"""`_Table`'s: inserted, new, old."""
+
+
+def _compile(relation: Relation, new: list[int | None], old: list[int | None]) -> _Functions:
+    return _compile_new(new, "raise gap"), _compile_new(new, "return None"), _compile_old(len(relation.columns), old)
+
+
+def _read(relation: Relation, new: list[int | None], old: list[int | None]) -> _Functions:
+    """As `_compile`, for rows that are not complete."""
+
+    def read_new(frames: bytes, at: int, end: int) -> Row | None:
+        cells, _ = _cells(relation, frames, at)
+        row = tuple(None if place is None else cells[place] for place in new)
+        return None if UNCHANGED in row else row
+
+    def inserted(frames: bytes, at: int, end: int) -> Row:
+        row = read_new(frames, at, end)
+        if row is None:
+            raise ValueError("an insert with a cell that is neither text nor NULL")
+        return row
+
+    def read_old(frames: bytes, at: int) -> tuple[Row | None, int]:
+        cells, end = _cells(relation, frames, at)
+        return tuple(UNLOGGED if place is None else cells[place] for place in old), end
+
+    return inserted, read_new, read_old
 
 
 def _mask(table: _Table, old: Row | None) -> Row:
@@ -289,21 +396,21 @@ def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
     columns = table.relation.columns
     if table.relation.identity == "f" or not any(place is not None and columns[place].key for place in table.old_indexes):
         return (UNLOGGED,) * len(table.old_indexes)
-    cells = _cells(frames, at)
+    cells, _ = _cells(table.relation, frames, at)
     return tuple(cells[place] if place is not None and columns[place].key else UNLOGGED for place in table.old_indexes)
 
 
-def _compile_new(wanted: list[int | None]) -> Callable[[bytes, int, int], Row | None]:
-    """A function (frames, first cell, frame's end) → the wanted cells; None where one is UNCHANGED.
+def _compile_new(wanted: list[int | None], absent: str) -> Callable[..., Any]:
+    """A function (frames, first cell, frame's end) → the wanted cells; `absent` is what it does where one is not there.
 
     It stops after the last wanted one. A row of less than 256 bytes, all of them ASCII, is decoded as one text: a cell's length
     is then its last byte alone, and a cell a slice of that text.
     """
     count = max((place for place in wanted if place is not None), default=-1) + 1
     returns = f"return ({_found(wanted, 'None')})"
-    short = [f"    {line}" for line in [*_short_cell_lines(count, wanted), f"  {returns}"]]
+    short = [f"    {line}" for line in [*_short_cell_lines(count, wanted, absent), f"  {returns}"]]
     lines = ["  t = b[p:e] if e - p < 256 else b''", "  if t and t.isascii():", "      s = t.decode(); p = 0", *short]
-    return _define("b, p, e", [*lines, *_cell_lines(count, wanted, "return None")], returns)
+    return _define("b, p, e", [*lines, *_cell_lines(count, wanted, absent)], returns)
 
 
 def _compile_old(count: int, wanted: list[int | None]) -> Callable[[bytes, int], tuple[Row | None, int]]:
@@ -315,11 +422,11 @@ def _found(wanted: list[int | None], absent: str) -> str:
     return "".join(f"{absent}, " if place is None else f"c{place}, " for place in wanted)
 
 
-def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> list[str]:
+def _cell_lines(count: int, wanted: list[int | None], absent: str | None) -> list[str]:
     lines = []
     for place in range(count):
         if place in wanted:
-            missing = [f"  else: {unchanged}"] if unchanged else [f"  else: c{place} = UNCHANGED; p += 1"]
+            missing = [f"  else: {absent}"] if absent else [f"  else: c{place} = unchanged(k); p += 1"]
             lines += [
                 "  k, n = cell(b, p)",
                 f"  if k == {TEXT}: q = p + 5; p = q + n; c{place} = b[q:p].decode()",
@@ -331,7 +438,7 @@ def _cell_lines(count: int, wanted: list[int | None], unchanged: str | None) -> 
     return lines
 
 
-def _short_cell_lines(count: int, wanted: list[int | None]) -> list[str]:
+def _short_cell_lines(count: int, wanted: list[int | None], absent: str) -> list[str]:
     lines = []
     for place in range(count):
         if place in wanted:
@@ -339,16 +446,22 @@ def _short_cell_lines(count: int, wanted: list[int | None]) -> list[str]:
                 "  k = t[p]",
                 f"  if k == {TEXT}: q = p + 5; p = q + t[p + 4]; c{place} = s[q:p]",
                 f"  elif k == {NULL}: c{place} = None; p += 1",
-                "  else: return None",
+                f"  else: {absent}",
             ]
         else:
             lines.append(f"  p += 5 + t[p + 4] if t[p] == {TEXT} else 1")
     return lines
 
 
+def _unchanged(kind: int) -> Text:
+    if kind == LEFT_OUT:
+        raise _Gap
+    return UNCHANGED
+
+
 def _define(parameters: str, lines: list[str], returns: str) -> Callable[..., Any]:
     source = "\n".join([f"def split({parameters}):", *lines, f"  {returns}"])
-    scope: dict[str, Any] = {"cell": _CELL.unpack_from, "UNCHANGED": UNCHANGED, "UNLOGGED": UNLOGGED}
+    scope: dict[str, Any] = {"cell": _CELL.unpack_from, "unchanged": _unchanged, "gap": _Gap, "UNLOGGED": UNLOGGED}
     exec(source, scope)  # noqa: S102 - the source is made of column places alone, no name or value goes into it
     split: Callable[..., Any] = scope["split"]
     return split

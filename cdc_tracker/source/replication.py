@@ -46,6 +46,8 @@ class ReplicationStream:
     def __init__(self, url: str, application_name: str = "cdc-tracker") -> None:
         self._connection = connect(url, replication=True, application_name=application_name)
         self._pg = self._connection.pgconn
+        if self._pg.parameter_status(b"server_encoding") == b"SQL_ASCII":  # converts nothing, and would end at what is no UTF-8
+            self._execute("SET client_encoding TO SQL_ASCII")
         self.wal_end: Lsn = 0
         self.reply_due = False
         self._heard = time.monotonic()

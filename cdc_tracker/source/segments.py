@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
 from cdc_tracker.model import Change, Lsn, OpenTransaction, Position, Relation, Segment, Transaction
@@ -56,12 +57,14 @@ class SegmentBuilder(ABC):
 
     plugin: str
 
-    def __init__(self, after: Position, left_off: OpenTransaction | None = None) -> None:
+    def __init__(self, after: Position, left_off: OpenTransaction | None = None, *, max_row: int = sys.maxsize) -> None:
+        """`max_row`: bytes of a change's frame. Of a longer one the largest values are left out, and the decoder says so."""
         self.seen = after
         self.count = 0
         self.size = 0
         self._after = after
         self._left_off = left_off
+        self._max_row = max_row
         self._parts: list[bytes | memoryview] = []
         self._relations: list[bytes] = []
         self._changes = 0
@@ -95,6 +98,20 @@ class SegmentBuilder(ABC):
     @abstractmethod
     def add(self, frame: Frame) -> None:
         """Take one frame. The memory it points to must stay valid until `close`."""
+
+    @abstractmethod
+    def _shortened(self, payload: Frame) -> bytes:
+        """The payload of a change without the largest of its values, so that it has no more than `max_row` bytes."""
+
+    def _largest(self, cells: Iterable[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+        """Of the cells (bytes, place) of a payload of `size` bytes those that have to go: always the same ones."""
+        found = []
+        for cell in sorted(cells, reverse=True):
+            if size <= self._max_row:
+                break
+            found.append(cell)
+            size -= cell[0]
+        return found
 
     def idle_until(self, wal_end: Lsn) -> None:
         """A keepalive's WAL end. Counts only between transactions: within one, the server may report past what it has sent."""
@@ -159,7 +176,10 @@ class SegmentBuilder(ABC):
         if self._begin is not None:
             self._push(frame[1:9], self._begin)
             self._begin = None
-        self._push(frame[1:9], frame[PAYLOAD:])
+        payload: Frame | bytes = frame[PAYLOAD:]
+        if len(payload) > self._max_row:
+            payload = self._shortened(frame[PAYLOAD:])
+        self._push(frame[1:9], payload)
         self._changes += changes
         if transaction.committed_at > self._last_time:  # commits are not quite in the order of their times
             self._last_time = transaction.committed_at

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import structlog
+from psycopg.postgres import types
 
 from cdc_tracker.errors import Retry, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, Position, Segment
@@ -20,6 +21,7 @@ from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.verify import Record, Times, check_start, verify
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
+_NUMBERS = frozenset(types[name].oid for name in ("numeric", "float4", "float8"))
 REFRESH = 10.0  # seconds after which wal2json's tables are described anew
 
 log = structlog.get_logger("source")
@@ -75,8 +77,10 @@ class Session:
         """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
         left_off = _LEFT_OFF[newest.plugin](newest) if newest and newest.last.ordinal >= 0 else None
         if self.plugin == "wal2json":
-            return wal2json.Builder(after, self._describe, left_off)
-        return pgoutput.Builder(after, left_off)
+            return wal2json.Builder(after, self._describe, left_off, max_row=self._settings.max_row)
+        encoding = self._connected().info.parameter_status("server_encoding")
+        to_utf8 = None if encoding in ("UTF8", "SQL_ASCII") else self._to_utf8
+        return pgoutput.Builder(after, left_off, max_row=self._settings.max_row, to_utf8=to_utf8)
 
     def start(self, lsn: Lsn) -> ReplicationStream:
         """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""
@@ -118,9 +122,21 @@ class Session:
             return None
         relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation
         columns = tuple((column.name, column.type_oid, column.key) for column in relation.columns)
-        described = wal2json.Description(schema, table, relation.schema, relation.name, relation.identity, columns)
+        never_null = tuple(column.name for column in found.columns if column.not_null and column.type_oid in _NUMBERS)
+        described = wal2json.Description(schema, table, relation.schema, relation.name, relation.identity, columns, never_null)
         self._described[name] = described
         return described
+
+    def _to_utf8(self, content: bytes) -> bytes:
+        """By the server, which knows its encodings best. What is in none stays as it is, and is refused where it is read."""
+        try:
+            with translated():
+                [(converted,)] = self._connected().execute(
+                    "SELECT convert(%b, getdatabaseencoding(), 'UTF8')", [content], binary=True
+                )
+        except SourceError:
+            return content
+        return bytes(converted)
 
     def _pgoutput_options(self) -> dict[str, str]:
         wanted = [self._settings.publication, f"{self._settings.publication}_inserts"]

@@ -35,6 +35,9 @@ class SourceSettings(BaseModel):
     failover: bool = Field(default=False, description="PostgreSQL 17+: the slot follows a failover to a synchronised standby")
     ack: Literal["delivered", "journaled"] = "delivered"
     max_wal: Size = Field(default=10 * 1000**3, description="above this much retained WAL, what is journaled is confirmed")
+    max_row: Size = Field(
+        default=16 * 1000**2, ge=10_000, description="bytes of a row as text; of a larger one the largest values are left out"
+    )
     heartbeat: Duration = Field(default=10.0, description="0 turns it off")
     outbox: OutboxSettings | None = OutboxSettings()
     namespace: str | None = Field(default=None, description="UUID that event ids are made in; only for moves between clusters")

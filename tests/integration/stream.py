@@ -15,7 +15,7 @@ import msgspec
 from psycopg import sql
 from pydantic import SecretStr
 
-from cdc_tracker.model import START, Change, Lsn, Position, Relation, Segment, Transaction, parse_lsn
+from cdc_tracker.model import START, Change, Lsn, Position, Relation, Segment, Text, Transaction, parse_lsn
 from cdc_tracker.source import pgoutput, slot, wal2json
 from cdc_tracker.source.segments import PAYLOAD, Decoder, SegmentBuilder, Wanted
 from cdc_tracker.source.session import Session
@@ -40,7 +40,7 @@ class Seen:
     index: int
     transaction: Transaction
     prefix: str
-    content: str
+    content: Text
 
     @property
     def where(self) -> tuple[object, ...]:

@@ -114,7 +114,7 @@ def test_marks_come_with_the_stream_in_the_order_of_commits(orders: Database) ->
     assert [change.op for change in found] == ["c", "m", "m", "c"]
     low, high = found[1], found[2]
     assert {low.prefix, high.prefix} == {snapshot.WATERMARK}
-    assert [json.loads(mark.content) for mark in (low, high)] == [{"job": 7, "mark": "low"}, {"job": 7, "mark": "high"}]
+    assert [json.loads(str(mark.content)) for mark in (low, high)] == [{"job": 7, "mark": "low"}, {"job": 7, "mark": "high"}]
     assert found[0].position.commit_lsn < chunk.low <= low.position.commit_lsn
     assert low.position.commit_lsn < chunk.high <= high.position.commit_lsn < found[3].position.commit_lsn
     assert rows([chunk]) == [{"id": "1"}]

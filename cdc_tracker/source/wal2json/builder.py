@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -11,7 +12,17 @@ import msgspec
 from cdc_tracker.model import OpenTransaction, Position, parse_lsn
 from cdc_tracker.source.segments import OUR_PREFIXES, PAYLOAD, SegmentBuilder
 from cdc_tracker.source.segments import Frame as Message
-from cdc_tracker.source.wal2json.frames import ACTION, BEGIN, COMMIT, FRAME, MESSAGE, TRUNCATE, Description, transaction_of
+from cdc_tracker.source.wal2json.frames import (
+    ACTION,
+    BEGIN,
+    COMMIT,
+    FRAME,
+    MESSAGE,
+    TRUNCATE,
+    Description,
+    shortened,
+    transaction_of,
+)
 
 _TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
 
@@ -48,8 +59,10 @@ class Builder(SegmentBuilder):
 
     plugin = "wal2json"
 
-    def __init__(self, after: Position, describe: Describe, left_off: OpenTransaction | None = None) -> None:
-        super().__init__(after, left_off)
+    def __init__(
+        self, after: Position, describe: Describe, left_off: OpenTransaction | None = None, *, max_row: int = sys.maxsize
+    ) -> None:
+        super().__init__(after, left_off, max_row=max_row)
         self._describe = describe
         self._truncates: list[bytes] = []  # of one statement so far, a frame for each table
         self._described: dict[tuple[bytes, bytes], _Described | None] = {}
@@ -65,10 +78,10 @@ class Builder(SegmentBuilder):
     def add(self, frame: Message) -> None:
         if self._truncates and frame[1:9] != self._truncates[0][1:9]:
             self._end_truncates()
-        payload = bytes(frame[PAYLOAD:])
+        payload = frame[PAYLOAD:]
         action = payload[ACTION]
         if action == BEGIN:
-            self._begin_transaction(transaction_of(FRAME.decode(payload)), payload)
+            self._begin_transaction(transaction_of(FRAME.decode(payload)), bytes(payload))
         elif action == COMMIT:
             self._end_transaction(parse_lsn(str(FRAME.decode(payload).nextlsn)))
         elif action == MESSAGE:
@@ -83,12 +96,15 @@ class Builder(SegmentBuilder):
         """The tables of one statement go into one segment. Nothing in their frames tells them from rows that share an LSN."""
         frames, self._truncates = self._truncates, []
         for frame in frames:
-            self._row(memoryview(frame), frame[PAYLOAD:], whole=True)
+            self._row(memoryview(frame), memoryview(frame)[PAYLOAD:], whole=True)
 
-    def _row(self, frame: Message, payload: bytes, *, whole: bool = False) -> None:
+    def _shortened(self, payload: Message) -> bytes:
+        return shortened(payload, self._largest)
+
+    def _row(self, frame: Message, payload: Message, *, whole: bool = False) -> None:
         named = _TABLE.search(payload)
         if named is None:
-            raise ValueError(f"a wal2json frame without a table: {payload[:60]!r}")
+            raise ValueError(f"a wal2json frame without a table: {bytes(payload[:60])!r}")
         described = self._description(named[1], named[2])
         if described is None or (whole and not described.truncates):
             return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from cdc_tracker.model import (
     Change,
     Column,
     Lsn,
+    Missing,
     OpenTransaction,
     Position,
     Relation,
@@ -29,7 +31,13 @@ BYTEA = 17
 FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
 
 
+class _Gap(Exception):
+    """A cell that is wanted is not there."""
+
+
 class _Table(NamedTuple):
+    """Its functions raise _Gap for a row that is not complete; those of an incomplete relation do not."""
+
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
     new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
@@ -43,6 +51,7 @@ class Decoder:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._known: dict[bytes, _Table] = {}
+        self._incomplete: dict[int, _Table] = {}  # by the id of the relation that they are of
         self._shapes: dict[tuple[bytes, tuple[tuple[str, int], ...]], _Table] = {}
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
@@ -92,28 +101,30 @@ class Decoder:
     ) -> Change | None:
         action = frame.action
         if action == "M":
-            return Change("m", None, None, None, position, lsn, index, transaction, frame.prefix, frame.content)
+            content = frame.content if isinstance(frame.content, str) else Missing[frame.content["missing"]]
+            return Change("m", None, None, None, position, lsn, index, transaction, frame.prefix, content)
         key = (frame.schema, frame.table)
         table = tables[key]
-        row = table.row(frame.columns) if action in "IU" else None
-        if row is None and action in "IU":
-            table = self._fitting(table, frame.columns, action == "U")
-            tables[key] = table
-        if table.wanted is None:
-            return None
-        relation = table.relation
-        if action == "I":
-            return Change(
-                "c", relation, _new(table, frame.columns) if row is None else row, None, position, lsn, index, transaction
-            )
-        if action == "U":
-            old = _old(table, frame.identity)
-            return Change("u", relation, _whole(table, frame) if row is None else row, old, position, lsn, index, transaction)
-        if action == "D":
-            return Change("d", relation, None, _old(table, frame.identity), position, lsn, index, transaction)
-        if action == "T":
-            return Change("t", relation, None, None, position, lsn, index, transaction)
-        raise ValueError(f"unknown wal2json action {action!r}")
+        row: Row | None = None
+        try:
+            if action in "IU":
+                row = table.row(frame.columns)
+                if row is None:
+                    table = tables[key] = self._fitting(table, frame.columns, action == "U")
+            if table.wanted is None:
+                return None
+            new, old = _rows(table, frame, row)
+        except _Gap:
+            table = self._gapped(self._fitting(table, frame.columns, action == "U") if action in "IU" else table)
+            new, old = _rows(table, frame, None)
+        return Change(_OPS[action], table.relation, new, old, position, lsn, index, transaction)
+
+    def _gapped(self, table: _Table) -> _Table:
+        """The same table for rows that are not complete."""
+        key = id(table.relation)
+        if key not in self._incomplete:
+            self._incomplete[key] = self._made(replace(table.relation, incomplete=True), table.described)
+        return self._incomplete[key]
 
     def _table(self, payload: bytes) -> _Table:
         table = self._known.get(payload)
@@ -126,7 +137,7 @@ class Decoder:
         wanted = self._wanted(relation)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
-        return _Table(relation, wanted, new, _compile_row(relation, new), described)
+        return _Table(relation, wanted, new, _compile_row(relation, new, described.never_null), described)
 
     def _fitting(self, table: _Table, cells: list[Cell], update: bool) -> _Table:
         """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
@@ -178,7 +189,24 @@ def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bo
     return at == len(shown)
 
 
-def _text(cell: Cell) -> Text:
+_OPS = {"I": "c", "U": "u", "D": "d", "T": "t"}
+
+
+def _rows(table: _Table, frame: Frame, row: Row | None) -> tuple[Row | None, Row | None]:
+    """(new, old). `row` is the new one where it is known already."""
+    action = frame.action
+    if action == "I":
+        return _new(table, frame.columns) if row is None else row, None
+    if action == "U":
+        return _whole(table, frame) if row is None else row, _old(table, frame.identity)
+    if action == "D":
+        return None, _old(table, frame.identity)
+    if action == "T":
+        return None, None
+    raise ValueError(f"unknown wal2json action {action!r}")
+
+
+def _present(cell: Cell) -> str | None:
     """A cell's value as PostgreSQL's text output."""
     value = cell.value
     if value.__class__ is str:
@@ -187,24 +215,51 @@ def _text(cell: Cell) -> Text:
         return None
     if value.__class__ is bool:
         return "t" if value else "f"
+    if value.__class__ is dict:
+        raise _Gap
     return str(value)
 
 
+def _text(table: _Table, cell: Cell) -> Text:
+    """The same, or why it is not there."""
+    missing: Missing | None = None
+    if cell.value is None and cell.name in table.described.never_null:
+        missing = Missing.SPECIAL
+    elif cell.value.__class__ is dict:
+        missing = Missing[cell.value["missing"]]
+    if missing is None:
+        return _present(cell)
+    if not table.relation.incomplete:
+        raise _Gap
+    return missing
+
+
+def _certain(cell: Cell) -> str:
+    """The text of a cell that cannot be NULL."""
+    if cell.value is None:
+        raise _Gap
+    return str(_present(cell))
+
+
 def _new(table: _Table, cells: list[Cell]) -> Row:
-    return tuple([None if place is None else _text(cells[place]) for place, _ in table.new])
+    return tuple([None if place is None else _text(table, cells[place]) for place, _ in table.new])
 
 
-def _compile_row(relation: Relation, new: tuple[tuple[int | None, str], ...]) -> Callable[[list[Cell]], Row | None]:
+def _compile_row(
+    relation: Relation, new: tuple[tuple[int | None, str], ...], never_null: Collection[str]
+) -> Callable[[list[Cell]], Row | None]:
     """The usual case, once a row: all columns are there, and those wanted have the name and type that they should have."""
     places = [place for place, _ in new if place is not None]
     if len(places) < len(new):
         return lambda _cells: None
     lines = ["def row(cells):", f"  if len(cells) != {len(relation.columns)}: return None"]
-    scope: dict[str, Any] = {"text": _text}
+    scope: dict[str, Any] = {"text": _present, "certain": _certain}
     for place in dict.fromkeys(places):
         column = relation.columns[place]
         scope[f"n{place}"] = column.name
         value = "text(c)" if column.type_oid == BYTEA else "v if v.__class__ is str or v is None else text(c)"
+        if column.name in never_null:
+            value = "v if v.__class__ is str else certain(c)"
         lines += [
             f"  c = cells[{place}]; v = c.value",
             f"  if c.name != n{place} or c.typeoid != {column.type_oid}: return None",
@@ -227,7 +282,7 @@ def _whole(table: _Table, frame: Frame) -> Row:
         if place is None:
             return None
         found = after.get(name) or before.get(name)
-        return UNCHANGED if found is None else _text(found)
+        return UNCHANGED if found is None else _text(table, found)
 
     return tuple(cell(place, name) for place, name in table.new)
 
@@ -235,7 +290,7 @@ def _whole(table: _Table, frame: Frame) -> Row:
 def _old(table: _Table, cells: list[Cell]) -> Row:
     found = {cell.name: cell for cell in cells}
     wanted = table.wanted[1] if table.wanted else ()
-    return tuple(_text(found[name]) if name in found else UNLOGGED for name in wanted)
+    return tuple(_text(table, found[name]) if name in found else UNLOGGED for name in wanted)
 
 
 def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Frame]]:

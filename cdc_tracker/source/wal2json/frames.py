@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from cdc_tracker.model import EPOCH, Column, Relation, Transaction, parse_lsn
+from cdc_tracker.model import EPOCH, Column, Missing, Relation, Transaction, parse_lsn
 
+Raw: TypeAlias = bytes | memoryview
 ACTION = len(b'{"action":"')
 BEGIN, COMMIT, MESSAGE, TRUNCATE = b"BCMT"
 
@@ -22,6 +24,7 @@ class Description(msgspec.Struct, frozen=True):
     root_table: str
     identity: str
     columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
+    never_null: tuple[str, ...] = ()  # numbers that are NOT NULL: where they come as null, they are NaN or an infinity
 
     @property
     def truncates(self) -> bool:
@@ -49,7 +52,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     columns: list[Cell] = []
     identity: list[Cell] = []
     prefix: str = ""
-    content: str = ""
+    content: str | dict[str, str] = ""
 
 
 FRAME = msgspec.json.Decoder(Frame, float_hook=str)  # a number with a fraction stays the text that the server wrote
@@ -61,7 +64,7 @@ class _OddCell(msgspec.Struct, frozen=True, gc=False):
     value: msgspec.Raw
 
 
-class _OddFrame(Frame, frozen=True, gc=False):
+class _OddFrame(Frame, frozen=True, gc=False, omit_defaults=True):
     columns: list[_OddCell] = []  # type: ignore[assignment]  # the same cells, with their values as they were written
     identity: list[_OddCell] = []  # type: ignore[assignment]
 
@@ -72,11 +75,43 @@ MINUS_ZERO = b'"value":-0}'  # of a float: as an int it would lose its sign
 
 def odd(payload: bytes) -> Frame:
     """A frame that the plain decoder takes not at all or wrongly: -0, a very long integer, a message that is not UTF-8."""
-    if payload[ACTION] == MESSAGE:
-        payload = payload.decode(errors="replace").encode()
-    frame = _ODD_FRAME.decode(payload)
+    try:
+        frame = _ODD_FRAME.decode(payload)
+    except ValueError:
+        if payload[ACTION] != MESSAGE or _is_utf8(payload):
+            raise
+        frame = _ODD_FRAME.decode(payload.decode("latin-1").encode())
+        return msgspec.structs.replace(frame, content=gap(Missing.UNREADABLE))
     columns, identity = ([_written(cell) for cell in cells] for cells in (frame.columns, frame.identity))
     return msgspec.structs.replace(frame, columns=columns, identity=identity)
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def gap(missing: Missing) -> dict[str, str]:
+    """What stands for a cell's value, or a message's content, that is not there. wal2json writes no object."""
+    return {"missing": missing.name}
+
+
+def shortened(payload: Raw, largest: Callable[[Iterable[tuple[int, int]], int], list[tuple[int, int]]]) -> bytes:
+    """The frame without those values that `largest` picks of (bytes, place), or without the message's content."""
+    frame = _ODD_FRAME.decode(payload)
+    if frame.action == "M":
+        return msgspec.json.encode(msgspec.structs.replace(frame, content=gap(Missing.TOO_LARGE)))
+    cells = [*frame.columns, *frame.identity]
+    left_out = {place for _, place in largest([(len(cell.value), at) for at, cell in enumerate(cells)], len(payload))}
+    kept = [msgspec.structs.replace(cell, value=_TOO_LARGE) if at in left_out else cell for at, cell in enumerate(cells)]
+    count = len(frame.columns)
+    return msgspec.json.encode(msgspec.structs.replace(frame, columns=kept[:count], identity=kept[count:]))
+
+
+_TOO_LARGE = msgspec.Raw(msgspec.json.encode(gap(Missing.TOO_LARGE)))
 
 
 def _written(cell: _OddCell) -> Cell:
