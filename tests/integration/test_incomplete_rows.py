@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cdc_tracker.destinations.base import Wants
+from cdc_tracker.destinations.base import NOTHING_MORE, Wants
 from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
 from cdc_tracker.mapping import load_texts
@@ -39,9 +39,9 @@ def captured(tap: Tap) -> list[Segment]:
     return [unpack(pack(segment)) for segment in made]
 
 
-def translator(**more: Wants) -> Translator:
+def translator(wants: Wants = NOTHING_MORE) -> Translator:
     mappings = load_texts({"m.yml": MAPPINGS})
-    return Translator(mappings, outbox=OutboxSettings(), space=uuid.UUID(int=7), database="d", destination=None, **more)
+    return Translator(mappings, outbox=OutboxSettings(), space=uuid.UUID(int=7), database="d", destination=None, wants=wants)
 
 
 def told(made: Sequence[Event | Rejection]) -> list[tuple[object, ...]]:
@@ -63,7 +63,8 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
         database.execute("INSERT INTO files SELECT 2, 'large', decode(repeat('ab', 40000), 'hex')")
         database.execute("UPDATE files SET name = 'renamed' WHERE id = 2; DELETE FROM files WHERE id = 2")
         database.execute(
-            "INSERT INTO cdc_tracker.outbox (event, user_id, properties) SELECT 'x', 'u', jsonb_build_object('v', repeat('x', 40000))"
+            "INSERT INTO cdc_tracker.outbox (event, user_id, properties)"
+            " SELECT 'x', 'u', jsonb_build_object('v', repeat('x', 40000))"
         )
         database.execute("SELECT cdc_tracker.track('x', 'u', jsonb_build_object('v', repeat('x', 40000)))")
         database.execute("SELECT cdc_tracker.track('y', 'u'); INSERT INTO files VALUES (3, 'after', '\\x02')")
@@ -92,7 +93,7 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             assert told(translator().made(kept[parked.position], START)) == told(
                 [f for f in found if f.position == parked.position]
             )
-            raw = translator(wants=Wants(raw=True))
+            raw = translator(Wants(raw=True))
             reasons = [getattr(one, "reason", "event") for segment in made for one in raw.made(segment, START)]
             assert reasons == ["event", *["value_too_large"] * 4, "event"]
 

@@ -26,6 +26,7 @@ from cdc_tracker.mapping import load, run_examples
 from cdc_tracker.mapping.expressions import NAMES
 from cdc_tracker.mapping.functions import FUNCTIONS
 from cdc_tracker.mapping.shape import Defaults, EventShape, Example, FileShape, Property
+from cdc_tracker.model import Missing
 from cdc_tracker.source.values import codec
 from cdc_tracker.units import parse_duration, parse_size
 from tests import vendors
@@ -74,7 +75,8 @@ def reason_codes() -> set[str]:
     """As the code makes them: first text arguments of what rejects, texts assigned to `reason` or `code`."""
     files = [*(ROOT / "cdc_tracker/mapping").glob("*.py"), ROOT / "cdc_tracker/source/outbox.py"]
     files += [*(ROOT / "cdc_tracker/destinations").rglob("*.py")]
-    return {code for path in files for node in ast.walk(ast.parse(path.read_text())) for code in _codes(node) if _is_code(code)}
+    codes = {code for path in files for node in ast.walk(ast.parse(path.read_text())) for code in _codes(node) if _is_code(code)}
+    return codes | {missing.reason for missing in Missing}
 
 
 def _codes(node: ast.AST) -> Iterator[str]:
