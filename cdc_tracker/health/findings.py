@@ -129,7 +129,8 @@ def _capture(health: Health) -> Iterator[Finding]:
     if state == "streaming":
         yield from _stream(health, said)
     else:
-        yield Finding("error", "capture", f"is {state}{_why(health, 'capture', state)}", *_hint_and_since(said, state))
+        hint, since = _what_to_do(health, state) or str(said.get("hint", "")), int(said.get("since", 0))
+        yield Finding("error", "capture", f"is {state}{_why(health, 'capture', state)}", hint, since)
     if state not in ("gone", "stopped"):
         for alarm in said.get("alarms", ()):
             yield Finding("error", "", str(alarm["what"]), str(alarm.get("hint", "")), int(alarm.get("since", 0)))
@@ -156,8 +157,11 @@ _START = {
 }
 
 
-def _hint_and_since(said: Mapping[str, Any], state: str) -> tuple[str, int]:
-    return str(_START.get(state) or said.get("hint") or ""), int(said.get("since", 0))
+def _what_to_do(health: Health, state: str) -> str:
+    """About a role that is not at work."""
+    if state in ("gone", "stopped") and health.states.get("supervisor") == "running":
+        return "the supervisor starts it again: the log says why it ended"
+    return _START.get(state, "")
 
 
 def _why(health: Health, name: str, state: str) -> str:
@@ -201,13 +205,14 @@ def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
     if each.state in ("gone", "silent", "stopped", "failed"):
         role = f"deliver:{each.name}"
         text = f"nothing delivers to it: its role is {each.state}{_why(health, role, each.state)}, {_waits(each)}"
-        yield Finding("error", each.name, text, _START.get(each.state) or each.hint, each.since)
+        yield Finding("error", each.name, text, _what_to_do(health, each.state) or each.hint, each.since)
     elif each.state in ("retrying", "blocked") or each.lag > BEHIND:
         failing = _seconds(health, each.since)
         severe = each.state == "blocked" or each.lag > BEHIND or failing > RETRYING
         lasts = f" for {format_duration(failing)}" if each.trouble else ""
         text = f"is {each.state}{lasts}, {_waits(each)}{': ' if each.trouble else ''}{each.trouble}"
-        yield Finding("error" if severe else "warning", each.name, text, each.hint, each.since)
+        hint = each.hint or "it takes less than there is to deliver, or a `rewind` sends it history again"
+        yield Finding("error" if severe else "warning", each.name, text, hint, each.since)
     elif each.trouble:
         yield Finding("warning", each.name, each.trouble, each.hint)
     yield from _rejections(each)

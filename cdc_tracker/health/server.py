@@ -67,7 +67,9 @@ class HealthServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         if len(self._clients) >= CLIENTS:
-            next(iter(self._clients)).cancel()
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+            oldest.cancel()
         self._clients[task] = None
         writer.transport.set_write_buffer_limits(0)  # an answer counts as sent once the system has all of it
         try:
@@ -77,7 +79,7 @@ class HealthServer:
         except (OSError, TimeoutError, asyncio.CancelledError, h11.LocalProtocolError):
             writer.transport.abort()  # too slow, gone, or in the way of another
         finally:
-            del self._clients[task]
+            self._clients.pop(task, None)
             writer.close()
 
     async def _exchange(self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
