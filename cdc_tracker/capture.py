@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +24,7 @@ from cdc_tracker.history.gaps import times_of
 from cdc_tracker.journal import Journal, Retention
 from cdc_tracker.lookout import Lookout, holders
 from cdc_tracker.model import START, Lsn, Position, format_lsn
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.session import Session
@@ -48,7 +49,7 @@ class Capture:
         self,
         *,
         settings: SourceSettings,
-        tables: frozenset[str],
+        needs: Mapping[str, Need],
         journal: Journal,
         state: State,
         destinations: Sequence[str],
@@ -57,7 +58,7 @@ class Capture:
         standby: bool = False,
     ) -> None:
         self._settings = settings
-        self._tables = tables
+        self._needs = needs
         self._name = settings.name
         self._journal = journal
         self._state = state
@@ -93,7 +94,7 @@ class Capture:
     def _session(self) -> None:
         if self._stop():
             return
-        with Session(self._settings, self._tables) as session:
+        with Session(self._settings, self._needs) as session:
             end, lowest = self._journal.end(), self._lowest_checkpoint()
             record = self._state.source(self._name)
             self._lookout.recall()

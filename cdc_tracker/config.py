@@ -30,6 +30,7 @@ from cdc_tracker.errors import ConfigError, MappingError, Problem
 from cdc_tracker.journal import JournalSettings
 from cdc_tracker.logs import LogSettings
 from cdc_tracker.references import ENV_PREFIX, FROM_FILE, Resolved, overriding
+from cdc_tracker.source.needs import OUTBOX, Need
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.state import SourceRecord, StateSettings
 from cdc_tracker.units import Duration
@@ -170,6 +171,26 @@ class Config(BaseSettings):
     def captured_tables(self, mappings: Mappings) -> list[str]:
         """`schema.table` of those that the mappings name, and the outbox."""
         return sorted({*mappings.tables(), *([self.source.outbox.table] if self.source.outbox else [])})
+
+    def needs(self, mappings: Mappings) -> dict[str, Need]:
+        """What mappings and destinations use of each captured table."""
+        wants = [destination.wants for destination in self.destinations.values()]
+        raw = any(each.raw for each in wants)
+        needs = {} if self.source.outbox is None else {self.source.outbox.table: replace(OUTBOX, every_change=raw)}
+        for table in mappings.tables():
+            found = mappings.for_table(table)
+            keys = {name for each in wants for name in each.key_columns.get(table, ())}
+            base = needs.get(table, Need(frozenset()))
+            needs[table] = Need(
+                operations=base.operations.union(on for mapping in found for on in mapping.on),
+                columns=frozenset(name for mapping in found for name in mapping.new_columns) | keys,
+                old_columns=frozenset(name for mapping in found for name in mapping.old_columns),
+                where=found[0].where,
+                backfill=any(mapping.backfill for mapping in found),
+                every_change=raw,
+                every_column=raw or base.every_column,
+            )
+        return needs
 
     def translator(
         self,

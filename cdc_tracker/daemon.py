@@ -30,6 +30,7 @@ from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.processes import ForkServer, name_process
+from cdc_tracker.source.needs import Need
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.translate import Translator
 
@@ -126,7 +127,7 @@ def run_capture(config: Config, signals: Signals, standby: bool = False) -> None
         _known(config, state)
         Capture(
             settings=config.source,
-            tables=_captured_tables(config),
+            needs=_needs(config),
             journal=journal,
             state=state,
             destinations=list(config.destinations),
@@ -214,8 +215,8 @@ def _translators(config: Config, destination: str | None, record: SourceRecord) 
     return make
 
 
-def _captured_tables(config: Config) -> frozenset[str]:
-    return frozenset(config.captured_tables(config.load_mappings()))
+def _needs(config: Config) -> dict[str, Need]:
+    return config.needs(config.load_mappings())
 
 
 @contextmanager
@@ -276,7 +277,7 @@ class Supervisor:
 
     def __init__(self, config: Config, signals: Signals, standby: bool, forks: ForkServer) -> None:
         self._config, self._signals, self._standby, self._forks = config, signals, standby, forks
-        self._tables: frozenset[str] = frozenset()
+        self._needs: dict[str, Need] = {}
         names = ["capture", *(f"deliver:{name}" for name in config.destinations)]
         self._roles = {name: Role(forks, name) for name in names}
         self._capture = self._roles["capture"]
@@ -293,7 +294,7 @@ class Supervisor:
                 return
             _known(config, state)
             mappings = config.load_mappings()
-            self._tables = frozenset(config.captured_tables(mappings))
+            self._needs = config.needs(mappings)
             self._report = WorkerReport(config, state, mappings)
             stack.callback(self._report.close)
             journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
@@ -352,10 +353,11 @@ class Supervisor:
             self._report.reload_failed(error)
             return
         self._report.reloaded(mappings)
-        tables = frozenset(self._config.captured_tables(mappings))
-        if tables != self._tables:
-            log.info("other tables are mapped now: capture starts anew", added=sorted(tables - self._tables))
-            self._tables = tables
+        needs = self._config.needs(mappings)
+        if needs != self._needs:
+            added = sorted(needs.keys() - self._needs.keys())
+            log.info("other tables, columns or operations are mapped now: capture starts anew", added=added)
+            self._needs = needs
             self._capture.send(signal.SIGTERM)
         for role in self._roles.values():
             if role is not self._capture:

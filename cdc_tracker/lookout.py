@@ -119,8 +119,8 @@ class Lookout:
         self._alarms = {alarm: self._alarms.get(alarm, self._asked_at) for alarm in alarms}
 
     def _found(self, vitals: Vitals) -> Iterator[Alarm]:
-        for table in vitals.unpublished:
-            yield Alarm(f"{table} is not in the publication: its changes are not captured", "run `cdc-tracker setup`")
+        for fault in vitals.faults:
+            yield Alarm(f"{fault.key} {fault.message}", fault.hint)
         retained, left = vitals.retained_bytes or 0, vitals.safe_wal_size
         if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
             text = f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that was not read yet"

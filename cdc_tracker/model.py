@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -74,6 +75,30 @@ Row: TypeAlias = tuple[Text, ...]
 """The columns that were asked for, in the order in which they were asked for."""
 
 
+def table_name(schema: str, name: str) -> str:
+    """What a mapping's `table` names: `shop.orders`, unquoted. A schema with a dot in it is quoted: `"my.shop".orders`."""
+    if "." in schema or schema.startswith('"'):
+        schema = '"' + schema.replace('"', '""') + '"'
+    if name.startswith('"'):
+        name = '"' + name.replace('"', '""') + '"'
+    return f"{schema}.{name}"
+
+
+_NAME = re.compile(r'("(?:[^"]|"")+"|[^."][^.]*)\.("(?:[^"]|"")+"|[^"].*)', re.DOTALL)
+
+
+def split_name(table: str) -> tuple[str, str]:
+    """Schema and name of what `table_name` made, or of a name quoted as in SQL; without a dot it is in `public`.
+
+    Raises ValueError where a part is empty or its quotes do not end.
+    """
+    found = _NAME.fullmatch(table if "." in table else f"public.{table}")
+    if found is None:
+        raise ValueError(f"not a table's name: {table!r} (expected something like shop.orders)")
+    schema, name = (part[1:-1].replace('""', '"') if part.startswith('"') else part for part in found.groups())
+    return schema, name
+
+
 class Column(NamedTuple):
     name: str
     type_oid: int
@@ -96,8 +121,8 @@ class Relation:
 
     @property
     def table(self) -> str:
-        """`schema.table`, unquoted: what a mapping's `table` names."""
-        return f"{self.schema}.{self.name}"
+        """What a mapping's `table` names."""
+        return table_name(self.schema, self.name)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

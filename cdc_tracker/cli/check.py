@@ -18,7 +18,6 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, Map
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
     from cdc_tracker.mapping import Mappings
-    from cdc_tracker.source.tablecheck import Need
     from cdc_tracker.state import SourceRecord
 
 OK = "ok"
@@ -147,7 +146,7 @@ def _source(config: Config, mappings: Mappings | None, record: SourceRecord | No
     from cdc_tracker.source import preflight  # noqa: PLC0415
     from cdc_tracker.source.connection import connect  # noqa: PLC0415
 
-    needs = needs_of(mappings) if mappings else {}
+    needs = config.needs(mappings) if mappings else {}
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(closing(connect(config.source.url.get_secret_value(), statement_timeout=20.0)))
@@ -161,23 +160,6 @@ def _source(config: Config, mappings: Mappings | None, record: SourceRecord | No
                 yield from _standing(config, connection)
         except CdcTrackerError as error:
             yield from _as_problems(error, "source.url" if isinstance(error, Retry) else "source")
-
-
-def needs_of(mappings: Mappings) -> dict[str, Need]:
-    """What the mappings use of each table."""
-    from cdc_tracker.source.tablecheck import Need  # noqa: PLC0415
-
-    needs = {}
-    for table in mappings.tables():
-        found = mappings.for_table(table)
-        needs[table] = Need(
-            operations=frozenset(on for mapping in found for on in mapping.on),
-            columns=frozenset(name for mapping in found for name in mapping.new_columns),
-            old_columns=frozenset(name for mapping in found for name in mapping.old_columns),
-            where=found[0].where,
-            backfill=any(mapping.backfill for mapping in found),
-        )
-    return needs
 
 
 def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:

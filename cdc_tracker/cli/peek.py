@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,8 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.model import Position, Segment
 from cdc_tracker.source import catalog, publication, slot
 from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.needs import Need
+from cdc_tracker.source.placement import desired
 from cdc_tracker.source.session import Session
 from cdc_tracker.source.settings import SourceSettings
 
@@ -34,8 +36,8 @@ class Peek:
     of its own are made, `made` by name, and dropped at the end, or by the next preview if this one is killed.
     """
 
-    def __init__(self, settings: SourceSettings, tables: frozenset[str], needs: Mapping[str, Collection[str]]) -> None:
-        self._settings, self._tables, self._needs = settings, tables, needs
+    def __init__(self, settings: SourceSettings, needs: Mapping[str, Need]) -> None:
+        self._settings, self._needs = settings, needs
         self._stack = ExitStack()
         self.made = ""
         self.problems: list[Problem] = []
@@ -54,11 +56,11 @@ class Peek:
     def _open(self) -> None:
         control = self._stack.enter_context(closing(connect(self._settings.url.get_secret_value(), application_name="preview")))
         self.identity = catalog.identify(control)
-        self.plugin = slot.choose_plugin(control, self._settings, self._tables)
+        self.plugin = slot.choose_plugin(control, self._settings, self._needs)
         settings = self._settings.model_copy(update={"slot": f"{PREFIX}{os.getpid()}_{control.info.backend_pid}"})
         if self.plugin == "pgoutput":
             settings = self._published(control, settings)
-        self._session = self._stack.enter_context(Session(settings, self._tables))
+        self._session = self._stack.enter_context(Session(settings, self._needs))
         self._session.plugin = self.plugin
         self._start = self._session.stream.create_temporary_slot(settings.slot, self.plugin)
 
@@ -66,13 +68,13 @@ class Peek:
         """Settings whose publications hold every table wanted. They must be there before the slot is made."""
         self._sweep(control)
         settings = self._with_outbox_that_exists(control, settings)
-        wanted = publication.desired(control, settings, self._needs)
+        wanted = desired(control, settings, self._needs)
         self.problems = list(wanted.problems)
         present = publication.existing(control, publication.names(settings))
         if not any(problem.severity == "error" for problem in publication.drift(wanted, present)[len(wanted.problems) :]):
             return settings
         own = settings.model_copy(update={"publication": f"{PREFIX}{control.info.backend_pid}"})
-        publication.apply(control, publication.plan(publication.desired(control, own, self._needs).publications, {}))
+        publication.apply(control, publication.plan(desired(control, own, self._needs).publications, {}))
         self._stack.callback(publication.apply, control, publication.drop_statements(own))
         self.made = own.publication
         return own
@@ -82,7 +84,7 @@ class Peek:
         outbox = settings.outbox
         if outbox is None or outbox.table in catalog.tables(control, [outbox.table]):
             return settings
-        self._needs = {table: operations for table, operations in self._needs.items() if table != outbox.table}
+        self._needs = {table: need for table, need in self._needs.items() if table != outbox.table}
         return settings.model_copy(update={"outbox": None})
 
     def _sweep(self, control: Any) -> None:

@@ -6,12 +6,14 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from cdc_tracker.cli import Invocation, show
 from cdc_tracker.model import START, Change, Event, Op, Rejection
+from cdc_tracker.source.needs import Need
 
 if TYPE_CHECKING:
     from cdc_tracker.cli.peek import Peek
@@ -35,6 +37,9 @@ class _Limits:
         return late or (self._count is not None and self.changes >= self._count)
 
 
+_UNMAPPED = Need(frozenset({"insert"}), every_column=True)
+
+
 @click.command()
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after so long.")
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")
@@ -50,17 +55,16 @@ def preview(
     It reads through a temporary slot, which ends with it; a running worker is not disturbed. Ctrl-C ends it.
     """
     from cdc_tracker.cli.peek import Peek  # noqa: PLC0415
-    from cdc_tracker.cli.stores import load_config, operations  # noqa: PLC0415
+    from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
 
     config = load_config(invocation)
     mappings = config.load_mappings()
     watched = frozenset(tables or [*mappings.tables(), *([config.source.outbox.table] if config.source.outbox else [])])
-    needs = operations(mappings)
+    needs = config.needs(mappings)
     limits = _Limits(seconds, count)
     with ExitStack() as stack:
-        peek = stack.enter_context(
-            Peek(config.source, watched, {table: needs.get(table, frozenset({"insert"})) for table in watched})
-        )
+        shown = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
+        peek = stack.enter_context(Peek(config.source, shown))
         _welcome(peek, watched)
         translator = _translator(config, peek.identity)
         try:

@@ -48,18 +48,17 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
     asks before it changes anything; with --json it only tells, unless --yes is given.
     """
     from cdc_tracker.cli import setup, standing, stores  # noqa: PLC0415
-    from cdc_tracker.source import publication  # noqa: PLC0415
     from cdc_tracker.source.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    needs = stores.operations(config.load_mappings())
+    needs = config.needs(config.load_mappings())
     with ExitStack() as stack:
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=setup.SETUP_TIMEOUT)))
         state = stack.enter_context(stores.opened_state(config))
         journal = stack.enter_context(stores.opened_journal(config))
         place = standing.Standing(config, connection, state, journal)
-        found = diagnose(place, publication.desired(connection, config.source, needs))
+        found = diagnose(place, setup.wanted(config, connection, needs))
         if not as_json:
             _say(found, place)
         if found.person is not None:

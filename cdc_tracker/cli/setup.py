@@ -9,9 +9,11 @@ import click
 
 from cdc_tracker.cli import Invocation, show
 from cdc_tracker.errors import Problem, SourceError
+from cdc_tracker.model import table_name
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
+    from cdc_tracker.source.needs import Need
     from cdc_tracker.source.publication import Desired
 
 SETUP_TIMEOUT = 60.0  # seconds that a statement may take: adding a table to a publication waits for its lock
@@ -38,17 +40,15 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
     rest alone. Only tables that mappings name are published.
     """
     from cdc_tracker.cli import standing, stores  # noqa: PLC0415
-    from cdc_tracker.source import publication  # noqa: PLC0415
     from cdc_tracker.source.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    needs = stores.operations(config.load_mappings())
+    needs = config.needs(config.load_mappings())
     with ExitStack() as stack:
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=SETUP_TIMEOUT)))
-        wanted = publication.desired(connection, config.source, needs)
         if print_sql:
-            click.echo("\n".join(sql_for_dba(config, connection, wanted)))
+            click.echo("\n".join(sql_for_dba(config, connection, needs)))
             return
         state = stack.enter_context(stores.opened_state(config))
         journal = stack.enter_context(stores.opened_journal(config))
@@ -59,7 +59,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
             stack.enter_context(place.alone())
             place.confirm(mode, yes=yes)
         make_outbox(config, connection)
-        publish(config, connection, needs)
+        publish(config, connection, needs, anew=mode in ("recreate_slot", "new_epoch"))
         place.settle(mode)
     click.echo("Ready: `cdc-tracker run`.")
 
@@ -90,18 +90,37 @@ def _may_make(connection: Any, table: str) -> bool:
     return ours or not functions or table not in catalog.tables(connection, [table])
 
 
-def publish(config: Config, connection: Any, needs: dict[str, frozenset[str]], *, quiet: bool = False) -> None:
-    """Once the outbox is there: it is published, too. Raises SourceError for mapped tables that cannot be."""
+def wanted(config: Config, connection: Any, needs: dict[str, Need], *, anew: bool = False) -> Desired:
+    """What is to be published for the slot's plugin: the one that is there, or, `anew` or where there is none, the next one."""
+    from cdc_tracker.source import placement, slot  # noqa: PLC0415
+
+    found = None if anew else slot.inspect(connection, config.source.slot)
+    usable = found is not None and found.plugin and not found.lost
+    plugin = found.plugin if found and usable else slot.choose_plugin(connection, config.source, needs)
+    return placement.desired(connection, config.source, needs, plugin)
+
+
+def publish(config: Config, connection: Any, needs: dict[str, Need], *, anew: bool = False, quiet: bool = False) -> None:
+    """Once the outbox is there: it is published, too. Raises SourceError for mapped tables that cannot be captured.
+
+    Publications that exist are put right all the same: as they are, they may make the application's statements fail.
+    """
     from cdc_tracker.source import publication  # noqa: PLC0415
 
-    wanted = publication.desired(connection, config.source, needs)
-    _refuse(list(wanted.problems))
-    present = publication.existing(connection, publication.names(config.source))
-    statements = publication.plan(wanted.publications, present)
-    publication.apply(connection, statements)
-    for each in () if quiet else wanted.publications:
-        tables = ", ".join(".".join(name) for name in sorted(each.tables)) or "no table"
+    found = wanted(config, connection, needs, anew=anew)
+    if publication.existing(connection, publication.names(config.source)):
+        publication.apply(connection, publication.statements(connection, config.source, found))
+        _refuse(list(found.problems))
+    else:
+        _refuse(list(found.problems))
+        publication.apply(connection, publication.statements(connection, config.source, found))
+    if quiet:
+        return
+    for each in found.publications:
+        tables = ", ".join(table_name(*name) for name in sorted(each.tables)) or "no table"
         click.echo(f"publication   {each.name}: {tables}")
+    if not found.publications:
+        click.echo("publication   none: wal2json reads without one")
 
 
 def _refuse(problems: list[Problem]) -> None:
@@ -109,28 +128,29 @@ def _refuse(problems: list[Problem]) -> None:
     if errors:
         listed = "\n".join(f"  {problem}" for problem in errors)
         raise SourceError(
-            f"Not every mapped table can be captured, so no slot was made:\n{listed}",
+            f"Not every mapped table can be captured, so setup goes no further:\n{listed}",
             hint="Mend the tables or the mappings, then run `cdc-tracker setup` again. `cdc-tracker check` tells more.",
         )
     for problem in problems:
         click.echo(f"⚠ {problem}", err=True)
 
 
-def sql_for_dba(config: Config, connection: Any, wanted: Desired) -> list[str]:
+def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list[str]:
     """What `setup` would run now, as SQL with comments."""
     from cdc_tracker.source import publication, scripts, slot  # noqa: PLC0415
 
     source = config.source
-    statements = publication.plan(wanted.publications, publication.existing(connection, publication.names(source)))
+    found = wanted(config, connection, needs)
+    statements = publication.statements(connection, source, found)
     lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
-    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in wanted.problems]
+    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in found.problems]
     if source.outbox:
         lines += ["", "-- 1. the outbox", *scripts.outbox(source.outbox)]
-    lines += ["", "-- 2. the publications", *(f"{statement};" for statement in statements)]
+    lines += ["", "-- 2. the publications", *(f"{each};" for each in statements)]
     lines += ["", "-- 3. the slot, last"]
     if slot.inspect(connection, source.slot):
         return [*lines, f"-- {source.slot} is there already"]
-    plugin = slot.choose_plugin(connection, source, config.load_mappings().tables())
+    plugin = slot.choose_plugin(connection, source, needs)
     lines += [f"{slot.create_statement(source.slot, plugin, failover=source.failover)};", ""]
     return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]
 

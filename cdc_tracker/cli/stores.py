@@ -15,7 +15,6 @@ from cdc_tracker.config import Config
 from cdc_tracker.documents import nearest
 from cdc_tracker.errors import StateMissing
 from cdc_tracker.journal import Journal
-from cdc_tracker.mapping import Mappings
 from cdc_tracker.state import SourceRecord, State
 
 
@@ -67,8 +66,3 @@ def one_destination(config: Config, name: str) -> str:
     if name not in config.destinations:
         raise click.UsageError(f"there is no destination {name!r} in {config.path}{nearest(name, list(config.destinations))}")
     return name
-
-
-def operations(mappings: Mappings) -> dict[str, frozenset[str]]:
-    """`schema.table` → the operations that some mapping is for."""
-    return {table: frozenset(on for mapping in mappings.for_table(table) for on in mapping.on) for table in mappings.tables()}

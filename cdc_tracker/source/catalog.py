@@ -11,7 +11,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import kwargs_row
 
-from cdc_tracker.model import Column, Lsn, Relation, parse_lsn
+from cdc_tracker.model import Column, Lsn, Relation, parse_lsn, split_name, table_name
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.faults import translate
 
@@ -25,7 +25,6 @@ __all__ = [
     "identify",
     "relations",
     "root_of",
-    "split_name",
     "tables",
     "translate",
     "translated",
@@ -86,7 +85,10 @@ def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch
 
 
 class TableColumn(NamedTuple):
-    """`labels`: the values that an enum or a `CHECK (… IN (…))` allows. `toastable`: long values are stored apart."""
+    """`generated` is PostgreSQL's attgenerated: empty, s(tored) or v(irtual). `toastable`: long values are stored apart.
+
+    `labels`: the values that an enum or a `CHECK (… IN (…))` allows; of `user_tables` only.
+    """
 
     name: str
     type_oid: int
@@ -94,18 +96,21 @@ class TableColumn(NamedTuple):
     not_null: bool
     key: bool  # part of the replica identity
     primary_key: bool
-    generated: bool
+    generated: str
     toastable: bool
     labels: tuple[str, ...] = ()
 
 
 class Leaf(NamedTuple):
-    """A partition that holds rows. `usable`: an update or delete of a published row will not fail for want of an identity."""
+    """A partition that holds rows. `publishable` and `has_key` as of a Table; `key`: the columns of its replica identity."""
 
     schema: str
     name: str
+    kind: str
     identity: str
-    usable: bool
+    has_key: bool
+    publishable: bool
+    key: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Table:
     """One table as it is now. A partitioned one has `kind` p and its leaves; a partition has its root's name in `root`.
 
     `identity` is PostgreSQL's relreplident. `logged` is the least that is logged of an old row in the table or any leaf of it:
-    n where there is nothing, and where the default identity finds no primary key.
+    n where there is nothing, and where the identity finds no index that PostgreSQL takes for one.
     """
 
     oid: int
@@ -121,8 +126,10 @@ class Table:
     name: str
     kind: str
     persistence: str
+    publishable: bool  # its changes can be in a publication: it is a permanent table, and not one of the system's
     identity: str
-    has_key: bool  # the index that the identity relies on exists (d, i); true for f
+    has_key: bool  # there is an identity: the index that it relies on (d, i), or the whole row (f)
+    has_primary_key: bool  # one that serves as an identity: not DEFERRABLE, and valid
     rows: int  # the planner's estimate, -1 where it has none
     can_select: bool
     owned: bool  # by a role that the session is a member of
@@ -132,16 +139,21 @@ class Table:
 
     @property
     def table(self) -> str:
-        return f"{self.schema}.{self.name}"
+        return table_name(self.schema, self.name)
 
     @property
-    def usable(self) -> bool:
-        """Published with updates and deletes, those statements go on working."""
-        return all(leaf.usable for leaf in self.leaves) if self.kind == "p" else self.has_key
+    def logged_leaves(self) -> tuple[Leaf, ...]:
+        """Those whose changes are in the WAL."""
+        return tuple(leaf for leaf in self.leaves if leaf.publishable)
+
+    @property
+    def has_virtual(self) -> bool:
+        return any(column.generated == "v" for column in self.columns)
 
     @property
     def logged(self) -> str:
-        found = [self.identity if self.has_key else "n", *(leaf.identity if leaf.usable else "n" for leaf in self.leaves)]
+        found = [self.identity if self.has_key else "n"]
+        found += [leaf.identity if leaf.has_key else "n" for leaf in self.logged_leaves]
         return min(found, key="ndif".index)
 
     @property
@@ -151,71 +163,83 @@ class Table:
         return Relation(self.schema, self.name, columns, self.logged)
 
 
+# The index that an UPDATE's old row is known by, by PostgreSQL's own rule. pg_get_replica_identity_index() tells the same, but
+# takes a lock on the table, as pg_partition_tree() does: it would wait for an ALTER TABLE, and capture with it.
+_IDENTITY_INDEX = """
+SELECT x.indkey::int2[] AS columns, x.indnkeyatts AS keys FROM pg_index x
+ WHERE x.indrelid = {c}.oid AND x.indislive AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL
+   AND CASE {c}.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END
+"""
+_HAS_KEY = f"({{c}}.relreplident = 'f' OR EXISTS ({_IDENTITY_INDEX}))"
+_LABELS = """
+           'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e
+                       WHERE e.enumtypid IN (t.oid, t.typbasetype)),
+           'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k
+                       WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum]),"""
+# An index's columns are counted from 0; those past indnkeyatts are only INCLUDEd.
 _COLUMNS = """
 SELECT json_agg(json_build_object(
            'name', a.attname, 'type_oid', a.atttypid::int8, 'type_name', format_type(a.atttypid, a.atttypmod),
            'not_null', a.attnotnull,
-           'key', CASE c.relreplident WHEN 'f' THEN true WHEN 'n' THEN false ELSE coalesce(a.attnum = ANY (i.indkey), false) END,
-           'primary_key', coalesce(a.attnum = ANY (p.indkey), false),
-           'generated', a.attgenerated <> '',
-           'toastable', t.typlen = -1 AND a.attstorage IN ('x', 'e'),
-           'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e
-                       WHERE e.enumtypid IN (t.oid, t.typbasetype)),
-           'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k
-                       WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum])
+           'key', c.relreplident = 'f' OR coalesce(a.attnum = ANY (i.columns[0:i.keys - 1]), false),
+           'primary_key', coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false),{labels}
+           'generated', a.attgenerated,
+           'toastable', t.typlen = -1 AND a.attstorage IN ('x', 'e')
        ) ORDER BY a.attnum)
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
-_USABLE = """
-CASE {c}.relreplident WHEN 'f' THEN true WHEN 'n' THEN false
-     ELSE EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {c}.oid AND x.indisvalid
-                     AND CASE {c}.relreplident WHEN 'd' THEN x.indisprimary ELSE x.indisreplident END) END
-"""
 _LEAVES = f"""
-SELECT json_agg(json_build_array(ln.nspname, l.relname, l.relreplident, {_USABLE.format(c="l")}) ORDER BY ln.nspname, l.relname)
-  FROM pg_partition_tree(c.oid) part JOIN pg_class l ON l.oid = part.relid JOIN pg_namespace ln ON ln.oid = l.relnamespace
- WHERE part.isleaf AND c.relkind = 'p' AND l.oid <> c.oid
+WITH RECURSIVE tree AS (
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'p' AND NOT inhdetachpending
+     UNION ALL
+    SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.inhrelid WHERE NOT i.inhdetachpending)
+SELECT json_agg(json_build_array(
+           ln.nspname, l.relname, l.relkind, l.relreplident, {_HAS_KEY.format(c="l")}, pg_relation_is_publishable(l.oid),
+           coalesce((SELECT json_agg(a.attname) FROM pg_attribute a, ({_IDENTITY_INDEX.format(c="l")}) i
+                      WHERE a.attrelid = l.oid AND a.attnum = ANY (i.columns[0:i.keys - 1])), '[]')
+       ) ORDER BY ln.nspname, l.relname)
+  FROM tree JOIN pg_class l ON l.oid = tree.inhrelid JOIN pg_namespace ln ON ln.oid = l.relnamespace
+ WHERE l.relkind <> 'p'
 """
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
-       c.relreplident::text AS identity, {_USABLE.format(c="c")} AS has_key, c.reltuples::int8 AS rows,
+       pg_relation_is_publishable(c.oid) AS publishable, c.relreplident::text AS identity, {_HAS_KEY.format(c="c")} AS has_key,
+       coalesce(p.indimmediate AND p.indisvalid, false) AS has_primary_key, c.reltuples::int8 AS rows,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS can_select,
        pg_has_role(c.relowner, 'USAGE') AS owned, ARRAY[rn.nspname, r.relname]::text[] AS root,
-       coalesce(({_COLUMNS}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
+       coalesce(({{columns}}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class r ON r.oid = coalesce(CASE WHEN c.relispartition THEN pg_partition_root(c.oid) END, c.oid)
   JOIN pg_namespace rn ON rn.oid = r.relnamespace
   LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
-  LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+  LEFT JOIN LATERAL ({_IDENTITY_INDEX.format(c="c")}) i ON true
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND
 """
 _ALLOWED = re.compile(r"= ANY \(+ARRAY\[")
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
-def split_name(table: str) -> tuple[str, str]:
-    """`shop.orders` → schema and name; without a dot it is in `public`."""
-    schema, dot, name = table.partition(".")
-    return (schema, name) if dot else ("public", schema)
-
-
 def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Table]:
     """Those of the named tables (`schema.table`) that exist, whatever they are: table, partition, view, foreign table."""
     wanted = {split_name(name): name for name in names}
-    query = f"{_TABLES} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
+    query = f"{_query()} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
     found = _tables(connection, query, [[schema for schema, _ in wanted], [name for _, name in wanted]])
     return {wanted[table.schema, table.name]: table for table in found}
 
 
 def user_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     """Every table that an application may have made: partitions come with their root; extensions' and our own are left out."""
-    query = f"""{_TABLES} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    query = f"""{_query(_LABELS)} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cdc_tracker') AND n.nspname NOT LIKE 'pg\\_%%'
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
         ORDER BY 2, 3"""
     return _tables(connection, query, [])
+
+
+def _query(labels: str = "") -> str:
+    return _TABLES.format(columns=_COLUMNS.format(labels=labels))
 
 
 @translated()
@@ -225,14 +249,18 @@ def _tables(connection: psycopg.Connection[Any], query: str, parameters: Sequenc
 
 
 def _table(root: list[str], columns: list[dict[str, Any]], leaves: list[list[Any]], **simple: Any) -> Table:
-    return Table(root=(root[0], root[1]), columns=_columns(columns), leaves=tuple(Leaf(*leaf) for leaf in leaves), **simple)
+    return Table(root=(root[0], root[1]), columns=_columns(columns), leaves=tuple(map(_leaf, leaves)), **simple)
+
+
+def _leaf(described: list[Any]) -> Leaf:
+    return Leaf._make([*described[:-1], tuple(described[-1])])
 
 
 def _columns(described: list[dict[str, Any]]) -> tuple[TableColumn, ...]:
     return tuple(
         TableColumn(**column, labels=tuple(column_labels))
         for column in described
-        for column_labels in [_labels(column.pop("labels"), column.pop("checks"))]
+        for column_labels in [_labels(column.pop("labels", None), column.pop("checks", None))]
     )
 
 

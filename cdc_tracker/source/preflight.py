@@ -9,13 +9,14 @@ from typing import Any
 import psycopg
 
 from cdc_tracker.errors import CdcTrackerError, Problem
-from cdc_tracker.source import catalog, publication, slot
+from cdc_tracker.source import catalog, placement, publication, slot
 from cdc_tracker.source.catalog import Table
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.faults import LOST_HINT
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.slot import SlotState
-from cdc_tracker.source.tablecheck import Need, check_tables
+from cdc_tracker.source.tablecheck import check_tables
 from cdc_tracker.units import format_size
 
 OLDEST_VERSION = 140000
@@ -137,7 +138,8 @@ def _role(facts: Facts) -> Iterator[Problem]:
             f"the role {server['role']} may not read from a replication slot",
             f'ALTER ROLE "{server["role"]}" REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}',
         )
-    unowned = sorted(table.table for table in facts.tables.values() if not table.owned)
+    published = facts.tables.values() if facts.plugin != "wal2json" else ()
+    unowned = sorted(table.table for table in published if not table.owned)
     if facts.slot is None and (not server["creates"] or unowned):
         lacks = "may not create the outbox's schema" if not server["creates"] else f"does not own {', '.join(unowned[:3])}"
         yield Problem(
@@ -246,8 +248,8 @@ def _replication_connection(settings: SourceSettings) -> list[Problem]:
 
 def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Problem]:
     """What cannot be published; and, once set up, what has drifted."""
-    operations = {table: need.operations for table, need in facts.needs.items() if table in facts.tables}
-    wanted = publication.desired(connection, facts.settings, operations)
-    if facts.slot is None or facts.slot.plugin != "pgoutput" or facts.slot.database != facts.server["database"]:
+    needs = {table: need for table, need in facts.needs.items() if table in facts.tables}
+    wanted = placement.desired(connection, facts.settings, needs, facts.plugin)
+    if facts.slot is None or facts.slot.database != facts.server["database"]:
         return list(wanted.problems)
     return publication.drift(wanted, publication.existing(connection, publication.names(facts.settings)))

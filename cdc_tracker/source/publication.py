@@ -1,12 +1,11 @@
-"""The publications: which tables are in them, how they come to be so, and what has drifted.
+"""The publications of a source: as they are, what makes them what they should be, and what has drifted.
 
-Two of them. `<name>` publishes everything a table's rows go through. `<name>_inserts` publishes inserts only, for tables without
-a replica identity: in the first one, the application's updates and deletes of such a table would fail.
+Which tables they should hold, and why, is decided in placement.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +13,14 @@ import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import Problem, SourceError
-from cdc_tracker.source import catalog
-from cdc_tracker.source.catalog import Table, split_name
+from cdc_tracker.model import table_name
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.settings import SourceSettings
 
 ALL_OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
-INSERTS = frozenset({"insert"})
+REFUSABLE = frozenset({"update", "delete"})
+"""What PostgreSQL refuses of a table that publishes it and has no replica identity."""
+COLUMN_LIST_VERSION = 150000
 GENERATED_VERSION = 180000
 
 Columns = tuple[str, ...]
@@ -39,107 +39,37 @@ class Publication:
     generated: bool = False  # stored generated columns are published, as they can be from 18 on
     all_tables: bool = False
     owned: bool = True
+    filtered: frozenset[Name] = frozenset()  # tables of which only some rows are published
+    schemas: tuple[str, ...] = ()  # all tables of which are published
+
+
+@dataclass(frozen=True)
+class Member:
+    """A table, or a partition by itself, and what is needed of it. `keyed`: it belongs where updates and deletes are published.
+
+    `refused`: PostgreSQL would refuse the application's updates and deletes of it, or of a partition of it.
+    """
+
+    name: Name
+    operations: frozenset[str]
+    columns: Columns | None = None
+    keyed: bool = True
+    refused: bool = False
+    root: Name | None = None
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What the mappings need, and what stands in the way."""
+    """What the mappings need, and what stands in the way. `publications` is empty where the plugin needs none."""
 
     publications: tuple[Publication, ...]
     problems: tuple[Problem, ...]
+    members: tuple[Member, ...] = ()
 
 
 def names(settings: SourceSettings) -> tuple[str, str]:
-    """The publications to stream from. Both always exist after setup, so that a stream's options never change."""
+    """The publications to stream from. Both always exist after setup for pgoutput, so that a stream's options never change."""
     return settings.publication, f"{settings.publication}_inserts"
-
-
-def desired(connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Collection[str]]) -> Desired:
-    """`needs`: `schema.table` → the operations that mappings name (`insert`, `update`, `delete`, `truncate`).
-
-    The outbox is added by itself. Tables that cannot be published are left out and reported.
-    """
-    wanted = {table: frozenset(operations) for table, operations in needs.items()}
-    if settings.outbox is not None:
-        wanted.setdefault(settings.outbox.table, INSERTS)
-    found = catalog.tables(connection, wanted)
-    problems: list[Problem] = []
-    everything: dict[Name, Columns | None] = {}
-    inserts: dict[Name, Columns | None] = {}
-    for name in sorted(wanted):
-        table = found.get(name)
-        if table is None:
-            if settings.outbox and name == settings.outbox.table and settings.outbox.layout == "cdc_tracker":
-                everything[split_name(name)] = None  # setup makes it first
-            else:
-                problems.append(Problem("", name, "there is no such table", "mend the name, or create the table"))
-            continue
-        columns = _published_columns(table, settings.never_capture.get(name, ()))
-        trouble = _unpublishable(table) or _without_identity(table, wanted[name], columns)
-        if trouble:
-            problems.append(trouble)
-        elif table.usable and _covers_identity(table, columns):
-            everything[table.schema, table.name] = columns
-        else:
-            inserts[table.schema, table.name] = columns
-    generated = connection.info.server_version >= GENERATED_VERSION
-    first, second = names(settings)
-    publications = (
-        Publication(first, ALL_OPERATIONS, everything, generated=generated),
-        Publication(second, INSERTS, inserts, generated=generated),
-    )
-    return Desired(publications, tuple(problems))
-
-
-def _published_columns(table: Table, never: Collection[str]) -> Columns | None:
-    if not never:
-        return None
-    return tuple(column.name for column in table.columns if column.name not in never and not column.generated)
-
-
-def _unpublishable(table: Table) -> Problem | None:
-    if table.root != (table.schema, table.name):
-        root = ".".join(table.root)
-        return Problem(
-            "", table.table, f"is a partition of {root}", f"map {root}: the changes of all its partitions come under it"
-        )
-    if table.kind not in "rp":
-        kind = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}[table.kind]
-        return Problem("", table.table, f"is {kind}, which has no row changes in the WAL", "map the table behind it")
-    if table.persistence != "p":
-        kind = "unlogged" if table.persistence == "u" else "temporary"
-        return Problem("", table.table, f"is {kind}: its changes are not in the WAL", f"ALTER TABLE {_quoted(table)} SET LOGGED")
-    return None
-
-
-def _covers_identity(table: Table, columns: Columns | None) -> bool:
-    """PostgreSQL refuses updates of a row whose identity the column list leaves out; under FULL it takes no list at all."""
-    return columns is None or (table.logged != "f" and all(column.name in columns for column in table.columns if column.key))
-
-
-def _without_identity(table: Table, operations: frozenset[str], columns: Columns | None) -> Problem | None:
-    """Mapped for more than inserts, and published like that its updates and deletes would fail."""
-    if not operations & {"update", "delete"}:
-        return None
-    mapped = " and ".join(sorted(operations & {"update", "delete"}))
-    if not table.usable:
-        bare = [_quoted(leaf) for leaf in table.leaves if not leaf.usable] if table.kind == "p" else [_quoted(table)]
-        shown = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
-        return Problem(
-            "",
-            table.table,
-            f"{mapped} is mapped, and {shown} has no replica identity: once published, the application's own updates and "
-            "deletes of it would fail",
-            "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in bare) + " (or give it a primary key)",
-        )
-    if not _covers_identity(table, columns):
-        return Problem(
-            "",
-            table.table,
-            f"{mapped} is mapped, and never_capture leaves out a column of the replica identity: updates and deletes would fail",
-            f"take that column out of never_capture, or ALTER TABLE {_quoted(table)} REPLICA IDENTITY USING INDEX … without it",
-        )
-    return None
 
 
 # As JSON what later versions added: column lists (15), generated columns (18).
@@ -151,31 +81,38 @@ CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN
 _EXISTING = f"""
 SELECT p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
        pg_has_role(p.pubowner, 'USAGE'), coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's',
-       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname, {_LISTED}))
+       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname, {_LISTED}, to_jsonb(r) ->> 'prqual' IS NOT NULL))
                    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-                  WHERE r.prpubid = p.oid), '[]')
+                  WHERE r.prpubid = p.oid), '[]'), {{schemas}}
   FROM pg_publication p WHERE p.pubname = ANY (%s)
+"""
+_SCHEMAS = """
+ARRAY(SELECT n.nspname::text FROM pg_publication_namespace s JOIN pg_namespace n ON n.oid = s.pnnspid
+       WHERE s.pnpubid = p.oid ORDER BY 1)
 """
 
 
 @translated()
 def existing(connection: psycopg.Connection[Any], publications: Iterable[str]) -> dict[str, Publication]:
     """Those of the publications that exist, by name."""
-    rows = connection.execute(_EXISTING.encode(), [list(publications)]).fetchall()
+    schemas = _SCHEMAS if connection.info.server_version >= COLUMN_LIST_VERSION else "'{}'::text[]"
+    rows = connection.execute(_EXISTING.format(schemas=schemas).encode(), [list(publications)]).fetchall()
     return {row[0]: _publication(row) for row in rows}
 
 
 def _publication(row: Sequence[Any]) -> Publication:
-    name, all_tables, insert, update, delete, truncate, via_root, owned, generated, tables = row
+    name, all_tables, insert, update, delete, truncate, via_root, owned, generated, tables, schemas = row
     published = zip(("insert", "update", "delete", "truncate"), (insert, update, delete, truncate), strict=True)
     return Publication(
         name,
         frozenset(operation for operation, on in published if on),
-        {(schema, table): tuple(columns) if columns else None for schema, table, columns in tables},
+        {(schema, table): tuple(columns) if columns else None for schema, table, columns, _ in tables},
         via_root,
         generated,
         all_tables,
         owned,
+        frozenset((schema, table) for schema, table, _, filtered in tables if filtered),
+        tuple(schemas),
     )
 
 
@@ -188,12 +125,15 @@ def plan(wanted: Iterable[Publication], present: Mapping[str, Publication]) -> l
             statements.append(_create(publication))
             continue
         if found.all_tables:
-            raise SourceError(
-                f"the publication {publication.name} is FOR ALL TABLES: somebody else made it",
-                hint="give `source.publication` a name of its own, or DROP PUBLICATION if nobody needs it",
-            )
+            raise SourceError(f"the publication {publication.name} is FOR ALL TABLES: somebody else made it", hint=_ALL_TABLES)
         statements += _alter(publication, found)
     return statements
+
+
+def statements(connection: psycopg.Connection[Any], settings: SourceSettings, wanted: Desired) -> list[str]:
+    """`plan` for what is there now; for wal2json, which needs none, what takes away those that are ours."""
+    present = existing(connection, names(settings))
+    return plan(wanted.publications, present) if wanted.publications else _leftovers(connection, settings, present)
 
 
 def _create(publication: Publication) -> str:
@@ -214,12 +154,17 @@ def _alter(wanted: Publication, found: Publication) -> list[str]:
     statements = []
     if (found.operations, found.via_root, found.generated) != (wanted.operations, wanted.via_root, wanted.generated):
         statements.append(_text(alter.format(name, sql.SQL("SET"), sql.SQL("({})").format(_options(wanted)))))
-    gone = [sql.Identifier(*table) for table in sorted(found.tables) if table not in wanted.tables]
+    if found.schemas:
+        schemas = sql.SQL(", ").join(map(sql.Identifier, found.schemas))
+        statements.append(_text(alter.format(name, sql.SQL("DROP TABLES IN SCHEMA"), schemas)))
+    gone = [_only(table) for table in sorted(found.tables) if table not in wanted.tables]
     changed = sorted(
-        table for table, columns in wanted.tables.items() if table in found.tables and found.tables[table] != columns
+        table
+        for table, columns in wanted.tables.items()
+        if table in found.tables and (found.tables[table] != columns or table in found.filtered)
     )
     # A column list cannot be altered: the table is taken out and put in again, which one transaction makes unseen.
-    gone += [sql.Identifier(*table) for table in changed]
+    gone += [_only(table) for table in changed]
     if gone:
         statements.append(_text(alter.format(name, sql.SQL("DROP TABLE"), sql.SQL(", ").join(gone))))
     new = sorted({table for table in wanted.tables if table not in found.tables} | set(changed))
@@ -229,10 +174,15 @@ def _alter(wanted: Publication, found: Publication) -> list[str]:
     return statements
 
 
+def _only(name: Name) -> sql.Composable:
+    """Without its inheritance children: they are tables of their own, which may have no replica identity."""
+    return sql.SQL("ONLY {}").format(sql.Identifier(*name))
+
+
 def _table_item(name: Name, columns: Columns | None) -> sql.Composable:
     if columns is None:
-        return sql.Identifier(*name)
-    return sql.SQL("{} ({})").format(sql.Identifier(*name), sql.SQL(", ").join(map(sql.Identifier, columns)))
+        return _only(name)
+    return sql.SQL("{} ({})").format(_only(name), sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
 def _options(publication: Publication) -> sql.Composable:
@@ -245,45 +195,86 @@ def _text(statement: sql.Composable) -> str:
     return statement.as_string(None)
 
 
-def _quoted(table: Table | catalog.Leaf) -> str:
-    return _text(sql.Identifier(table.schema, table.name))
+_SETUP = "run `cdc-tracker setup`: it puts right what differs and leaves the rest alone"
+_ALL_TABLES = "give `source.publication` a name of its own, or DROP PUBLICATION if nobody needs it, then run `cdc-tracker setup`"
 
 
 def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
-    """What no longer is as setup left it, with what mends it. A table that was dropped and made again is in no publication."""
+    """What no longer is as setup left it, with what mends it. A table that was dropped and made again is in no publication.
+
+    The problems of `wanted` come first. An error is what loses changes, or makes the application's statements fail.
+    """
     problems = list(wanted.problems)
     for publication in wanted.publications:
         found = present.get(publication.name)
         if found is None:
             problems.append(Problem("", publication.name, "the publication does not exist", _SETUP))
+        else:
+            problems += _of_publication(publication, found)
+    homes = {name: each.name for each in wanted.publications for name in each.tables}
+    for member in wanted.members:
+        problems += _of_member(member, homes.get(member.name, ""), wanted, present)
+    known = {member.name for member in wanted.members}
+    for found in present.values():
+        if not wanted.publications:
+            text = "is there, and wal2json does not read it: it can only make the application's updates and deletes fail"
+            problems.append(Problem("", found.name, text, _SETUP, "warning"))
             continue
-        problems += [
-            Problem("", ".".join(name), f"is not in the publication {publication.name}: its changes do not arrive", _SETUP)
-            for name in sorted(publication.tables)
-            if name not in found.tables and not found.all_tables
-        ]
-        problems += _differences(publication, found)
+        text = f"is in the publication {found.name}, and no mapping names it there"
+        others = sorted(name for name in found.tables if name not in known)
+        problems += [Problem("", table_name(*name), text, _SETUP, "warning") for name in others]
     return problems
 
 
-_SETUP = "run `cdc-tracker setup`: it puts right what differs and leaves the rest alone"
-
-
-def _differences(wanted: Publication, found: Publication) -> list[Problem]:
-    problems = []
-    if found.operations != wanted.operations:
-        missing = ", ".join(sorted(wanted.operations - found.operations)) or "nothing"
-        extra = ", ".join(sorted(found.operations - wanted.operations)) or "nothing"
-        problems.append(Problem("", wanted.name, f"publishes {missing} too little and {extra} too much", _SETUP))
+def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem]:
+    if found.all_tables:
+        text = "is FOR ALL TABLES: updates and deletes of tables without a replica identity fail, and other tables' changes come"
+        yield Problem("", wanted.name, text, _ALL_TABLES)
+    if found.schemas:
+        text = f"publishes all tables of {', '.join(found.schemas)}: updates and deletes of those without a replica identity fail"
+        yield Problem("", wanted.name, text, _SETUP)
     if not found.via_root:
-        problems.append(Problem("", wanted.name, "names partitions instead of their root: their mappings see nothing", _SETUP))
-    for name in sorted(found.tables):
-        if name not in wanted.tables:
-            text = f"is in the publication {wanted.name}, and no mapping names it there"
-            problems.append(Problem("", ".".join(name), text, _SETUP, "warning"))
-        elif found.tables[name] != wanted.tables[name]:
-            problems.append(Problem("", ".".join(name), "is published with other columns than never_capture leaves", _SETUP))
-    return problems
+        yield Problem("", wanted.name, "names partitions instead of their root: their mappings see nothing", _SETUP)
+    if wanted.generated and not found.generated:
+        text = "leaves out stored generated columns: updates and deletes fail where one is in the replica identity"
+        yield Problem("", wanted.name, text, _SETUP)
+
+
+def _of_member(member: Member, home: str, wanted: Desired, present: Mapping[str, Publication]) -> Iterator[Problem]:
+    """What is published of one table, by all publications that are ours: what is in one of them need not be in the other."""
+    ours = [present[each.name] for each in wanted.publications if each.name in present]
+    inside = [found for found in ours if member.name in found.tables or found.all_tables]
+    key, needed = table_name(*member.name), member.operations
+    if not inside and home in present and needed and not _by_root(member, ours):
+        what = "its updates and deletes do" if member.root else "its changes do"
+        yield Problem("", key, f"is not in the publication {home}: {what} not arrive", _SETUP)
+    if not inside:
+        return
+    published = frozenset[str]().union(*(found.operations for found in inside))
+    if lacking := needed - published:
+        yield Problem("", key, f"is published without its {_plural(lacking)}: they do not arrive", _SETUP)
+    allowed = frozenset[str]().union(*(each.operations for each in wanted.publications if each.name == home))
+    if member.refused and published & REFUSABLE:
+        text = f"publishes {_plural(published & REFUSABLE)}, which PostgreSQL refuses where it has no replica identity for them"
+        yield Problem("", key, text, _SETUP)
+    elif extra := published - allowed:
+        parts = any(other.root == member.name for other in wanted.members)
+        why = "a partition made later would have no replica identity for" if parts else "no mapping reads"
+        yield Problem("", key, f"publishes {_plural(extra)}, which {why}", _SETUP, "warning")
+    if any(member.name in found.filtered for found in inside):
+        yield Problem("", key, "is published with a row filter: rows that it leaves out do not arrive", _SETUP)
+    if any(found.tables.get(member.name, member.columns) != member.columns for found in inside):
+        text = "is published with other columns than the mappings and never_capture ask for"
+        yield Problem("", key, text, _SETUP)
+
+
+def _by_root(member: Member, ours: Iterable[Publication]) -> bool:
+    """A partition whose root publishes its updates and deletes, too; that this is not safe is told of the root."""
+    return any(member.root in found.tables and member.operations <= found.operations for found in ours)
+
+
+def _plural(operations: Iterable[str]) -> str:
+    return " and ".join(f"{operation}s" for operation in sorted(operations))
 
 
 @translated()
@@ -295,4 +286,22 @@ def apply(connection: psycopg.Connection[Any], statements: Sequence[str]) -> Non
 
 
 def drop_statements(settings: SourceSettings) -> list[str]:
-    return [_text(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name))) for name in names(settings)]
+    return [_drop(name) for name in names(settings)]
+
+
+def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
+    """What takes away publications that wal2json does not need, as they could make the application's statements fail.
+
+    Nothing where they are not ours, or where another slot of this database may read from them.
+    """
+    with translated():
+        [(read,)] = connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'pgoutput' AND database = current_database()"
+            " AND slot_name <> %s)",
+            [settings.slot],
+        ).fetchall()
+    return [] if read else [_drop(found.name) for found in present.values() if found.owned and not found.all_tables]
+
+
+def _drop(name: str) -> str:
+    return _text(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))

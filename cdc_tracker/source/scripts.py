@@ -6,7 +6,7 @@ from importlib import resources
 
 from psycopg import sql
 
-from cdc_tracker.source.catalog import split_name
+from cdc_tracker.model import split_name
 from cdc_tracker.source.settings import OutboxSettings, SourceSettings
 
 NAMES = ("role", "outbox", "functions", "publication", "teardown")

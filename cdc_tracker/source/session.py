@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ import psycopg
 import structlog
 from psycopg.postgres import types
 
-from cdc_tracker.errors import Retry, SlotMissing, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, Position, Segment
-from cdc_tracker.source import catalog, pgoutput, slot, wal2json
+from cdc_tracker.errors import Problem, Retry, SlotMissing, SourceError, SourceUnavailable
+from cdc_tracker.model import Lsn, Position, Segment, table_name
+from cdc_tracker.source import catalog, pgoutput, placement, publication, slot, wal2json
 from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.settings import SourceSettings
@@ -22,6 +24,7 @@ from cdc_tracker.source.verify import Record, Times, check_start, verify
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
 _NUMBERS = frozenset(types[name].oid for name in ("numeric", "float4", "float8"))
+LOOK = 9.0  # seconds after which tables and publications are looked at again
 REFRESH = 10.0  # seconds after which wal2json's tables are described anew
 
 log = structlog.get_logger("source")
@@ -33,15 +36,16 @@ class Standing(NamedTuple):
 
 
 class Session:
-    """Opened at once; `close` ends both connections. `tables` (`schema.table`) are those that are captured."""
+    """Opened at once; `close` ends both connections. `needs`: `schema.table` of what is captured, and what is used of it."""
 
-    def __init__(self, settings: SourceSettings, tables: frozenset[str]) -> None:
+    def __init__(self, settings: SourceSettings, needs: Mapping[str, Need]) -> None:
         self._settings = settings
-        self._tables = tables
+        self._needs = needs
         self._url = settings.url.get_secret_value()
         self._control: psycopg.Connection[Any] | None = None
         self._refreshed = time.monotonic()
-        self._publications: list[str] = []
+        self._looked = float("-inf")
+        self._faults: tuple[Problem, ...] = ()
         self._described: dict[str, wal2json.Description] = {}
         self.stream = ReplicationStream(self._url)
         try:
@@ -92,12 +96,22 @@ class Session:
     # Beside the stream. What fails here is logged and left out: it must not end a stream that works.
 
     def vitals(self) -> slot.Vitals | None:
-        tables = self._tables if self.plugin == "pgoutput" else ()
+        """How the slot stands; and, every other time or so, whether all that is mapped still comes."""
         try:
-            return slot.vitals(self._connected(), self._settings.slot, publications=self._publications, tables=tables)
+            if time.monotonic() > self._looked + LOOK:
+                self._looked = time.monotonic()
+                self._faults = self._missing()
+            return replace(slot.vitals(self._connected(), self._settings.slot), faults=self._faults)
         except (Retry, SourceError) as error:
             self._lose_control(error)
             return None
+
+    def _missing(self) -> tuple[Problem, ...]:
+        """What `check` says of the tables and publications, where it means that changes are lost or the application fails."""
+        connection = self._connected()
+        wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
+        present = publication.existing(connection, publication.names(self._settings))
+        return tuple(problem for problem in publication.drift(wanted, present) if problem.severity == "error")
 
     def heartbeat(self) -> None:
         try:
@@ -112,13 +126,13 @@ class Session:
             builder.forget()
 
     def _describe(self, schema: str, table: str) -> wal2json.Description | None:
-        name = f"{schema}.{table}"
+        name = table_name(schema, table)
         found = catalog.tables(self._connected(), [name]).get(name)
         if found is None:  # dropped since, so that its rows are of before: it is what it was, or what the frames alone say
-            unknown = wal2json.Description(schema, table, schema, table, "d", ()) if name in self._tables else None
+            unknown = wal2json.Description(schema, table, schema, table, "d", ()) if name in self._needs else None
             return self._described.get(name, unknown)
-        root = ".".join(found.root)
-        if root not in self._tables:
+        root = table_name(*found.root)
+        if root not in self._needs:
             return None
         relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation
         columns = tuple((column.name, column.type_oid, column.key) for column in relation.columns)
@@ -139,13 +153,12 @@ class Session:
         return bytes(converted)
 
     def _pgoutput_options(self) -> dict[str, str]:
-        wanted = [self._settings.publication, f"{self._settings.publication}_inserts"]
-        with translated():
-            rows = self._connected().execute("SELECT pubname FROM pg_publication WHERE pubname = ANY (%s)", [wanted]).fetchall()
-        self._publications = sorted(name for (name,) in rows)
-        if not self._publications:
+        """The publication of inserts comes first: PostgreSQL 14 looks no further once a partition has every operation, and would
+        take the partition's own name where its root is in the other one."""
+        present = publication.existing(self._connected(), publication.names(self._settings))
+        if not present:
             raise SourceError(f"the publication {self._settings.publication} does not exist", hint="run `cdc-tracker setup`")
-        return pgoutput.options(",".join(f'"{name}"' for name in self._publications))
+        return pgoutput.options(",".join(f'"{name}"' for name in sorted(present, reverse=True)))
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._control is None or self._control.closed:

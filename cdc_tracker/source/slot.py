@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from cdc_tracker.errors import SourceError, SourceUnavailable
+from cdc_tracker.errors import Problem, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, parse_lsn
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.settings import SourceSettings
@@ -254,7 +254,7 @@ def heartbeat(connection: psycopg.Connection[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Vitals:
-    """How the slot stands, by one query. `unpublished`: tables that should be in a publication of ours and are in none."""
+    """How the slot stands, by one query. `faults`: what keeps changes of mapped tables from coming."""
 
     wal_end: Lsn
     exists: bool
@@ -264,25 +264,19 @@ class Vitals:
     safe_wal_size: int | None
     wal_status: str
     active_pid: int | None
-    unpublished: tuple[str, ...]
+    faults: tuple[Problem, ...] = ()
 
 
 _VITALS = f"""
 SELECT {_END}::text, s.slot_name IS NOT NULL, s.restart_lsn::text, s.confirmed_flush_lsn::text, ({_END} - s.restart_lsn)::int8,
-       s.safe_wal_size, s.wal_status, s.active_pid,
-       ARRAY(SELECT t FROM unnest(%s::text[]) t EXCEPT
-             SELECT n.nspname || '.' || c.relname FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
-               JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE p.pubname = ANY (%s) ORDER BY 1)
+       s.safe_wal_size, s.wal_status, s.active_pid
   FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s
 """
 
 
 @translated()
-def vitals(
-    connection: psycopg.Connection[Any], name: str, *, publications: Sequence[str] = (), tables: Iterable[str] = ()
-) -> Vitals:
-    """The slot's state, the WAL's end, and which `tables` have fallen out of `publications`. Cheap: for every few seconds."""
-    [row] = connection.execute(_VITALS.encode(), [sorted(tables), list(publications), name]).fetchall()
-    end, exists, restart, confirmed, retained, safe, status, pid, unpublished = row
-    return Vitals(parse_lsn(end), exists, _lsn(restart), _lsn(confirmed), retained, safe, status or "", pid, tuple(unpublished))
+def vitals(connection: psycopg.Connection[Any], name: str) -> Vitals:
+    """The slot's state and the WAL's end. Cheap: for every few seconds."""
+    [row] = connection.execute(_VITALS.encode(), [name]).fetchall()
+    end, exists, restart, confirmed, retained, safe, status, pid = row
+    return Vitals(parse_lsn(end), exists, _lsn(restart), _lsn(confirmed), retained, safe, status or "", pid)

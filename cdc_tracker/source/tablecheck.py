@@ -7,30 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import Problem
+from cdc_tracker.model import split_name, table_name
 from cdc_tracker.source.catalog import Table
 from cdc_tracker.source.connection import translated
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.values import codec
-
-GENERATED_VERSION = 180000
-
-
-@dataclass(frozen=True)
-class Need:
-    """What the mappings use of one table."""
-
-    operations: frozenset[str]  # of insert, update, delete, truncate
-    columns: frozenset[str] = frozenset()  # that `new` is asked for
-    old_columns: frozenset[str] = frozenset()  # that `old` is asked for
-    where: str = ""  # file:line of the first mapping that names it
-    backfill: bool = False  # a mapping reads the table itself
 
 
 def check_tables(
@@ -42,14 +30,14 @@ def check_tables(
 ) -> list[Problem]:
     """`plugin` is empty where it is not known."""
     problems: list[Problem] = []
-    absent = [name for name in needs if name not in tables]
+    outbox = settings.outbox.table if settings.outbox else None  # setup makes it
+    absent = [name for name in needs if name not in tables and name != outbox]
     if absent:
         present = _names(connection)
         problems += [_absent(name, needs[name].where, present) for name in absent]
     for name, table in tables.items():
         need = needs[name]
-        problems += _kept_back(table, need, settings.never_capture.get(name, ()))
-        problems += _generated(table, need, plugin, connection.info.server_version)
+        problems += _unknown(table, settings.never_capture.get(name, ()))
         problems += _partitions(table, need)
         problems += _values(table, need, plugin)
         if need.backfill and not table.can_select:
@@ -64,10 +52,10 @@ def check_tables(
 @translated()
 def _names(connection: psycopg.Connection[Any]) -> list[str]:
     rows = connection.execute(
-        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
     ).fetchall()
-    return [name for (name,) in rows]
+    return [table_name(*row) for row in rows]
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
@@ -76,40 +64,23 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 def _absent(name: str, where: str, present: list[str]) -> Problem:
-    bare = name.rpartition(".")[2]
-    same = [other for other in present if other.rpartition(".")[2] == bare]
+    same = [other for other in present if split_name(other)[1] == split_name(name)[1]]
     hint = f"did you mean {same[0]}?" if same else _nearest(name, present) or "mend the mapping's `table`, or create the table"
     return Problem(where, name, "there is no such table", hint)
 
 
-def _kept_back(table: Table, need: Need, never: Collection[str]) -> Iterator[Problem]:
+def _unknown(table: Table, never: Collection[str]) -> Iterator[Problem]:
     known = {column.name for column in table.columns}
-    for column in sorted((need.columns | need.old_columns) & set(never)):
-        text = f"the column {column} is mapped, and never_capture keeps it in the database"
-        yield Problem(need.where, table.table, text, "take it out of the mapping or out of never_capture")
     for column in sorted(set(never) - known):
         hint = _nearest(column, known) or f"the table has {', '.join(sorted(known))}"
         yield Problem("source", "never_capture", f"{table.table} has no column {column}", hint)
-
-
-def _generated(table: Table, need: Need, plugin: str, version: int) -> Iterator[Problem]:
-    if plugin != "pgoutput" or version >= GENERATED_VERSION:
-        return
-    for column in table.columns:
-        if column.generated and column.name in need.columns | need.old_columns:
-            yield Problem(
-                need.where,
-                table.table,
-                f"the column {column.name} is generated: pgoutput sends those from PostgreSQL 18 on only",
-                "compute it in the mapping, use wal2json, or upgrade the server",
-            )
 
 
 def _partitions(table: Table, need: Need) -> Iterator[Problem]:
     """REPLICA IDENTITY is set partition by partition: the root's says nothing about what is logged."""
     if not need.old_columns or not need.operations & {"update", "delete"}:
         return
-    weaker = [leaf for leaf in table.leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
+    weaker = [leaf for leaf in table.logged_leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
     if weaker:
         text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of old rows than the root"
         hint = "; ".join(f"ALTER TABLE {_quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)

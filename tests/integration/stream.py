@@ -17,6 +17,8 @@ from pydantic import SecretStr
 
 from cdc_tracker.model import START, Change, Lsn, Position, Relation, Segment, Text, Transaction, parse_lsn
 from cdc_tracker.source import pgoutput, slot, wal2json
+from cdc_tracker.source.needs import Need
+from cdc_tracker.source.publication import ALL_OPERATIONS
 from cdc_tracker.source.segments import PAYLOAD, Decoder, SegmentBuilder, Wanted
 from cdc_tracker.source.session import Session
 from cdc_tracker.source.settings import SourceSettings
@@ -108,7 +110,7 @@ class Tap:
 
     def session(self) -> Session:
         """One more session with the source; the caller closes it."""
-        return Session(self.settings, self.tables)
+        return Session(self.settings, {table: Need(ALL_OPERATIONS) for table in self.tables})
 
     def close(self) -> None:
         self._session.close()

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from cdc_tracker.model import START, Change, Event, Rejection, Relation, parse_lsn
-from cdc_tracker.source import catalog, outbox, pgoutput, publication, scripts, slot, wal2json
+from cdc_tracker.source import catalog, outbox, pgoutput, placement, publication, scripts, slot, wal2json
 from cdc_tracker.source.connection import connect
 from cdc_tracker.source.outbox import OutboxReader
 from cdc_tracker.source.replication import ReplicationStream
@@ -35,7 +35,7 @@ class Stream:
         with closing(connect(database.url)) as connection:
             for script in scripts.outbox(layout):
                 connection.execute(script.encode())
-            wanted = publication.desired(connection, settings, {})
+            wanted = placement.desired(connection, settings, {})
             assert wanted.problems == ()
             publication.apply(connection, publication.plan(wanted.publications, {}))
             slot.create(connection, self.name, plugin)

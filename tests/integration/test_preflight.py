@@ -11,11 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from cdc_tracker.errors import Problem
-from cdc_tracker.source import preflight, publication, scripts, slot
+from cdc_tracker.source import placement, preflight, publication, scripts, slot
 from cdc_tracker.source.connection import connect
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.settings import SourceSettings
-from cdc_tracker.source.tablecheck import Need
 from tests.postgres import Database, Server, launch
 
 INSERTS = Need(frozenset({"insert"}), where="m.yml:3")
@@ -43,9 +43,10 @@ def errors(connection: psycopg.Connection[Any], given: SourceSettings, needs: di
 def set_up(connection: psycopg.Connection[Any], given: SourceSettings, needs: dict[str, Need]) -> None:
     for script in scripts.outbox(given.outbox):
         connection.execute(script.encode())
-    wanted = publication.desired(connection, given, {table: need.operations for table, need in needs.items()})
+    plugin = slot.choose_plugin(connection, given, ())
+    wanted = placement.desired(connection, given, needs, plugin)
     publication.apply(connection, publication.plan(wanted.publications, {}))
-    slot.create(connection, given.slot, slot.choose_plugin(connection, given, ()))
+    slot.create(connection, given.slot, plugin)
 
 
 def test_a_server_that_is_ready_has_no_error_before_and_after_setup(

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Position
-from cdc_tracker.source import catalog, scripts, slot
+from cdc_tracker.source import catalog, placement, publication, scripts, slot
 from cdc_tracker.source.connection import connect
+from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.verify import verify
@@ -101,7 +102,10 @@ def test_the_least_privileged_role_can_do_all_that_a_running_worker_does(databas
         made = slot.create(connection, slot_name(database), plugin)
         assert slot.inspect(connection, slot_name(database)) == dataclasses.replace(made, retained_bytes=made.retained_bytes)
         assert slot.heartbeat(connection)
-        assert slot.vitals(connection, slot_name(database), publications=["p"], tables=["public.t"]).unpublished == ("public.t",)
+        assert slot.vitals(connection, slot_name(database)).active_pid is None
+        settings = SourceSettings(url=SecretStr(database.url), slot=slot_name(database))
+        wanted = placement.desired(connection, settings, {"public.t": Need(frozenset({"insert", "update"}))}, "pgoutput")
+        assert publication.drift(wanted, publication.existing(connection, publication.names(settings)))
         assert catalog.tables(connection, ["public.t"])["public.t"].can_select is False
         connect(database.url_as("cdc_tracker"), replication=True).close()
         assert slot.drop(connection, slot_name(database))
@@ -132,7 +136,7 @@ def test_a_table_is_described_with_its_keys_labels_and_kinds(database: Database,
         ALTER TABLE "Odd Schema"."Order ""x"" Y" DROP COLUMN gone"""
     )
     [table] = catalog.user_tables(connection)
-    assert (table.schema, table.name, table.kind, table.logged, table.usable) == ("Odd Schema", 'Order "x" Y', "r", "d", True)
+    assert (table.schema, table.name, table.kind, table.logged, table.has_key) == ("Odd Schema", 'Order "x" Y', "r", "d", True)
     by_name = {column.name: column for column in table.columns}
     assert list(by_name) == ["id", "state", "other", "note", "doubled"]
     assert (by_name["id"].key, by_name["id"].primary_key, by_name["note"].key) == (True, True, False)
@@ -141,7 +145,10 @@ def test_a_table_is_described_with_its_keys_labels_and_kinds(database: Database,
     assert by_name["doubled"].generated
     assert by_name["note"].toastable
     assert not by_name["id"].toastable
-    assert catalog.tables(connection, ['Odd Schema.Order "x" Y'])['Odd Schema.Order "x" Y'] == table
+    columns = tuple(column._replace(labels=()) for column in table.columns)
+    assert catalog.tables(connection, ['Odd Schema.Order "x" Y']) == {
+        'Odd Schema.Order "x" Y': dataclasses.replace(table, columns=columns)
+    }
 
 
 def test_what_is_logged_is_the_least_of_all_partitions(database: Database, connection: psycopg.Connection[Any]) -> None:
@@ -153,13 +160,16 @@ def test_what_is_logged_is_the_least_of_all_partitions(database: Database, conne
         ALTER TABLE parent REPLICA IDENTITY FULL; ALTER TABLE leaf1 REPLICA IDENTITY FULL"""
     )
     parent = catalog.tables(connection, ["public.parent"])["public.parent"]
-    assert [leaf[1:] for leaf in parent.leaves] == [("leaf1", "f", True), ("leaf2", "d", True)]
+    assert [(leaf.name, leaf.identity, leaf.key) for leaf in parent.leaves] == [
+        ("leaf1", "f", ()),
+        ("leaf2", "d", ("id", "part")),
+    ]
     assert parent.relation.identity == "d"
     database.execute("ALTER TABLE leaf2 REPLICA IDENTITY FULL")
     assert catalog.relations(connection, ["public.parent", "public.none"])["public.parent"].identity == "f"
     database.execute("ALTER TABLE leaf2 REPLICA IDENTITY NOTHING")
     parent = catalog.tables(connection, ["public.parent"])["public.parent"]
-    assert (parent.logged, parent.usable) == ("n", False)
+    assert (parent.logged, [leaf.has_key for leaf in parent.leaves]) == ("n", [True, False])
     assert catalog.root_of(connection, "public", "leaf2") == ("public", "parent")
     assert catalog.root_of(connection, "public", "parent") == ("public", "parent")
     assert catalog.root_of(connection, "public", "gone") == ("public", "gone")
