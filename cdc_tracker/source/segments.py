@@ -176,10 +176,8 @@ class SegmentBuilder(ABC):
         if self._begin is not None:
             self._push(frame[1:9], self._begin)
             self._begin = None
-        payload: Frame | bytes = frame[PAYLOAD:]
-        if len(payload) > self._max_row:
-            payload = self._shortened(frame[PAYLOAD:])
-        self._push(frame[1:9], payload)
+        payload = frame[PAYLOAD:]
+        self._push(frame[1:9], payload if len(payload) <= self._max_row else self._shortened(payload))
         self._changes += changes
         if transaction.committed_at > self._last_time:  # commits are not quite in the order of their times
             self._last_time = transaction.committed_at

@@ -24,6 +24,7 @@ from cdc_tracker.source.wal2json.frames import (
     transaction_of,
 )
 
+_ROWS = frozenset(b"IUD")
 _TABLE = re.compile(rb'"schema":("(?:[^"\\]|\\.)*"),"table":("(?:[^"\\]|\\.)*")')
 
 
@@ -65,7 +66,7 @@ class Builder(SegmentBuilder):
         super().__init__(after, left_off, max_row=max_row)
         self._describe = describe
         self._truncates: list[bytes] = []  # of one statement so far, a frame for each table
-        self._described: dict[tuple[bytes, bytes], _Described | None] = {}
+        self._described: dict[bytes, _Described | None] = {}  # by schema and table as they stand in a frame
 
     def forget(self) -> None:
         """Ask the catalog again at each table's next row: partitions come and go."""
@@ -78,43 +79,45 @@ class Builder(SegmentBuilder):
     def add(self, frame: Message) -> None:
         if self._truncates and frame[1:9] != self._truncates[0][1:9]:
             self._end_truncates()
-        payload = frame[PAYLOAD:]
-        action = payload[ACTION]
-        if action == BEGIN:
-            self._begin_transaction(transaction_of(FRAME.decode(payload)), bytes(payload))
+        action = frame[PAYLOAD + ACTION]
+        if action in _ROWS:
+            self._row(frame)
+        elif action == BEGIN:
+            payload = bytes(frame[PAYLOAD:])
+            self._begin_transaction(transaction_of(FRAME.decode(payload)), payload)
         elif action == COMMIT:
-            self._end_transaction(parse_lsn(str(FRAME.decode(payload).nextlsn)))
+            self._end_transaction(parse_lsn(str(FRAME.decode(frame[PAYLOAD:]).nextlsn)))
         elif action == MESSAGE:
             if self._transaction is not None:
                 self._change(frame)
         elif action == TRUNCATE:
             self._truncates.append(bytes(frame))
         else:
-            self._row(frame, payload)
+            raise ValueError(f"unknown wal2json action: {bytes(frame[PAYLOAD : PAYLOAD + 60])!r}")
 
     def _end_truncates(self) -> None:
         """The tables of one statement go into one segment. Nothing in their frames tells them from rows that share an LSN."""
         frames, self._truncates = self._truncates, []
         for frame in frames:
-            self._row(memoryview(frame), memoryview(frame)[PAYLOAD:], whole=True)
+            self._row(memoryview(frame), whole=True)
 
     def _shortened(self, payload: Message) -> bytes:
         return shortened(payload, self._largest)
 
-    def _row(self, frame: Message, payload: Message, *, whole: bool = False) -> None:
-        named = _TABLE.search(payload)
+    def _row(self, frame: Message, *, whole: bool = False) -> None:
+        named = _TABLE.search(frame, PAYLOAD)
         if named is None:
-            raise ValueError(f"a wal2json frame without a table: {bytes(payload[:60])!r}")
-        described = self._description(named[1], named[2])
+            raise ValueError(f"a wal2json frame without a table: {bytes(frame[PAYLOAD : PAYLOAD + 60])!r}")
+        name = named[0]
+        described = self._described[name] if name in self._described else self._ask(name, named[1], named[2])
         if described is None or (whole and not described.truncates):
             return
         if self._change(frame, whole=whole) and described.payload not in self._carried:
             self._carried.add(described.payload)
             self._relations.append(described.payload)
 
-    def _description(self, schema: bytes, table: bytes) -> _Described | None:
-        key = (schema, table)
-        if key not in self._described:
-            found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
-            self._described[key] = None if found is None else _Described(msgspec.json.encode(found), found.truncates)
-        return self._described[key]
+    def _ask(self, name: bytes, schema: bytes, table: bytes) -> _Described | None:
+        found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
+        described = None if found is None else _Described(msgspec.json.encode(found), found.truncates)
+        self._described[name] = described
+        return described

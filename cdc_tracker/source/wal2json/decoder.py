@@ -113,6 +113,8 @@ class Decoder:
                     table = tables[key] = self._fitting(table, frame.columns, action == "U")
             if table.wanted is None:
                 return None
+            if action == "I" and row is not None:
+                return Change("c", table.relation, row, None, position, lsn, index, transaction)
             new, old = _rows(table, frame, row)
         except _Gap:
             table = self._gapped(self._fitting(table, frame.columns, action == "U") if action in "IU" else table)
