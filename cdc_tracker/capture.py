@@ -55,8 +55,10 @@ class Capture:
         destinations: Sequence[str],
         retention: Retention,
         stop: Callable[[], bool],
+        verify: Callable[[], None],
         standby: bool = False,
     ) -> None:
+        """`verify` raises Fenced where another process captures by now: asked before the journal is written."""
         self._settings = settings
         self._needs = needs
         self._name = settings.name
@@ -64,11 +66,12 @@ class Capture:
         self._state = state
         self._destinations = destinations
         self._left_out: frozenset[str] | None = None  # had a checkpoint when we started, and are not configured
-        self._stop = stop
+        self._stop, self._verify = stop, verify
         self._standby = standby
         self._lookout = Lookout(settings, retention, state, journal)
         self._progress = self._lookout.progress
         self._journal_end = START
+        self._appended: Position | None = None  # the journal's last change, as we left it
         self._confirmed: Lsn = 0
         self._failures = 0
         self._busy_since: float | None = None
@@ -105,7 +108,7 @@ class Capture:
                 self._state.save_source(replace(record, timeline=timeline))
             if record is not None and (end or START).commit_lsn < record.journaled_lsn:
                 self._lookout.lose_journal(self._confirmed, record.journaled_lsn)
-            self._journal_end = end or lowest or START
+            self._appended, self._journal_end = end, end or lowest or START
             self._progress.journal_end = str(self._journal_end)
             self._progress.confirmed = self._confirmed
             builder = session.builder(self._journal_end, self._journal.newest())
@@ -162,8 +165,9 @@ class Capture:
         if segment is None:
             return
         while True:
+            self._verify()
             try:
-                self._journal.append([segment])
+                self._journal.append([segment], after=self._appended)
                 break
             except JournalUnavailable as error:
                 log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
@@ -177,6 +181,7 @@ class Capture:
         self._progress.segments += 1
         self._progress.changes += segment.changes
         self._journal_end = segment.last
+        self._appended = max(self._appended or START, segment.last)
         self._progress.journaled_until = segment.last_time or self._progress.journaled_until
         self._progress.journal_end = str(segment.last)
         self._due["store"] = time.monotonic() + GROUP

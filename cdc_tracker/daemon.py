@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.faults import Fault
 from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.destinations.shaping import Shaping
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, MappingError, Retry, StateMissing, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Retry, StateMissing, Stop
 from cdc_tracker.health import Observer
 from cdc_tracker.health.server import HealthServer
 from cdc_tracker.health.worker import WorkerReport, failed
@@ -30,8 +31,9 @@ from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.processes import ForkServer, name_process
+from cdc_tracker.signals import Signals
 from cdc_tracker.source.needs import Need
-from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.state import Lock, SourceRecord, State
 from cdc_tracker.translate import Translator
 
 FAILED, NEEDS_A_PERSON = 1, 3
@@ -42,6 +44,7 @@ SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer i
 LEAVE = 5.0  # seconds that a role has to leave what it does once it is to be abandoned
 HUNG = 60.0  # seconds without a look at the roles after which the supervisor is not alive any more
 TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
+GRACE = 3.0  # seconds that a standby leaves a lock alone that has become free: its holder may only have lost the session
 
 log = structlog.get_logger("daemon")
 
@@ -62,7 +65,7 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
             _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
             run_capture(config, signals, standby)
         else:
-            run_delivery(config, only.removeprefix("deliver:"), signals)
+            run_delivery(config, only.removeprefix("deliver:"), signals, standby)
     except Interrupted:
         log.info("stopped before it began")
     except AlreadyRunning as error:
@@ -89,42 +92,10 @@ def _freeze(threshold: int) -> None:
     gc.set_threshold(threshold, 5, 5)
 
 
-class Signals:
-    """SIGTERM and SIGINT ask to stop, a second one to do so at once; SIGHUP asks to reload."""
-
-    def __init__(self, drain: float) -> None:
-        self._drain = drain
-        self._stopped_at: float | None = None
-        self._reload = False
-        self._parent = os.getppid()
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
-
-    def _on_stop(self, *_: object) -> None:
-        self._stopped_at = time.monotonic() if self._stopped_at is None else 0.0
-
-    def _on_reload(self, *_: object) -> None:
-        self._reload = True
-
-    def stop(self) -> bool:
-        return self._stopped_at is not None
-
-    def abandon(self) -> bool:
-        """What is in flight has had its time."""
-        return self._stopped_at is not None and time.monotonic() > self._stopped_at + self._drain
-
-    def orphaned(self) -> bool:
-        return os.getppid() != self._parent
-
-    def take_reload(self) -> bool:
-        asked, self._reload = self._reload, False
-        return asked
-
-
 def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
-    with _opened(config, "capture") as (state, journal):
+    with _opened(config, "capture", signals, standby) as (state, lock, journal):
         _known(config, state)
+        state.claim(lock, config.source.name)
         Capture(
             settings=config.source,
             needs=_needs(config),
@@ -132,13 +103,15 @@ def run_capture(config: Config, signals: Signals, standby: bool = False) -> None
             state=state,
             destinations=list(config.destinations),
             retention=config.journal.retention,
-            stop=_stopping(signals),
+            stop=_stopping(signals, lock),
+            verify=lock.check,
             standby=standby,
         ).run()
+        lock.check()
 
 
-def run_delivery(config: Config, name: str, signals: Signals) -> None:
-    with _opened(config, f"deliver.{name}") as (state, journal), ExitStack() as stack:
+def run_delivery(config: Config, name: str, signals: Signals, standby: bool = False) -> None:
+    with _opened(config, f"deliver.{name}", signals, standby) as (state, lock, journal), ExitStack() as stack:
         record = _known(config, state)
         slot, settings = Position(record.created_lsn, -1), config.destinations[name]
         destination = config.open_destination(name, dry_run=settings.dry_run)
@@ -146,11 +119,9 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
         shaping = Shaping.of(settings)
         if settings.dry_run:
             log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
-        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals))
-
-        def abandon() -> bool:
-            return signals.abandon() or signals.orphaned()
-
+        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
+        state.claim(lock, record.name, name)
+        abandon = partial(_abandoned, signals, lock)
         jobs = Jobs(
             settings=config.source,
             name=name,
@@ -173,7 +144,7 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
             state=state,
             jobs=jobs,
             sent_ledger=settings.sent_ledger,
-            stop=_stopping(signals),
+            stop=_stopping(signals, lock),
             abandon=abandon,
             reload=signals.take_reload,
             origin=record.namespace,
@@ -181,6 +152,7 @@ def run_delivery(config: Config, name: str, signals: Signals) -> None:
         _freeze(COLLECT)
         sys.setswitchinterval(SWITCH)
         delivery.run()
+        lock.check()
 
 
 def _close(destination: Destination) -> None:
@@ -191,8 +163,18 @@ def _close(destination: Destination) -> None:
         log.error("the destination fails at closing", error=Fault(error).place, traceback=Fault(error).trace)
 
 
-def _stopping(signals: Signals) -> Callable[[], bool]:
-    return lambda: signals.stop() or signals.orphaned()
+def _stopping(signals: Signals, lock: Lock) -> Callable[[], bool]:
+    return lambda: signals.stop() or signals.orphaned() or lock.lost is not None
+
+
+def _abandoned(signals: Signals, lock: Lock) -> bool:
+    """Whether to give up what is in flight. Asked before each call to a destination: waits while the lock may be another's."""
+    while True:
+        if lock.lost is not None or signals.abandon() or signals.orphaned():
+            return True
+        if lock.held():
+            return False
+        time.sleep(0.02)
 
 
 def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translator]:
@@ -220,13 +202,20 @@ def _needs(config: Config) -> dict[str, Need]:
 
 
 @contextmanager
-def _opened(config: Config, role: str) -> Iterator[tuple[State, Journal]]:
-    """The stores, with the role's lock held."""
+def _opened(config: Config, role: str, signals: Signals, standby: bool) -> Iterator[tuple[State, Lock, Journal]]:
+    """The stores, with the role's lock held. A standby's role waits for it as long as it takes."""
     with ExitStack() as stack:
         state = stack.enter_context(State.open(config.state_url))
-        stack.enter_context(state.lock(f"{config.source.name}.{role}", wait=TAKEOVER))
+        wait = math.inf if standby else TAKEOVER
+        lock = state.lock(f"{config.source.name}.{role}", wait, stop=lambda: signals.stop() or signals.orphaned())
+        try:
+            stack.enter_context(lock)
+        except AlreadyRunning as error:
+            if signals.stop():
+                raise Interrupted([]) from error
+            raise
         journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
-        yield state, journal
+        yield state, lock, journal
 
 
 def _known(config: Config, state: State) -> SourceRecord:
@@ -287,11 +276,19 @@ class Supervisor:
         return not self._signals.stop() and time.monotonic() < self._looked + HUNG
 
     def run(self) -> None:
+        """Lead until told to stop. A standby that loses the lead to another worker stands by again."""
+        while not self._signals.stop():
+            try:
+                self._work()
+            except Fenced as error:
+                if not self._standby:
+                    raise
+                log.error(str(error), hint="The roles have ended. This worker stands by again.")
+
+    def _work(self) -> None:
         config = self._config
         with ExitStack() as stack:
-            state = stack.enter_context(State.open(config.state_url))
-            if not self._lead(stack, state):
-                return
+            state, lock = self._lead(stack)
             _known(config, state)
             mappings = config.load_mappings()
             self._needs = config.needs(mappings)
@@ -303,28 +300,31 @@ class Supervisor:
                 server = HealthServer(config.http.host, config.http.port, observer, self._alive)
                 stack.callback(server.close)
                 log.info("health and metrics", url=f"http://{config.http.host}:{server.port}")
-            self._supervise()
+            self._supervise(lock)
 
-    def _lead(self, stack: ExitStack, state: State) -> bool:
-        """Take the source's lock; as a standby, wait for it. False when told to stop meanwhile."""
-        waiting = False
-        while not self._signals.stop():
+    def _lead(self, stack: ExitStack) -> tuple[State, Lock]:
+        """The state store, with the source's lock held; a standby waits for both. Raises Interrupted when told to stop."""
+        name, stop = f"{self._config.source.name}.worker", self._signals.stop
+        wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
+        state: State | None = None
+        said = False
+        while not stop():
             try:
-                stack.enter_context(state.lock(f"{self._config.source.name}.worker", wait=1.0 if self._standby else 5.0))
+                state = state or stack.enter_context(State.open(self._config.state_url))
+                return state, stack.enter_context(state.lock(name, wait, grace=grace, stop=stop))
             except (AlreadyRunning, Retry) as error:
-                if not self._standby:
+                if not self._standby and not stop():
                     raise
-                if not waiting:
+                if not said:
                     log.info("standing by", holder=str(error))
-                waiting = True
+                said = True
                 time.sleep(0.2)
-            else:
-                return True
-        return False
+        raise Interrupted([])
 
-    def _supervise(self) -> None:
+    def _supervise(self, lock: Lock) -> None:
         try:
             while not self._signals.stop():
+                lock.check()
                 for role in self._roles.values():
                     if role.tend():
                         self._report.started(role.name)
@@ -337,7 +337,7 @@ class Supervisor:
                 if self._signals.take_reload():
                     self._reload()
         finally:
-            self._end()
+            self._end(LEAVE if lock.lost else self._config.drain_timeout)
 
     def _ended(self, seconds: float) -> Iterator[tuple[Role, int]]:
         """Wait so long for roles that end, with their exit codes."""
@@ -363,9 +363,9 @@ class Supervisor:
             if role is not self._capture:
                 role.send(signal.SIGHUP)
 
-    def _end(self) -> None:
-        """Capture first: then the deliverers drain what it has journaled."""
-        limit = time.monotonic() + self._config.drain_timeout + LEAVE
+    def _end(self, drain: float) -> None:
+        """What is in flight has so many seconds."""
+        limit = time.monotonic() + drain + LEAVE
         self._tell(signal.SIGTERM)
         while self._wait() and time.monotonic() < limit and not self._signals.abandon():
             pass

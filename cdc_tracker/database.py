@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from select import select as readable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Text, bindparam, column, create_engine, event, func, inspect, select, table
@@ -34,6 +36,7 @@ _SQLITE_HINTS = {
     15: _BUSY,
 }
 _SQLITE_DAMAGED = {11, 26}
+_ENDLESS = ["idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout"]
 _POSTGRES_HINTS = {
     "53100": _FULL,
     "25006": "The server is read-only: it is a standby, or default_transaction_read_only is set.",
@@ -161,6 +164,24 @@ class Database:
         pooled.detach()
         driver.autocommit = True
         return driver
+
+    def ask(self, connection: Any, query: str, seconds: float) -> str:
+        """The first value that a query gives on such a connection, "" for none. Raises `kind.unavailable` after that time."""
+        with self.translated():
+            session = connection.pgconn
+            session.send_query(query.encode())
+            deadline = time.monotonic() + seconds
+            while session.is_busy():
+                if not readable([session.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    raise self.kind.unavailable(f"{self.kind.noun} ({self.place}) did not answer within {seconds:.0f} s.")
+                session.consume_input()
+            found, error = b"", b""
+            while (result := session.get_result()) is not None:
+                found = result.get_value(0, 0) or b"" if result.ntuples else b""
+                error = result.error_message
+            if error:
+                raise self.kind.unavailable(f"{self.kind.noun} ({self.place}) cannot be used: {error.decode(errors='replace')}")
+            return found.decode()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -294,6 +315,8 @@ def _postgres_engine(url: URL, kind: Kind) -> Engine:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,  # milliseconds: a dead network would else hold us for a quarter of an hour
+        "client_encoding": "UTF8",  # PGCLIENTENCODING may say otherwise
     }
     arguments = {key: value for key, value in defaults.items() if key not in url.query}
     engine = create_engine(url, hide_parameters=True, connect_args=arguments)
@@ -306,6 +329,8 @@ def _postgres_engine(url: URL, kind: Kind) -> Engine:
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        # A role or database may have them for its applications. Ours end no session that holds a lock, and no migration.
+        connection.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [_ENDLESS])
         connection.autocommit = False
 
     return engine

@@ -18,6 +18,7 @@ CdcTrackerError
 │   ├── StateUnavailable
 │   └── DestinationUnavailable   network, 408, 429, 5xx; `retry_after` in seconds
 │       └── DestinationBlocked   401, 404, 415 …, what speaks of the request: once a minute, and alarm
+├── Fenced                 another process writes by now: the role ends, and starts anew once it can have its lock
 ├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
 ├── CheckpointMoved        the checkpoint that a destination holds is not where we left it: the role starts anew and reads it
 ├── TooLarge               413: the core splits the batch
@@ -118,6 +119,15 @@ class StateMissing(Stop):
 
 class AlreadyRunning(Stop):
     """Another cdc-tracker process holds this role."""
+
+
+class Fenced(CdcTrackerError):
+    """Another process has taken over, or the state store was taken back: nothing more is sent or stored from what we know."""
+
+    hint = (
+        "Nothing that was in flight is counted. The role ends, and goes on from what is stored once it can have its lock. If two "
+        "workers run, start one of them with --standby."
+    )
 
 
 class Retry(CdcTrackerError):

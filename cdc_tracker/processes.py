@@ -15,10 +15,10 @@ from pathlib import Path
 from select import select
 
 from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.signals import hold
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # what a terminal or a service manager sends to all of us
 
 
 def ends_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
@@ -93,7 +93,10 @@ class ForkServer:
     """
 
     def __init__(self, run: Callable[[str], int]) -> None:
-        """`run(name)`, in the process of that name: what it does, from its beginning to its exit code."""
+        """`run(name)`, in the process of that name: what it does, from its beginning to its exit code.
+
+        It begins with signals on hold (see signals.py): its own Signals takes up what came meanwhile.
+        """
         self._socket, theirs = socket.socketpair()
         self._heard = b""
         us = os.getpid()
@@ -160,7 +163,7 @@ def _serve(owner: socket.socket, run: Callable[[str], int], parent: int) -> int:
     _end_with(parent, signal.SIGKILL)
     name_process("cdc-forkserver")
     os.setsid()  # Ctrl-C is for our owner, who then tells the others
-    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    hold()
     woken, wake = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
@@ -202,8 +205,6 @@ def _fork(name: str, run: Callable[[str], int], owner: socket.socket) -> int:
         _end_with(parent, signal.SIGKILL)
         owner.close()
         signal.set_wakeup_fd(-1)
-        for number in (*_PASSED_ON, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _leave(partial(run, name))
     return pid

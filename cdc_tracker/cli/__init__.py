@@ -14,6 +14,7 @@ import click
 
 from cdc_tracker import __version__
 from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.signals import hold_for
 
 FOUND_PROBLEMS = 1
 NEEDS_A_PERSON = 3
@@ -121,7 +122,8 @@ def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 def main() -> None:
-    """The console script `cdc-tracker`."""
+    """The command line."""
+    hold_for(sys.argv[1:])
     # What imports make stays: looking for cycles in it time and again, and at the end, took a third of a short command.
     gc.set_threshold(100_000, 10, 10)
     atexit.register(gc.freeze)

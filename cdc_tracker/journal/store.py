@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
+from sqlalchemy.exc import IntegrityError
 
 from cdc_tracker.database import Database, Kind
-from cdc_tracker.errors import JournalGone, JournalUnavailable, Stop
+from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
 from cdc_tracker.journal import migrations, times
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.tables import segments as s
@@ -30,6 +31,7 @@ COUNTED = 10_000  # segments whose changes are counted for those who ask how muc
 TRIM_SEGMENTS = 200  # in one transaction: the writer waits for no more than that
 TRIM_BYTES = 32 * 1024 * 1024
 VACUUM_PAGES = 2000
+ANYWHERE = Position(-1, -1)  # wherever the journal ends
 
 _of_source = s.c.source == bindparam("source")
 _last = tuple_(s.c.last_lsn, s.c.last_ordinal)
@@ -133,26 +135,40 @@ class Journal:
         end = self.end()
         return self.read(Position(end.commit_lsn, end.ordinal - 1), 1)[0] if end else None
 
-    def append(self, segments: Sequence[Segment]) -> None:
+    def append(self, segments: Sequence[Segment], *, after: Position | None = ANYWHERE) -> None:
         """One transaction, durable on return; then wakes every reader. Raises JournalUnavailable.
 
         After that error it is open whether they were stored (a connection may break in the middle of COMMIT): append the same
         ones again, those already there are passed over, or ask end().
+
+        `after`: where the caller knows the journal to end (None: it is empty). Raises Fenced where it ends elsewhere: another
+        process appends to it, or its database was taken back to an earlier time.
         """
         encoded = [(segment, encode(segment)) for segment in segments]
         if not encoded:
             return
         with self._database.writing() as connection:
-            rows = self._rows(connection, encoded)
+            rows = self._rows(connection, encoded, after)
             if rows:
-                connection.execute(_INSERT, rows)
+                self._insert(connection, rows)
                 times.add(connection, self.source, rows)
                 self._bell.announce(connection)
         self._bell.committed()
 
-    def _rows(self, connection: Connection, encoded: list[tuple[Segment, bytes]]) -> list[dict[str, Any]]:
+    def _insert(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        try:
+            connection.execute(_INSERT, rows)
+        except IntegrityError as error:  # the number is taken: of two that append at once, one is late
+            raise Fenced(f"Another process appends to the journal of {self.source}.") from error
+
+    def _rows(self, connection: Connection, encoded: list[tuple[Segment, bytes]], after: Position | None) -> list[dict[str, Any]]:
         newest = self._newest(connection)
         end = _last_of(newest) if newest else None
+        if after != ANYWHERE and end not in (after, encoded[-1][0].last):
+            raise Fenced(
+                f"The journal of {self.source} ends at {end}, and was left at {after}: another process appends to it, "
+                "or its database was taken back to an earlier time."
+            )
         number, total = (newest.number, newest.total) if newest else (0, 0)
         rows = []
         for segment, data in encoded:

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, false, select, te
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
+from cdc_tracker.state import fence
+from cdc_tracker.state.fence import Step, follows, leads
 from cdc_tracker.state.records import Checkpoint
 from cdc_tracker.state.tables import checkpoints as c
 
@@ -22,18 +24,20 @@ _below = tuple_(c.c.high_lsn, c.c.high_ordinal) > _given
 _ONE = select(c).where(*_here)
 _ALL = select(c).where(c.c.source == bindparam("of_source"), c.c.partition == PARTITION)
 _CREATE = text(
-    "INSERT INTO cdc_tracker_checkpoint (source, destination, partition, lsn, ordinal, high_lsn, high_ordinal, updated_at) "
-    "VALUES (:of_source, :of_destination, 0, :to_lsn, :to_ordinal, :to_lsn, :to_ordinal, :now) ON CONFLICT DO NOTHING"
+    "INSERT INTO cdc_tracker_checkpoint (source, destination, partition, lsn, ordinal, high_lsn, high_ordinal, version, "
+    "updated_at) VALUES (:of_source, :of_destination, 0, :to_lsn, :to_ordinal, :to_lsn, :to_ordinal, :now, :now) "
+    "ON CONFLICT DO NOTHING"
 )
 _ADVANCE = (
     update(c)
-    .where(*_here, tuple_(c.c.lsn, c.c.ordinal) <= _given)
+    .where(*_here, tuple_(c.c.lsn, c.c.ordinal) <= _given, follows(c))
     .values(
         lsn=bindparam("to_lsn"),
         ordinal=bindparam("to_ordinal"),
         high_lsn=case((_higher, bindparam("to_lsn")), else_=c.c.high_lsn),
         high_ordinal=case((_higher, bindparam("to_ordinal")), else_=c.c.high_ordinal),
         only_missing=and_(c.c.only_missing, _below),
+        version=leads(),
         updated_at=bindparam("now"),
     )
     .returning(c.c.rewind_lsn, c.c.rewind_ordinal)
@@ -77,10 +81,19 @@ def create(connection: Connection, source: str, destination: str, position: Posi
     connection.execute(_CREATE, _place(source, destination, position))
 
 
-def advance(connection: Connection, source: str, destination: str, position: Position) -> Position | None:
-    """Raises Stop where it would go back. Returns where a rewind that was asked for goes to."""
-    row = connection.execute(_ADVANCE, _place(source, destination, position)).first()
+def claimed(source: str, destination: str) -> fence.Row:
+    """The row, for the process that is to write it."""
+    key = {"source": source, "destination": destination, "partition": PARTITION}
+    return fence.Row(f"the checkpoint of {destination} ({source})", c, key)
+
+
+def advance(
+    connection: Connection, source: str, destination: str, position: Position, writer: fence.Unclaimed, step: Step
+) -> Position | None:
+    """Raises Fenced where the writer has lost it, Stop where it would go back. Returns where a rewind that waits goes to."""
+    row = connection.execute(_ADVANCE, _place(source, destination, position) | step._asdict()).first()
     if row is None:
+        writer.refuse(connection, step)
         found = _existing(connection, source, destination)
         raise Stop(
             f"The checkpoint of {destination} ({source}) would go back from {found.position} to {position} without a rewind.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -12,6 +13,8 @@ from cdc_tracker.model import Position
 from cdc_tracker.state import dead_letters as letters
 from cdc_tracker.state import jobs, ledger
 from cdc_tracker.state import sent as sent_ledger
+from cdc_tracker.state.fence import Step, Unclaimed
+from cdc_tracker.state.locks import Lock
 from cdc_tracker.state.records import Counts, DeadLetter, Job, JobKind, JobState
 
 
@@ -36,6 +39,21 @@ class History:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writer = Unclaimed()
+        self._lock: Lock | None = None  # taken through this object
+
+    @contextmanager
+    def _stepping(self) -> Iterator[tuple[Connection, Step]]:
+        """A transaction of the process that has claimed what it writes, whose own statement compares the version."""
+        with self._writer.step() as step, self._database.writing() as connection:
+            yield connection, step
+
+    @contextmanager
+    def _fenced(self) -> Iterator[Connection]:
+        """A transaction of the process that has claimed what it writes. Raises Fenced where another has taken over."""
+        with self._stepping() as (connection, step):
+            self._writer.compare(connection, step)
+            yield connection
 
     # jobs
 
@@ -80,7 +98,7 @@ class History:
         Its state is stored where that is running, done or failed, and the job was not paused, cancelled or failed meanwhile:
         what a person has asked for stays. Returns the state that is in force; where it is not `running`, leave the job alone.
         """
-        with self._database.writing() as connection:
+        with self._fenced() as connection:
             state = jobs.write(connection, job)
             record(connection, job.source, job.destination, counts, dead_letters, settled, sent)
         return state
@@ -123,12 +141,12 @@ class History:
         In short transactions, so that nobody waits for long. Where it is interrupted, the next one ends it.
         """
         removed = 0
-        with self._database.writing() as connection:
+        with self._fenced() as connection:
             weeks = sent_ledger.begin_removal(connection, source, destination, before_us)
         for week in weeks:
             more = True
             while more:
-                with self._database.writing() as connection:
+                with self._fenced() as connection:
                     gone, more = sent_ledger.remove_some(connection, week)
                 removed += gone
         return removed

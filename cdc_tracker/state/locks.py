@@ -1,4 +1,4 @@
-"""Locks that are held by one process at a time and freed by its death, however it dies."""
+"""Locks that one process holds at a time: freed by its death, however it dies, and looked after while it lives."""
 
 from __future__ import annotations
 
@@ -6,144 +6,280 @@ import fcntl
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from select import select
+from threading import RLock, Thread
+from typing import Any
 from urllib.parse import quote
 
-from cdc_tracker.database import Database, advisory_key
-from cdc_tracker.errors import AlreadyRunning, StateUnavailable
+import structlog
 
+from cdc_tracker.database import Database, advisory_key
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUnavailable, Stop
+
+LOOK = 1.0  # seconds between two looks at a lock that is held
+AGAIN = 0.2  # seconds between two tries to take one that is lost, and cannot be taken for now
+FRESH = 5.0  # seconds after a look for which it counts
+ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang for ever
 _RETRY_SECONDS = 0.1
 _HINT = "Stop that process first, or start this one with --standby so that it takes over when that one ends."
+_POOLED = "Give state.url the server itself, or a pooler's pool_mode=session: a lock belongs to one session of the server."
 # The session that holds an advisory lock on a bigint key: the high half is its classid, the low half its objid.
 _HOLDER = (
-    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted "
-    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1 "
-    "AND (l.classid::bigint << 32) | l.objid::bigint = %s"
+    "SELECT coalesce(nullif(a.application_name, ''), 'unknown@') FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND (l.classid::bigint << 32) | l.objid::bigint = {} "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
+log = structlog.get_logger("locks")
 
-class Lock(Protocol):
-    """Taken when entered, or AlreadyRunning is raised, naming the holder. Not passed on to child processes that exec."""
 
-    def __enter__(self) -> Lock: ...
+class Lock(ABC):
+    """Taken when entered, or AlreadyRunning is raised, naming the holder. Not passed on to child processes that exec.
 
-    def __exit__(self, *exc: object) -> None: ...
+    While it is held, a thread looks after it. A lock that was lost (the server ended the session, someone deleted the file) is
+    taken again where nobody else has it. Where another process has it, `lost` says so from then on, and `check` raises it.
+    """
+
+    def __init__(self, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> None:
+        self.name = name
+        self.lost: CdcTrackerError | None = None
+        self._wait, self._grace, self._stop = wait, grace, stop
+        self._turn = RLock()  # the watcher's, or that of a caller of verify()
+        self._seen = 0.0
+        self._said = False
+        self._ended: socket.socket | None = None
+
+    def __enter__(self) -> Lock:
+        deadline = time.monotonic() + self._wait + self._grace
+        try:
+            while not (self._may_take() and self._take()):
+                if time.monotonic() >= deadline or self._stop():
+                    raise _already(self.name, self._holder())
+                time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
+        except BaseException:
+            self._free()
+            raise
+        self._seen = _clock()
+        self._ended, ended = socket.socketpair()
+        self._watcher = Thread(target=self._watch, args=[ended], name=f"lock {self.name}", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._ended is not None:
+            self._ended.close()
+            self._watcher.join(ANSWER)
+        self._free()
+
+    def check(self) -> None:
+        """Raises Fenced where another process was seen to have it. Costs nothing."""
+        if self.lost is not None:
+            raise self.lost
+
+    def held(self) -> bool:
+        """Whether it is ours, as of a look a moment ago: false also where none was possible, or the machine stood still."""
+        return self.lost is None and _clock() - self._seen < FRESH
 
     def verify(self) -> None:
-        """Raises StateUnavailable where the lock was lost: the database server ended our session, someone deleted the file."""
+        """Look now, and take it again where it was lost. Ends in bounded time.
+
+        Raises Fenced where another process has it, StateUnavailable where nobody can tell.
+        """
+        with self._turn:
+            self.check()
+            try:
+                if not self._holds():
+                    if not self._take():
+                        raise Fenced(f"The lock on {self.name} was lost, and {_named(self._holder())} has taken it.")
+                    log.warning("the lock was lost, and is taken again: nobody else had it meanwhile", lock=self.name)
+            except (Fenced, Stop) as error:
+                self.lost = error
+                raise
+            self._seen, self._said = _clock(), False
+
+    def _watch(self, ended: socket.socket) -> None:
+        pause = LOOK
+        with ended:
+            while ended not in select([ended, *self._signs()], [], [], pause)[0]:
+                try:
+                    self.verify()
+                    pause = LOOK
+                except StateUnavailable as error:
+                    pause = AGAIN
+                    if not self._said:
+                        log.warning("whether the lock is still held cannot be told", lock=self.name, error=str(error))
+                    self._said = True
+                except (Fenced, Stop) as error:
+                    log.error(str(error), hint=error.hint)
+                    return
+                except Exception as error:
+                    self.lost = Fenced(f"The lock on {self.name} cannot be looked after: {error}.")
+                    log.exception("a fault in cdc-tracker: the lock cannot be looked after", lock=self.name)
+                    return
+
+    @abstractmethod
+    def _take(self) -> bool:
+        """Whether it was free, or is ours already. Raises StateUnavailable."""
+
+    def _may_take(self) -> bool:
+        """Whether it has been free for long enough, where that can be seen without taking it."""
+        return True
+
+    @abstractmethod
+    def _holds(self) -> bool:
+        """Whether it is still ours. Raises Stop where it can never be kept."""
+
+    @abstractmethod
+    def _holder(self) -> str:
+        """`PID@HOST` of who has it, or nothing."""
+
+    @abstractmethod
+    def _free(self) -> None: ...
+
+    def _signs(self) -> list[Any]:
+        """What becomes readable when it is lost."""
+        return []
 
 
-def make(database: Database, name: str, wait: float) -> Lock:
-    return (
-        FileLock(Path(f"{database.path}.{quote(name, safe='')}.lock"), name, wait)
-        if database.is_sqlite
-        else AdvisoryLock(database, name, wait)
-    )
+def make(database: Database, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> Lock:
+    if database.is_sqlite:
+        return FileLock(Path(f"{database.path}.{quote(name, safe='')}.lock"), name, wait, stop)
+    return AdvisoryLock(database, name, wait, grace, stop)
+
+
+def _clock() -> float:
+    """Seconds, which pass also while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _me() -> str:
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
-def _already(name: str, holder: str) -> AlreadyRunning:
+def _named(holder: str) -> str:
     pid, _, host = holder.strip().partition("@")
-    return AlreadyRunning(f"{name} is held by process {pid or 'unknown'} on {host or 'an unknown host'}.", hint=_HINT)
+    return f"process {pid or 'unknown'} on {host or 'an unknown host'}"
 
 
-class FileLock:
+def _already(name: str, holder: str) -> AlreadyRunning:
+    return AlreadyRunning(f"{name} is held by {_named(holder)}.", hint=_HINT)
+
+
+class FileLock(Lock):
     """flock on a file that stays when the lock is freed: deleting it would let two processes lock two files of one name."""
 
-    def __init__(self, path: Path, name: str, wait: float) -> None:
+    def __init__(self, path: Path, name: str, wait: float, stop: Callable[[], bool]) -> None:
+        super().__init__(name, wait, 0.0, stop)
         self._path = path
-        self._name = name
-        self._wait = wait
         self._file = -1
 
-    def __enter__(self) -> FileLock:
-        deadline = time.monotonic() + self._wait
+    def _take(self) -> bool:
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            while not self._taken():
-                if time.monotonic() >= deadline:
-                    raise _already(self._name, os.pread(self._file, 300, 0).decode(errors="replace"))
-                time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{_me()}\n".encode(), 0)
-        except OSError as error:
-            self._close()
-            raise StateUnavailable(f"The lock file {self._path} cannot be used: {error.strerror}") from error
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def _taken(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not self._is_at_path(file):  # deleted or replaced since it was opened
+                    raise BlockingIOError
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{_me()}\n".encode(), 0)
+            except BaseException:
+                os.close(file)
+                raise
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise StateUnavailable(f"The lock file {self._path} cannot be used: {error.strerror}") from error
+        self._free()
+        self._file = file
         return True
 
-    def verify(self) -> None:
+    def _holds(self) -> bool:
+        return self._file >= 0 and self._is_at_path(self._file)
+
+    def _is_at_path(self, file: int) -> bool:
         try:
-            same = os.path.samestat(os.fstat(self._file), self._path.stat())
+            return os.path.samestat(os.fstat(file), self._path.stat())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StateUnavailable(f"The lock file {self._path} cannot be looked at: {error.strerror}") from error
+
+    def _holder(self) -> str:
+        try:
+            return self._path.read_bytes()[:300].decode(errors="replace")
         except OSError:
-            same = False
-        if not same:
-            raise StateUnavailable(f"The lock on {self._name} was lost: {self._path} was deleted or replaced.")
+            return ""
 
-    def __exit__(self, *exc: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def _free(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
-class AdvisoryLock:
+class AdvisoryLock(Lock):
     """A session advisory lock on a connection of its own, whose application_name says who holds it."""
 
-    def __init__(self, database: Database, name: str, wait: float) -> None:
+    def __init__(self, database: Database, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> None:
+        super().__init__(name, wait, grace, stop)
         self._database = database
-        self._name = name
         self._key = advisory_key(f"lock:{name}")
-        self._wait = wait
         self._driver: Any = None
+        self._session = ""
+        self._free_since: float | None = None
 
-    def __enter__(self) -> AdvisoryLock:
-        deadline = time.monotonic() + self._wait
-        try:
-            with self._database.translated():
-                self._connect()
-                while not self._driver.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()[0]:
-                    if time.monotonic() >= deadline:
-                        holder = self._driver.execute(_HOLDER, [self._key]).fetchone()
-                        raise _already(self._name, holder[0] if holder else "")
-                    time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
-        except BaseException:
-            self._close()
-            raise
-        return self
+    def _may_take(self) -> bool:
+        if not self._grace:
+            return True
+        if self._holder():
+            self._free_since = None
+            return False
+        self._free_since = self._free_since or time.monotonic()
+        return time.monotonic() >= self._free_since + self._grace
+
+    def _take(self) -> bool:
+        return self._ask(f"SELECT pg_try_advisory_lock({self._key})") == "t"
 
     def _connect(self) -> None:
-        self._driver = self._database.own_connection()
-        self._driver.execute("SELECT set_config('application_name', %s, false)", [_me()[:63]])
-        # So that the lock of a machine that vanished is freed within a minute.
-        for setting, seconds in (("idle", 30), ("interval", 10), ("count", 3)):
-            self._driver.execute(f"SET tcp_keepalives_{setting} = {seconds}")
-
-    def verify(self) -> None:
-        if self._driver is None:
-            raise StateUnavailable(f"The lock on {self._name} is not held.")
         with self._database.translated():
-            self._driver.execute("SELECT 1")
+            self._driver = self._database.own_connection()
+            self._driver.execute("SELECT set_config('application_name', %s, false)", [_me()[:63]])
+            # So that the lock of a machine that vanished is freed within a minute.
+            for setting, seconds in (("idle", 30), ("interval", 10), ("count", 3)):
+                self._driver.execute(f"SET tcp_keepalives_{setting} = {seconds}")
+        self._session = self._ask("SELECT pg_backend_pid()")
 
-    def __exit__(self, *exc: object) -> None:
-        self._close()
+    def _holds(self) -> bool:
+        if self._driver is None:
+            return False
+        try:
+            session = self._ask("SELECT pg_backend_pid()")
+        except StateUnavailable:
+            return False
+        if session != self._session:
+            raise Stop(f"The lock on {self.name} cannot be kept: a pooler gives its session to others.", hint=_POOLED)
+        return True
 
-    def _close(self) -> None:
+    def _holder(self) -> str:
+        return self._ask(_HOLDER.format(self._key))
+
+    def _ask(self, query: str) -> str:
+        """Where it fails, the connection is given up, and the lock with it."""
+        try:
+            if self._driver is None:
+                self._connect()
+            return self._database.ask(self._driver, query, ANSWER)
+        except BaseException:
+            self._free()
+            raise
+
+    def _signs(self) -> list[Any]:
+        with self._turn:
+            return [] if self._driver is None or self._driver.closed else [self._driver.fileno()]
+
+    def _free(self) -> None:
         if self._driver is not None:
             self._driver.close()
             self._driver = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cdc_tracker.state import checkpoints, jobs, ledger, locks, migrations, role
 from cdc_tracker.state import dead_letters as letters
 from cdc_tracker.state import sent as sent_ledger
 from cdc_tracker.state.dead_letters import Selection
+from cdc_tracker.state.fence import Fence
 from cdc_tracker.state.history import History, record
 from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord, Totals
 
@@ -31,7 +32,8 @@ KIND = Kind(
 class State(History):
     """Every method is one transaction, durable on return, and raises StateUnavailable where the store cannot be used.
 
-    Several processes share a store. Methods may be called from any thread.
+    Several processes share a store. Methods may be called from any thread. After `claim`, those by which a role stores its work
+    raise Fenced where another process has taken over, or the store was taken back; what a person asks for needs no claim.
     """
 
     @classmethod
@@ -53,6 +55,26 @@ class State(History):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    # who writes
+
+    def lock(self, name: str, wait: float = 0, *, grace: float = 0, stop: Callable[[], bool] = lambda: False) -> locks.Lock:
+        """A context manager. Entering raises AlreadyRunning, naming the holder, where it is not free within `wait` seconds.
+
+        `grace`: seconds for which it must have been free. A server that restarts frees all locks, and who had one takes it again.
+        """
+        self._lock = locks.make(self._database, name, wait, grace, stop)
+        return self._lock
+
+    def claim(self, lock: locks.Lock, source: str, destination: str | None = None) -> None:
+        """From now on only this object stores a delivery's work; without a destination, capture's. It holds the lock for that.
+
+        What another process began before is refused at its next commit. Read what is stored after this, not before.
+        """
+        row = sources.claimed(source) if destination is None else checkpoints.claimed(source, destination)
+        with self._database.writing() as connection:
+            fence = Fence(row, lock, connection)
+        self._writer = fence
+
     # sources
 
     def source(self, name: str) -> SourceRecord | None:
@@ -61,13 +83,15 @@ class State(History):
 
     def save_source(self, record: SourceRecord) -> None:
         """Inserted, or replaced as a whole."""
-        with self._database.writing() as connection:
-            sources.save(connection, record)
+        with self._stepping() as (connection, step):
+            self._writer.compare(connection, step)
+            sources.save(connection, record, step)
 
     def confirm(self, name: str, lsn: Lsn, journaled: Lsn) -> None:
         """To be called before the feedback that confirms `lsn` goes out; `journaled` is the journal's end. Never lowers `lsn`."""
-        with self._database.writing() as connection:
-            sources.confirm(connection, name, lsn, journaled)
+        with self._stepping() as (connection, step):
+            if not sources.confirm(connection, name, lsn, journaled, step):
+                self._writer.compare(connection, step)
 
     def forget(self, name: str) -> None:
         """Remove everything about a source: the record, checkpoints, dead letters, counts, jobs, what was sent, roles."""
@@ -114,8 +138,8 @@ class State(History):
 
         Raises Stop where the checkpoint would go back. Returns the target of a rewind that waits to be applied, or None.
         """
-        with self._database.writing() as connection:
-            target = checkpoints.advance(connection, source, destination, position)
+        with self._stepping() as (connection, step):
+            target = checkpoints.advance(connection, source, destination, position, self._writer, step)
             record(connection, source, destination, counts, dead_letters, settled, sent)
         return target
 
@@ -129,7 +153,7 @@ class State(History):
 
     def apply_rewind(self, source: str, destination: str) -> Position:
         """Go back to where the rewind that was asked for leads. Where none was, the position as it is."""
-        with self._database.writing() as connection:
+        with self._fenced() as connection:
             return checkpoints.apply_rewind(connection, source, destination)
 
     # dead letters
@@ -175,7 +199,7 @@ class State(History):
 
     def repark(self, letter_id: int, rejection: Rejection) -> None:
         """A queued one was rejected again. One that is not queued any more stays as it is."""
-        with self._database.writing() as connection:
+        with self._fenced() as connection:
             letters.repark(connection, letter_id, rejection)
 
     def count_dead_letters(self, source: str) -> dict[tuple[str, str], int]:
@@ -215,14 +239,12 @@ class State(History):
     # roles
 
     def report(self, source: str, role: str, pid: int, state: str, detail: Mapping[str, Any]) -> None:
-        """What a role says of itself; replaces what it said before."""
+        """What a role says of itself; replaces what it said before. One that was fenced has nothing to say any more."""
+        if self._writer.lost or (self._lock is not None and self._lock.lost is not None):
+            return
         with self._database.writing() as connection:
             roles.report(connection, source, role, pid, state, detail)
 
     def roles(self, source: str) -> list[RoleRecord]:
         with self._database.reading() as connection:
             return roles.every(connection, source)
-
-    def lock(self, name: str, wait: float = 0) -> locks.Lock:
-        """A context manager. Entering raises AlreadyRunning, naming the holder, where it is not free within `wait` seconds."""
-        return locks.make(self._database, name, wait)

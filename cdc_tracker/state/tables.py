@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, false
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, false, text
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
 
@@ -21,6 +21,11 @@ def _big(name: str, *, key: bool = False, nullable: bool = False) -> Column[int]
     return Column(name, BigInteger, primary_key=key, nullable=nullable, autoincrement=False)
 
 
+def _version() -> Column[int]:
+    """Of a row that one process writes: see fence.py."""
+    return Column("version", BigInteger, nullable=False, server_default=text("0"))
+
+
 sources = Table(
     "cdc_tracker_source",
     metadata,
@@ -35,6 +40,7 @@ sources = Table(
     _big("confirmed_lsn"),
     _big("timeline"),
     _big("journaled_lsn"),
+    _version(),
 )
 
 checkpoints = Table(
@@ -52,6 +58,7 @@ checkpoints = Table(
     _big("updated_at"),
     _flag("only_missing"),  # in force now
     _flag("rewind_only_missing"),  # comes into force with the rewind that was asked for
+    _version(),
 )
 
 OUTCOMES = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cdc_tracker.database import Database
-from cdc_tracker.errors import ConfigError, Stop
+from cdc_tracker.errors import ConfigError, Fenced, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.journal.store import KIND
 from cdc_tracker.journal.tables import metadata
@@ -114,6 +114,22 @@ class JournalSuite:
         assert journal.read(START, 10) == [segment(5)]
         journal.append([segment(6)])
         assert journal.end() == segment(6).last
+
+    def test_only_who_knows_where_the_journal_ends_appends(self, journal: Journal, url: str) -> None:
+        journal.append([segment(1)], after=None)
+        journal.append([segment(2)], after=segment(1).last)
+        journal.append([segment(2)], after=segment(1).last)  # the answer was lost, and it had arrived
+        with Journal.open(url, "main") as second:
+            second.append([segment(3)], after=segment(2).last)
+        for after in (None, segment(1).last, segment(2).last, segment(9).last):
+            with pytest.raises(Fenced, match="another process appends to it, or its database was taken back"):
+                journal.append([segment(4)], after=after)
+        assert journal.end() == segment(3).last
+
+    def test_a_segment_from_before_the_end_that_another_has_stored_is_no_reason_to_stop_for_good(self, journal: Journal) -> None:
+        journal.append([segment(1), segment(2)])
+        with pytest.raises(Fenced):
+            journal.append([segment(1, changes=7)], after=None)
 
     def test_the_horizon_tells_extent_count_and_bytes(self, journal: Journal) -> None:
         journal.append([segment(number, frames=b"x" * number) for number in range(3, 9)])

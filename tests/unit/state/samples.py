@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import DeadLetter, LedgerRow, Selection, SourceRecord, State
+from cdc_tracker.state import DeadLetter, LedgerRow, Lock, Selection, SourceRecord, State
 from cdc_tracker.state.records import HOUR
 
 RECORD = SourceRecord(
@@ -41,6 +41,12 @@ def letter(lsn: int, ordinal: int = 0, *, mapping: str = "Order Paid", hour: int
 
 def rejected(count: int, mapping: str = "Order Paid", hour: int = 3) -> dict[tuple[int, str, str], int]:
     return {(hour, mapping, "matched"): count, (hour, mapping, "rejected"): count}
+
+
+@pytest.fixture
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread looks after a lock: only the test does."""
+    monkeypatch.setattr(Lock, "_watch", lambda _self, ended: ended.close())
 
 
 class OpenedStore:

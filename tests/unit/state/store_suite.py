@@ -11,17 +11,18 @@ import pytest
 from sqlalchemy import text
 
 from cdc_tracker.database import Database
-from cdc_tracker.errors import AlreadyRunning, StateMissing, Stop
+from cdc_tracker.errors import AlreadyRunning, Fenced, StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+from cdc_tracker.state import Checkpoint, LedgerRow, State, locks, sent_id
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata
 from tests.unit.state.samples import RECORD, OpenedStore, letter
 from tests.unit.state.stores import differences, made_by_an_older_version, program
+from tests.worker import until
 
 OPENER = """
 import sys
-from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+from cdc_tracker.state import State
 print("ready", flush=True)
 sys.stdin.readline()
 State.open(sys.argv[1]).close()
@@ -39,7 +40,7 @@ INSERT INTO cdc_tracker_role VALUES ('main', 'capture', 41, 'here', 'running', '
 """
 HOLDER = """
 import sys
-from cdc_tracker.state import Checkpoint, LedgerRow, State, sent_id
+from cdc_tracker.state import State
 state = State.open(sys.argv[1])
 with state.lock("capture:main"):
     print("held", flush=True)
@@ -94,6 +95,36 @@ class StoreSuite(OpenedStore):
                     pass
             with other.lock("capture:main") as held:
                 held.verify()
+
+    def test_a_lock_that_is_held_is_looked_after(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(locks, "LOOK", 0.05)
+        with state.lock("capture:main") as held:
+            assert held.held()
+            seen = held._seen
+            until(lambda: held._seen > seen, "it was looked at again", seconds=20)
+
+    def test_a_lock_that_was_not_looked_at_for_a_while_counts_for_nothing(
+        self, state: State, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The process was stopped, or its machine suspended."""
+        monkeypatch.setattr(locks.Lock, "_watch", lambda _self, ended: ended.close())
+        with state.lock("capture:main") as held:
+            held._seen -= locks.FRESH
+            assert not held.held()
+            held.verify()
+            assert held.held()
+
+    def test_a_lock_that_cannot_be_looked_after_any_more_is_given_up(self, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(locks, "LOOK", 0.05)
+        with state.lock("capture:main") as held:
+            monkeypatch.setattr(held, "_holds", lambda: 1 / 0)
+            until(lambda: held.lost is not None, "it is given up", seconds=20)
+            with pytest.raises(Fenced, match="division by zero"):
+                held.check()
+
+    def test_who_waits_for_a_lock_gives_up_when_told_to_stop(self, state: State, url: str) -> None:
+        with State.open(url) as other, state.lock("capture:main"), pytest.raises(AlreadyRunning):
+            other.lock("capture:main", wait=600, stop=lambda: True).__enter__()
 
     def test_a_lock_names_its_holder_and_is_freed_when_the_holder_is_killed(self, state: State, url: str) -> None:
         with program(HOLDER, url) as holder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -12,12 +13,12 @@ from alembic.script import ScriptDirectory
 
 from cdc_tracker import database as database_module
 from cdc_tracker.database import Kind
-from cdc_tracker.errors import ConfigError, StateUnavailable, Stop
+from cdc_tracker.errors import AlreadyRunning, ConfigError, Fenced, StateUnavailable, Stop
 from cdc_tracker.journal.store import KIND as JOURNAL
 from cdc_tracker.model import Position
 from cdc_tracker.state import State, StateSettings
 from cdc_tracker.state.store import KIND as STATE
-from tests.unit.state.samples import letter
+from tests.unit.state.samples import letter, unwatched  # noqa: F401
 from tests.unit.state.stores import tmpfs
 from tests.unit.state.suite import StateSuite
 
@@ -88,12 +89,37 @@ def test_the_file_and_its_locks_belong_to_the_owner_only(url: str, path: Path) -
     assert lock.exists()
 
 
-def test_a_lock_whose_file_was_deleted_is_known_to_be_lost(url: str, path: Path) -> None:
-    with State.open(url) as state, state.lock("capture") as held:
-        held.verify()
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_lock_whose_file_was_deleted_or_replaced_is_taken_again(url: str, path: Path, how: str) -> None:
+    with State.open(url) as state, State.open(url) as other, state.lock("capture") as held:
         path.with_name("state.sqlite.capture.lock").unlink()
-        with pytest.raises(StateUnavailable, match="was lost"):
+        if how == "replaced":
+            path.with_name("state.sqlite.capture.lock").touch()
+        held.verify()
+        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} on"):
+            other.lock("capture").__enter__()
+
+
+@pytest.mark.usefixtures("unwatched")
+def test_a_lock_whose_file_was_deleted_and_that_another_has_taken_is_lost(url: str, path: Path) -> None:
+    with State.open(url) as state, State.open(url) as other, state.lock("capture") as held:
+        path.with_name("state.sqlite.capture.lock").unlink()
+        with other.lock("capture") as taken:
+            with pytest.raises(Fenced, match=f"lock on capture was lost, and process {os.getpid()} on"):
+                held.verify()
+            taken.verify()
+        with pytest.raises(Fenced):  # for good
+            held.check()
+        assert not held.held()
+
+
+def test_a_lock_whose_folder_is_away_is_not_given_up(url: str, path: Path) -> None:
+    with State.open(url) as state, state.lock("capture") as held:
+        path.parent.rename(path.parent.with_name("away"))
+        with pytest.raises(StateUnavailable, match="cannot be used"):
             held.verify()
+        path.parent.with_name("away").rename(path.parent)
+        held.verify()
 
 
 def test_a_url_without_a_file_is_refused() -> None:
