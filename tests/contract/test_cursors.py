@@ -22,7 +22,7 @@ from tests.postgres import Servers
 from tests.vendors.kit import CURSOR, Engines, Kit, Opener, Place, batch, events, nobody
 
 HERE, THERE = CURSOR, CURSOR._replace(source="orders", origin="another")
-KEYED = [name for name in HOLDERS if name not in ("kafka", "warehouse-duckdb")]
+KEYED = [name for name in HOLDERS if name not in ("warehouse-duckdb",)]
 MOVED = (CheckpointMoved, AlreadyRunning)
 
 

@@ -12,19 +12,20 @@ import re
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.ports import free_ports
 from tests.vendors.engine import Program, answers, folder, program
 from tests.vendors.kit import EngineUnavailable, Kit, Place, decoded, made
+from tests.worker import until
 
 VERSION = "4.1.1"
 _POM = f"""\
@@ -101,6 +102,26 @@ class Broker:
         admin = AdminClient(self.client)  # has to be there until the answer is
         admin.create_topics([NewTopic(name, partitions, 1, config=dashed)])[name].result(20)
 
+    def remove_topic(self, name: str) -> None:
+        admin = AdminClient(self.client)
+        admin.delete_topics([name])[name].result(20)
+        until(lambda: name not in self.topics(), f"{name} is gone")
+
+    def kept(self, *topics: str) -> Callable[[], None]:
+        """What they hold; the function makes them anew, and puts that into them, as bringing back a copy of the cluster would."""
+        held = {topic: self.messages(topic) for topic in topics}
+
+        def bring_back() -> None:
+            producer = Producer(self.client)
+            for topic, messages in held.items():
+                self.remove_topic(topic)
+                self.make_topic(topic)
+                for message in messages:
+                    producer.produce(topic, message.value(), message.key(), headers=message.headers() or [])
+            producer.flush(20)
+
+        return bring_back
+
     def topics(self) -> set[str]:
         return set(AdminClient(self.client).list_topics(timeout=20).topics)
 
@@ -158,8 +179,17 @@ def _kit(place: Place, **settings: Any) -> Iterator[Kit]:
         return [decoded(message.value()) for message in broker.messages(topic)]
 
     exact = settings.get("transactions", True)
-    opened = made("kafka", place.folder, brokers=broker.url, topic=topic, transactional_id=topic, **settings)
-    yield Kit(opened, held, keeps_repeats=True, exactly_once=exact)
+
+    def remove() -> None:
+        broker.remove_topic(positions)
+        broker.remove_topic(topic)
+        broker.make_topic(topic)
+
+    positions = f"{topic}-positions"
+    opened = made(
+        "kafka", place.folder, brokers=broker.url, topic=topic, transactional_id=topic, checkpoint_topic=positions, **settings
+    )
+    yield Kit(opened, held, keeps_repeats=True, exactly_once=exact, keep=lambda: broker.kept(topic, positions), remove=remove)
 
 
 KITS = {"kafka": _kit, "kafka-plain": lambda place: _kit(place, transactions=False)}

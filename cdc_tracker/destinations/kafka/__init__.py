@@ -29,15 +29,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.kafka.checkpoints import Held, digest, make_topic, read
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.kafka.checkpoints import Held, Watch, digest, make_topic, read
 from cdc_tracker.destinations.kafka.client import KafkaError, KafkaException, Message, Producer
 from cdc_tracker.destinations.kafka.connection import TRANSACTION, Connection, discard
 from cdc_tracker.destinations.kafka.faults import FENCED
 from cdc_tracker.destinations.kafka.plain import PlainKafka
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
-from cdc_tracker.errors import DestinationUnavailable
-from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.errors import CheckpointMoved, DestinationUnavailable
+from cdc_tracker.model import DELIVERED, START, Batch, Position, Receipt
 
 
 class KafkaDestination:
@@ -58,11 +58,19 @@ class KafkaDestination:
         self._settings = settings
         self._connection = Connection(settings)
         self._id = settings.transactional_id or f"cdc-tracker-{name}"
+        self._old_id = ""  # of the time before cursors
+        self._owns: Callable[[Position], bool] = lambda position: False
         self._producer: Producer | None = None
+        self._watch = Watch(self._connection.client, settings.checkpoint_topic, settings.timeout)
         self._held = Held()
+        self._left: list[Held] = []  # what may be stored: ours, and what a transaction that was not answered brought
         self._failed: list[tuple[KafkaError, str | None]] = []  # delivery reports of the transaction under way
         self._instance, self._count = secrets.token_hex(8), 0
         self._attempt = ("", "")  # the contents of the last batch whose commit was not answered, and the name it went under
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._old_id, self._owns = self._id, owns
+        self._id = f"{self._old_id}.{cursor.key}"
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """All or nothing, and durable on return."""
@@ -93,6 +101,7 @@ class KafkaDestination:
         if self._producer is not None:
             discard(self._producer)
             self._producer = None
+        self._watch.close()
 
     def _name(self, contents: str) -> str:
         """The same for a batch that is tried again, another one for every other."""
@@ -105,38 +114,91 @@ class KafkaDestination:
         """A producer that is the only one with our id, and what it finds stored."""
         if self._producer is not None:
             return
-        timeout = self._settings.timeout
-        producer = self._connection.producer(
-            **{
-                "transactional.id": self._id,
-                "transaction.timeout.ms": int(max(TRANSACTION, 2 * timeout) * 1000),
-                "delivery.report.only.error": True,
-            }
-        )
         try:
-            producer.init_transactions(timeout)
-            make_topic(self._connection.client, self._settings.checkpoint_topic, timeout)
-            self._held = read(self._connection.client, self._settings.checkpoint_topic, self._id.encode(), timeout)
+            producer = self._fenced(self._id)
+            try:
+                make_topic(self._connection.client, self._settings.checkpoint_topic, self._settings.timeout)
+                found = self._read()
+            except BaseException:
+                discard(producer)
+                raise
         except KafkaException as error:
-            discard(producer)
             raise self._connection.trouble(error) from None
+        if self._left and found[0] not in self._left:
+            discard(producer)
+            raise self._moved()
         self._producer = producer
+        self._held, inherited = found
+        self._left = [self._held]
         self._connection.settled()
+        if inherited is not None:
+            try:
+                self._write(Batch((), START), inherited, bury=self._old_id)
+            except BaseException:
+                self.close()  # what was read holds no longer
+                raise
 
-    def _write(self, batch: Batch, held: Held) -> None:
-        producer = self._producer
+    def _fenced(self, name: str) -> Producer:
+        """The only producer with that id from now on; what another one left open is ended."""
+        milliseconds = int(max(TRANSACTION, 2 * self._settings.timeout) * 1000)
+        options = {"transactional.id": name, "transaction.timeout.ms": milliseconds, "delivery.report.only.error": True}
+        producer = self._connection.producer(**options)
+        try:
+            producer.init_transactions(self._settings.timeout)
+        except BaseException:
+            discard(producer)
+            raise
+        return producer
+
+    def _read(self) -> tuple[Held, Held | None]:
+        """What is stored, and what is to be taken over from the time before cursors."""
+        ours, old = self._id.encode(), self._old_id.encode()
+        found = self._stored(ours, old)
+        before = found.get(old)
+        if ours in found or before is None or before.position is None or not self._owns(before.position):
+            return found.get(ours, Held()), None
+        discard(self._fenced(self._old_id))  # no older worker writes after this
+        found = self._stored(ours, old)
+        return (found[ours], None) if ours in found else (Held(), found.get(old))
+
+    def _stored(self, *keys: bytes) -> dict[bytes, Held]:
+        topic = self._settings.checkpoint_topic
+        return read(self._connection.client, topic, [key for key in keys if key], self._settings.timeout)
+
+    def _moved(self) -> CheckpointMoved:
+        self.close()
+        self._left = []
+        return CheckpointMoved(
+            f"{self._connection}: the position in {self._settings.checkpoint_topic} is not the one stored last",
+            hint="topics were made anew or restored, or another worker writes there. Nothing was written",
+        )
+
+    def _check(self) -> None:
+        """What was stored last is still there."""
+        try:
+            shrunk = self._watch.shrunk()
+        except KafkaException as error:
+            raise self._connection.trouble(error) from None
+        if shrunk:
+            raise self._moved()
+
+    def _write(self, batch: Batch, held: Held, *, bury: str = "") -> None:
+        """`bury`: the id of a position that goes with it."""
+        producer, topic = self._producer, self._settings.checkpoint_topic
         if producer is None:
             raise DestinationUnavailable("not connected")
+        self._check()
         self._failed.clear()
+        self._left = list(dict.fromkeys([*self._left, held]))
         began, certain = time.time(), True
         try:
             producer.begin_transaction()
             for event in batch.events:
                 for record in self._connection.records(event):
                     self._connection.produce(producer, record, self._report)
-            producer.produce(
-                self._settings.checkpoint_topic, held.encode(), self._id.encode(), partition=0, on_delivery=self._report
-            )
+            producer.produce(topic, held.encode(), self._id.encode(), partition=0, on_delivery=self._report)
+            if bury:
+                producer.produce(topic, None, bury.encode(), partition=0, on_delivery=self._report)
             certain = False
             producer.commit_transaction()  # waits for as long as the transaction has: librdkafka's advice
         except KafkaException as error:
@@ -144,7 +206,8 @@ class KafkaDestination:
         except BaseException:
             self.close()
             raise
-        self._held = held
+        self._held, self._left = held, [held]
+        self._watch.wrote()
         self._connection.settled()
 
     def _report(self, error: KafkaError | None, message: Message) -> None:

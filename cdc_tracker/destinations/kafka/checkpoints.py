@@ -1,6 +1,7 @@
 """Our position, kept in Kafka itself.
 
-A compacted topic, one key a transactional id, so that who may write a position is who holds the id. Not the offsets of a consumer
+A compacted topic, one key a transactional id, so that who may write a position is who holds the id. There is one for each cursor;
+before there were cursors, one for each destination. Not the offsets of a consumer
 group, though they can be part of a transaction, too: Kafka removes them a week after the last commit of a group without members
 (offsets.retention.minutes), and a destination may be idle for longer.
 
@@ -69,15 +70,50 @@ def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:
             raise
 
 
-def read(client: dict[str, Any], topic: str, key: bytes, timeout: float) -> Held:
-    """The last committed record of a key. Raises KafkaException, also where the end is not reached in time."""
+def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) -> dict[bytes, Held]:
+    """The last committed record of each key that has one; of the first key, surely. Raises KafkaException.
+
+    Also where the end is not reached in time.
+    """
     deadline = time.monotonic() + timeout
     first, end = _ends(client, topic, timeout)
+    found: dict[bytes, Held] = {}
     for begin in sorted({max(first, end - _TAIL), first}, reverse=True):
-        found = _last(client, TopicPartition(topic, 0, begin), end, key, deadline)
-        if found is not None:
-            return found
-    return Held()
+        found = _last(client, TopicPartition(topic, 0, begin), end, keys, deadline)
+        if keys[0] in found:
+            break
+    return found
+
+
+class Watch:
+    """Notices that the topic ends before what we wrote to it: it was made anew or restored, or has lost its last records."""
+
+    def __init__(self, client: dict[str, Any], topic: str, timeout: float) -> None:
+        self._client, self._topic, self._timeout = client, topic, timeout
+        self._consumer: Consumer | None = None
+        self._end = 0
+
+    def shrunk(self) -> bool:
+        """Raises KafkaException where the cluster does not answer."""
+        if self._consumer is None:
+            self._consumer = Consumer({**self._client, "group.id": "cdc-tracker", "isolation.level": "read_uncommitted"})
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=self._timeout)
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
+                raise
+            return True
+        shrunk, self._end = high < self._end, high
+        return bool(shrunk)
+
+    def wrote(self) -> None:
+        """A record, which comes behind the end that was last looked at."""
+        self._end += 1
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
 
 
 def _ends(client: dict[str, Any], topic: str, timeout: float) -> tuple[int, int]:
@@ -90,12 +126,13 @@ def _ends(client: dict[str, Any], topic: str, timeout: float) -> tuple[int, int]
         consumer.close()
 
 
-def _last(client: dict[str, Any], begin: TopicPartition, end: int, key: bytes, deadline: float) -> Held | None:
+def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[bytes], deadline: float) -> dict[bytes, Held]:
     settings = {"isolation.level": "read_committed", "enable.auto.commit": False, "enable.partition.eof": True}
     consumer = Consumer(
         {**client, "group.id": "cdc-tracker", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20, **settings}
     )
-    found, reached = None, begin.offset
+    found: dict[bytes, Held] = {}
+    reached = begin.offset
     try:
         consumer.assign([begin])
         while reached < end:
@@ -104,8 +141,12 @@ def _last(client: dict[str, Any], begin: TopicPartition, end: int, key: bytes, d
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
                 reached = max(reached, offset or 0)  # markers of transactions and what was compacted away come as no message
-                if error is None and message.key() == key:
-                    found = decode(message.value() or b"")
+                key = message.key()
+                if error is None and isinstance(key, bytes) and key in keys:
+                    value = message.value()
+                    found |= {key: decode(value)} if value else {}
+                    if not value:  # it was taken over by a cursor
+                        found.pop(key, None)
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "a transaction of another destination is still open"))
     finally:

@@ -52,7 +52,10 @@ class KafkaSettings(FormatSettings):
     )
     transactions: bool = Field(default=True, description="exactly once; false: at least once, idempotent, and quicker to be read")
     transactional_id: str | None = Field(
-        default=None, min_length=1, max_length=200, description="names the destination to the cluster: one for each installation"
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="what the transactional ids begin with: there is one for each source",
     )
     checkpoint_topic: str = Field(default="cdc_tracker_checkpoints", description="where our position is kept; made where missing")
     event_size: Size = Field(
