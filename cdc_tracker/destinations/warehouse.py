@@ -31,9 +31,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from cdc_tracker.destinations import columns
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
+from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Duration
 
@@ -85,6 +85,8 @@ class WarehouseDestination:
         self.limits = Limits(events=100_000, batch_bytes=64 * 1024**2, event_bytes=largest, whole_changes=True)
         self._settings = settings
         self._key = re.sub(r"[^\w.-]", "_", name)
+        self._old_key = ""  # of the time before cursors
+        self._owns: Callable[[Position], bool] = lambda position: False
         self._name = f"cdc_tracker_{snake_case(name)}"
         self._work = base / settings.work_dir / self._key
         secret = settings.credentials.get_secret_value()
@@ -94,8 +96,14 @@ class WarehouseDestination:
         self._loaded = -math.inf
         self._pipeline: Any = None
         self._reached: tuple[int, Position | None] | None = None  # step and position; None: ask
+        self._left: list[tuple[int, Position | None]] = []  # what may be stored: the last, and loads that failed
         # dlt keeps things by thread, and minds signals in the main one.
         self._pool: ThreadPoolExecutor | None = None
+
+    def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        self._old_key, self._owns, self._key = self._key, owns, cursor.key
+        self._name = f"cdc_tracker_{snake_case(cursor.key)}"
+        self._work = self._work.with_name(cursor.key)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is where it was."""
@@ -146,7 +154,9 @@ class WarehouseDestination:
             dlt = _dlt()
             shutil.rmtree(self._work, ignore_errors=True)
             self._work.mkdir(parents=True)
-            destination = getattr(dlt.destinations, self._settings.engine)(credentials=self._credentials)
+            # Two that load at once into one staging dataset would empty it under each other.
+            apart = {"staging_dataset_name_layout": f"%s_staging_{self._key.rpartition('.')[2]}"} if self._old_key else {}
+            destination = getattr(dlt.destinations, self._settings.engine)(credentials=self._credentials, **apart)
             self._pipeline = dlt.pipeline(
                 self._name, destination=destination, dataset_name=self._settings.dataset, pipelines_dir=str(self._work)
             )
@@ -155,9 +165,12 @@ class WarehouseDestination:
 
     def _load(self, rows: Any, upto: Position | None) -> None:
         """One package. The rows are in once it is done; the position counts once it is entered as done."""
-        step, before = self._where()
-        position = before if upto is None else upto
+        self._where()
         self._reached = None
+        step, before = self._where()  # once more: what is there may have been taken back since
+        reached = (step, before) if upto is None else (step + 1, upto)
+        self._reached = None
+        self._left = list(dict.fromkeys([*self._left, reached]))
 
         def run() -> None:
             dlt, pipeline = _dlt(), self._open()
@@ -174,18 +187,34 @@ class WarehouseDestination:
 
         self._apart(run)
         self._loaded = time.monotonic()
-        self._reached = (step if upto is None else step + 1, position)
+        self._reached, self._left = reached, [reached]
 
     def _where(self) -> tuple[int, Position | None]:
         if self._reached is None:
-            self._reached = self._apart(self._look)
+            found = self._apart(self._look)
+            if self._left and found not in self._left:
+                self._left = []
+                raise CheckpointMoved(
+                    f"{self._settings.engine}/{self._settings.dataset}: the position stored there is not the one stored last",
+                    hint="it was restored or dropped, or another worker writes there. Nothing was loaded",
+                )
+            self._reached, self._left = found, [found]
         return self._reached
 
     def _look(self) -> tuple[int, Position | None]:
+        """What is stored under our cursor; while nothing is, what is from before there were cursors, if it is this source's."""
+        found = self._last(self._key)
+        if found[1] is None and self._old_key:
+            old = self._last(self._old_key)
+            if old[1] is not None and self._owns(old[1]):
+                return old
+        return found
+
+    def _last(self, key: str) -> tuple[int, Position | None]:
         """The last position whose load was entered as done."""
         query = f"""
             SELECT c.step, c.commit_lsn, c.ordinal FROM {{{_CHECKPOINTS}}} c JOIN {{_dlt_loads}} l ON l.load_id = c._dlt_load_id
-            WHERE c.destination = '{self._key}' AND l.status = 0 ORDER BY c.step DESC LIMIT 1"""
+            WHERE c.destination = '{key}' AND l.status = 0 ORDER BY c.step DESC LIMIT 1"""
         found = self._ask(query)
         return (int(found[0]), Position(int(found[1]), int(found[2]))) if found else (0, None)
 
@@ -215,7 +244,7 @@ class WarehouseDestination:
             return ConfigError(text, hint=f"correct `credentials`: dlt's page on {self._settings.engine} says what they hold")
         passing = {"DestinationTransientException", "LoadClientJobRetry", "OSError", "IOException", "DestinationConnectionError"}
         if "DestinationTerminalException" in kinds or "LoadClientJobFailed" in kinds:
-            hint = "grant what dlt needs there: to make the dataset, its _staging dataset and tables, to write and to delete"
+            hint = "grant what dlt needs there: to make the dataset, its _staging datasets and tables, to write and to delete"
             return DestinationUnavailable(text) if kinds & (passing - {"OSError"}) else DestinationBlocked(text, hint=hint)
         return DestinationUnavailable(text)
 

@@ -186,9 +186,8 @@ def _kit(place: Place, **settings: Any) -> Iterator[Kit]:
         broker.make_topic(topic)
 
     positions = f"{topic}-positions"
-    opened = made(
-        "kafka", place.folder, brokers=broker.url, topic=topic, transactional_id=topic, checkpoint_topic=positions, **settings
-    )
+    settings |= {"brokers": broker.url, "topic": topic, "transactional_id": topic, "checkpoint_topic": positions}
+    opened = made("kafka", place.folder, **settings)
     yield Kit(opened, held, keeps_repeats=True, exactly_once=exact, keep=lambda: broker.kept(topic, positions), remove=remove)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +27,17 @@ def _kit(place: Place) -> Iterator[Kit]:
             return [call_of_row(row) for row in connection.execute(HELD).fetchall()] if found else []
 
     opened = made("warehouse", place.folder, engine="duckdb", credentials="events.duckdb")
-    yield Kit(opened, held, keeps_repeats=False, exactly_once=True, merges=True)
+
+    def keep() -> Callable[[], None]:
+        backup = place.folder / "backup.duckdb"
+        shutil.copy(file, backup)
+
+        def bring_back() -> None:
+            backup.replace(file)
+
+        return bring_back
+
+    yield Kit(opened, held, keeps_repeats=False, exactly_once=True, merges=True, keep=keep, remove=file.unlink)
 
 
 KITS: dict[str, OpenKit] = {"warehouse-duckdb": _kit}

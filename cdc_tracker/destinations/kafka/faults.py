@@ -26,7 +26,7 @@ REFUSED = (
 _LOGIN = (KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError._SSL)
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow it WRITE and DESCRIBE on the topics, and READ on the checkpoint topic",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "allow it WRITE and DESCRIBE on the transactional ids that begin with `transactional_id` (a prefixed ACL)",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "allow it WRITE and DESCRIBE on the transactional id, by a prefixed ACL",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow it IDEMPOTENT_WRITE on the cluster",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "allow it READ on the group of the same name as the transactional id",
 }
