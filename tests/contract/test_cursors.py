@@ -16,6 +16,7 @@ from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationUnavailable, Stop
 from cdc_tracker.model import Batch, Position
 from tests.contract.kills import Holder, order
+from tests.contract.kits import HOLDERS
 from tests.vendors.kit import CURSOR, Kit, Opener, batch, events, nobody
 
 HERE, THERE = CURSOR, CURSOR._replace(source="orders", origin="another")
@@ -61,9 +62,7 @@ def test_what_was_stored_under_the_name_alone_is_taken_over_by_its_own_source_on
     assert sorted(order(holder)) == [*range(30), *range(500, 510)]
 
 
-@pytest.mark.parametrize(
-    "holder", [name for name in HOLDERS if name != "warehouse-duckdb"], indirect=True
-)  # one process at a time
+@pytest.mark.parametrize("holder", [name for name in HOLDERS if name != "warehouse-duckdb"], indirect=True)  # one process writes
 def test_two_workers_that_take_over_at_once_deliver_each_event_once(holder: Kit) -> None:
     made = events(30)
     with opened(holder, None) as landed:
