@@ -30,7 +30,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.splicing import Refused, members, moment, quoted
+from cdc_tracker.destinations.splicing import Refused, levels, members, moment, quoted
 from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
@@ -263,14 +263,8 @@ class AmplitudeDestination:
 
 def _check_depth(inner: bytes, field: str) -> None:
     """Looks closer only where the number of braces leaves it open."""
-    if inner.count(b"{") >= _DEPTH and _layers(msgspec.json.decode(b"{%b}" % inner)) > _DEPTH:
+    if inner.count(b"{") >= _DEPTH and any(level.depth >= _DEPTH for level in levels(inner, field)):
         raise Refused("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not take")
-
-
-def _layers(value: object) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_layers, value.values()), default=0)
-    return max(map(_layers, value), default=0) if isinstance(value, list) else 0
 
 
 def _decoded(reply: Reply) -> _Answer:

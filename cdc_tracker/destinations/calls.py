@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from cdc_tracker.errors import Unexplained
 from cdc_tracker.model import Event
 
+T = TypeVar("T")
 ABSENT = msgspec.Raw(b"")
 
 
@@ -37,7 +40,14 @@ _DECODER = msgspec.json.Decoder(Call)
 
 def parse(event: Event) -> Call:
     """Raises Unexplained where it is not an event in the Segment spec's shape."""
+    return read(_DECODER, event)
+
+
+def read(decoder: msgspec.json.Decoder[T], event: Event) -> T:
+    """What the decoder is about of an event. Raises Unexplained, which parks it, where it is written in another way."""
     try:
-        return _DECODER.decode(event.body)
+        return decoder.decode(event.body)
     except msgspec.DecodeError as error:
         raise Unexplained(f"the event is not in the shape of a call: {error}") from error
+    except RecursionError as error:
+        raise Unexplained("the event is nested deeper than can be read") from error

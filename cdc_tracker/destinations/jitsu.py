@@ -15,6 +15,7 @@ Not known: a limit of a request as a whole. A request must be dealt with in 5 se
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -25,7 +26,7 @@ from pydantic import Field, field_validator
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.http import Reply, check_url
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings
-from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable
+from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import ASSUMED, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
@@ -85,7 +86,7 @@ class JitsuDestination(TrackingDestination):
         return self._named(answer.errors, events) if answer.errors else [ASSUMED] * len(events)
 
     def _named(self, errors: list[str], events: Sequence[Event]) -> list[Receipt]:
-        named: dict[str, Receipt] = {}
+        named: dict[str, list[Receipt]] = {}
         for error in errors:
             found = _ERROR.match(error)
             if _NO_DESTINATION in error:
@@ -93,8 +94,12 @@ class JitsuDestination(TrackingDestination):
                 raise DestinationBlocked(text, hint="connect a destination to the source, in Jitsu")
             if not found:
                 raise DestinationUnavailable(f"Jitsu names no event: {self._http.quoted(error)}")
-            named[found[1]] = self._receipt(found[2])
-        receipts = [named.get(_FOREIGN.sub("_", event.message_id)[:64], ASSUMED) for event in events]
+            named.setdefault(found[1], []).append(self._receipt(found[2]))
+        cut = [_FOREIGN.sub("_", event.message_id)[:64] for event in events]
+        alike = Counter(cut)
+        if any(1 < alike[name] != len(receipts) for name, receipts in named.items()):
+            raise Unexplained(f"Jitsu names one of several events whose ids it cuts to the same: {self._http.quoted(errors[0])}")
+        receipts = [named[name].pop(0) if named.get(name) else ASSUMED for name in cut]
         if receipts.count(ASSUMED) == len(receipts):
             raise DestinationUnavailable(f"Jitsu names events that were not sent: {self._http.quoted(errors[0])}")
         return receipts

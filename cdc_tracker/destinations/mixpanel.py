@@ -6,8 +6,9 @@ met: it is tested against a server that behaves as these say. /track is not used
 
 - track, page, screen → events. Simplified ID merge: `$device_id`, `$user_id`, from which Mixpanel derives distinct_id. Original:
   distinct_id.
-- identify → `$set` on the profile (nothing that counts up: it could not be sent twice) and, where it names userId and
-  anonymousId, an event `$identify` that links the two. Original ID merge links by `$identified_id` and `$anon_id`, a UUID v4.
+- identify → `$set` on the profile (nothing that counts up: it could not be sent twice) as of the call's `$time`, and with
+  `$ignore_time`, unless `context.active` is true: else a backfill would say that everybody was seen now. Where it names userId
+  and anonymousId, an event `$identify` that links the two. Original ID merge links by `$identified_id` and `$anon_id`, a UUID v4.
 - group → `$set` on the group's profile. On other calls context.groupId becomes the property that the group key names.
 - alias → `$create_alias` in projects with original ID merge; in those with simplified it has no effect, and is refused here.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +35,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.splicing import Refused, members, moment, quoted
+from cdc_tracker.destinations.naming import legal_id
+from cdc_tracker.destinations.splicing import Refused, levels, members, moment, quoted
 from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
 from cdc_tracker.errors import Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
@@ -60,6 +63,7 @@ _NOBODY = {
 }
 _NOBODY |= {"[]", "{}", "00000000-0000-0000-0000-000000000000"}
 _OURS = ("time", "distinct_id", "$insert_id", "$user_id", "$device_id")
+_INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 _KEYS = 254  # of an object, and elements of a list
 _DEPTH = 3
 _EVENT_BYTES = 1_000_000
@@ -171,16 +175,16 @@ class MixpanelDestination:
             raise Refused(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
         user = _somebody(call.user_id, "userId") if call.user_id else None
         device = _somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
-        made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(event.message_id))
+        made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(legal_id(event.message_id, _is_insert_id)))
         if event.type == "track":
             return [Item(index, "import", self._event(call, call.event, made, members(call.properties)), user, device)]
         if event.type in VIEWED:
             return [Item(index, "import", self._event(call, VIEWED[event.type], made, viewed(call)), user, device)]
         if event.type == "identify":
             link = [Item(index, "import", self._link(call, made), user, device)] if user and device else []
-            return [*link, Item(index, "engage", self._profile(call), user, device)]
+            return [*link, Item(index, "engage", self._profile(call, micros), user, device)]
         if event.type == "group":
-            return [Item(index, "groups", self._group(call), group=call.group_id)]
+            return [Item(index, "groups", self._group(call, micros), group=call.group_id)]
         return [Item(index, "import", self._alias(call, event.type, made), user, device, previous=call.previous_id)]
 
     def _event(self, call: PersonCall, name: str, made: bytes, inner: bytes) -> bytes:
@@ -191,7 +195,7 @@ class MixpanelDestination:
             group = b",%b:%b" % (quoted(self._group_key), quoted(group_id))
         elif b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner:
             _check_reserved(inner, _OURS)
-        _check_limits(inner)
+        _check_limits(inner, "properties")
         comma = b"," if inner else b""
         return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
 
@@ -215,17 +219,19 @@ class MixpanelDestination:
         ids = quoted(_somebody(call.previous_id, "previousId")), quoted(call.user_id), self._token
         return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
 
-    def _profile(self, call: PersonCall) -> bytes:
+    def _profile(self, call: PersonCall, micros: int) -> bytes:
+        """A row that changed, perhaps years ago, does not say that its person is there: `Last Seen` stays as it is."""
         device = f"$device:{call.anonymous_id}" if self._simplified else call.anonymous_id
         traits = members(call.traits)
-        _check_limits(traits)
-        return b'{"$token":%b,"$distinct_id":%b,"$set":{%b}}' % (self._token, quoted(call.user_id or device), traits)
+        _check_limits(traits, "traits")
+        about = self._token, quoted(call.user_id or device), micros // 1_000_000, b"" if call.active else b',"$ignore_time":true'
+        return b'{"$token":%b,"$distinct_id":%b,"$time":%d%b,"$set":{%b}}' % (*about, traits)
 
-    def _group(self, call: PersonCall) -> bytes:
+    def _group(self, call: PersonCall, micros: int) -> bytes:
         traits = members(call.traits)
-        _check_limits(traits)
-        ids = self._token, quoted(self._group_key), quoted(_somebody(call.group_id, "groupId"))
-        return b'{"$token":%b,"$group_key":%b,"$group_id":%b,"$set":{%b}}' % (*ids, traits)
+        _check_limits(traits, "traits")
+        about = self._token, quoted(self._group_key), quoted(_somebody(call.group_id, "groupId")), micros // 1_000_000
+        return b'{"$token":%b,"$group_key":%b,"$group_id":%b,"$time":%d,"$set":{%b}}' % (*about, traits)
 
     # Sending.
 
@@ -263,28 +269,23 @@ def _somebody(name: str | None, field: str) -> str:
     return name
 
 
+def _is_insert_id(text: str) -> bool:
+    return _INSERT_ID.fullmatch(text) is not None and text.lower() not in _NOBODY
+
+
 def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:
     for key in keys(inner):
         if key in ours:
             raise Refused("reserved_name", f"properties.{key}", "Mixpanel gives this property a meaning of its own")
 
 
-def _check_limits(inner: bytes) -> None:
+def _check_limits(inner: bytes, field: str) -> None:
     """Looks closer only where a count of bytes leaves it open."""
-    if inner.count(b"{") > _DEPTH or (len(inner) > _KEYS * 2 and inner.count(b",") >= _KEYS):
-        _measure(msgspec.json.decode(b"{%b}" % inner), "properties", 0)
-
-
-def _measure(value: object, path: str, depth: int) -> None:
-    if isinstance(value, dict):
-        if len(value) > _KEYS:
-            raise Refused("too_many_properties", path, f"{len(value)} keys, and Mixpanel takes fewer than 255")
-        if depth > _DEPTH:
-            raise Refused("too_deep", path, "objects nested deeper than 3, which Mixpanel refuses")
-        for key, inner in value.items():
-            _measure(inner, f"{path}.{key}", depth + 1)
-    elif isinstance(value, list):
-        if len(value) > _KEYS:
-            raise Refused("too_many_properties", path, f"{len(value)} elements, and Mixpanel takes fewer than 255")
-        for inner in value:
-            _measure(inner, path, depth)
+    if inner.count(b"{") <= _DEPTH and (len(inner) <= _KEYS * 2 or inner.count(b",") < _KEYS):
+        return
+    for level in levels(inner, field):
+        if level.size > _KEYS:
+            what = "keys" if level.is_object else "elements"
+            raise Refused("too_many_properties", level.path, f"{level.size} {what}, and Mixpanel takes fewer than 255")
+        if level.is_object and level.depth > _DEPTH:
+            raise Refused("too_deep", level.path, f"objects nested deeper than {_DEPTH}, which Mixpanel refuses")

@@ -29,6 +29,7 @@ from pydantic import Field, SecretStr, field_validator
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
+from cdc_tracker.destinations.naming import is_uuid, legal_id
 from cdc_tracker.destinations.splicing import (
     Call,
     Refused,
@@ -39,7 +40,6 @@ from cdc_tracker.destinations.splicing import (
     moment,
     object_with,
     quoted,
-    uuid_of,
 )
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
@@ -221,7 +221,7 @@ class PosthogDestination:
             own.append(b'"$ip":' + quoted(call.context.ip))
         else:
             own.append(b'"$geoip_disable":true')
-        identifier = uuid_of(event.message_id)
+        identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
             name,
             identifier.encode(),

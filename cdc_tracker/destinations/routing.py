@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.destinations.calls import read
+from cdc_tracker.destinations.naming import snake_case, within
 from cdc_tracker.model import RAW, Event, canonical
 
 _PART = re.compile(r"\{(\w*)\}")
@@ -55,6 +56,11 @@ def check_template(text: str) -> str:
     return text
 
 
+def literal(template: str) -> str:
+    """An example of what a template makes: `x` for each field."""
+    return _PART.sub("x", template)
+
+
 def check_raw_template(text: str) -> str:
     """The text, if a raw change has every `{field}` in it. Raises ValueError."""
     for field in _PART.findall(text):
@@ -65,7 +71,7 @@ def check_raw_template(text: str) -> str:
 
 def operation(event: Event) -> str:
     """Debezium's letter of a raw change."""
-    return _ENVELOPE.decode(event.body).op
+    return read(_ENVELOPE, event).op
 
 
 class Route:
@@ -74,10 +80,11 @@ class Route:
     A raw change goes by its `{schema}` and `{table}`.
     """
 
-    def __init__(self, template: str, clean: Callable[[str], str] = str) -> None:
-        """`clean` makes what is put in for a field safe for the destination."""
+    def __init__(self, template: str, clean: Callable[[str], str] = str, limit: int = 1 << 20) -> None:
+        """`clean` makes what is put in for a field safe for the destination; `limit`: bytes of UTF-8 that a name may have."""
         self._template = template
         self._clean = clean
+        self._limit = limit
         self._fixed = None if _PART.search(template) else template
         self._made: dict[tuple[str, str, str, str], str] = {}
 
@@ -94,15 +101,15 @@ class Route:
 
     def _make(self, name: str, kind: str, schema: str, table: str) -> str:
         values = {"event": snake_case(name) or kind, "type": kind, "schema": schema or "none", "table": table or "none"}
-        return _PART.sub(lambda found: self._clean(values[found[1]]), self._template)
+        return within(_PART.sub(lambda found: self._clean(values[found[1]]), self._template), self._limit)
 
 
 def _fields(event: Event) -> tuple[str, str, str, str]:
     """An event's name, its type, its schema and table."""
     if event.type == RAW:
-        source = _ENVELOPE.decode(event.body).source
+        source = read(_ENVELOPE, event).source
         return "", RAW, source.schema, source.table
-    head = _HEAD.decode(event.body)
+    head = read(_HEAD, event)
     source = head.context.source
     return head.event or head.name or "", event.type, source.schema, source.table
 
@@ -138,7 +145,7 @@ def key_maker(key: str) -> Callable[[Event], bytes | None]:
 
 
 def _by_user(event: Event) -> bytes | None:
-    head = _HEAD.decode(event.body)
+    head = read(_HEAD, event)
     found = head.user_id or head.anonymous_id or head.group_id
     return found.encode() if found else None
 

@@ -4,7 +4,8 @@ Read: Segment's documentation of its HTTP API (batch, limits, errors) and of dup
 tested against a server that behaves as the documents say.
 
 Segment answers 200 to whatever is well-formed and small enough, and drops what it does not like later: hence ASSUMED. What it is
-known to drop is refused here: an event without an identity, a messageId of 100 characters and more.
+known to drop is refused here: an event without an identity. A messageId of 100 characters and more would be dropped as well: such
+an event goes under a UUID made of it.
 Not known: what `sentAt` does where our clock is wrong. Segment moves timestamps by the difference between it and its own clock.
 """
 
@@ -17,10 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.calls import read
 from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
@@ -28,7 +32,7 @@ _ENVELOPE = 64  # bytes around the events
 _HOSTS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 _ID_CHARACTERS = 99
 _NOBODY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the event has neither userId nor anonymousId")
-_LONG_ID = Receipt(Outcome.REJECTED, "id_invalid", "messageId", "the messageId has 100 characters or more")
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class TrackingSettings(HttpSettings):
@@ -64,10 +68,22 @@ class TrackingDestination:
         return None if b'"userId":' in body or b'"anonymousId":' in body else _NOBODY
 
     def _post(self, events: Sequence[Event]) -> list[Receipt]:
-        body = b'{"batch":[%b]%b}' % (b",".join([event.body for event in events]), self._sent_at())
+        body = b'{"batch":[%b]%b}' % (b",".join([self._body(event) for event in events]), self._sent_at())
         reply = self._http.post(body, self._headers)
         self._http.check(reply)
         return self._read(reply, events)
+
+    def _body(self, event: Event) -> bytes:
+        """The event's own bytes, but for a messageId that the vendor would drop or change."""
+        message_id = legal_id(event.message_id, self._fits)
+        if message_id == event.message_id:
+            return event.body
+        members = read(_MEMBERS, event)
+        return msgspec.json.encode({**members, "messageId": message_id})
+
+    def _fits(self, message_id: str) -> bool:
+        """Whether the vendor keeps this messageId as it is."""
+        return True
 
     def _sent_at(self) -> bytes:
         return b""
@@ -111,8 +127,8 @@ class SegmentDestination(TrackingDestination):
         url = (settings.endpoint or _HOSTS[settings.region]) + "/v1/batch"
         super().__init__(url, basic(settings.write_key.get_secret_value()), settings, base)
 
-    def _refused(self, event: Event) -> Receipt | None:
-        return _LONG_ID if len(event.message_id) > _ID_CHARACTERS else super()._refused(event)
+    def _fits(self, message_id: str) -> bool:
+        return len(message_id) <= _ID_CHARACTERS
 
     def _sent_at(self) -> bytes:
         """It differs from try to try; the events' bytes do not."""

@@ -22,8 +22,8 @@ from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.destinations.splicing import Call, Refused, decoded, members, moment, object_with, quoted, uuid_of
+from cdc_tracker.destinations.naming import is_uuid, legal_id, snake_case
+from cdc_tracker.destinations.splicing import Call, Refused, decoded, members, moment, object_with, quoted
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 
@@ -134,7 +134,7 @@ class SnowplowDestination:
         data = _WRAP % (_EVENT, b'{"schema":"%b","data":%b}' % (schema, _data(call)))
         return b'%b,"eid":"%b","dtm":"%d","ttm":"%d"%b,"ue_pr":%b%b}' % (
             self._head,
-            uuid_of(event.message_id).encode(),
+            legal_id(event.message_id, is_uuid).encode(),
             micros // 1000,
             micros // 1000,
             _identity(call),

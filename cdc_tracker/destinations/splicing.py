@@ -5,11 +5,9 @@ Values are spliced into the vendor's shape as they stand, so that numbers stay e
 
 from __future__ import annotations
 
-import re
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,9 +15,9 @@ from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import Event, Outcome, Receipt, Transaction
 
 T = TypeVar("T")
-_is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-_OURS = uuid.uuid5(uuid.NAMESPACE_URL, "cdc-tracker:message-id")
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 NOTHING = msgspec.Raw(b"")
 quoted = msgspec.json.Encoder().encode
 """JSON of a text, as bytes."""
@@ -40,6 +38,15 @@ class Call(msgspec.Struct, rename="camel", gc=False):
     timestamp: str = ""
 
 
+class Level(NamedTuple):
+    """An object or list within an event: its path, how many objects are around it, how many members or elements it has."""
+
+    path: str
+    depth: int
+    size: int
+    is_object: bool
+
+
 class Refused(Exception):
     """The destination would not take the event, or falsify it: it is not sent."""
 
@@ -54,6 +61,8 @@ def decoded(decoder: msgspec.json.Decoder[T], json: bytes | msgspec.Raw) -> T:
         return decoder.decode(json)
     except msgspec.ValidationError as error:
         raise Refused("type_mismatch", str(error).rpartition("`$.")[2].rstrip("`"), str(error)) from None
+    except RecursionError:
+        raise Refused("too_deep", "", "the event is nested deeper than can be read") from None
 
 
 def members(raw: msgspec.Raw) -> bytes:
@@ -61,6 +70,25 @@ def members(raw: msgspec.Raw) -> bytes:
     text = bytes(raw)
     inner = text[1:-1] if text[:1] == b"{" else b""
     return b"" if inner.isspace() else inner
+
+
+def levels(inner: bytes, path: str) -> Iterator[Level]:
+    """Every object and list of an object that is given without its braces, from the outermost on.
+
+    Its numbers stay text: Python would refuse some, such as an integer of 5,000 digits.
+    """
+    left = [(path, 0, b"{%b}" % inner)]
+    while left:
+        path, depth, text = left.pop()
+        if text[:1] == b"{":
+            found = decoded(_OBJECT, text)
+            yield Level(path, depth, len(found), True)
+            inside = [(f"{path}.{key}", depth + 1, bytes(value)) for key, value in found.items()]
+        else:
+            listed = decoded(_LIST, text)
+            yield Level(path, depth, len(listed), False)
+            inside = [(path, depth, bytes(value)) for value in listed]
+        left += [each for each in inside if each[2][:1] in (b"{", b"[")]
 
 
 def object_with(own: bytes, raw: msgspec.Raw) -> bytes:
@@ -79,14 +107,12 @@ def moment(call: Call, event: Event) -> tuple[int, str]:
     except ValueError:
         raise Refused("timestamp_invalid", "timestamp", "the timestamp is not a time in ISO 8601") from None
     micros = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
-    return micros, text if text[-1] == "Z" and text[10:11] == "T" else Transaction(0, 0, micros).timestamp
-
-
-def uuid_of(message_id: str) -> str:
-    """The messageId where it is a UUID, as ours are; else one made of it, the same every time."""
-    if _is_uuid(message_id):
-        return message_id
-    return str(uuid.uuid5(_OURS, message_id))
+    if text[-1] == "Z" and text[10:11] == "T":
+        return micros, text
+    try:
+        return micros, Transaction(0, 0, micros).timestamp
+    except OverflowError:
+        raise Refused("timestamp_invalid", "timestamp", "the timestamp is in UTC before the year 1 or after 9999") from None
 
 
 def check_length(text: str, limit: int, field: str) -> None:

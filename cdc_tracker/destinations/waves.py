@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
 
-from cdc_tracker.destinations.splicing import Call, members, quoted
+from cdc_tracker.destinations.splicing import NOTHING, Call, decoded, members, quoted
 from cdc_tracker.model import Outcome, Receipt
 
 VIEWED = {"page": "Page Viewed", "screen": "Screen Viewed"}  # the names of the events that these calls become
@@ -15,10 +15,11 @@ VIEWED = {"page": "Page Viewed", "screen": "Screen Viewed"}  # the names of the 
 
 class _Context(msgspec.Struct, rename="camel", gc=False):
     group_id: str | None = None
+    active: msgspec.Raw = NOTHING
 
 
 class PersonCall(Call, rename="camel", gc=False):
-    """A call with the group that it happened in: `context.groupId`."""
+    """A call with the group that it happened in, `context.groupId`, and whether the person was there, `context.active`."""
 
     context: _Context | None = None
 
@@ -26,14 +27,23 @@ class PersonCall(Call, rename="camel", gc=False):
     def group(self) -> str:
         return (self.context.group_id if self.context else None) or ""
 
+    @property
+    def active(self) -> bool:
+        return self.context is not None and bytes(self.context.active) == b"true"
 
-read_call = msgspec.json.Decoder(PersonCall).decode
+
+_CALL = msgspec.json.Decoder(PersonCall)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_call(body: bytes) -> PersonCall:
+    return decoded(_CALL, body)
 
 
 def keys(inner: bytes) -> list[str]:
     """The keys of an object that is given without its braces."""
-    return list(_OBJECT.decode(b"{%b}" % inner))
+    found = decoded(_OBJECT, b"{%b}" % inner)
+    return list(found)
 
 
 def viewed(call: PersonCall) -> bytes:

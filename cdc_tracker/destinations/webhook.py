@@ -1,6 +1,7 @@
 """Webhooks as Standard Webhooks describes them: signed, with an id that stays the same over retries.
 
-One request an event: `{"type": "track.order_paid", "timestamp": …, "data": EVENT}`, `webhook-id` the event's messageId. `type` is
+One request an event: `{"type": "track.order_paid", "timestamp": …, "data": EVENT}`, `webhook-id` the event's messageId, or where
+a header cannot hold that a UUID made of it. `type` is
 the event's type and, for track, page and screen, its name in snake_case; `timestamp` is the event's own.
 With `batch: N`, up to N events a request: `{"type": "batch", "timestamp": that of the last, "data": [EVENT, …]}`, `webhook-id`
 a hash of their messageIds. The signature is over the body before compression, as receivers see it once it is unpacked.
@@ -16,6 +17,7 @@ import binascii
 import hashlib
 import hmac
 import math
+import re
 import time
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -25,11 +27,15 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.calls import read
 from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.destinations.naming import legal_id, snake_case
 from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt, Transaction
 
+_VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?").fullmatch  # what every server takes as a header's value: visible ASCII
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_ID_LENGTH = 255
 _OURS = ("content-type", "content-length", "content-encoding", "host", "transfer-encoding", "connection")
 
 
@@ -72,9 +78,11 @@ class WebhookSettings(HttpSettings):
     @field_validator("headers")
     @classmethod
     def _not_ours(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name in headers:
+        for name, value in headers.items():
             if name.lower() in _OURS or name.lower().startswith("webhook-"):
                 raise ValueError(f"`{name}` is set by cdc-tracker itself")
+            if not _NAME(name) or not (_VALUE(value.get_secret_value()) or value.get_secret_value() == ""):
+                raise ValueError(f"{name!r} is no header: its name or value has signs that HTTP does not take")
         return headers
 
 
@@ -195,6 +203,8 @@ class WebhookDestination:
         return head + event.body + b"}"
 
     def _post(self, message_id: str, body: bytes, content: str) -> None:
+        """The id in the header is the event's own, where a header can hold it; the body has that in every case."""
+        message_id = legal_id(message_id, _is_header)
         timestamp = str(int(time.time()))
         headers = {
             **self._headers,
@@ -205,9 +215,13 @@ class WebhookDestination:
         self._http.check(self._http.post(body, headers, content_type=f"application/{content}"))
 
 
+def _is_header(text: str) -> bool:
+    return len(text) <= _ID_LENGTH and _VALUE(text) is not None
+
+
 def _describe(event: Event) -> tuple[str, str, str]:
     """The webhook's type and timestamp, and who it is about."""
-    head = _HEAD.decode(event.body)
+    head = read(_HEAD, event)
     name = snake_case(head.event or head.name)
     timestamp = head.timestamp or Transaction(0, 0, event.committed_at).timestamp
     return (f"{event.type}.{name}" if name else event.type), timestamp, head.user_id or head.anonymous_id or ""

@@ -154,8 +154,13 @@ def batch(made: list[Event]) -> Batch:
 
 
 def decoded(text: str | bytes) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(text, parse_float=Decimal)
+    """With every digit of every number, also of those that Python's int refuses to read."""
+    value: dict[str, Any] = json.loads(text, parse_float=Decimal, parse_int=whole)
     return value
+
+
+def whole(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < 4_000 else Decimal(digits)
 
 
 def in_texts(properties: dict[str, Any], *, lists: bool = False) -> dict[str, Any]:

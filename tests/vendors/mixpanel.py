@@ -56,6 +56,8 @@ class MixpanelServer(VendorServer):
         self.events: dict[tuple[object, ...], dict[str, Any]] = {}
         self.profiles: dict[str, dict[str, Any]] = {}
         self.groups: dict[tuple[str, str], dict[str, Any]] = {}
+        self.seen: dict[str, float] = {}  # `Last Seen` of profiles
+        self._updated: dict[tuple[str, str, str], float] = {}
         self.joined: dict[str, str] = {}  # $device_id → $user_id
         self.minds: dict[str, str] = {}  # $insert_id → what it says of such an event
         self.repeated = 0
@@ -124,10 +126,7 @@ class MixpanelServer(VendorServer):
             for index, record in enumerate(records):
                 if index in minded or record["$token"] != self._token:
                     continue  # a wrong token is answered like a right one
-                if "$group_key" in record:
-                    self.groups.setdefault((record["$group_key"], record["$group_id"]), {}).update(record["$set"])
-                else:
-                    self.profiles.setdefault(record["$distinct_id"], {}).update(record["$set"])
+                self._set(record)
         if strict and failed:
             return _said(
                 400, error="some data points failed", num_records_imported=len(records) - len(minded), failed_records=failed
@@ -135,6 +134,20 @@ class MixpanelServer(VendorServer):
         if strict:
             return _said(200, num_records_imported=len(records))
         return Answer(body=b"0" if failed else b"1")
+
+    def _set(self, record: dict[str, Any]) -> None:
+        """Updates apply in the order of their `$time`; what is set is the server's time, unless `$ignore_time` is true."""
+        now = time.time()
+        group = "$group_key" in record
+        who = (record["$group_key"], record["$group_id"]) if group else ("", record["$distinct_id"])
+        held: dict[Any, dict[str, Any]] = self.groups if group else self.profiles
+        profile = held.setdefault(who if group else who[1], {})
+        for name, value in record["$set"].items():
+            if self._updated.get((*who, name), 0) <= record.get("$time", now):
+                self._updated[(*who, name)] = record.get("$time", now)
+                profile[name] = value
+        if not group and record.get("$ignore_time") is not True:
+            self.seen[who[1]] = now
 
     def _keep(self, record: dict[str, Any]) -> None:
         properties = record["properties"]

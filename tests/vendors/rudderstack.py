@@ -28,6 +28,9 @@ class RudderstackServer(SegmentServer):
     def handle(self, request: Request) -> Answer:
         return Answer(404, b"Source is disabled\n") if self.disabled else super().handle(request)
 
+    def keeps(self, event: bytes, who: _Identity) -> bool:
+        return who.somebody
+
     def refused(self, identities: list[_Identity]) -> Answer | None:
         everybody = all(who.somebody for who in identities)
         return None if everybody else Answer(400, b"Request neither has anonymousId nor userId\n")

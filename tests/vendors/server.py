@@ -239,7 +239,10 @@ def _handler(vendor: VendorServer) -> type[BaseHTTPRequestHandler]:
                 return script.answer
             if isinstance(script, Slow):
                 vendor.closing.wait(script.delay)
-            return vendor.handle(request)
+            try:
+                return vendor.handle(request)
+            except (ValueError, RecursionError) as error:  # JSON that a parser gives up on: deep, or with endless numbers
+                return Answer(400, f"cannot be read: {error}"[:100].encode())
 
         def do_GET(self) -> None:
             self._answer(vendor.look(self.path))

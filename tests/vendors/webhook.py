@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from tests.vendors.kit import Kit, Place, made
+from tests.vendors.kit import Kit, Place, made, whole
 from tests.vendors.server import Answer, Request, VendorServer
 
 
@@ -47,14 +47,14 @@ class WebhookServer(VendorServer):
         words = self.minds.get(request.headers["webhook-id"])
         if words:
             return Answer(422, json.dumps({"message": words}).encode())
-        body = json.loads(request.body, parse_float=Decimal)
+        body = json.loads(request.body, parse_float=Decimal, parse_int=whole)
         if self.refuses(body):
             return Answer(422, b'{"message":"this receiver minds the event"}')
         self._take(request, body)
         return Answer(204, b"")
 
     def take(self, request: Request, drop: Callable[[dict[str, Any]], bool] | None = None) -> None:
-        body = json.loads(request.body, parse_float=Decimal)
+        body = json.loads(request.body, parse_float=Decimal, parse_int=whole)
         if drop is None or not drop(body):
             self._take(request, body)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
 from cdc_tracker.destinations.kafka.faults import translated
-from cdc_tracker.destinations.kafka.settings import KafkaSettings
+from cdc_tracker.destinations.kafka.settings import MOST, KafkaSettings
 from cdc_tracker.destinations.routing import Route, key_maker, operation
 from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.model import RAW, Event, Op
@@ -38,7 +38,7 @@ class Connection:
         self._options = {key: value.get_secret_value() for key, value in settings.config.items()}
         self._secrets = [value for key, value in self._options.items() if "password" in key or "secret" in key or ".pem" in key]
         self._complaint: KafkaError | None = None
-        self._route = Route(settings.topic, _clean)
+        self._route = Route(settings.topic, _clean, MOST)
         self._key = key_maker(settings.keyed_by)
         self._check()
 
@@ -163,5 +163,6 @@ def discard(producer: Producer) -> None:
 
 
 def _clean(text: str) -> str:
-    """What a topic's name may hold."""
-    return "".join([sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "_" for sign in text])
+    """What a topic's name may hold; it may not be `.` or `..`."""
+    made = "".join([sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "_" for sign in text])
+    return made if made.strip(".") else "_" * len(made)

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator, model
 
 from cdc_tracker.destinations.base import Wants
 from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.routing import check_key, check_raw_key, check_template
+from cdc_tracker.destinations.routing import check_key, check_raw_key, check_template, literal
 from cdc_tracker.units import Duration, Size
 
 _OURS = {
@@ -26,7 +26,8 @@ _OURS = {
     "isolation.level": "cdc-tracker sets it",
     "group.id": "cdc-tracker sets it",
 }
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+MOST = 249  # characters of a topic's name
+_TOPIC = re.compile(rf"(?!\.\.?$)[A-Za-z0-9._-]{{1,{MOST}}}")
 
 
 _Columns = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
@@ -69,7 +70,8 @@ class KafkaSettings(FormatSettings):
     @field_validator("topic")
     @classmethod
     def _template(cls, topic: str) -> str:
-        return check_template(topic)
+        cls._topic_name(literal(check_template(topic)))
+        return topic
 
     @field_validator("key")
     @classmethod
@@ -88,7 +90,7 @@ class KafkaSettings(FormatSettings):
     @classmethod
     def _topic_name(cls, topic: str) -> str:
         if not _TOPIC.fullmatch(topic):
-            raise ValueError("must be a topic's name: letters, digits, `.`, `_` and `-`")
+            raise ValueError(f"must be a topic's name: at most {MOST} letters, digits, `.`, `_` and `-`")
         return topic
 
     @field_validator("config", mode="before")

@@ -23,13 +23,15 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.formats import FormatSettings
+from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
 from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
-from cdc_tracker.destinations.routing import Route, check_template
+from cdc_tracker.destinations.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
 
+_SUBJECT = 3_900  # bytes: with the inbox and the sizes it must fit a control line of 4 KB
 _TOO_LARGE = (10054, PAYLOAD)  # the stream's max_msg_size
 _OTHER_STREAM = 10060  # Nats-Expected-Stream names another
 _LOGIN = ("authorization violation", "authentication", "user credentials", "nkey", "account")
@@ -68,7 +70,9 @@ class NatsSettings(FormatSettings):
     def _template(cls, subject: str) -> str:
         if any(sign.isspace() or sign in "*>" for sign in subject):
             raise ValueError("must have neither spaces nor wildcards")
-        return check_template(subject)
+        if not all(literal(check_template(subject)).split(".")):
+            raise ValueError("must have something between two dots, before the first and behind the last")
+        return subject
 
 
 class NatsDestination:
@@ -84,7 +88,7 @@ class NatsDestination:
         self.limits = Limits(1_000, 4 * 1024**2, settings.event_size, in_flight=settings.in_flight)
         self._settings = settings
         self._credentials = base / settings.credentials if settings.credentials else None
-        self._route = Route(settings.subject, _token)
+        self._route = Route(settings.subject, _token, _SUBJECT)
         self._loop = Loop()
         self._lock = threading.Lock()
         self._wire: Wire | None = None
@@ -169,7 +173,7 @@ class NatsDestination:
         """For each event why it was not taken; None where it was."""
         pending = []
         for event in batch.events:
-            headers = {"Nats-Msg-Id": event.message_id, "Cdc-Tracker-Type": event.type}
+            headers = {"Nats-Msg-Id": legal_id(event.message_id, _is_header), "Cdc-Tracker-Type": event.type}
             if self._settings.stream:
                 headers["Nats-Expected-Stream"] = self._settings.stream
             pending.append(await wire.publish(self._route.of(event), event.body, headers))
@@ -240,4 +244,9 @@ class NatsDestination:
 
 def _token(text: str) -> str:
     """One token of a subject."""
-    return "".join(["_" if sign.isspace() or sign in ".*>" else sign for sign in text])
+    return "".join(["_" if sign.isspace() or sign in ".*>\0" else sign for sign in text])
+
+
+def _is_header(text: str) -> bool:
+    """The client takes blanks off both ends, and makes newlines into blanks: other ids would become the same."""
+    return text.isprintable() and text == text.strip() and len(text.encode()) <= _SUBJECT

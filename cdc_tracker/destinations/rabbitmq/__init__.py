@@ -22,13 +22,15 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.formats import FormatSettings
+from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.destinations.rabbitmq.client import exceptions, pika, spec
 from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
-from cdc_tracker.destinations.routing import Route, check_template
+from cdc_tracker.destinations.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
 
+_SHORT = 255  # bytes of UTF-8 in AMQP's short strings: message ids, routing keys, names of exchanges
 _BIND = "bind a queue to the exchange for it, or set `unroutable: reject` to park such events"
 _BLOCKED = {
     403: "allow its user to write to the exchange",
@@ -45,7 +47,7 @@ class RabbitmqSettings(FormatSettings):
         default=1, ge=1, le=1, description="always 1: one channel, in order, many messages ahead of the confirms"
     )
     url: SecretStr = Field(description="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
-    exchange: str = Field(default="", max_length=255, description="empty: the default one, where the routing key names a queue")
+    exchange: str = Field(default="", description="empty: the default one, where the routing key names a queue")
     routing_key: str = Field(
         default="{type}.{event}", description="{event}, {type}, {schema} and {table} stand for the event's own"
     )
@@ -67,7 +69,15 @@ class RabbitmqSettings(FormatSettings):
     @field_validator("routing_key")
     @classmethod
     def _template(cls, routing_key: str) -> str:
-        return check_template(routing_key)
+        cls._short(literal(check_template(routing_key)))
+        return routing_key
+
+    @field_validator("exchange")
+    @classmethod
+    def _short(cls, text: str) -> str:
+        if not _is_short(text):
+            raise ValueError(f"must have at most {_SHORT} bytes, and no zero character")
+        return text
 
 
 class RabbitmqDestination:
@@ -82,7 +92,7 @@ class RabbitmqDestination:
     def __init__(self, name: str, settings: RabbitmqSettings, base: Path) -> None:
         self.limits = Limits(2_000, 8 * 1024**2, settings.event_size)
         self._settings = settings
-        self._route = Route(settings.routing_key, lambda text: text[:200])
+        self._route = Route(settings.routing_key, _without_nul, _SHORT)
         self._parameters = self._parsed(base)
         self._link: Link | None = None
 
@@ -152,7 +162,7 @@ class RabbitmqDestination:
         properties = pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2 if self._settings.persistent else 1,
-            message_id=event.message_id,
+            message_id=legal_id(event.message_id, _is_short),
             type=event.type,
             app_id="cdc-tracker",
         )
@@ -181,3 +191,11 @@ class RabbitmqDestination:
         if link.alarm:
             return DestinationUnavailable(f"{text}: the broker takes nothing: {link.alarm}", hint="free memory or disk there")
         return DestinationUnavailable(text)
+
+
+def _is_short(text: str) -> bool:
+    return len(text.encode()) <= _SHORT and "\0" not in text
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "_")

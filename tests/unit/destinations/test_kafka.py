@@ -109,6 +109,21 @@ def test_the_topic_follows_the_event_and_keeps_to_what_names_may_hold(broker: Br
     destination.close()
 
 
+def test_a_name_too_long_for_a_topic_goes_to_a_topic_of_its_own(broker: Broker) -> None:
+    base = f"t-{uuid.uuid4().hex[:12]}"
+    destination = exact(broker, base + ".{event}", transactional_id=base)
+    made = [event(0, name="Order Paid"), event(1, name="x" * 300), event(2, name="x" * 301), event(3)]
+    topics = [destination._connection.topic(one) for one in made]
+    assert topics[0] == f"{base}.order_paid"
+    assert len(set(topics)) == 3
+    assert max(map(len, topics)) == 249
+    for topic in set(topics):
+        broker.make_topic(topic)
+    destination.deliver(batch(made))
+    assert [len(ids(broker, topic)) for topic in topics] == [2, 1, 1, 2]
+    destination.close()
+
+
 def test_a_second_worker_shuts_out_the_first_and_nothing_is_doubled(broker: Broker, topic: str) -> None:
     first, second = exact(broker, topic), exact(broker, topic)
     first.deliver(batch(events(10)))
@@ -408,6 +423,9 @@ def test_an_option_that_librdkafka_does_not_know_is_named(broker: Broker, topic:
         ({"key_columns": {"shop.orders": ["id"]}}, "for `key: row`"),
         ({"key": "row", "key_columns": {"orders": ["id"]}}, "schema.table"),
         ({"topic": "a.{user}"}, "{user}"),
+        ({"topic": "größe.{event}"}, "topic's name"),
+        ({"topic": "x" * 250}, "at most 249"),
+        ({"topic": ".."}, "topic's name"),
         ({"checkpoint_topic": "a b"}, "topic's name"),
     ],
 )

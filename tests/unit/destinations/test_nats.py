@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from cdc_tracker.destinations.nats import NatsDestination, NatsSettings
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
-from cdc_tracker.model import Outcome
+from cdc_tracker.model import DELIVERED, Outcome
 from tests.vendors.engine import folder
 from tests.vendors.kit import Engines, batch, event, events, raw_event
 from tests.vendors.nats import Server, running
@@ -64,6 +64,30 @@ def test_names_with_signs_that_subjects_know_stay_one_token(node: Server, name: 
     body = '{"type":"track","event":"X","messageId":"m-%d","context":{"source":{"schema":"shop","table":"a.b c>*"}}}'
     destination.deliver(batch([raw_event(1, body % 1)]))
     assert [message.subject for message in node.messages(name)] == [f"{name}.a_b_c__"]
+    destination.close()
+
+
+def test_ids_that_a_header_would_change_do_not_become_one_and_long_names_fit_the_protocol(node: Server, name: str) -> None:
+    node.make_stream(name, f"{name}.>")
+    destination = opened(node, f"{name}.{{event}}")
+    body = '{"type":"track","event":"%s","messageId":"%s"}'
+    texts = [
+        ("X", "a"),
+        ("X", " a"),
+        ("X", "a "),
+        ("X", "a\\nNats-Rollup: all"),
+        ("X", "größe"),
+        ("x" * 5_000, "b"),
+        ("x" * 5_001, "c"),
+    ]
+    made = [raw_event(n, body % text) for n, text in enumerate(texts)]
+    assert destination.deliver(batch(made)) == [DELIVERED] * len(made)
+    messages = node.messages(name)
+    assert [message.data for message in messages] == [one.body for one in made]
+    assert len({message.subject for message in messages}) == 3
+    ids = [str((message.headers or {})["Nats-Msg-Id"]) for message in messages]
+    assert (ids[0], ids[5:]) == ("a", ["b", "c"])
+    assert all(len(made) == 36 for made in ids[1:4])
     destination.close()
 
 
@@ -232,6 +256,9 @@ def test_restarts_lose_nothing_and_repeats_within_the_window_are_dropped(own: Se
         ({"subject": "a.>"}, "wildcards"),
         ({"subject": "a b"}, "wildcards"),
         ({"subject": "a.{user}"}, "{user}"),
+        ({"subject": "a..{event}"}, "between two dots"),
+        ({"subject": ".{event}"}, "before the first"),
+        ({"subject": "{event}."}, "behind the last"),
     ],
 )
 def test_settings_that_do_not_hold_are_refused(settings: dict[str, Any], says: str) -> None:

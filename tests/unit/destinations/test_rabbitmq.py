@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from cdc_tracker.destinations.rabbitmq import RabbitmqDestination, RabbitmqSettings
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
-from cdc_tracker.model import Outcome
-from tests.vendors.kit import Engines, batch, event, events
+from cdc_tracker.model import DELIVERED, Outcome
+from tests.vendors.kit import Engines, batch, event, events, raw_event
 from tests.vendors.rabbitmq import Server
 
 QUICK = Backoff(first=0.001, cap=0.05, blocked=0.05, longest=0.01)
@@ -46,6 +46,26 @@ def test_a_message_is_persistent_and_says_what_it_is(node: Server, name: str) ->
     assert body == one.body
     assert (properties.message_id, properties.type, properties.app_id) == (one.message_id, "track", "cdc-tracker")
     assert (properties.delivery_mode, properties.content_type) == (2, "application/json")
+    destination.close()
+
+
+def test_ids_and_routing_keys_keep_to_the_bytes_of_a_short_string(node: Server, name: str) -> None:
+    node.make_queue(name, "track.#", exchange=name)
+    destination = opened(node, name)
+    body = '{"type":"track","event":"%s","messageId":"%s"}'
+    texts = [
+        ("Größe", "größe-1"),
+        ("注" * 120, "m-2"),
+        ("注" * 121, "m-3"),
+        ("x" * 240, "m-4"),
+        ("X", "注" * 100),
+        ("X", "m\\u0000"),
+    ]
+    made = [raw_event(n, body % text) for n, text in enumerate(texts)]
+    assert destination.deliver(batch(made)) == [DELIVERED] * len(made)
+    properties = [properties for properties, _ in node.messages(name)]
+    assert [one.message_id for one in properties[:4]] == ["größe-1", "m-2", "m-3", "m-4"]
+    assert all(len(one.message_id) == 36 for one in properties[4:])
     destination.close()
 
 
@@ -180,7 +200,13 @@ def test_a_restart_loses_nothing(node: Server, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"url": "http://host"}, "amqp://"), ({"routing_key": "{user}"}, "{user}"), ({"unroutable": "drop"}, "'block' or 'reject'")],
+    [
+        ({"url": "http://host"}, "amqp://"),
+        ({"routing_key": "{user}"}, "{user}"),
+        ({"unroutable": "drop"}, "'block' or 'reject'"),
+        ({"exchange": "é" * 128}, "at most 255 bytes"),
+        ({"routing_key": "é" * 128 + "{event}"}, "at most 255 bytes"),
+    ],
 )
 def test_settings_that_do_not_hold_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,24 @@ def test_what_segment_drops_silently_is_assumed_not_delivered(vendor: SegmentSer
 
 
 def test_what_segment_is_known_to_drop_is_refused_here(vendor: SegmentServer, segment: Destination) -> None:
-    events = [event(0), event(1, who=""), event(2, name="x" * 99), event(3, who='"anonymousId":"a",')]
+    events = [event(0), event(1, who=""), event(3, who='"anonymousId":"a",')]
     receipts, _ = deliver(segment, events)
-    assert [receipt.reason for receipt in receipts] == ["", "identity_missing", "id_invalid", ""]
+    assert [receipt.reason for receipt in receipts] == ["", "identity_missing", ""]
     assert list(vendor.events) == ["id-0", "id-3"]
     assert vendor.dropped == 0
+
+
+def test_an_event_goes_under_an_id_made_of_its_own_where_segment_would_drop_that(
+    vendor: SegmentServer, segment: Destination
+) -> None:
+    long = event(2, name="x" * 99)
+    for _ in range(2):
+        assert outcomes(segment.deliver(batch([event(1, name="x" * 98), long]))) == [ASSUMED] * 2
+    kept, made = vendor.events
+    assert kept == "x" * 98 + "1"
+    assert str(uuid.UUID(made)) == made
+    assert vendor.events[made] == long.body.replace(long.message_id.encode(), made.encode())
+    assert (vendor.repeated, vendor.dropped) == (2, 0)
 
 
 def test_a_batch_of_refused_events_is_no_request(vendor: SegmentServer, segment: Destination) -> None:
@@ -201,6 +215,15 @@ def test_jitsu_names_what_it_does_not_take(ingest: JitsuServer, jitsu: Destinati
 def test_an_id_that_jitsu_cuts_is_found_in_its_answer(ingest: JitsuServer, jitsu: Destination) -> None:
     receipts, _ = deliver(jitsu, [event(0), event(1, kind="tarck", name="größe/" + "x" * 80)])
     assert outcomes(receipts) == [ASSUMED, REJECTED]
+
+
+def test_of_events_whose_ids_jitsu_cuts_to_the_same_only_the_one_at_fault_is_rejected(
+    ingest: JitsuServer, jitsu: Destination
+) -> None:
+    events = [event(0, name="größe "), event(0, kind="tarck", name="grö?e "), event(0, name="grö/e_")]
+    receipts, _ = deliver(jitsu, events)
+    assert outcomes(receipts) == [ASSUMED, REJECTED, ASSUMED]
+    assert set(ingest.events) == {"größe 0", "grö/e_0"}
 
 
 def test_what_is_over_the_quota_goes_again(ingest: JitsuServer, jitsu: Destination) -> None:

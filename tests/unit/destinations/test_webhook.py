@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def test_batches_are_one_request_with_an_id_made_of_theirs(vendor: WebhookServer
     assert first == again != other
     assert first.startswith("batch_")
     assert (body["type"], body["timestamp"], len(body["data"])) == ("batch", "2026-01-02T03:04:05Z", 3)
+
+
+ODD = ["bestellung-größe-1", "a\nb", "a\r\nx-evil: 1", " a", "a ", "\ta", "a\x01b", "a\x7fb", "🎉", "x" * 256]
+
+
+def test_an_id_that_a_header_cannot_hold_goes_as_one_made_of_it_and_others_as_they_are(vendor: WebhookServer) -> None:
+    kept = ["a", "a b", "a\tb", "a.b", "x" * 255, '{"}']
+    events = []
+    for n, message_id in enumerate([*kept, *ODD]):
+        one = event(n)
+        events.append(Event(message_id, one.type, one.body, one.mapping, one.position, one.committed_at))
+    for _ in range(2):
+        outcomes, troubles = deliver(opened(vendor), Batch(events, Position(500, -1)))
+        assert (set(outcomes), troubles) == ({Outcome.DELIVERED}, [])
+    ids = [found for found, _ in vendor.deliveries]
+    assert ids[: len(kept)] == kept
+    assert [str(uuid.UUID(made)) for made in ids[len(kept) : len(events)]] == ids[len(kept) : len(events)]
+    assert len(set(ids)) == len(events)
+    assert ids[: len(events)] == ids[len(events) :]
 
 
 def test_while_secrets_are_changed_either_is_taken() -> None:
@@ -184,6 +204,9 @@ def test_the_type_is_made_of_the_calls_type_and_name(body: str, kind: str, vendo
         {"url": "not a url"},
         {"headers": {"Webhook-Id": "x"}},
         {"headers": {"content-length": "1"}},
+        {"headers": {"X-Größe": "1"}},
+        {"headers": {"X-Key": "c2hvcnQ\n"}},
+        {"headers": {"X-Key": "größe c2hvcnQ"}},
     ],
 )
 def test_settings_that_do_not_hold_are_refused_without_showing_secrets(settings: dict[str, Any]) -> None:
