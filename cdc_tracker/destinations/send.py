@@ -13,7 +13,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.faults import Fault, checked
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
+from cdc_tracker.errors import (
+    CdcTrackerError,
+    CheckpointMoved,
+    DestinationBlocked,
+    DestinationUnavailable,
+    Stop,
+    TooLarge,
+    Unexplained,
+)
 from cdc_tracker.model import ASSUMED, DELIVERED, START, Batch, Outcome, Position, Receipt
 from cdc_tracker.units import format_size
 
@@ -220,7 +228,7 @@ class _Sending:
         except (DestinationUnavailable, TooLarge, Unexplained) as error:
             self._on_trouble(error)
             raise
-        except (Stop, KeyboardInterrupt):
+        except (Stop, CheckpointMoved, KeyboardInterrupt):  # none of them is an event's
             raise
         except BaseException as error:  # a library may end a thread with anything: SystemExit, a panic of Rust
             raise Fault(error) from None

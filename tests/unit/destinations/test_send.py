@@ -12,7 +12,15 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.batching import split_by_limits
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.destinations.send import Backoff, Interrupted, NothingPasses, send
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
+from cdc_tracker.errors import (
+    CdcTrackerError,
+    CheckpointMoved,
+    DestinationBlocked,
+    DestinationUnavailable,
+    Stop,
+    TooLarge,
+    Unexplained,
+)
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 
 QUICK = Backoff(first=0.001, cap=0.004, blocked=0.005, longest=0.01)
@@ -289,11 +297,12 @@ def test_no_value_of_an_event_and_no_text_of_an_error_is_told(capsys: pytest.Cap
     assert "secret" not in said + receipts[1].detail
 
 
-def test_what_asks_for_a_person_goes_through() -> None:
+@pytest.mark.parametrize("error", [Stop("a person is needed"), CheckpointMoved("it was restored")])
+def test_what_is_no_events_fault_goes_through(error: CdcTrackerError) -> None:
     destination = MemoryDestination()
-    destination.always = Stop("a person is needed")
-    with pytest.raises(Stop):
-        deliver(destination, batch(1))
+    destination.always = error
+    with pytest.raises(type(error)):
+        deliver(destination, batch(3))
 
 
 def test_a_destination_that_keeps_asking_for_a_day_is_tried_within_the_longest_wait() -> None:
