@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.crash import items
 from tests.crash.proxy import Proxy
-from tests.crash.scene import JSONL, Scene, segment
+from tests.crash.scene import JSONL, Scene
+from tests.integration.probes import Probes, address
 from tests.postgres import Database
-from tests.vendors.segment import SegmentServer
-from tests.vendors.server import Answer
-from tests.worker import roles, until
+from tests.worker import until
 
 pytestmark = pytest.mark.servers("pg18")
-
-
-class Probes:
-    """What the worker answers to probes."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self._url + path, timeout=20)
-
-    def ready(self) -> bool:
-        return self.get("/readyz").status_code == 200
-
-    def problems(self) -> str:
-        answer = self.get("/readyz")
-        body: dict[str, Any] = answer.json()
-        assert (answer.status_code == 200) == body["ready"] == (not body["problems"])
-        return "\n".join(body["problems"])
-
-    def metrics(self) -> dict[tuple[str, ...], float]:
-        """(name, label values …) → value."""
-        answer = self.get("/metrics")
-        assert answer.headers["content-type"].startswith("text/plain")
-        return {
-            (sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value
-            for family in text_string_to_metric_families(answer.text)
-            for sample in family.samples
-        }
 
 
 @contextmanager
@@ -59,8 +26,7 @@ def _probed(scene: Scene) -> Iterator[tuple[Probes, int]]:
     """The worker runs; its probes, and the supervisor's process id."""
     with scene.running() as process:
         until(lambda: "health and metrics" in scene.worker.log, "the probes' address is logged")
-        [found] = re.findall(r"http://127\.0\.0\.1:\d+", scene.worker.log)
-        yield Probes(found), process.pid
+        yield Probes(address(scene.worker.log)), process.pid
 
 
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **parts: Any) -> Scene:
@@ -88,18 +54,6 @@ def test_a_worker_at_work_is_ready_and_its_metrics_agree_with_the_ledger(databas
         assert not probes.problems()
 
 
-def test_a_capture_that_hangs_makes_the_worker_unready(database: Database, tmp_path: Path) -> None:
-    scene = _scene(database, tmp_path, {"events": JSONL})
-    with _probed(scene) as (probes, supervisor):
-        until(probes.ready, "it is ready")
-        capture = roles(supervisor)["capture"]
-        os.kill(capture, signal.SIGSTOP)
-        until(lambda: "capture is silent" in probes.problems(), "it is not ready")
-        assert probes.metrics()["cdc_tracker_ready",] == 0
-        os.kill(capture, signal.SIGCONT)
-        until(probes.ready, "it is ready again")
-
-
 def test_a_walsender_that_hangs_makes_the_worker_unready(database: Database, tmp_path: Path) -> None:
     scene = _scene(database, tmp_path, {"events": JSONL}, source={"heartbeat": "0s"})
     with _probed(scene) as (probes, _):
@@ -114,22 +68,6 @@ def test_a_walsender_that_hangs_makes_the_worker_unready(database: Database, tmp
         scene.await_all()
         until(probes.ready, "it is ready again")
     scene.check()
-
-
-def test_a_destination_that_falls_behind_makes_the_worker_unready(database: Database, tmp_path: Path) -> None:
-    with SegmentServer() as vendor:
-        scene = _scene(database, tmp_path, {"events": JSONL, "segment": segment(vendor)})
-        scene.segment = vendor
-        with _probed(scene) as (probes, _):
-            until(probes.ready, "it is ready")
-            vendor.always(Answer(503))
-            items.insert(database, 5)
-            until(lambda: "segment is retrying" in probes.problems(), "it is not ready")
-            assert probes.metrics()["cdc_tracker_destination_lag_seconds", "segment"] > 1
-            vendor.always(None)
-            scene.await_all()
-            until(probes.ready, "it is ready again")
-        scene.check()
 
 
 def test_a_connection_that_is_cut_or_held_in_mid_stream_loses_nothing(database: Database, tmp_path: Path) -> None:
