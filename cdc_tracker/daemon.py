@@ -68,17 +68,11 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
             run_delivery(config, only.removeprefix("deliver:"), signals, standby)
     except Interrupted:
         log.info("stopped before it began")
-    except AlreadyRunning as error:
-        log.error(str(error), hint=error.hint)
-        return NEEDS_A_PERSON
-    except Stop as error:
-        log.error(str(error), hint=error.hint)
-        failed(config, only, str(error), error.hint)
-        return NEEDS_A_PERSON
     except CdcTrackerError as error:
         log.error(str(error), hint=error.hint)
-        failed(config, only, str(error), error.hint)
-        return FAILED
+        if not isinstance(error, AlreadyRunning | Fenced):  # then the report is that of the other one
+            failed(config, only, str(error), error.hint)
+        return NEEDS_A_PERSON if isinstance(error, Stop) else FAILED
     except Exception as error:
         log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
         failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
