@@ -16,7 +16,7 @@ from cdc_tracker.destinations.faults import Fault, held_position
 from cdc_tracker.destinations.send import Interrupted, NothingPasses, before, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.doubt import LOOKAHEAD, Doubt
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, StateUnavailable
+from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked, DestinationUnavailable, StateUnavailable
 from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
@@ -96,6 +96,7 @@ class Delivery:
         self._held = START
         said = next((role.detail for role in state.roles(source) if role.role == f"deliver:{name}"), {})
         self._ran_dry = bool(said.get("dry_run"))
+        self._moved = bool(said.get("moved"))  # the role ended because the destination's checkpoint was not where it left it
         self._recent = RecentOutcomes(name, said.get("recent"))
         if said.get("position") == str(checkpoint.position):  # else it was killed before it could say so
             self._settlement.time = int(said.get("delivered_until", 0))
@@ -125,6 +126,9 @@ class Delivery:
         except (Interrupted, NothingPasses):
             self._commit()
             log.warning("stopped with events in flight: they go again at the next start", destination=self._name)
+        except CheckpointMoved:
+            self._moved = True
+            raise
         finally:
             self._jobs.close()
             self._lane.close()
@@ -174,10 +178,12 @@ class Delivery:
             self._rewind(rewind_to)
         elif self._holds is not None:
             self._meet(self._patiently(partial(held_position, self._holds)))
-        self._ran_dry = self._dry_run
+        self._ran_dry, self._moved = self._dry_run, False
 
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
+        if held is None and self._moved and self._lacking(START) is not None:
+            held = START  # it was emptied while we wrote to it
         if held is None:
             if self._delivered():
                 self._notify(
@@ -426,6 +432,7 @@ class Delivery:
             "in_flight": len(self._lane),
             "dry_run": self._dry_run or self._ran_dry,
             "trouble": self._trouble or self._notice,
+            "moved": self._moved,
             "hint": self._hint,
             "problems": [str(problem) for problem in self._translator.problems[:20]],
         }
