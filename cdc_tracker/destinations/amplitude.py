@@ -4,6 +4,7 @@ Read: Amplitude's documentation of these four APIs and of batching and retries, 
 Amplitude itself has not been met: it is tested against a server that behaves as these say.
 
 - track, page, screen → events: userId is `user_id`, anonymousId `device_id`, messageId `insert_id`, context.groupId a group.
+- revenue: the fields by which Amplitude counts it are taken from the properties that `revenue` names; none by themselves.
 - identify → /identify with `$set`, which counts for the events after it: requests keep the order of each person.
 - group → /groupidentify with `$set`, and /identify, which makes the person a member.
 - alias has no counterpart in these APIs, and is refused here.
@@ -20,6 +21,7 @@ whether an invalid key is found before an empty list of events, by which `probe`
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -30,7 +32,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.splicing import Refused, levels, members, moment, quoted
+from cdc_tracker.destinations.splicing import Refused, decoded, levels, members, moment, quoted
 from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
@@ -46,6 +48,9 @@ _THROTTLED = 30.0  # seconds
 _DEPTH = 40  # objects in objects, that of the properties included
 
 
+Revenue = Literal["revenue", "price", "quantity", "productId", "revenueType", "currency"]
+
+
 class AmplitudeSettings(HttpSettings):
     type: Literal["amplitude"] = "amplitude"
     api_key: SecretStr = Field(min_length=1)
@@ -53,6 +58,10 @@ class AmplitudeSettings(HttpSettings):
     endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
     min_id_length: int = Field(default=1, ge=1, le=1024, description="shorter ids are refused here")
     group_type: str = Field(default="company", min_length=1, description="what your groups are in the project")
+    revenue: dict[Revenue, str] = Field(
+        default_factory=dict,
+        description="Amplitude's field (revenue, price, quantity, productId, revenueType, currency) → the property it is taken from",
+    )
     history_after: Duration = Field(default=86_400.0, ge=0, description="older events go by /batch, as do replayed ones")
     batch_events: int = Field(default=2_000, ge=1, le=2_000, description="plans without Growth: Amplitude recommends 10")
     batch_size: Size = Field(default=1_000_000, ge=10_000)
@@ -78,6 +87,10 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NUMBER, _WHOLE, _TEXT = re.compile(rb"-?[0-9].*").fullmatch, re.compile(rb"-?[0-9]+").fullmatch, re.compile(rb'".*"').fullmatch
+_FITS = {"revenue": _NUMBER, "price": _NUMBER, "quantity": _WHOLE, "productId": _TEXT, "revenueType": _TEXT, "currency": _TEXT}
+_KINDS = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
 
 
 class AmplitudeDestination:
@@ -101,6 +114,7 @@ class AmplitudeDestination:
         size = settings.batch_size - len(self._head) - len(self._tail)
         self.limits = Limits(settings.batch_events, size, size, in_flight=settings.in_flight)
         self._shortest = settings.min_id_length
+        self._revenue = settings.revenue
         self._group_type = quoted(settings.group_type)
         self._history_after = int(settings.history_after * 1_000_000)
         self._http = Http(self._urls["live"], settings, base, [self._key])
@@ -149,16 +163,30 @@ class AmplitudeDestination:
         name, inner = (VIEWED[event.type], viewed(call)) if event.type in VIEWED else (call.event, members(call.properties))
         _check_depth(inner, "properties")
         group = call.group
-        body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b,"event_properties":{%b}}' % (
+        body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b%b,"event_properties":{%b}}' % (
             who,
             quoted(name),
             micros // 1000,
             quoted(event.message_id),
             b',"groups":{%b:%b}' % (self._group_type, quoted(group)) if group else b"",
             b',"$skip_user_properties_sync":true' if old else b"",
+            self._bought(inner) if self._revenue and event.type == "track" else b"",
             inner,
         )
         return [Item(index, "events", body, user, device, group, old=old)]
+
+    def _bought(self, inner: bytes) -> bytes:
+        """The fields by which Amplitude counts revenue. The properties stay what they are."""
+        found = decoded(_OBJECT, b"{%b}" % inner)
+        made = []
+        for field, name in self._revenue.items():
+            value = bytes(found.get(name, b"null"))
+            if value == b"null":
+                continue
+            if not _FITS[field](value):
+                raise Refused("type_mismatch", f"properties.{name}", f"Amplitude's {field} is {_KINDS[_FITS[field]]}")
+            made.append(b',"%b":%b' % (field.encode(), value))
+        return b"".join(made)
 
     def _somebody(self, name: str, field: str) -> str:
         if name.lower() in _NOBODY:

@@ -106,10 +106,15 @@ class _Page(msgspec.Struct):
 
 
 class _Made(msgspec.Struct, gc=False):
+    """`who` and `other`: the ids that it is about. `tells`: it says who a person is, or what holds for the events after it."""
+
     index: int
     uuid: str
     timestamp: str
     body: bytes
+    who: str
+    other: str
+    tells: bool
 
 
 _CALL = msgspec.json.Decoder(_Call)
@@ -153,7 +158,7 @@ class PosthogDestination:
                 receipts[i] = refused.receipt
                 continue
             (old if batch.history or micros < since else live).append(made)
-        parts = [(made, history) for made, history in ((old, True), (live, False)) if made]
+        parts = [(part, history) for made, history in ((old, True), (live, False)) for part in _apart(made)]
         return in_parts(receipts, [([one.index for one in made], partial(self._send, made, history)) for made, history in parts])
 
     def probe(self) -> None:
@@ -217,10 +222,8 @@ class PosthogDestination:
         check_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
             raise Refused("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
-        if call.context.ip:
-            own.append(b'"$ip":' + quoted(call.context.ip))
-        else:
-            own.append(b'"$geoip_disable":true')
+        own.append(b'"$ip":' + quoted(call.context.ip) if call.context.ip else b'"$geoip_disable":true')
+        own.append(b'"$is_server":true')
         identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
             name,
@@ -231,10 +234,11 @@ class PosthogDestination:
         nobody = not (call.user_id or self._always)
         if self._api != "v0":
             head += b'"options":{"disable_skew_correction":true%b},' % (b',"process_person_profile":false' if nobody else b"")
-        elif nobody:
-            own.append(b'"$process_person_profile":false')
+        else:
+            own += [b'"$lib":"cdc-tracker"', *([b'"$process_person_profile":false'] if nobody else [])]  # v1 has a header for it
         body = head + b'"properties":' + object_with(b",".join(own), theirs) + b"}"
-        return micros, _Made(index, identifier, timestamp, body)
+        other = (call.anonymous_id or call.previous_id or "") if call.type in ("identify", "alias") else ""
+        return micros, _Made(index, identifier, timestamp, body, distinct, other, call.type not in ("track", "page", "screen"))
 
     def _shape(self, call: _Call) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """PostHog's name of the event as JSON, our own properties, and the event's."""
@@ -270,6 +274,32 @@ class PosthogDestination:
             _check_merge(call.anonymous_id, "anonymousId")
             own.insert(0, b'"$anon_distinct_id":' + quoted(call.anonymous_id))
         return b'"$identify"', own, msgspec.Raw(b"")
+
+
+def _apart(made: list[_Made]) -> list[list[_Made]]:
+    """The events in requests: v1 refuses one with a uuid twice as a whole.
+
+    As few as can be, so that equal uuids go one after the other, and each person's events before and after what tells of it.
+    """
+    if len({one.uuid for one in made}) == len(made):
+        return [made] if made else []
+    requests: list[list[_Made]] = []
+    free: dict[str, int] = {}  # uuid → the first request that has not got it
+    told: dict[str, int] = {}  # id of a person → the request with what was last told of it
+    last: dict[str, int] = {}  # id of a person → the request with the last of its events
+    for one in made:
+        people = (one.who, one.other) if one.other else (one.who,)
+        seen = last if one.tells else told
+        place = max(free.get(one.uuid, 0), *[seen.get(person, 0) for person in people])
+        if place == len(requests):
+            requests.append([])
+        requests[place].append(one)
+        free[one.uuid] = place + 1
+        for person in people:
+            last[person] = max(place, last.get(person, 0))
+            if one.tells:
+                told[person] = place
+    return requests
 
 
 def _check_merge(identifier: str | None, field: str) -> None:

@@ -7,6 +7,7 @@ request headers", "Snowplow Micro REST API". Tested against a server that behave
 - 200 means collected. Whether an event meets its schema is found out later, in the pipeline: ASSUMED.
 - The event's time goes as `ttm` (true timestamp), which the pipeline takes for its own; and as `dtm`. `stm`, the time of sending,
   is left out: it would differ from try to try, and counts only where there is no `ttm`.
+- `ip` and `ua` are the context's. Where it has none, the collector takes the worker's.
 - `eid` is the messageId, or a UUID made of it. The pipeline keeps repeated ids; its data models, and some loaders, drop them.
 """
 
@@ -21,6 +22,7 @@ import msgspec
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.device import Device
 from cdc_tracker.destinations.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.naming import is_uuid, legal_id, snake_case
 from cdc_tracker.destinations.splicing import Call, Refused, decoded, members, moment, object_with, quoted
@@ -33,7 +35,14 @@ _EVENT, _CONTEXTS = b"unstruct_event/jsonschema/1-0-0", b"contexts/jsonschema/1-
 _BEGIN = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":['
 _SCHEMA = re.compile(r"iglu:[A-Za-z0-9_.-]+/[A-Za-z0-9_-]+/jsonschema/[1-9][0-9]*-[0-9]+-[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_CALL = msgspec.json.Decoder(Call)
+_AGENT = 1_000  # characters of a user agent
+
+
+class _Call(Call, rename="camel", gc=False):
+    context: Device = Device()
+
+
+_CALL = msgspec.json.Decoder(_Call)
 
 
 class _Contextual(msgspec.Struct, gc=False):
@@ -132,12 +141,13 @@ class SnowplowDestination:
         micros, _ = moment(call, event)
         schema = self._schemas.get(call.event or call.type) or self._schema(call)
         data = _WRAP % (_EVENT, b'{"schema":"%b","data":%b}' % (schema, _data(call)))
-        return b'%b,"eid":"%b","dtm":"%d","ttm":"%d"%b,"ue_pr":%b%b}' % (
+        return b'%b,"eid":"%b","dtm":"%d","ttm":"%d"%b%b,"ue_pr":%b%b}' % (
             self._head,
             legal_id(event.message_id, is_uuid).encode(),
             micros // 1000,
             micros // 1000,
             _identity(call),
+            _device(call.context),
             quoted(data.decode()),
             self._entities(event) if self._settings.contexts else b"",
         )
@@ -191,3 +201,9 @@ def _identity(call: Call) -> bytes:
         raise Refused("id_too_long", "anonymousId", "Snowplow takes 128 characters")
     made = b',"uid":' + quoted(user) if user else b""
     return made + b',"duid":' + quoted(browser) if browser else made
+
+
+def _device(device: Device) -> bytes:
+    address, agent = device.address, device.agent
+    made = b',"ip":' + quoted(address) if address else b""
+    return made + b',"ua":' + quoted(agent[:_AGENT]) if agent else made

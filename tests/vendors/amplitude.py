@@ -20,6 +20,8 @@ from tests.vendors.server import Answer, Request, VendorServer
 INVALID = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
 INVALID |= {"00000000-0000-0000-0000-000000000000"}
 _SIZES = {"/2/httpapi": 1_000_000, "/batch": 20_000_000}
+_REVENUE: dict[str, tuple[type, ...]] = {"revenue": (int, Decimal), "price": (int, Decimal), "quantity": (int,)}
+_REVENUE |= {"productId": (str,), "revenueType": (str,), "currency": (str,)}
 _WEEK = 7 * 86_400
 
 
@@ -39,6 +41,7 @@ class AmplitudeServer(VendorServer):
         self.users: dict[str, dict[str, Any]] = {}
         self.groups: dict[tuple[str, str], dict[str, Any]] = {}
         self.repeated = 0
+        self.revenue = Decimal(0)  # of all events, as its charts count it
         self.minds: dict[str, str] = {}  # insert_id → the field of such an event that it minds
         self.throttled: set[str] = set()
         self.silenced: set[str] = set()
@@ -94,6 +97,9 @@ class AmplitudeServer(VendorServer):
                 invalid.setdefault(self.minds[event["insert_id"]], []).append(index)
             if not isinstance(event.get("time", 0), int):
                 invalid.setdefault("time", []).append(index)
+            for field, kinds in _REVENUE.items():
+                if not isinstance(event.get(field, kinds[0]()), kinds):
+                    invalid.setdefault(field, []).append(index)
             silenced += [index] * bool(who & self.silenced)
             throttled += [index] * bool(who & self.throttled)
         if missing or invalid:
@@ -119,6 +125,7 @@ class AmplitudeServer(VendorServer):
                     continue
                 self._seen[key] = self.clock()
                 self.events.append(event)
+                self.revenue += event.get("revenue", event.get("price", 0) * event.get("quantity", 1))
                 self.happened.append((path, str(event.get("user_id") or event.get("device_id")), event["event_type"]))
 
     def _identify(self, request: Request) -> Answer:

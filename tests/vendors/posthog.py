@@ -177,7 +177,12 @@ def _kit(place: Place, without_v1: bool = False) -> Iterator[Kit]:
             server.held,
             keeps_repeats=False,
             server=server,
-            keeps=lambda properties: {**properties, "$geoip_disable": True},
+            keeps=lambda properties: {
+                **properties,
+                "$geoip_disable": True,
+                "$is_server": True,
+                **({"$lib": "cdc-tracker"} if without_v1 else {}),
+            },
             stranger={"api_key": "phc_another"},
             refuse=None if without_v1 else lambda event, words: server.results.update({event.message_id: ("drop", words)}),
             throttle=None if without_v1 else lambda event: server.results.update({event.message_id: ("retry", "not_now")}),

@@ -17,7 +17,8 @@ TP2 = "/com.snowplowanalytics.snowplow/tp2"
 PAYLOAD = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
 UNSTRUCT = "iglu:com.snowplowanalytics.snowplow/unstruct_event/jsonschema/1-0-0"
 CONTEXTS = "iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1"
-LENGTHS = {"aid": 255, "p": 255, "tna": 128, "uid": 255, "duid": 128}
+SENDER = "the sender's"
+LENGTHS = {"aid": 255, "p": 255, "tna": 128, "uid": 255, "duid": 128, "ip": 128, "ua": 1_000}
 
 
 class _Payload(msgspec.Struct):
@@ -110,12 +111,14 @@ class SnowplowServer(VendorServer):
         return self._registry[schema](data) if schema in self._registry else f"no registry has {schema}"
 
     def _add_good(self, parameters: dict[str, str], event: dict[str, Any], entities: list[dict[str, Any]]) -> None:
+        # What the collector sees of a request is the sender's, unless the event says otherwise.
+        where = {"user_ipaddress": parameters.get("ip", SENDER), "useragent": parameters.get("ua", SENDER)}
         raw = {"api": {"vendor": "com.snowplowanalytics.snowplow", "version": "tp2"}, "parameters": parameters}
         canonical = {"event_id": parameters["eid"], "true_tstamp": int(parameters["ttm"]), "user_id": parameters.get("uid")}
         found = {"eventType": "unstruct", "schema": event["schema"], "contexts": [entity["schema"] for entity in entities]}
         described = {"unstruct_event": event, "entities": entities}
         with self.lock:
-            self.good.append({"rawEvent": raw, "event": {**canonical, **described}, **found})
+            self.good.append({"rawEvent": raw, "event": {**canonical, **where, **described}, **found})
             self.counted += 1
 
     def _add_bad(self, parameters: dict[str, str], error: str) -> None:

@@ -318,6 +318,53 @@ def test_a_fault_after_the_events_were_taken_counts_none_twice(vendor: Amplitude
     assert (len(troubles), len(vendor.events), vendor.repeated) == (2, 5, 10)
 
 
+REVENUE = {"revenue": "total", "price": "unit", "quantity": "n", "productId": "sku", "revenueType": "kind", "currency": "cur"}
+
+
+def test_revenue_is_taken_from_the_properties_that_the_settings_name(vendor: AmplitudeServer) -> None:
+    destination = opened(vendor.url, revenue=REVENUE)
+    properties = {"total": 59.90, "unit": 29.95, "n": 2, "sku": "p-1", "kind": "purchase", "cur": "EUR", "note": "x"}
+    bought, refunded = call(0, properties=properties), call(1, properties={"total": -59.90, "unit": None})
+    assert destination.deliver(batch(bought, refunded, call(2, "page", name="Home"))) == [DELIVERED] * 3
+    destination.close()
+    assert [{key: one[key] for key in REVENUE if key in one} for one in vendor.events] == [
+        {
+            "revenue": Decimal("59.9"),
+            "price": Decimal("29.95"),
+            "quantity": 2,
+            "productId": "p-1",
+            "revenueType": "purchase",
+            "currency": "EUR",
+        },
+        {"revenue": Decimal("-59.9")},
+        {},
+    ]
+    assert vendor.events[0]["event_properties"] == json.loads(json.dumps(properties), parse_float=Decimal)
+    assert vendor.revenue == Decimal("0.0")
+
+
+@pytest.mark.parametrize(
+    ("properties", "field"),
+    [({"total": "59.90"}, "total"), ({"n": 1.5}, "n"), ({"n": "2"}, "n"), ({"sku": 7}, "sku"), ({"kind": ["a"]}, "kind")],
+)
+def test_revenue_of_the_wrong_type_is_refused_for_that_property(
+    properties: dict[str, Any], field: str, vendor: AmplitudeServer
+) -> None:
+    destination = opened(vendor.url, revenue=REVENUE)
+    receipts, _ = settled(destination, call(0), call(1, properties=properties), call(2))
+    destination.close()
+    assert [(receipt.reason, receipt.field) for receipt in receipts] == [
+        ("", ""),
+        ("type_mismatch", f"properties.{field}"),
+        ("", ""),
+    ]
+
+
+def test_without_the_setting_no_property_is_taken_for_revenue(vendor: AmplitudeServer, amplitude: Destination) -> None:
+    amplitude.deliver(batch(call(0, properties={"revenue": 5, "price": 5, "quantity": 1})))
+    assert not {"revenue", "price", "quantity"} & set(vendor.events[0])
+
+
 @pytest.mark.parametrize("body", [b"", b"OK", b'{"code":200}', b'{"code":200,"events_ingested":1}'])
 def test_a_200_that_does_not_count_the_events_proves_nothing(
     body: bytes, vendor: AmplitudeServer, amplitude: Destination

@@ -139,11 +139,58 @@ def test_a_request_that_is_too_large_is_divided() -> None:
         assert len(small.held()) == 20
 
 
-def test_an_id_twice_in_a_batch_is_sent_apart(vendor: PosthogServer) -> None:
-    """v1 refuses such a batch as a whole."""
-    receipts, _ = settled(opened(vendor), batch(call(0), call(0), call(1)))
-    assert receipts == [DELIVERED] * 3
-    assert len(vendor.held()) == 2
+@pytest.mark.parametrize(
+    ("ids", "requests"),
+    [
+        ([0, 0, 1], 2),
+        ([*range(999), 998], 2),
+        ([n // 2 for n in range(1_000)], 2),
+        ([*range(500), *range(500)], 2),
+        ([n % 5 for n in range(30)], 6),
+    ],
+    ids=["one", "the last", "in a row", "500 apart", "six times"],
+)
+def test_equal_ids_in_a_batch_go_in_as_few_requests_as_one_of_them_is_there(
+    ids: list[int], requests: int, vendor: PosthogServer
+) -> None:
+    """v1 refuses such a batch as a whole. Content-derived ids (`id: [new.id]`) make them."""
+    made = [call(n, event=f"Step {k}", userId=f"u-{n}") for k, n in enumerate(ids)]
+    receipts, troubles = settled(opened(vendor, api="v1"), batch(*made))
+    assert (receipts, troubles) == ([DELIVERED] * len(ids), [])
+    assert len(vendor.requests) == requests
+    assert len(vendor.held()) == len(ids)
+    steps = [(one["messageId"], int(one["event"][5:])) for one in vendor.held()]
+    assert all(sorted(k for i, k in steps if i == each) == [k for i, k in steps if i == each] for each, _ in steps)
+
+
+def test_each_of_equal_ids_has_its_own_receipt(vendor: PosthogServer) -> None:
+    made = [call(0, event="A"), call(0, event=""), call(0, event="C"), call(1)]
+    receipts, _ = settled(opened(vendor, api="v1"), batch(*made))
+    assert [receipt.reason for receipt in receipts] == ["", "missing_event_name", "", ""]
+    assert sorted(one["event"] for one in vendor.held()) == ["A", "C", "Order Paid"]
+
+
+def test_what_is_told_of_a_person_keeps_its_place_among_equal_ids(vendor: PosthogServer) -> None:
+    made = [
+        call(0, "identify", traits={"plan": "free"}),
+        call(0, "identify", traits={"plan": "pro"}),
+        call(1),
+        call(2, "identify", traits={"plan": "team"}),
+        call(3, userId="other"),
+    ]
+    settled(opened(vendor, api="v1"), batch(*made))
+    sent = [[one["uuid"][-1] for one in json.loads(request.body)["batch"]] for request in vendor.requests]
+    assert sent == [["0", "3"], ["0", "1", "2"]]
+
+
+def test_an_event_says_that_a_server_sent_it_and_with_which_library(vendor: PosthogServer) -> None:
+    """In v1 the library is a header, from which PostHog makes `$lib`."""
+    assert sent(vendor, call(0))["properties"]["$is_server"] is True
+    assert vendor.requests[-1].headers["posthog-sdk-info"].startswith("cdc-tracker/")
+    with PosthogServer(without_v1=True) as older:
+        settled(opened(older), batch(call(0)))
+        [held] = older.held()
+    assert (held["properties"]["$is_server"], held["properties"]["$lib"]) == (True, "cdc-tracker")
 
 
 def test_a_track_call_keeps_its_bytes_and_its_time(vendor: PosthogServer) -> None:
@@ -178,7 +225,12 @@ def test_an_event_of_nobody_known_makes_no_person(vendor: PosthogServer) -> None
 def test_identify_joins_the_anonymous_one_and_sets_the_traits(vendor: PosthogServer) -> None:
     held = sent(vendor, call(0, "identify", anonymousId="a-1", traits={"plan": "pro"}))
     assert (held["event"], held["userId"]) == ("$identify", "3")
-    assert held["properties"] == {"$anon_distinct_id": "a-1", "$set": {"plan": "pro"}, "$geoip_disable": True}
+    assert held["properties"] == {
+        "$anon_distinct_id": "a-1",
+        "$set": {"plan": "pro"},
+        "$geoip_disable": True,
+        "$is_server": True,
+    }
     held = sent(vendor, call(1, "identify", traits={"plan": "pro"}))
     assert "$anon_distinct_id" not in held["properties"]
     held = sent(vendor, call(2, "identify", userId=None, anonymousId="a-1", traits={"plan": "pro"}))

@@ -17,7 +17,7 @@ from cdc_tracker.errors import DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, Outcome
 from tests.unit.destinations.translating import EXACT, batch, call, message_id, settled
 from tests.vendors.server import Answer
-from tests.vendors.snowplow import SnowplowServer
+from tests.vendors.snowplow import SENDER, SnowplowServer
 
 PAID = "iglu:com.acme/order_paid/jsonschema/2-0-1"
 
@@ -86,6 +86,27 @@ def test_the_other_calls_say_what_snowplow_has_no_field_for(vendor: SnowplowServ
     assert data(call(4, "screen", name="Main")) == {"name": "Main"}
     assert data(call(5, "screen")) == {}
     assert [good["schema"].split("/")[1] for good in vendor.good] == ["identify", "group", "alias", "page", "screen", "screen"]
+
+
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X)"
+
+
+@pytest.mark.parametrize(
+    ("context", "address", "agent"),
+    [
+        ({"ip": "203.0.113.9", "userAgent": IPHONE}, "203.0.113.9", IPHONE),
+        ({"ip": "2001:DB8::1", "userAgent": "x" * 1_001}, "2001:db8::1", "x" * 1_000),
+        ({"ip": "203.0.113.9, 10.0.0.1", "userAgent": ""}, SENDER, SENDER),
+        ({"ip": "x" * 200, "userAgent": 7}, SENDER, SENDER),
+        ({"ip": int("9" * 4_000), "userAgent": ["a"]}, SENDER, SENDER),
+        ({}, SENDER, SENDER),
+    ],
+)
+def test_an_event_is_placed_where_its_person_was_and_not_where_the_worker_is(
+    context: dict[str, Any], address: str, agent: str, vendor: SnowplowServer
+) -> None:
+    event = sent(vendor, call(0, context=context))["event"]
+    assert (event["user_ipaddress"], event["useragent"]) == (address, agent)
 
 
 def test_parts_of_the_context_become_entities(vendor: SnowplowServer) -> None:
