@@ -60,7 +60,7 @@ class AmplitudeSettings(HttpSettings):
     group_type: str = Field(default="company", min_length=1, description="what your groups are in the project")
     revenue: dict[Revenue, str] = Field(
         default_factory=dict,
-        description="Amplitude's field (revenue, price, quantity, productId, revenueType, currency) → the property it is taken from",
+        description="of track calls: revenue, price, quantity, productId, revenueType, currency → the property to take it from",
     )
     history_after: Duration = Field(default=86_400.0, ge=0, description="older events go by /batch, as do replayed ones")
     batch_events: int = Field(default=2_000, ge=1, le=2_000, description="plans without Growth: Amplitude recommends 10")

@@ -16,6 +16,7 @@ from tests.vendors.kit import Kit, Place, decoded, in_texts, made
 from tests.vendors.server import Answer, Request, VendorServer
 
 MEASUREMENT_ID, API_SECRET = "G-TEST123", "s3cret+of/ga4"
+SENDER = "the sender's"
 BACK = 72 * 3600 * 1_000_000
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _CLIENT = re.compile(r"[1-9][0-9]*\.[1-9][0-9]*")
@@ -23,6 +24,7 @@ _CLIENT = re.compile(r"[1-9][0-9]*\.[1-9][0-9]*")
 
 class _Event(msgspec.Struct):
     name: str
+    timestamp_micros: int = 0
     params: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -30,6 +32,9 @@ class _Body(msgspec.Struct):
     client_id: str
     events: list[_Event]
     user_id: str = ""
+    timestamp_micros: int = 0
+    ip_override: str = ""
+    user_agent: str = ""
     consent: dict[str, str] = {}
 
 
@@ -40,12 +45,14 @@ class Ga4Server(VendorServer):
     """204 to everything, whatever becomes of it.
 
     Dropped: requests with a wrong secret, above 130 KB, with more than 25 events or without a proper client_id; purchases of a
-    client with a transaction_id that it has. Parameters above the limits are ignored one by one, and events older than 72 hours
-    are dated 72 hours back. `/debug/mp/collect` says what it minds, and keeps nothing.
+    client with a transaction_id that it has. Parameters above the limits (200 items are one) and a user_id above 256 characters
+    are ignored one by one, and events older than 72 hours are dated 72 hours back. `/debug/mp/collect` says what it minds, and
+    keeps nothing.
     """
 
     def __init__(self, *, port: int = 0, keep_requests: bool = True) -> None:
         self.events: list[dict[str, Any]] = []  # name, params, client_id, user_id, consent, time; as GA4 came to hold them
+        self.reads = "event"  # where it looks for an event's time: event, request or params; without one, it is now
         self.counted = 0
         self.dropped = 0
         self._purchases: set[tuple[str, str]] = set()
@@ -97,10 +104,13 @@ class Ga4Server(VendorServer):
             return
         if event.name == "purchase":
             self._purchases.add(purchase)
-        sent = params.pop("timestamp_micros")
+        times = {"params": params.pop("timestamp_micros", 0), "event": event.timestamp_micros, "request": body.timestamp_micros}
+        sent = times[self.reads] or int(time.time() * 1_000_000)
         kept = {key: value for key, value in list(params.items())[:25] if _within_limits(key, value)}
         at = max(sent, int(time.time() * 1_000_000) - BACK)
-        about = {"client_id": body.client_id, "user_id": body.user_id, "consent": body.consent}
+        user = body.user_id if len(body.user_id) <= 256 else ""
+        about = {"client_id": body.client_id, "user_id": user, "consent": body.consent}
+        about |= {"ip": body.ip_override or SENDER, "agent": body.user_agent or SENDER}
         self.events.append({"name": event.name, "params": kept, "sent": sent, "time": at, **about})
         self.counted += 1
 
@@ -127,7 +137,8 @@ class Ga4Server(VendorServer):
 
 def _within_limits(key: str, value: object) -> bool:
     longest = {"page_title": 300, "page_referrer": 420, "page_location": 1_000}.get(key, 100)
-    return bool(_NAME.fullmatch(key)) and not (isinstance(value, str) and len(value) > longest)
+    many = key == "items" and isinstance(value, list) and len(value) > 200
+    return bool(_NAME.fullmatch(key)) and not many and not (isinstance(value, str) and len(value) > longest)
 
 
 def settings(url: str) -> dict[str, Any]:

@@ -9,6 +9,9 @@ a server that behaves as they say; it has not met Google. Not known: what GA4 do
   events is kept; between clients it is not.
 - `client_id` must be two numbers with a dot between. An anonymousId of that form (as `_ga` cookies hold it) goes as it is; any
   other, or the userId where there is none, becomes such a pair by a hash, the same every time.
+- `timestamp_micros` is beside an event's name, in its params, and in the request: Google's pages and people's experience differ
+  on which counts. The request's is that of its last event, for a reader that knows neither of the others.
+- `context.ip` and `context.userAgent` go as `ip_override` and `user_agent`: without them Google takes the worker's.
 - Events older than 72 hours GA4 would silently date anew: they are refused.
 """
 
@@ -28,8 +31,10 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.device import Device
 from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
 from cdc_tracker.destinations.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, moment, quoted
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
@@ -38,7 +43,8 @@ HOSTS = {"us": "https://www.google-analytics.com", "eu": "https://region1.google
 MAX_AGE = 72 * 3600.0
 _REQUEST_EVENTS = 25
 _REQUEST_BYTES = 130_000
-_CLIENT = re.compile(r"[1-9][0-9]*\.[1-9][0-9]*")
+_CLIENT = re.compile(r"[1-9][0-9]{0,19}\.[1-9][0-9]{0,19}")
+_USER = 256  # characters of a user_id
 _PAGE = {"url": "page_location", "title": "page_title", "referrer": "page_referrer"}
 _NO_RENAMES: dict[str, str] = {}
 _CHECK = (
@@ -62,7 +68,9 @@ class Ga4Settings(HttpSettings):
         description="of purchases: the property that is sent as transaction_id; else, where that is missing, the messageId",
     )
     id_parameter: str | None = Field(
-        default="message_id", description="the parameter that the messageId goes in, for queries; null: none"
+        default="message_id",
+        pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$",
+        description="the parameter that the messageId goes in, for queries; null: none",
     )
     consent: dict[Consent, str] = Field(
         default_factory=dict,
@@ -87,12 +95,20 @@ class _Consent(msgspec.Struct, rename="camel", gc=False):
     category_preferences: dict[str, bool] = {}
 
 
-class _Context(msgspec.Struct, frozen=True, gc=False):
+class _Context(Device, rename="camel", frozen=True, gc=False):
     consent: _Consent | None = None
 
 
 class _Call(Call, rename="camel", gc=False):
     context: _Context = _Context()
+
+
+class _Made(msgspec.Struct, gc=False):
+    """An event as GA4 takes it; `when`: its time, as a member of the request."""
+
+    index: int
+    when: bytes
+    body: bytes
 
 
 class _Message(msgspec.Struct, rename="camel"):
@@ -131,15 +147,14 @@ class Ga4Destination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         oldest = (time.time() - MAX_AGE) * 1_000_000 if self._settings.too_old == "reject" else -math.inf
         receipts: list[Receipt | None] = [None] * len(batch.events)
-        clients: dict[bytes, list[tuple[int, bytes]]] = {}
+        clients: dict[bytes, list[_Made]] = {}
         for i, event in enumerate(batch.events):
             try:
                 call = decoded(_CALL, event.body)
                 if call.type not in ("track", "page"):
                     receipts[i] = self._unsupported(call)
                     continue
-                made = self._made(call, event, oldest)
-                clients.setdefault(self._client(call), []).append((i, made))
+                clients.setdefault(self._client(call), []).append(self._made(i, call, event, oldest))
             except Refused as refused:
                 receipts[i] = refused.receipt
         return in_parts(receipts, self._requests(clients))
@@ -167,13 +182,16 @@ class Ga4Destination:
         )
 
     def _client(self, call: _Call) -> bytes:
-        """What the request says of all its events: client, user and consent."""
+        """What the request says of all its events: client, user, consent and device."""
         who = call.anonymous_id or call.user_id
         if not who:
             raise Refused("identity_missing", "userId", "GA4 needs a client_id or what to make it of")
+        if call.user_id and len(call.user_id) > _USER:
+            raise Refused("id_too_long", "userId", f"GA4 takes a user_id of {_USER} characters at most")
         user = b',"user_id":' + quoted(call.user_id) if call.user_id else b""
         consent = call.context.consent
-        return b'"client_id":"%b"%b%b' % (client_id(who).encode(), user, self._consented(consent) if consent else b"")
+        said = self._consented(consent) if consent else b""
+        return b'"client_id":"%b"%b%b%b' % (client_id(who).encode(), user, said, _device(call.context))
 
     def _consented(self, consent: _Consent) -> bytes:
         given = []
@@ -184,8 +202,7 @@ class Ga4Destination:
                 given.append(f'"{key}":"{state}"')
         return b',"consent":{%b}' % ",".join(given).encode() if given else b""
 
-    def _made(self, call: _Call, event: Event, oldest: float) -> bytes:
-        """The event's JSON."""
+    def _made(self, index: int, call: _Call, event: Event, oldest: float) -> _Made:
         micros, _ = moment(call, event)
         if micros < oldest:
             raise Refused("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
@@ -195,11 +212,16 @@ class Ga4Destination:
         if name == "purchase":
             self._identify_purchase(made, event)
         if self._settings.id_parameter:
-            made[self._settings.id_parameter] = b'"%b":%b' % (self._settings.id_parameter.encode(), quoted(event.message_id))
-        made["timestamp_micros"] = b'"timestamp_micros":%d' % micros
+            made[self._settings.id_parameter] = b'"%b":%b' % (self._settings.id_parameter.encode(), self._id(event))
+        when = b'"timestamp_micros":%d' % micros
+        made["timestamp_micros"] = when
         if len(made) > MOST:
             raise Refused("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
-        return b'{"name":"%b","params":{%b}}' % (name.encode(), b",".join(made.values()))
+        return _Made(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
+
+    def _id(self, event: Event) -> bytes:
+        """The messageId as the value of a parameter."""
+        return quoted(legal_id(event.message_id, lambda text: len(text) <= self._settings.value_length))
 
     def _identify_purchase(self, made: dict[str, bytes], event: Event) -> None:
         """GA4 counts a purchase of a transaction_id once."""
@@ -207,26 +229,31 @@ class Ga4Destination:
         found = made.pop(self._parameters.named(source)[0], b"") if source else b""
         if found:
             made["transaction_id"] = b'"transaction_id":' + found.partition(b":")[2]
-        made.setdefault("transaction_id", b'"transaction_id":' + quoted(event.message_id))
+        made.setdefault("transaction_id", b'"transaction_id":' + self._id(event))
 
-    def _requests(self, clients: dict[bytes, list[tuple[int, bytes]]]) -> Iterator[Part]:
+    def _requests(self, clients: dict[bytes, list[_Made]]) -> Iterator[Part]:
         for client, events in clients.items():
-            room = _REQUEST_BYTES - len(client) - 20
-            indexes: list[int] = []
-            bodies: list[bytes] = []
+            room = _REQUEST_BYTES - len(client) - 60
+            request: list[_Made] = []
             size = 0
-            for i, body in events:
-                if len(bodies) == _REQUEST_EVENTS or (bodies and size + len(body) >= room):
-                    yield indexes, partial(self._send, client, bodies)
-                    indexes, bodies, size = [], [], 0
-                indexes.append(i)
-                bodies.append(body)
-                size += len(body) + 1
-            yield indexes, partial(self._send, client, bodies)
+            for one in events:
+                if len(request) == _REQUEST_EVENTS or (request and size + len(one.body) >= room):
+                    yield [each.index for each in request], partial(self._send, client, request)
+                    request, size = [], 0
+                request.append(one)
+                size += len(one.body) + 1
+            yield [each.index for each in request], partial(self._send, client, request)
 
-    def _send(self, client: bytes, bodies: list[bytes]) -> list[Receipt]:
-        self._http.check(self._http.post(b'{%b,"events":[%b]}' % (client, b",".join(bodies)), {}))
-        return [ASSUMED] * len(bodies)
+    def _send(self, client: bytes, request: list[_Made]) -> list[Receipt]:
+        events = b",".join([one.body for one in request])
+        self._http.check(self._http.post(b'{%b,%b,"events":[%b]}' % (client, request[-1].when, events), {}))
+        return [ASSUMED] * len(request)
+
+
+def _device(device: Device) -> bytes:
+    address, agent = device.address, device.agent
+    made = b',"ip_override":' + quoted(address) if address else b""
+    return made + b',"user_agent":' + quoted(agent) if agent else made
 
 
 @lru_cache(maxsize=100_000)

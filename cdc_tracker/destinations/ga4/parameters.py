@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.destinations.splicing import Refused, members, quoted
+from cdc_tracker.destinations.splicing import Refused, decoded, members, quoted
 
 MOST = 25  # parameters of an event
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
@@ -24,6 +24,8 @@ _RESERVED_EVENTS |= {"ad_impression", "in_app_purchase", "screen_view"}  # these
 _RESERVED_PREFIXES = ("firebase_", "ga_", "google_")
 _LENGTHS = {"page_title": 300, "page_referrer": 420, "page_location": 1_000}  # characters, where they are not as many as usual
 _VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_ITEMS = 200
 _TEXT = msgspec.json.Decoder(str)
 _QUOTE = ord('"')
 _NUMBER = frozenset(b"-0123456789")
@@ -63,7 +65,7 @@ class Parameters:
         if not members(properties):
             return made
         known, short = self._keys, self._length + 2
-        for name, value in _VALUES.decode(properties).items():
+        for name, value in decoded(_VALUES, properties).items():
             key, head = known.get(name) or self.named(name)
             if renamed and name in renamed:
                 key, head = self.named(renamed[name])
@@ -92,8 +94,15 @@ class Parameters:
         """Neither a number nor short: true and false as texts, structures but `items` as texts of their JSON, null not at all."""
         if value[0] == _QUOTE:
             return self._text(name, key, value, _TEXT.decode(value))
-        if value == b"null" or key == "items":
-            return b"" if value == b"null" else value
+        if value == b"null":
+            return b""
+        if key == "items" and value[:1] == b"[":
+            count = len(decoded(_LIST, value))
+            if count > _ITEMS:
+                raise Refused("too_many_properties", f"properties.{name}", f"GA4 takes {_ITEMS} items, and these are {count}")
+            return value
+        if key == "items":
+            return value
         if value in (b"true", b"false"):
             return b'"%b"' % value
         text = value.decode()

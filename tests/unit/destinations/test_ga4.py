@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from cdc_tracker.destinations.ga4 import HOSTS, Ga4Destination, Ga4Settings, cli
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Outcome
 from tests.unit.destinations.translating import ago, batch, call, message_id, settled
-from tests.vendors.ga4 import API_SECRET, MEASUREMENT_ID, Ga4Server
+from tests.vendors.ga4 import API_SECRET, MEASUREMENT_ID, SENDER, Ga4Server
 from tests.vendors.server import Answer, Cut
 
 
@@ -130,7 +132,44 @@ def test_consent_is_said_of_the_request(vendor: Ga4Server) -> None:
     assert [event["consent"] for event in vendor.events[-2:]] == [{"ad_personalization": "DENIED"}, {}]
 
 
+@pytest.mark.parametrize("reads", ["event", "params", "request"])
+def test_an_events_time_is_found_wherever_it_is_looked_for(reads: str, vendor: Ga4Server) -> None:
+    vendor.reads = reads
+    made = [call(n, userId=f"u-{n}", timestamp=ago(hours=n)) for n in (1, 30, 60)]
+    settled(opened(vendor), batch(*made))
+    times = [datetime.fromisoformat(one.decoded()["timestamp"]).timestamp() * 1_000_000 for one in made]
+    assert [event["time"] for event in vendor.events] == pytest.approx(times, abs=1)
+
+
+def test_each_events_own_time_comes_before_the_requests(vendor: Ga4Server) -> None:
+    times = [ago(hours=1), ago(hours=30), ago(hours=60)]
+    settled(opened(vendor), batch(*[call(n, timestamp=at) for n, at in enumerate(times)]))
+    [body] = [json.loads(request.body) for request in vendor.requests]
+    own = [event["timestamp_micros"] for event in body["events"]]
+    assert [event["params"]["timestamp_micros"] for event in body["events"]] == own
+    assert len(set(own)) == 3
+    assert body["timestamp_micros"] == own[-1]
+
+
+def test_an_event_is_placed_where_its_person_was_and_not_where_the_worker_is(vendor: Ga4Server) -> None:
+    context = {"ip": "203.0.113.9", "userAgent": "Mozilla/5.0 (iPhone)"}
+    events = [call(0, context=context), call(1, context=context), call(2), call(3, context={"ip": "unknown", "userAgent": 7})]
+    settled(opened(vendor), batch(*events))
+    assert [(event["ip"], event["agent"]) for event in vendor.events] == [tuple(context.values())] * 2 + [(SENDER, SENDER)] * 2
+    assert len(vendor.requests) == 2  # it is the whole request's
+
+
+def test_200_items_go_and_a_long_id_as_one_made_of_it(vendor: Ga4Server) -> None:
+    one = call(0, messageId="注" * 101, event="purchase", properties={"items": [{"item_id": n} for n in range(200)]})
+    params = sent(vendor, one)["params"]
+    assert len(params["items"]) == 200
+    assert str(uuid.UUID(params["message_id"])) == params["message_id"] == params["transaction_id"]
+    assert sent(vendor, call(1, userId="u" * 256))["user_id"] == "u" * 256
+    assert sent(vendor, call(2, anonymousId="1" * 500 + ".1"))["client_id"] == client_id("1" * 500 + ".1") != "1" * 500 + ".1"
+
+
 MANY = {f"p{n}": n for n in range(24)}
+ITEMS = [{"item_id": n} for n in range(201)]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +193,8 @@ MANY = {f"p{n}": n for n in range(24)}
         (call(1, "group", groupId="g"), "not_supported", "type"),
         (call(1, "alias", previousId="a"), "not_supported", "type"),
         (call(1, "screen", name="Main"), "not_supported", "type"),
+        (call(1, properties={"items": ITEMS}), "too_many_properties", "properties.items"),
+        (call(1, userId="u" * 257), "id_too_long", "userId"),
         (call(1, userId=None), "identity_missing", "userId"),
         (call(1, context={"consent": []}), "type_mismatch", "context.consent"),
     ],
@@ -236,6 +277,6 @@ def test_the_secret_is_in_no_error_and_no_log(vendor: Ga4Server, caplog: pytest.
 
 def test_regions_and_settings() -> None:
     assert HOSTS == {"us": "https://www.google-analytics.com", "eu": "https://region1.google-analytics.com"}
-    for wrong in ({"measurement_id": "UA-1"}, {"compression": "gzip"}, {"consent": {"other": "x"}}):
+    for wrong in ({"measurement_id": "UA-1"}, {"compression": "gzip"}, {"consent": {"other": "x"}}, {"id_parameter": 'a":1'}):
         with pytest.raises(ValidationError):
             Ga4Settings.model_validate({"type": "ga4", "measurement_id": "G-1", "api_secret": "s", **wrong})
