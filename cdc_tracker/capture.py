@@ -85,7 +85,8 @@ class Capture:
             while not self._stop():
                 retrying(self._session)
         except Stop as error:
-            self._progress.enter("stopped", str(error))
+            self._progress.enter("stopped", str(error), error.hint)
+            self._progress.refusal = error.refusal
             raise
         else:
             self._progress.enter("stopped")
@@ -266,7 +267,9 @@ class Capture:
         if not builder.commit_lsn:
             return error
         text = f"the server cannot decode the transaction that commits at {format_lsn(builder.commit_lsn)}: {error}"
-        return type(error)(text, hint=error.hint)
+        located = type(error)(text, hint=error.hint)
+        located.refusal = error.refusal
+        return located
 
     def _backoff(self, call: RetryCallState) -> float:
         error = call.outcome.exception() if call.outcome else None

@@ -22,7 +22,7 @@ from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.faults import Fault
 from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.destinations.shaping import Shaping
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Retry, StateMissing, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Retry, Stop
 from cdc_tracker.health import Observer
 from cdc_tracker.health.server import HealthServer
 from cdc_tracker.health.worker import WorkerReport, failed
@@ -31,6 +31,7 @@ from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.processes import ForkServer, name_process
+from cdc_tracker.refusals import Refusal
 from cdc_tracker.signals import Signals
 from cdc_tracker.source.needs import Need
 from cdc_tracker.state import Lock, SourceRecord, State
@@ -215,7 +216,7 @@ def _opened(config: Config, role: str, signals: Signals, standby: bool) -> Itera
 def _known(config: Config, state: State) -> SourceRecord:
     record = state.source(config.source.name)
     if record is None:
-        raise StateMissing(
+        raise Refusal.STATE_MISSING.error(
             f"the state store knows nothing of the source {config.source.name!r}",
             hint="run `cdc-tracker setup`; if it was set up before, the state store was lost: restore it, or see `setup --help`",
         )

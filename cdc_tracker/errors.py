@@ -42,7 +42,9 @@ class CdcTrackerError(Exception):
 
 
 class Stop(CdcTrackerError):
-    """A person is needed before this can go on."""
+    """A person is needed before this can go on. `refusal`: the name of the Refusal that it is, where it is one."""
+
+    refusal: str = ""
 
 
 class ConfigError(Stop):

@@ -63,6 +63,7 @@ class Progress:
     since: int = field(default_factory=now_us)  # when it entered that state
     trouble: str = ""
     hint: str = ""
+    refusal: str = ""  # the name of the Refusal that the role stopped with
     frames: int = 0
     changes: int = 0
     segments: int = 0
@@ -204,6 +205,7 @@ class Lookout:
             "alarms": [{"what": alarm.what, "hint": alarm.hint, "since": since} for alarm, since in self._alarms.items()],
             "trouble": progress.trouble,
             "hint": progress.hint,
+            "refusal": progress.refusal,
         }
         try:
             self.state.report(self.settings.name, "capture", os.getpid(), progress.state, detail)

@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cdc_tracker.cli import FOUND_PROBLEMS, NEEDS_A_PERSON, Invocation, show, tell
-from cdc_tracker.errors import CdcTrackerError, Gap, Problem, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceError, Stop
-from cdc_tracker.model import START, format_lsn
+from cdc_tracker.errors import CdcTrackerError, Problem, SlotBusy, SourceError, Stop
+from cdc_tracker.model import START, Lsn, format_lsn, parse_lsn
+from cdc_tracker.refusals import Mend, Refusal
 
 if TYPE_CHECKING:
     from cdc_tracker.cli.standing import Standing
     from cdc_tracker.history.gaps import Missing
     from cdc_tracker.source.publication import Desired
 
-Mend = Literal["", "new slot", "take the slot"]
-
 
 @dataclass
 class Diagnosis:
-    """`person`: what is not ours to mend. `mend`: what is done about the slot; `drift`: what is wrong with the publications."""
+    """`person`: what is not ours to mend. `mend`: what is done about the slot; `drift`: what is wrong with the publications.
+
+    `passed`: commits the transaction that is passed over.
+    """
 
     problems: list[tuple[str, str]] = field(default_factory=list)  # (code, text)
     notes: list[str] = field(default_factory=list)
-    mend: Mend = ""
+    mend: Mend | Literal[""] = ""
+    passed: Lsn = 0
     drift: bool = False
     person: CdcTrackerError | None = None
 
@@ -71,6 +74,14 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
             stack.enter_context(place.alone())
         if found.drift:
             setup.publish(config, connection, needs, quiet=as_json)
+        if not found.mend:  # only with the publications there the server tells that it cannot decode what came without them
+            after = diagnose(place, setup.wanted(config, connection, needs))
+            if after.mend:
+                found = after
+                if not as_json:
+                    _say(found, place)
+                show.ask(_question(found), yes=yes)
+                stack.enter_context(place.alone())
         gaps = _mended(place, found, invocation, backfill=backfill, quiet=as_json) if found.mend else []
     if as_json:
         show.emit(_as_json(found) | {"mended": True, "gaps": gaps})
@@ -88,36 +99,39 @@ def diagnose(place: Standing, wanted: Desired) -> Diagnosis:
         place.verify()
     except SlotBusy as error:
         found.notes.append(f"{error}: that is as it should be while a worker runs")
-    except (SlotMissing, SlotLost, SlotForeign, Gap) as error:
-        _of_slot(place, error, found)
     except Stop as error:
-        found.person = error
+        _refused(place, error, found)
     if found.person is None:
         _of_journal(place, found)
         _of_publications(place, wanted, found)
     return found
 
 
-def _of_slot(place: Standing, error: SourceError, found: Diagnosis) -> None:
-    record, slot = place.record(), place.slot()
-    if record is None:
+def _refused(place: Standing, error: Stop, found: Diagnosis) -> None:
+    refusal = Refusal.of(error)
+    mend = refusal.mend if refusal else "a person"
+    if place.record() is None or refusal is None or mend in ("a person", "wait"):
         found.person = error
-    elif isinstance(error, SlotForeign):
-        ours = slot is not None and (slot.plugin, slot.database) == (record.plugin, record.database)
-        if not ours or slot is None or slot.two_phase or slot.temporary or record.database != place.connection.info.dbname:
-            found.person = error
-        elif slot.holder:
-            hint = f"Stop that reader, or SELECT pg_terminate_backend({slot.holder.pid}); then run `cdc-tracker repair` again."
-            found.person = SlotForeign(str(error), hint=hint)
-        else:
-            found.problems.append(("slot_moved", str(error)))
-            found.mend = "take the slot"
-    elif isinstance(error, Gap):
-        found.problems.append(("checkpoint_gap", str(error)))
-        found.mend = "take the slot"
-    else:
-        found.problems.append(("slot_missing" if isinstance(error, SlotMissing) else "slot_lost", str(error)))
-        found.mend = "new slot"
+        return
+    if refusal is Refusal.SLOT_MOVED:
+        found.person = _not_ours(place, error)
+    elif mend == "pass over":
+        found.passed = parse_lsn(place.said().get("undecodable") or "0/0")
+        mend = mend if found.passed else "new slot"  # which transaction it is, the server did not come to tell
+    if found.person is None and mend != "publications":  # these are looked at in any case
+        found.problems.append((refusal.name.lower(), str(error)))
+        found.mend = mend
+
+
+def _not_ours(place: Standing, error: Stop) -> Stop | None:
+    """Why a slot that was moved cannot be taken as it stands."""
+    record, slot = place.record(), place.slot()
+    if record is None or slot is None or slot.two_phase or slot.temporary or record.database != place.connection.info.dbname:
+        return error
+    if slot.holder:
+        hint = f"Stop that reader, or SELECT pg_terminate_backend({slot.holder.pid}); then run `cdc-tracker repair` again."
+        return Refusal.SLOT_BUSY.error(str(error), hint=hint)
+    return None
 
 
 def _of_journal(place: Standing, found: Diagnosis) -> None:
@@ -169,7 +183,10 @@ def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfi
     """The slot goes on, what it misses is told. The record comes last: until then it can be done again, and tells the same."""
     from cdc_tracker.cli.filling import fillings  # noqa: PLC0415
     from cdc_tracker.cli.standing import told  # noqa: PLC0415
+    from cdc_tracker.source.slot import advance  # noqa: PLC0415
 
+    if found.mend == "pass over":
+        advance(place.connection, place.config.source.slot, found.passed)
     record, slot = place.record(), place.slot()
     if found.mend == "new slot" or slot is None:
         slot = place.make_slot()
@@ -203,6 +220,8 @@ def _question(found: Diagnosis) -> str:
     steps = ["put the publications right"] if found.drift else []
     if found.mend == "new slot":
         steps.append("make a new slot, and go on from the server's present end")
+    elif found.mend == "pass over":
+        steps.append(f"pass over the transaction that commits at {format_lsn(found.passed)}")
     elif found.mend:
         steps.append("go on from the slot as it stands")
     given_up = (

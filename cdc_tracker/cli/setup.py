@@ -61,6 +61,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
         make_outbox(config, connection)
         publish(config, connection, needs, anew=mode in ("recreate_slot", "new_epoch"))
         place.settle(mode)
+        place.examine()
     click.echo("Ready: `cdc-tracker run`.")
 
 

@@ -13,13 +13,15 @@ from cdc_tracker import envelope
 from cdc_tracker.cli import show
 from cdc_tracker.config import Config
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
-from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, Stop
+from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, SourceError, Stop
 from cdc_tracker.history import gaps
 from cdc_tracker.history.beginning import beginning
 from cdc_tracker.history.gaps import Missing
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import Lsn, Position, format_lsn
-from cdc_tracker.source import catalog, slot
+from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
+from cdc_tracker.refusals import Refusal
+from cdc_tracker.source import catalog, faults, slot
+from cdc_tracker.source.session import options, published
 from cdc_tracker.source.slot import SlotState
 from cdc_tracker.source.verify import verify
 from cdc_tracker.state import SourceRecord, State
@@ -57,18 +59,36 @@ class Standing:
             self.verify()
         except SlotBusy:
             click.echo(f"(the slot is being read{f' by {found.holder}' if found else ''}: a worker runs, and goes on running)")
+        except SourceError as error:
+            if error.refusal != Refusal.PUBLICATION_MISSING.name:  # setup makes them
+                raise
 
     def verify(self) -> None:
         """Raises what `run` would stop with."""
-        identity = catalog.identify(self.connection)
+        identity, found = catalog.identify(self.connection), self.slot()
         verify(
             self.record(),
-            self.slot(),
+            found,
             identity,
             journal_end=self.journal.end(),
             lowest_checkpoint=self.lowest(),
             times=lambda: gaps.times_of(self.state, self.name),
         )
+        if found is not None:
+            self._last_word(found)
+            publications = published(self.connection, self.config.source) if found.plugin == "pgoutput" else []
+            slot.probe(self.connection, found, options(found.plugin, publications))
+
+    def _last_word(self, found: SlotState) -> None:
+        """Raises what the worker stopped with where only it came to the change that the server cannot decode."""
+        said = self.said()
+        refusal = str(said.get("refusal", ""))
+        if refusal in _MET and parse_lsn(said["confirmed"]) >= (found.confirmed_flush_lsn or 0):
+            raise Refusal[refusal].error(said["trouble"], hint=_MET[refusal])
+
+    def said(self) -> dict[str, Any]:
+        """What the role `capture` last said of itself."""
+        return next((role.detail for role in self.state.roles(self.name) if role.role == "capture"), {})
 
     def missing(self, slot_begins: Lsn) -> list[Missing]:
         """What each destination lacks, where the slot gives everything from there on. Empty before there is a record."""
@@ -239,4 +259,8 @@ def told(gap: Missing) -> str:
     )
 
 
+_MET = {
+    Refusal[name].name: faults.verdict_of(faults.When.STREAMING, code=code).hint
+    for name, code in (("PUBLICATION_LOST", "42704"), ("UNDECODABLE", "XX000"))
+}
 _PLAIN = "Run `cdc-tracker setup` without that option."

@@ -41,6 +41,11 @@ def connect(
         raise translate(error, When.CONNECTING, secret=str(given.get("password") or "")) from None
 
 
+def is_leaving(url: str) -> bool:
+    """Whether the server answers that it takes no connections now: one that runs is then shutting down. By code, not by text."""
+    return psycopg.pq.PGconn.ping(make_conninfo(url, connect_timeout="5").encode()) == psycopg.pq.Ping.REJECT
+
+
 def _parsed(url: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(url)

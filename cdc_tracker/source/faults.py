@@ -12,17 +12,8 @@ from typing import NamedTuple
 
 import psycopg
 
-from cdc_tracker.errors import (
-    CdcTrackerError,
-    PublicationLost,
-    SlotBusy,
-    SlotLost,
-    SlotMissing,
-    SourceError,
-    SourceRefused,
-    SourceUnavailable,
-    Undecodable,
-)
+from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
+from cdc_tracker.refusals import Refusal
 
 
 class When(enum.Enum):
@@ -35,11 +26,14 @@ class When(enum.Enum):
 
 
 class Fault(NamedTuple):
-    """`condition`: a regular expression for libpq's text while CONNECTING, else the first characters of the SQLSTATE."""
+    """`condition`: a regular expression for libpq's text while CONNECTING, else the first characters of the SQLSTATE.
+
+    `verdict` is what `run` then refuses to go on from, or PASSES: it is tried again, with backoff, for ever.
+    """
 
     when: frozenset[When]
     condition: str
-    verdict: type[CdcTrackerError]
+    verdict: Refusal | None
     hint: str
 
     def matches(self, when: When, code: str, reason: str) -> bool:
@@ -48,6 +42,7 @@ class Fault(NamedTuple):
         return bool(re.search(self.condition, reason)) if when is When.CONNECTING else code.startswith(self.condition)
 
 
+PASSES = None
 _CONNECTING = frozenset({When.CONNECTING})
 _ASKING = frozenset({When.ASKING})
 _STARTING = frozenset({When.STARTING})
@@ -85,26 +80,26 @@ _UNDECODABLE = (
 
 FAULTS: tuple[Fault, ...] = (
     # Connecting. What needs a person, by libpq's texts; everything else may pass.
-    Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", SourceRefused, _HBA),
-    Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", SourceRefused, _CREDENTIALS),
-    Fault(_CONNECTING, r'database "" does not exist|no such database', SourceRefused, _DATABASE),
+    Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", Refusal.NOT_LET_IN, _HBA),
+    Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", Refusal.NOT_LET_IN, _CREDENTIALS),
+    Fault(_CONNECTING, r'database "" does not exist|no such database', Refusal.NOT_LET_IN, _DATABASE),
     Fault(
         _CONNECTING,
         r'role "" does not exist|is not permitted to log in',
-        SourceRefused,
+        Refusal.NOT_LET_IN,
         f"create it with `cdc-tracker sql role`, or mend the user in source.url. {_GRANTS}",
     ),
     Fault(
         _CONNECTING,
         r"replication role to start walsender|permission denied to start WAL sender",
-        SourceRefused,
+        Refusal.NOT_LET_IN,
         f"ALTER ROLE … REPLICATION. {_GRANTS}",
     ),
-    Fault(_CONNECTING, r"permission denied for database", SourceRefused, f"GRANT CONNECT ON DATABASE … TO …. {_GRANTS}"),
+    Fault(_CONNECTING, r"permission denied for database", Refusal.NOT_LET_IN, f"GRANT CONNECT ON DATABASE … TO …. {_GRANTS}"),
     Fault(
         _CONNECTING,
         r"unsupported startup parameter",
-        SourceRefused,
+        Refusal.NOT_LET_IN,
         "this is a pooler such as PgBouncer: source.url has to reach PostgreSQL itself",
     ),
     Fault(
@@ -112,85 +107,89 @@ FAULTS: tuple[Fault, ...] = (
         r"certificate|private key|sslmode|sslrootcert|does not support SSL|SSL is not supported|channel binding|"
         r"alert (unknown ca|handshake failure|protocol version|access denied|no application protocol)|"
         r"unsupported protocol|no protocols available|GSSAPI encryption required",
-        SourceRefused,
+        Refusal.NOT_LET_IN,
         _TLS,
     ),
     Fault(
         _CONNECTING,
         r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port|service file|definition of service|"
         r"unrecognized configuration parameter|invalid value for parameter",
-        SourceRefused,
+        Refusal.NOT_LET_IN,
         "mend source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
     ),
-    Fault(_CONNECTING, r"could not translate host name", SourceUnavailable, f"does the host's name resolve here? {_AGAIN}"),
-    Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", SourceUnavailable, _ROOM),
+    Fault(_CONNECTING, r"could not translate host name", PASSES, f"does the host's name resolve here? {_AGAIN}"),
+    Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", PASSES, _ROOM),
     Fault(
         _CONNECTING,
         r"starting up|shutting down|in recovery|not (yet )?accepting|in hot standby|session is",
-        SourceUnavailable,
+        PASSES,
         f"the server restarts, or is not the primary yet. {_AGAIN}",
     ),
-    Fault(_CONNECTING, "", SourceUnavailable, _PRESENT),
+    Fault(_CONNECTING, "", PASSES, _PRESENT),
     # Connected: what passes by itself, whatever was being done.
-    Fault(_CONNECTED, "08", SourceUnavailable, _AGAIN),  # connection exceptions
-    Fault(_CONNECTED, "25006", SourceUnavailable, _PRIMARY),
-    Fault(_CONNECTED, "25", SourceUnavailable, _AGAIN),  # transaction state, and time-outs of transactions
-    Fault(_CONNECTED, "40", SourceUnavailable, _AGAIN),  # rolled back: deadlock, serialization
+    Fault(_CONNECTED, "08", PASSES, _AGAIN),  # connection exceptions
+    Fault(_CONNECTED, "25006", PASSES, _PRIMARY),
+    Fault(_CONNECTED, "25", PASSES, _AGAIN),  # transaction state, and time-outs of transactions
+    Fault(_CONNECTED, "40", PASSES, _AGAIN),  # rolled back: deadlock, serialization
     Fault(
         _CONNECTED,
         "53400",
-        SourceError,
+        Refusal.SERVER_CANNOT,
         "raise max_replication_slots (restart), or drop a slot that nobody reads: see pg_replication_slots",
     ),
-    Fault(_CONNECTED, "53", SourceUnavailable, _ROOM),
+    Fault(_CONNECTED, "53", PASSES, _ROOM),
     Fault(
         _CONNECTED,
         "55006",
-        SlotBusy,
+        Refusal.SLOT_BUSY,
         "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for its turn",
     ),
-    Fault(_CONNECTED, "55P03", SourceUnavailable, "a lock is held for long: see pg_locks. It is tried again"),
-    Fault(_CONNECTED, "57014", SourceUnavailable, "the server did not answer in time: is it overloaded, or is a lock held?"),
-    Fault(_CONNECTED, "57", SourceUnavailable, _AGAIN),  # shut down, crashed, starting, idle for too long, database dropped
-    Fault(_CONNECTED, "58030", SourceUnavailable, "the server cannot read or write its disk: look at its log. It is tried again"),
-    Fault(_CONNECTED, "28000", SourceRefused, _HBA),
-    Fault(_CONNECTED, "28", SourceRefused, _CREDENTIALS),
-    Fault(_CONNECTED, "3D000", SourceRefused, _DATABASE),
-    Fault(_CONNECTED, "42501", SourceRefused, _GRANTS),
+    Fault(_CONNECTED, "55P03", PASSES, "a lock is held for long: see pg_locks. It is tried again"),
+    Fault(_CONNECTED, "57014", PASSES, "the server did not answer in time: is it overloaded, or is a lock held?"),
+    Fault(_CONNECTED, "57", PASSES, _AGAIN),  # shut down, crashed, starting, idle for too long, database dropped
+    Fault(_CONNECTED, "58030", PASSES, "the server cannot read or write its disk: look at its log. It is tried again"),
+    Fault(_CONNECTED, "28000", Refusal.NOT_LET_IN, _HBA),
+    Fault(_CONNECTED, "28", Refusal.NOT_LET_IN, _CREDENTIALS),
+    Fault(_CONNECTED, "3D000", Refusal.NOT_LET_IN, _DATABASE),
+    Fault(_CONNECTED, "42501", Refusal.NOT_LET_IN, _GRANTS),
     # The stream: an error in it is of the change that was to come, and comes again with it.
-    Fault(_STREAMING, "42704", PublicationLost, _PUBLICATION),
-    Fault(_STREAMING, "55000", SlotLost, LOST_HINT),
-    Fault(_STREAMING, "58P01", SlotLost, LOST_HINT),
-    Fault(_STREAMING, "", Undecodable, _UNDECODABLE),
+    Fault(_STREAMING, "42704", Refusal.PUBLICATION_LOST, _PUBLICATION),
+    Fault(_STREAMING, "55000", Refusal.SLOT_LOST, LOST_HINT),
+    Fault(_STREAMING, "58P01", Refusal.SLOT_LOST, LOST_HINT),
+    Fault(_STREAMING, "", Refusal.UNDECODABLE, _UNDECODABLE),
     # START_REPLICATION: the slot was there and good a moment ago.
-    Fault(_STARTING, "42704", SlotMissing, "start cdc-tracker again: it says what happened to the slot and how to mend it"),
-    Fault(_STARTING, "55000", SlotLost, LOST_HINT),
-    Fault(_STARTING, "0A000", SourceRefused, _PRIMARY),
+    Fault(
+        _STARTING, "42704", Refusal.SLOT_MISSING, "start cdc-tracker again: it says what happened to the slot and how to mend it"
+    ),
+    Fault(_STARTING, "55000", Refusal.SLOT_LOST, LOST_HINT),
+    Fault(_STARTING, "0A000", Refusal.NOT_LET_IN, _PRIMARY),
     Fault(
         _STARTING,
         "22023",
-        SourceError,
+        Refusal.PLUGIN_MISSING,
         "the plugin does not know an option that is needed: install a newer one on the server, or set `plugin: pgoutput`",
     ),
     # Queries and commands, and making a slot.
-    Fault(_ASKING, "42704", SourceError, "run `cdc-tracker setup`: it makes what is missing and leaves the rest alone"),
+    Fault(_ASKING, "42704", Refusal.SERVER_CANNOT, "run `cdc-tracker setup`: it makes what is missing and leaves the rest alone"),
     Fault(
         _ASKING,
         "55000",
-        SourceError,
+        Refusal.SERVER_CANNOT,
         "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` tells more",
     ),
     Fault(
         _COMMANDS,
         "58P01",
-        SourceError,
+        Refusal.PLUGIN_MISSING,
         "install the plugin's package on the server (postgresql-NN-wal2json), or set `plugin: pgoutput`",
     ),
-    Fault(_COMMANDS, "XX001", SourceError, "the server finds its own data damaged: this is for its administrator"),
-    Fault(_COMMANDS, "XX002", SourceError, "the server finds an index damaged: REINDEX it; this is for its administrator"),
-    Fault(_COMMANDS, "XX", SourceUnavailable, "the server has an error of its own: look at its log. It is tried again"),
-    Fault(_COMMANDS, "58", SourceUnavailable, "the server cannot use a file: look at its log. It is tried again"),
-    Fault(_COMMANDS, "", SourceError, "run `cdc-tracker check`"),
+    Fault(_COMMANDS, "XX001", Refusal.SERVER_CANNOT, "the server finds its own data damaged: this is for its administrator"),
+    Fault(
+        _COMMANDS, "XX002", Refusal.SERVER_CANNOT, "the server finds an index damaged: REINDEX it; this is for its administrator"
+    ),
+    Fault(_COMMANDS, "XX", PASSES, "the server has an error of its own: look at its log. It is tried again"),
+    Fault(_COMMANDS, "58", PASSES, "the server cannot use a file: look at its log. It is tried again"),
+    Fault(_COMMANDS, "", Refusal.SERVER_CANNOT, "run `cdc-tracker check`"),
 )
 
 
@@ -203,7 +202,7 @@ def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "
         return SourceUnavailable(text, hint=_PRESENT)
     else:
         fault = verdict_of(when, code=error.sqlstate)
-    return fault.verdict(text, hint=fault.hint)
+    return fault.verdict.error(text, hint=fault.hint) if fault.verdict else SourceUnavailable(text, hint=fault.hint)
 
 
 def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
@@ -213,7 +212,7 @@ def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
 
 def _hopeless(fault: Fault) -> bool:
     """Of several hosts that were tried, one that may come back is enough to try again."""
-    return fault.verdict is not SourceUnavailable
+    return fault.verdict is not PASSES
 
 
 _ATTEMPT = re.compile(r"connection to server|Multiple connection attempts failed|- host: ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -12,10 +12,11 @@ import psycopg
 import structlog
 from psycopg.postgres import types
 
-from cdc_tracker.errors import Problem, Retry, SlotMissing, SourceError, SourceUnavailable
+from cdc_tracker.errors import Problem, Retry, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, Position, Segment, table_name
+from cdc_tracker.refusals import Refusal
 from cdc_tracker.source import catalog, pgoutput, placement, publication, slot, wal2json
-from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.connection import connect, is_leaving, translated
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
@@ -73,9 +74,8 @@ class Session:
         """Where slot and server stand, once everything holds that must before reading on. Raises SourceError and its kin."""
         identity = catalog.identify(self._connected())
         verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest, times=times)
-        if self._state is None:
-            raise SlotMissing(hint="run `cdc-tracker setup`")
-        return Standing(self._state.confirmed_flush_lsn or 0, identity.timeline)
+        confirmed = self._state.confirmed_flush_lsn if self._state else None
+        return Standing(confirmed or 0, identity.timeline)
 
     def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
         """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
@@ -90,7 +90,8 @@ class Session:
         """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""
         if self._state is not None:
             check_start(lsn, self._state)
-        self.stream.start(self._settings.slot, lsn, wal2json.options() if self.plugin == "wal2json" else self._pgoutput_options())
+        publications = published(self._connected(), self._settings) if self.plugin == "pgoutput" else []
+        self.stream.start(self._settings.slot, lsn, options(self.plugin, publications))
         return self.stream
 
     # Beside the stream. What fails here is logged and left out: it must not end a stream that works.
@@ -152,14 +153,6 @@ class Session:
             return content
         return bytes(converted)
 
-    def _pgoutput_options(self) -> dict[str, str]:
-        """The publication of inserts comes first: PostgreSQL 14 looks no further once a partition has every operation, and would
-        take the partition's own name where its root is in the other one."""
-        present = publication.existing(self._connected(), publication.names(self._settings))
-        if not present:
-            raise SourceError(f"the publication {self._settings.publication} does not exist", hint="run `cdc-tracker setup`")
-        return pgoutput.options(",".join(f'"{name}"' for name in sorted(present, reverse=True)))
-
     def _connected(self) -> psycopg.Connection[Any]:
         if self._control is None or self._control.closed:
             self._control = connect(self._url, application_name="cdc-tracker control")
@@ -172,6 +165,27 @@ class Session:
             self._control = None
         try:
             self._connected()
-        except (Retry, SourceError) as again:
-            if "shutting down" in str(again):  # the server waits for this stream to confirm everything: let it go
+        except (Retry, SourceError):
+            if is_leaving(self._url):  # the server waits for this stream to confirm everything: let it go
                 raise SourceUnavailable("the server is shutting down") from None
+
+
+def published(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
+    """Those of our publications that exist. Raises SourceError where there is none.
+
+    That of inserts comes first: PostgreSQL 14 looks no further once a partition has every operation, and would take the
+    partition's own name where its root is in the other one.
+    """
+    present = publication.existing(connection, publication.names(settings))
+    if not present:
+        raise Refusal.PUBLICATION_MISSING.error(
+            f"the publication {settings.publication} does not exist",
+            hint="`cdc-tracker setup` makes it. Changes that were made while there was none cannot be decoded any more: "
+            "`cdc-tracker repair` then tells what is missing",
+        )
+    return sorted(present, reverse=True)
+
+
+def options(plugin: str, publications: Sequence[str]) -> dict[str, str]:
+    """START_REPLICATION's options."""
+    return wal2json.options() if plugin == "wal2json" else pgoutput.options(",".join(f'"{name}"' for name in publications))

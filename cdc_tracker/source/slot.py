@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from cdc_tracker.errors import Problem, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, parse_lsn
+from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceUnavailable
+from cdc_tracker.model import Lsn, format_lsn, parse_lsn
+from cdc_tracker.refusals import Refusal
 from cdc_tracker.source.connection import translated
+from cdc_tracker.source.faults import When
 from cdc_tracker.source.settings import SourceSettings
 
 HEARTBEAT = "cdc_tracker.heartbeat"
@@ -20,6 +22,8 @@ HEARTBEAT = "cdc_tracker.heartbeat"
 
 FAILOVER_VERSION = 170000
 COLUMN_LIST_VERSION = 150000
+PROBE_TIMEOUT = 5.0  # seconds that the server may look for what comes next
+PROBE_CHANGES = 1000
 CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for every transaction that was running when it was asked for
 
 
@@ -166,6 +170,37 @@ def clock(connection: psycopg.Connection[Any]) -> int:
     """The server's time, microseconds since the Unix epoch: what commit times are of."""
     [(now,)] = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").fetchall()
     return int(now)
+
+
+def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mapping[str, str]) -> None:
+    """Raise what a stream from this slot would end with at once. Nothing is consumed.
+
+    The server decodes the next changes with the plugin, as it would for START_REPLICATION. Nothing is raised while somebody
+    reads from the slot, or where the server has not come to a change in time.
+    """
+    arguments = [word for option in options.items() for word in option]
+    query = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s, VARIADIC %s::text[])"
+    try:
+        with translated(When.STREAMING), connection.transaction():
+            connection.execute(f"SET LOCAL statement_timeout = {round(PROBE_TIMEOUT * 1000)}")
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # as the stream has it
+                connection.execute("SET LOCAL client_encoding TO SQL_ASCII")
+            connection.execute(query, [found.name, PROBE_CHANGES, arguments])
+    except (SlotBusy, SourceUnavailable):
+        return
+    except SlotLost:
+        if has_plugin(connection, found.plugin):
+            raise
+        raise Refusal.PLUGIN_MISSING.error(
+            f"the server has not the plugin {found.plugin} any more, with which the slot {found.name} was made",
+            hint="install its package on the server (postgresql-NN-wal2json; no restart)",
+        ) from None
+
+
+@translated()
+def advance(connection: psycopg.Connection[Any], name: str, commit: Lsn) -> None:
+    """Move the slot past the transaction whose commit begins at `commit`. The server does not decode what lies before."""
+    connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, format_lsn(commit + 1)])
 
 
 def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceRestored, StateMissing
+from cdc_tracker.errors import Stop
 from cdc_tracker.model import EPOCH, Lsn, Position, format_lsn
+from cdc_tracker.refusals import Refusal
 from cdc_tracker.source.catalog import Identity
 from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.slot import SlotState
@@ -72,19 +73,19 @@ def verify(
     _check_slot(record, slot)
     _check_gap(record, slot, journal_end, lowest_checkpoint, times)
     if slot.holder:
-        raise SlotBusy(
+        raise Refusal.SLOT_BUSY.error(
             f"the replication slot {slot.name} is being read by {slot.holder}",
             hint=f"stop that process, or wait for it with `cdc-tracker run --standby`; if it is no worker of yours: "
             f"SELECT pg_terminate_backend({slot.holder.pid})",
         )
 
 
-def _unknown(slot: SlotState | None) -> Exception:
+def _unknown(slot: SlotState | None) -> Stop:
     if slot is None:
-        return SlotMissing(
+        return Refusal.NOT_SET_UP.error(
             "this source is not set up: there is neither a slot nor anything about it in the state store", hint=_SETUP
         )
-    return StateMissing(
+    return Refusal.STATE_MISSING.error(
         f"the replication slot {slot.name} exists, but the state store knows nothing of this source: it is empty or another one",
         hint="mend `state.url` or bring the store back from its backup. If it is lost, `cdc-tracker setup --adopt` goes on from "
         "the slot with empty counts: events after its confirmed position go out again under the same ids",
@@ -93,18 +94,18 @@ def _unknown(slot: SlotState | None) -> Exception:
 
 def _check_server(record: Record, identity: Identity, reached: Lsn) -> None:
     if record.system_id != identity.system_id:
-        raise SourceRestored(
+        raise Refusal.OTHER_SERVER.error(
             f"this is another server: its system identifier is {identity.system_id}, and we have read from {record.system_id}",
             hint=f"mend source.url if it points to the wrong server; {_NEW_EPOCH}",
         )
     if record.database != identity.database:
-        raise SlotForeign(
+        raise Refusal.OTHER_DATABASE.error(
             f"source.url leads to the database {identity.database}, and we have read from {record.database}",
             hint="mend source.url; for a second database, give its source a `name` and a `slot` of its own",
         )
     _check_timeline(record, identity, reached)
     if identity.wal_lsn < reached:
-        raise SourceRestored(
+        raise Refusal.WAL_BEHIND.error(
             f"the server's WAL ends at {format_lsn(identity.wal_lsn)}, and we have read up to {format_lsn(reached)}: it was "
             "restored from a backup, or a standby was promoted that had not received everything",
             hint=f"events of changes past that point were delivered although the database has lost them; {_NEW_EPOCH}",
@@ -115,20 +116,20 @@ def _check_timeline(record: Record, identity: Identity, reached: Lsn) -> None:
     """A restored server's WAL may have grown past ours since: then only the timelines' history shows where it turned off."""
     for switch in identity.history:
         if switch.timeline >= record.timeline and switch.lsn < reached:
-            raise SourceRestored(
+            raise Refusal.TIMELINE_LEFT.error(
                 f"the server left timeline {switch.timeline} at {format_lsn(switch.lsn)}, and we have read that timeline up to "
                 f"{format_lsn(reached)}: it was restored from a backup, or a standby was promoted that lacked the rest",
                 hint=f"what this server has written since that point was not read; {_NEW_EPOCH}",
             )
     if identity.timeline < record.timeline:
-        raise SourceRestored(
+        raise Refusal.OLD_PRIMARY.error(
             f"the server is on timeline {identity.timeline}, and we have read {record.timeline}: an old primary has come back",
             hint=f"point source.url at the present primary; {_NEW_EPOCH}",
         )
 
 
-def _missing(record: Record) -> SlotMissing:
-    return SlotMissing(
+def _missing(record: Record) -> Stop:
+    return Refusal.SLOT_MISSING.error(
         f"the replication slot {record.slot} is gone: somebody dropped it, or a failover led to a server without it",
         hint=f"changes committed after {format_lsn(record.confirmed_lsn)} and not in the journal cannot be had from it any more. "
         + _REPAIR,
@@ -138,17 +139,17 @@ def _missing(record: Record) -> SlotMissing:
 def _check_slot(record: Record, slot: SlotState) -> None:
     if slot.plugin != record.plugin or slot.database != record.database:
         kind = f"plugin {slot.plugin}, database {slot.database}" if slot.plugin else "a physical slot"
-        raise SlotForeign(
+        raise Refusal.SLOT_FOREIGN.error(
             f"the replication slot {slot.name} is not the one that we made: it is {kind}; ours had plugin {record.plugin}, "
             f"database {record.database}",
             hint="give `source.slot` a name of its own, or drop that slot if nobody needs it; then run `cdc-tracker repair`",
         )
     if slot.lost:
         reason = f": {slot.invalidation_reason}" if slot.invalidation_reason else ""
-        raise SlotLost(f"the server has invalidated the replication slot {slot.name}{reason}", hint=LOST_HINT)
+        raise Refusal.SLOT_LOST.error(f"the server has invalidated the replication slot {slot.name}{reason}", hint=LOST_HINT)
     confirmed = slot.confirmed_flush_lsn
     if confirmed is not None and confirmed > record.confirmed_lsn:
-        raise SlotForeign(
+        raise Refusal.SLOT_MOVED.error(
             f"the replication slot {slot.name} was moved to {format_lsn(confirmed)}, and we confirmed no more than "
             f"{format_lsn(record.confirmed_lsn)}: it was made anew, or somebody else reads from it"
             + (f", now {slot.holder}" if slot.holder else ""),
@@ -172,7 +173,7 @@ def _check_gap(
     if held > lowest_checkpoint.commit_lsn and (journal_end is None or journal_end.commit_lsn < held):
         ends = f"ends at {journal_end}" if journal_end else "is empty"
         when = times()
-        raise Gap(
+        raise Refusal.CHECKPOINT_GAP.error(
             f"the journal {ends}, and it held changes up to {format_lsn(held)}{_at(when.journaled)}; a destination has dealt "
             f"with them up to {lowest_checkpoint}{_at(when.dealt)} only, and the slot begins at {format_lsn(confirmed)}: what "
             "committed in between is missing",
@@ -192,7 +193,7 @@ def check_start(requested: Lsn, slot: SlotState) -> None:
     """
     confirmed = slot.confirmed_flush_lsn or 0
     if requested and requested < confirmed:
-        raise Gap(
+        raise Refusal.START_TOO_LOW.error(
             f"the slot {slot.name} begins at {format_lsn(confirmed)}: what committed before, from {format_lsn(requested)} on, "
             "the server does not give again",
             hint="rewind within the journal instead: `cdc-tracker rewind` says how far back it reaches",

