@@ -239,7 +239,8 @@ def _rejections(each: DestinationHealth) -> Iterator[Finding]:
             "`cdc-tracker dead-letters list` shows them: mend the mapping, reload, and retry them",
         )
     elif parked:
-        yield Finding("warning", each.name, f"{parked:,} dead letters wait for a person", "`cdc-tracker dead-letters list`")
+        number = "1 dead letter waits" if parked == 1 else f"{parked:,} dead letters wait"
+        yield Finding("warning", each.name, f"{number} for a person", "`cdc-tracker dead-letters list` says why")
 
 
 def _seconds(health: Health, moment: int | None) -> float:

@@ -15,12 +15,3 @@ def misfits(connection: Any, mappings: Mappings) -> Iterator[Problem]:
     """What the mappings name that a table does not have, and other things that cannot work, or may not (warnings)."""
     for relation in catalog.relations(connection, mappings.tables()).values():
         yield from check_columns(mappings, relation, codec)
-
-
-def missing(connection: Any, mappings: Mappings) -> Iterator[Problem]:
-    """Tables that the mappings name and the database does not have (any more)."""
-    found = catalog.relations(connection, mappings.tables())
-    for table in mappings.tables():
-        if table not in found:
-            hint = "was it renamed? Name it in the mapping as it is called now, and run `cdc-tracker setup`"
-            yield Problem(mappings.for_table(table)[0].where, "table", f"there is no table {table}", hint)

@@ -15,7 +15,7 @@ import structlog
 from cdc_tracker.config import Config
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.health.facts import SUPERVISOR
-from cdc_tracker.health.fit import misfits, missing
+from cdc_tracker.health.fit import misfits
 from cdc_tracker.logs import hide
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.source.connection import connect, translated
@@ -146,8 +146,7 @@ class WorkerReport:
 
     def _fit(self, mappings: Mappings) -> None:
         with closing(connect(self._config.source.url.get_secret_value(), statement_timeout=QUERY)) as connection, translated():
-            problems = [*missing(connection, mappings), *misfits(connection, mappings)]
-        found = [str(problem) for problem in problems if problem.severity == "error"]
+            found = [str(problem) for problem in misfits(connection, mappings) if problem.severity == "error"]
         for problem in found:
             if problem not in self._misfits:
                 log.error("a mapping does not fit its table", problem=problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,22 @@ def test_a_dead_letter_is_delivered_once_its_mapping_is_mended(ready: Run, place
     deliver_everything(place, 2)
     assert [event["properties"]["total"] for event in events(place)] == [9.5, 99.9]
     assert ready("dead-letters", "list").output == "No dead letters.\n"
+
+
+@pytest.mark.servers("pg18")
+@pytest.mark.parametrize(("readable_by", "mode"), [("owner", 0o600), ("group", 0o640), ("everyone", 0o644)])
+def test_output_is_readable_as_configured_and_data_dir_by_its_owner_alone(
+    ready: Run, place: Path, database: Database, readable_by: str, mode: int
+) -> None:
+    config = place / "cdc-tracker.yml"
+    config.write_text(f"{config.read_text()}\nreadable_by: {readable_by}\n")
+    database.execute("INSERT INTO shop.users (email) VALUES ('a')")
+    deliver_everything(place, 1)
+    written = [*place.glob("events-*.jsonl"), *place.glob("events*.checkpoint")]
+    assert written and {stat.S_IMODE(path.stat().st_mode) for path in written} == {mode}
+    for path in [place / "data", *(place / "data").rglob("*")]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+    assert "is open to others" not in ready("check").output
+    (place / "data").chmod(0o755)
+    told = " ".join(ready("check").output.split())
+    assert "is open to others on this machine (mode 755)" in told and "chmod 700" in told

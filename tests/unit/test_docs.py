@@ -360,6 +360,11 @@ def test_every_metric_is_in_the_operating_guide() -> None:
     families |= {f"{name}_total" for name in re.findall(r'CounterMetricFamily\(\s*"(cdc_tracker_\w+)"', source)}
     assert len(gauges | counters | families) >= 20
     assert {name for name in gauges | counters | families if name not in OPERATIONS} == set()
+    [rules] = [text for text in blocks(ROOT / "docs/operations.md", "yaml") if text.startswith("groups:")]
+    named = set(re.findall(r"cdc_tracker_\w+", rules))
+    assert len(named) >= 8 and named <= gauges | counters | families
+    counted = set(re.findall(r"increase\((\w+)", rules))
+    assert counted <= counters | families and all(name.endswith("_total") for name in counted)
 
 
 def test_the_first_screen_shows_a_change_its_mapping_and_its_event() -> None:
