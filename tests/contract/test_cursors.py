@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection
 from threading import Barrier
 from typing import cast
 
@@ -15,9 +16,9 @@ import pytest
 from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationUnavailable, Stop
 from cdc_tracker.model import Batch, Position
-from tests.contract.kills import Holder, order
+from tests.contract.kills import PATIENCE, Deliverer, Holder, order
 from tests.contract.kits import HOLDERS
-from tests.vendors.kit import CURSOR, Kit, Opener, batch, events, nobody
+from tests.vendors.kit import CURSOR, Kit, Opener, anybody, batch, events, nobody
 
 HERE, THERE = CURSOR, CURSOR._replace(source="orders", origin="another")
 MOVED = (CheckpointMoved, AlreadyRunning)
@@ -57,7 +58,7 @@ def test_what_was_stored_under_the_name_alone_is_taken_over_by_its_own_source_on
         with opened(holder, HERE, lambda found: found == made[9].position) as owner:
             assert owner.position() == made[n - 1].position
             owner.deliver(batch(made[n : n + 10]))
-    with opened(holder, THERE, lambda found: True) as stranger:
+    with opened(holder, THERE, anybody) as stranger:
         assert stranger.position() == theirs[-1].position
     assert sorted(order(holder)) == [*range(30), *range(500, 510)]
 
@@ -74,7 +75,7 @@ def test_two_workers_that_take_over_at_once_deliver_each_event_once(holder: Kit)
         together.wait()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            with suppress(*MOVED, DestinationUnavailable), opened(holder, HERE, lambda found: True) as destination:
+            with suppress(*MOVED, DestinationUnavailable), opened(holder, HERE, anybody) as destination:
                 while (position := destination.position()) != made[-1].position:
                     assert position is not None
                     rest = [event for event in made if event.position > position]
@@ -87,6 +88,37 @@ def test_two_workers_that_take_over_at_once_deliver_each_event_once(holder: Kit)
         for future in [pool.submit(work) for _ in range(2)]:
             future.result()
     assert order(holder) == list(range(30))
+
+
+def take_over(opener: Opener, start: int, done: Connection) -> None:
+    """Says when it begins; then takes over what is there, and delivers 20 events."""
+    done.send("begins")
+    with closing(cast("Holder", opener())) as destination:
+        destination.position()
+        for n in range(start, start + 20, 5):
+            destination.deliver(batch(events(5, start=n)))
+    done.send("has ended")
+    time.sleep(PATIENCE)
+
+
+@pytest.mark.invariant(5)
+def test_killed_while_it_takes_over_each_event_is_there_once(holder: Kit) -> None:
+    made = events(10)
+    assert isinstance(holder.open, Opener)
+    for n in range(3):
+        with opened(holder, None) as landed:  # the layout of the time before cursors, once more
+            landed.deliver(batch(made)) if n == 0 else landed.rewind(made[-1].position)
+        cursor, start = HERE._replace(partition=n), 10 + 20 * n
+        child = Deliverer(take_over, holder.open.bound(cursor, anybody), start)
+        child.hear()
+        time.sleep(random.uniform(0, 3.0 if holder.merges else 0.3))
+        child.kill()
+        with opened(holder, cursor, anybody) as destination:
+            position = destination.position()
+            rest = [event for event in events(20, start=start) if position is None or event.position > position]
+            if rest:
+                destination.deliver(batch(rest))
+    assert sorted(order(holder)) == list(range(70))
 
 
 def test_a_second_writer_under_the_same_cursor_fails_instead_of_doubling(holder: Kit) -> None:

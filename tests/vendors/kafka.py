@@ -102,6 +102,11 @@ class Broker:
         admin = AdminClient(self.client)  # has to be there until the answer is
         admin.create_topics([NewTopic(name, partitions, 1, config=dashed)])[name].result(20)
 
+    def produce(self, topic: str, key: bytes, value: bytes) -> None:
+        producer = Producer(self.client)
+        producer.produce(topic, value, key)
+        producer.flush(20)
+
     def remove_topic(self, name: str) -> None:
         admin = AdminClient(self.client)
         admin.delete_topics([name])[name].result(20)
