@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from types import TracebackType
@@ -57,7 +57,7 @@ class Peek:
         control = self._stack.enter_context(closing(connect(self._settings.url.get_secret_value(), application_name="preview")))
         self.identity = catalog.identify(control)
         self.plugin = slot.choose_plugin(control, self._settings, self._needs)
-        settings = self._settings.model_copy(update={"slot": f"{PREFIX}{os.getpid()}_{control.info.backend_pid}"})
+        settings = self._settings.model_copy(update={"slot": f"{PREFIX}{uuid.uuid4().hex[:16]}"})
         if self.plugin == "pgoutput":
             settings = self._published(control, settings)
         self._session = self._stack.enter_context(Session(settings, self._needs))
@@ -73,7 +73,9 @@ class Peek:
         present = publication.existing(control, publication.names(settings))
         if not any(problem.severity == "error" for problem in publication.drift(wanted, present)[len(wanted.problems) :]):
             return settings
-        own = settings.model_copy(update={"publication": f"{PREFIX}{control.info.backend_pid}"})
+        with translated():
+            [(pid,)] = control.execute("SELECT pg_backend_pid()").fetchall()  # a pooler tells clients another one
+        own = settings.model_copy(update={"publication": f"{PREFIX}{pid}"})
         publication.apply(control, publication.plan(desired(control, own, self._needs).publications, {}))
         self._stack.callback(publication.apply, control, publication.drop_statements(own))
         self.made = own.publication

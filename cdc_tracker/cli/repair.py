@@ -126,7 +126,7 @@ def _refused(place: Standing, error: Stop, found: Diagnosis) -> None:
 def _not_ours(place: Standing, error: Stop) -> Stop | None:
     """Why a slot that was moved cannot be taken as it stands."""
     record, slot = place.record(), place.slot()
-    if record is None or slot is None or slot.two_phase or slot.temporary or record.database != place.connection.info.dbname:
+    if record is None or slot is None or slot.two_phase or slot.temporary or slot.database != place.connection.info.dbname:
         return error
     if slot.holder:
         hint = f"Stop that reader, or SELECT pg_terminate_backend({slot.holder.pid}); then run `cdc-tracker repair` again."

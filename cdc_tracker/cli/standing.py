@@ -169,8 +169,16 @@ class Standing:
         elif record is None:
             self.save(None, found or self.make_slot())
         else:
+            self._take_name(record)
             click.echo(f"slot          {record.slot}: is there ({record.plugin})")
         self._give_checkpoints(new=mode == "new_epoch" or record is None)
+
+    def _take_name(self, record: SourceRecord) -> None:
+        """Of a database that was renamed: from now on its events say so; their ids go on as they are."""
+        name = self.connection.info.dbname
+        if record.database != name:
+            self.state.save_source(replace(record, database=name))
+            click.echo(f"database      {record.database} is called {name} now")
 
     def _epoch_of(self, record: SourceRecord) -> SourceRecord:
         return replace(record, epoch=record.epoch + 1, namespace="")

@@ -17,7 +17,20 @@ from cdc_tracker.mapping.moments import to_moment
 from cdc_tracker.mapping.operators import equal
 from cdc_tracker.mapping.scope import column_of
 from cdc_tracker.mapping.shape import Example
-from cdc_tracker.model import Change, Codec, Column, Event, Op, Position, Rejection, Relation, Row, Transaction, canonical
+from cdc_tracker.model import (
+    Change,
+    Codec,
+    Column,
+    Event,
+    Op,
+    Position,
+    Rejection,
+    Relation,
+    Row,
+    Transaction,
+    canonical,
+    split_name,
+)
 
 _BOOL, _INT8, _TEXT, _DATE, _TIMESTAMPTZ, _NUMERIC, _JSONB = 16, 20, 25, 1082, 1184, 1700, 3802
 _OIDS: list[tuple[type, int]] = [(bool, _BOOL), (int, _INT8), (Decimal, _NUMERIC), (dict, _JSONB), (list, _JSONB), (str, _TEXT)]
@@ -101,7 +114,7 @@ def _outcome(mapping: Mapping, example: Example, codec: Callable[[int], Codec]) 
         name: _oid(mapping, name, [row[name] for row in (new, old) if row and name in row])
         for name in {**(old or {}), **(new or {})}
     }
-    schema, _, name = mapping.table.partition(".")
+    schema, name = split_name(mapping.table)
     relation = Relation(schema, name, tuple(Column(column, oid, False) for column, oid in oids.items()), "f")
     plan = compile_plan(Mappings((mapping,)), relation, codec, space=_SPACE, database="example", destination=None)
     letter = _LETTERS[_operation(example)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from cdc_tracker.model import split_name, table_name
 from cdc_tracker.patterns import PatternError, searcher
 
 Operation = Literal["insert", "update", "delete"]
@@ -193,10 +194,13 @@ class EventShape(_Shape):
     @field_validator("table")
     @classmethod
     def _with_schema(cls, table: str) -> str:
-        schema, dot, name = table.partition(".")
-        if not (schema and dot and name):
+        try:
+            schema, name = split_name(table)
+        except ValueError:
+            schema = ""
+        if not schema or "." not in table:
             raise ValueError(f"must be named with its schema, such as public.{table.strip('.') or 'orders'}")
-        return table
+        return table_name(schema, name)
 
     @field_validator("context")
     @classmethod

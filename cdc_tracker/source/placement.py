@@ -37,6 +37,8 @@ from cdc_tracker.source.publication import (
 )
 from cdc_tracker.source.settings import SourceSettings
 
+_ABSENT = "mend the mapping's `table`, or create the table: one that was renamed is captured under its new name only"
+
 
 def desired(
     connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need], plugin: str = "pgoutput"
@@ -60,7 +62,7 @@ def desired(
         elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
             members.append(Member(split_name(name), need.operations, keyed=False))  # setup makes it first
         else:
-            problems.append(Problem(need.where, name, "there is no such table", "mend the name, or create the table"))
+            problems.append(Problem(need.where, name, "there is no such table", _ABSENT))
     if plugin == "wal2json":
         return Desired((), tuple(problems))
     return Desired(_publications(settings, members, connection.info.server_version), tuple(problems), tuple(members))
@@ -227,7 +229,7 @@ class _Place:
 
     def _without_identity(self, use: str, bare: list[Table | Leaf], severity: str) -> Problem:
         named, virtual = [_quoted(part) for part in bare], self.table.has_virtual and self.plugin != "wal2json"
-        refused = "once published, the application's own updates and deletes of it would fail"
+        refused = "they cannot be captured, as PostgreSQL refuses the application's own once they are published"
         key = "give it a primary key that is not DEFERRABLE"
         if virtual and any(part.has_key for part in bare):
             return self._problem(
@@ -235,7 +237,7 @@ class _Place:
                 "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",
                 severity,
             )
-        meaning = "the server gives no updates and deletes of it" if self.plugin == "wal2json" else refused
+        meaning = "they cannot be captured, as the server gives none of it" if self.plugin == "wal2json" else refused
         full = "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in named)
         hint = key if virtual else f"{full} (or {key})"
         return self._problem(f"{use}, and {_some(named)} has no replica identity: {meaning}", hint, severity)

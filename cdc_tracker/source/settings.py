@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from cdc_tracker.model import split_name, table_name
 from cdc_tracker.units import Duration, Size
 
 
@@ -20,6 +21,11 @@ class OutboxSettings(BaseModel):
         default="aggregateid",
         description="debezium only: the column, or `payload.KEY`, that holds the user id",
     )
+
+    @field_validator("table")
+    @classmethod
+    def _named(cls, table: str) -> str:
+        return table_name(*split_name(table))
 
 
 class SourceSettings(BaseModel):
@@ -44,6 +50,11 @@ class SourceSettings(BaseModel):
     never_capture: dict[str, list[str]] = Field(
         default_factory=dict, description="`schema.table`: columns that must not leave the database"
     )
+
+    @field_validator("never_capture")
+    @classmethod
+    def _named(cls, never: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {table_name(*split_name(table)): columns for table, columns in never.items()}
 
     @field_validator("url")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, format_lsn, parse_lsn
+from cdc_tracker.model import Lsn, format_lsn, parse_lsn, split_name
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.faults import When
@@ -209,7 +209,7 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
     No catalog knows. A temporary slot is asked for: the plugin is loaded first, so that a missing one fails at once, and an
     existing one has answered the question even if the slot then waits longer than we do. Needs the REPLICATION attribute.
     """
-    name = f"cdc_tracker_probe_{os.getpid()}_{connection.info.backend_pid}"
+    name = f"cdc_tracker_probe_{uuid.uuid4().hex[:16]}"  # no pid: a pooler makes up its own, negative ones among them
     with translated():
         try:
             with connection.transaction():
@@ -253,8 +253,9 @@ def choose_plugin(connection: psycopg.Connection[Any], settings: SourceSettings,
 @translated()
 def _partitioned(connection: psycopg.Connection[Any], tables: Iterable[str]) -> bool:
     query = """SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'p' AND n.nspname || '.' || c.relname = ANY (%s))"""
-    [(found,)] = connection.execute(query, [list(tables)]).fetchall()
+        WHERE c.relkind = 'p' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])))"""
+    names = [split_name(table) for table in tables]
+    [(found,)] = connection.execute(query, [[schema for schema, _ in names], [name for _, name in names]]).fetchall()
     return bool(found)
 
 

@@ -67,10 +67,10 @@ def verify(
     """
     if record is None:
         raise _unknown(slot)
-    _check_server(record, identity, max(record.confirmed_lsn, journal_end.commit_lsn if journal_end else 0))
+    _check_server(record, slot, identity, max(record.confirmed_lsn, journal_end.commit_lsn if journal_end else 0))
     if slot is None:
         raise _missing(record)
-    _check_slot(record, slot)
+    _check_slot(record, slot, identity.database)
     _check_gap(record, slot, journal_end, lowest_checkpoint, times)
     if slot.holder:
         raise Refusal.SLOT_BUSY.error(
@@ -92,13 +92,14 @@ def _unknown(slot: SlotState | None) -> Stop:
     )
 
 
-def _check_server(record: Record, identity: Identity, reached: Lsn) -> None:
+def _check_server(record: Record, slot: SlotState | None, identity: Identity, reached: Lsn) -> None:
+    """A database that was renamed takes its slots with it, and no two slots of a server have one name."""
     if record.system_id != identity.system_id:
         raise Refusal.OTHER_SERVER.error(
             f"this is another server: its system identifier is {identity.system_id}, and we have read from {record.system_id}",
             hint=f"mend source.url if it points to the wrong server; {_NEW_EPOCH}",
         )
-    if record.database != identity.database:
+    if record.database != identity.database and not (slot and slot.database == identity.database):
         raise Refusal.OTHER_DATABASE.error(
             f"source.url leads to the database {identity.database}, and we have read from {record.database}",
             hint="mend source.url; for a second database, give its source a `name` and a `slot` of its own",
@@ -136,12 +137,12 @@ def _missing(record: Record) -> Stop:
     )
 
 
-def _check_slot(record: Record, slot: SlotState) -> None:
-    if slot.plugin != record.plugin or slot.database != record.database:
+def _check_slot(record: Record, slot: SlotState, database: str) -> None:
+    if slot.plugin != record.plugin or slot.database != database:
         kind = f"plugin {slot.plugin}, database {slot.database}" if slot.plugin else "a physical slot"
         raise Refusal.SLOT_FOREIGN.error(
             f"the replication slot {slot.name} is not the one that we made: it is {kind}; ours had plugin {record.plugin}, "
-            f"database {record.database}",
+            f"database {database}",
             hint="give `source.slot` a name of its own, or drop that slot if nobody needs it; then run `cdc-tracker repair`",
         )
     if slot.lost:

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import SourceError
+from cdc_tracker.model import table_name
 from cdc_tracker.source import catalog
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.faults import translate
@@ -66,7 +67,7 @@ def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
             hint="a backfill reads the table that the mapping names; map the table itself",
         )
     if found.root != (found.schema, found.name):
-        root = ".".join(found.root)
+        root = table_name(*found.root)
         raise SourceError(f"{table} is a partition of {root}", hint=f"name the root, {root}: it is read with all its partitions")
     _allowed(connection, found)
     return found
