@@ -271,14 +271,14 @@ class Supervisor:
         return not self._signals.stop() and time.monotonic() < self._looked + HUNG
 
     def run(self) -> None:
-        """Lead until told to stop. A standby that loses the lead to another worker stands by again."""
+        """Lead until told to stop. A standby that loses the lead, or its stores while it takes over, stands by again."""
         while not self._signals.stop():
             try:
                 self._work()
-            except Fenced as error:
+            except (Fenced, Retry) as error:
                 if not self._standby:
                     raise
-                log.error(str(error), hint="The roles have ended. This worker stands by again.")
+                log.error(str(error), hint="No role runs here. This worker stands by again.")
 
     def _work(self) -> None:
         config = self._config

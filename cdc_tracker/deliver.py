@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +17,14 @@ from cdc_tracker.destinations.faults import Fault, held_position
 from cdc_tracker.destinations.send import Interrupted, NothingPasses, before, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.doubt import LOOKAHEAD, Doubt
-from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked, DestinationUnavailable, StateUnavailable
+from cdc_tracker.errors import (
+    CdcTrackerError,
+    CheckpointMoved,
+    DestinationBlocked,
+    DestinationUnavailable,
+    Retry,
+    StateUnavailable,
+)
 from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
@@ -128,6 +136,11 @@ class Delivery:
             log.warning("stopped with events in flight: they go again at the next start", destination=self._name)
         except CheckpointMoved:
             self._moved = True
+            raise
+        except Retry:  # a store is away: what is in flight is waited for and stored, lest it go again
+            with suppress(Interrupted, NothingPasses):
+                self._lane.settle(0)
+            self._commit()
             raise
         finally:
             self._jobs.close()

@@ -1,6 +1,7 @@
 """cdc-tracker's command line with a fault in it: `python -m tests.crash.failpoint …` takes the same arguments.
 
 FAILPOINT="cdc_tracker.state:State.commit:after:3": the process kills itself with SIGKILL after (or `before`) the third call.
+FAILPOINT_SIGNAL="SIGHUP": that signal, and not SIGKILL.
 FAILPOINT_SET='{"cdc_tracker.source.segments:MAX_FRAMES": 7}': constants of ours with other values.
 A supervisor's roles, forked from it, have the same faults; FAILPOINT_ROLE="capture" keeps the kill to one of them.
 """
@@ -39,6 +40,7 @@ def _kill_at(place: str) -> None:
     loaded: Any = importlib.import_module(module)
     owner = attrgetter(owner_path)(loaded) if owner_path else loaded
     original = getattr(owner, name)
+    number_of = signal.Signals[os.environ.get("FAILPOINT_SIGNAL", "SIGKILL")]
     calls = 0
 
     @functools.wraps(original)
@@ -46,10 +48,10 @@ def _kill_at(place: str) -> None:
         nonlocal calls
         calls += 1
         if calls == int(number) and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number_of)
         result = original(*arguments, **named)
-        if calls == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == int(number) and when == "after":
+            os.kill(os.getpid(), number_of)
         return result
 
     setattr(owner, name, called)

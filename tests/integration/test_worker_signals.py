@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database
 from tests.vendors.segment import SegmentServer
 from tests.vendors.server import Slow
-from tests.worker import end, until
+from tests.worker import end, roles, until
 
 pytestmark = pytest.mark.servers("pg18")
 
@@ -69,4 +72,85 @@ def test_sighup_takes_mappings_that_load_and_keeps_the_old_ones_otherwise(databa
         scene.await_all()
     names = [event["event"] for event in scene.bodies("events")]
     assert names == ["Item Changed"] * 4 + ["Thing Changed"] * 2
+    scene.check()
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found += [child, *_children(child)]
+    return found
+
+
+STARTING = (
+    ("", "cdc_tracker.config:load:before:1"),
+    ("", "cdc_tracker.logs:set_up:before:1"),
+    ("", "cdc_tracker.processes:ForkServer.__init__:before:1"),
+    ("", "cdc_tracker.processes:ForkServer.start:after:1"),
+    ("capture", "cdc_tracker.logs:set_up:before:1"),
+    ("capture", "cdc_tracker.state:State.claim:before:1"),
+    ("deliver:events", "cdc_tracker.logs:set_up:before:1"),
+    ("deliver:events", "cdc_tracker.state:State.claim:after:1"),
+)
+
+
+def _signalled(scene: Scene, role: str, place: str, name: str) -> None:
+    """Run with that signal at that place of its start; see failpoint.py. Role: empty for the supervisor."""
+    scene.tune()
+    scene.worker.environment |= {"FAILPOINT": place, "FAILPOINT_SIGNAL": name}
+    if role:
+        scene.worker.environment["FAILPOINT_ROLE"] = role
+
+
+@pytest.mark.parametrize(("role", "place"), STARTING)
+def test_a_reload_that_comes_while_a_process_starts_ends_none(database: Database, tmp_path: Path, role: str, place: str) -> None:
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL})
+    _signalled(scene, role, place, "SIGHUP")
+    with scene.running() as process:
+        items.insert(database, 1)
+        scene.await_all()
+        assert process.poll() is None
+        assert "role ended" not in scene.worker.log, scene.worker.log
+    scene.check()
+
+
+@pytest.mark.parametrize(
+    ("role", "place", "name"), [*((*each, "SIGTERM") for each in STARTING), *((*each, "SIGINT") for each in STARTING[:5:4])]
+)
+def test_one_that_is_told_to_stop_while_it_starts_ends_in_order(
+    database: Database, tmp_path: Path, role: str, place: str, name: str
+) -> None:
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL})
+    _signalled(scene, role, place, name)
+    process = scene.worker.start()
+    try:
+        if role:  # it is told so at each start, so it is started again, and ended with the worker
+            until(lambda: scene.worker.log.count("role ended") > 1, "the role ended, twice")
+            assert "code=0" in scene.worker.log and "code=-" not in scene.worker.log
+            assert end(process) == 0
+        else:
+            assert process.wait(60) == 0, scene.worker.log
+        assert "Traceback" not in scene.worker.log
+    finally:
+        end(process, signal.SIGKILL)
+
+
+def test_a_reload_ends_no_role_that_has_just_been_forked(database: Database, tmp_path: Path) -> None:
+    """As a service manager or a shell sends it: to every process of the worker."""
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL})
+    with scene.running() as process:
+        told: set[int] = set()
+        deadline = time.monotonic() + 60
+        while len(roles(process.pid)) < 2:
+            assert time.monotonic() < deadline, scene.worker.log
+            for pid in set(_children(process.pid)) - told:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
+                told.add(pid)
+        first = roles(process.pid)
+        items.insert(database, 1)
+        scene.await_all()
+        assert roles(process.pid) == first and "role ended" not in scene.worker.log
     scene.check()
