@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +11,25 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_tracker.errors import ConfigError
 from cdc_tracker.source.faults import When, translate
-from cdc_tracker.source.values import SESSION_OPTIONS
+from cdc_tracker.source.values import SESSION
 
 _DEAD_AFTER = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
 """A network that holds a connection without ending it is given up after some 20 seconds, well under wal_sender_timeout."""
+
+_STEADY = {
+    "lock_timeout": "0",  # statement_timeout bounds it
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+}
+"""Without these a role's time-outs would end the stream in a large transaction, again each time."""
+_LISTS = {"search_path"}
+TRANSACTION_TIMEOUT_VERSION = 170000
+WAL_SENDER_TIMEOUT = 60_000  # milliseconds, the server's default
 
 STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must not hold up the stream
 
@@ -25,20 +39,59 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """A connection in autocommit, with the session settings that make texts the same everywhere. The caller closes it.
 
-    Everything that the URL says is kept, its `options` included. Raises ConfigError, SourceError or SourceUnavailable.
+    What the URL says is kept, its `options` included, but for the settings named in SESSION and _STEADY.
+
+    Raises ConfigError, SourceError or SourceUnavailable.
     """
     given = _parsed(url)
-    own_options = str(given.get("options") or os.environ.get("PGOPTIONS", ""))
-    timeout = "" if replication else f"-c statement_timeout={round(statement_timeout * 1000)}"
     defaults = {"connect_timeout": "10", "application_name": application_name, **_DEAD_AFTER}
-    wanted: dict[str, Any] = {**defaults, **given}
-    wanted |= {"options": " ".join(filter(None, (timeout, own_options, SESSION_OPTIONS))), "client_encoding": "utf8"}
+    wanted: dict[str, Any] = {**defaults, **given, "client_encoding": "utf8"}
     if replication:
         wanted["replication"] = "database"
     try:
-        return psycopg.connect(make_conninfo("", **wanted), autocommit=True)
+        connection = psycopg.connect(make_conninfo("", **wanted), autocommit=True)
     except psycopg.Error as error:
         raise translate(error, When.CONNECTING, secret=str(given.get("password") or "")) from None
+    try:
+        _prepare(connection, "0" if replication else str(round(statement_timeout * 1000)))
+        if replication:
+            _outlast_wal_sender_timeout(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: psycopg.Connection[Any], statement_timeout: str) -> None:
+    """What role, database and libpq's environment (PGDATESTYLE, PGTZ, PGOPTIONS) say is not meant for our sessions.
+
+    By SET, which is stronger than all of them, on replication connections as well.
+    """
+    settings = SESSION | _STEADY | {"statement_timeout": statement_timeout}
+    if connection.info.server_version >= TRANSACTION_TIMEOUT_VERSION:
+        settings["transaction_timeout"] = "0"
+    _run(connection, "; ".join(f"SET {name} TO {setting}" for name, setting in map(_assignment, settings.items())))
+
+
+def _assignment(item: tuple[str, str]) -> tuple[str, str]:
+    name, setting = item
+    return name, setting if name in _LISTS else f"'{setting}'"
+
+
+def _outlast_wal_sender_timeout(connection: psycopg.Connection[Any]) -> None:
+    """A shorter one than the server's default ends the stream while we wait for the journal's disk. 0 is none."""
+    found = _run(connection, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").get_value(0, 0)
+    if 0 < int(found or b"0") < WAL_SENDER_TIMEOUT:
+        _run(connection, f"SET wal_sender_timeout TO {WAL_SENDER_TIMEOUT}")
+
+
+def _run(connection: psycopg.Connection[Any], statements: str) -> psycopg.pq.abc.PGresult:
+    """The result of the last one, by the simple protocol: a walsender knows no other."""
+    with translated():
+        result = connection.pgconn.exec_(statements.encode())
+        if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    return result
 
 
 def is_leaving(url: str) -> bool:

@@ -52,7 +52,10 @@ SELECT current_user AS role, current_database() AS database, pg_is_in_recovery()
        (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)
            OR EXISTS (SELECT FROM pg_roles WHERE rolname IN ('rds_replication', 'rds_superuser') AND pg_has_role(oid, 'USAGE'))
            AS replicates,
-       has_database_privilege(current_database(), 'CREATE') AS creates
+       has_database_privilege(current_database(), 'CREATE') AS creates,
+       EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) AS set WHERE set LIKE 'lc\\_monetary=%'
+                  AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                  AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = current_user))) AS own_money
 """
 
 
@@ -139,6 +142,14 @@ def _role(facts: Facts) -> Iterator[Problem]:
             f'ALTER ROLE "{server["role"]}" REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}',
         )
     published = facts.tables.values() if facts.plugin != "wal2json" else ()
+    if server["own_money"]:
+        yield Problem(
+            "source",
+            "lc_monetary",
+            "it is set for the role or the database: columns of the type money are read as that says, and it is not ours to set",
+            "leave it as it is, or events' values and the ids made of them change; numeric does not depend on it",
+            "warning",
+        )
     unowned = sorted(table.table for table in published if not table.owned)
     if facts.slot is None and (not server["creates"] or unowned):
         lacks = "may not create the outbox's schema" if not server["creates"] else f"does not own {', '.join(unowned[:3])}"

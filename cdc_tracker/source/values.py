@@ -22,18 +22,16 @@ from psycopg.pq import Format
 
 from cdc_tracker.model import Codec, Special, canonical
 
-SESSION_OPTIONS = " ".join(
-    f"-c {setting}"
-    for setting in (
-        "TimeZone=UTC",
-        "DateStyle=ISO",
-        "IntervalStyle=iso_8601",
-        "bytea_output=hex",
-        "extra_float_digits=1",  # the shortest text that gives the same float again
-        "client_encoding=UTF8",
-    )
-)
-"""libpq `options` of every session that streams or reads, so that a value's text is the same everywhere."""
+SESSION = {
+    "quote_all_identifiers": "off",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",  # the shortest text that gives the same float again
+    "search_path": '"$user", public',  # the server's own default: names of tables and functions are values, too
+}
+"""Settings of every session that streams or reads, so that a value's text is the same everywhere."""
 
 _LOADERS = Transformer()
 

@@ -16,12 +16,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from cdc_tracker.mapping import load
 from cdc_tracker.model import START, Column, Relation
+from cdc_tracker.source.connection import connect
 from cdc_tracker.source.snapshot.rows import Description, segment_of
-from cdc_tracker.source.values import SESSION_OPTIONS
 from cdc_tracker.translate import Translator
 from tests.bench.__main__ import MAPPING, ROW, SCHEMA, Growth, committed, say
 from tests.postgres import Server, launch
@@ -85,7 +83,7 @@ def copy_and_map(server: Server, worker: Worker, rows: int) -> float:
     """The fastest that one process can be: every line of the COPY mapped, nothing sent."""
     mappings = load([worker.folder / "mappings"])
     mapping = next(each for each in mappings.all if each.key == "Order Placed")
-    with psycopg.connect(server.url(), options=SESSION_OPTIONS) as connection:
+    with connect(server.url(), statement_timeout=600.0) as connection:
         names = ", ".join(f"'{name}'" for name in mapping.new_columns)
         found = connection.execute(
             f"SELECT attname, atttypid::int8, attname = 'id' FROM pg_attribute WHERE attrelid = 'bench.orders'::regclass "

@@ -187,6 +187,15 @@ def test_a_server_not_made_for_logical_decoding_is_told_how_to_become_one() -> N
             assert "all 1 replication slots" in look(connection, given)["max_replication_slots"].message
 
 
+@pytest.mark.servers("pg15", "pg18")
+def test_a_setting_that_changes_values_and_is_not_ours_to_set_is_warned_of(database: Database) -> None:
+    settings = SourceSettings(url=SecretStr(database.url), slot=f"s_{database.name}")
+    with closing(connect(database.url)) as connection:
+        assert "lc_monetary" not in look(connection, settings)
+        database.execute(f"ALTER DATABASE {database.name} SET lc_monetary TO 'C'")
+        assert look(connection, settings)["lc_monetary"].severity == "warning"
+
+
 def test_a_standby_is_refused() -> None:
     with launch("pg16") as own:
         own.stop()

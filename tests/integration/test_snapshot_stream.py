@@ -18,8 +18,8 @@ from cdc_tracker.dead_letters import park, remake
 from cdc_tracker.mapping import Mappings, load
 from cdc_tracker.model import START, Event, Rejection
 from cdc_tracker.source import slot, snapshot
+from cdc_tracker.source.connection import connect
 from cdc_tracker.source.settings import OutboxSettings
-from cdc_tracker.source.values import SESSION_OPTIONS
 from cdc_tracker.translate import Translator
 from tests.integration.stream import Tap, agreed, decoder, every_column, flushed, tapped
 from tests.integration.tables import cells, chunks, decode, reader, rows
@@ -44,8 +44,10 @@ def place(server: Server) -> Iterator[Place]:
         columns = ", ".join(f"{name} {type_name}" for name, type_name in COLUMNS.items())
         database.execute(f"{PREPARE}; CREATE TABLE every (id serial PRIMARY KEY, gone int, {columns})")
         database.execute("ALTER TABLE every DROP COLUMN gone")
-        url = database.url_as("postgres", options=SESSION_OPTIONS)
-        with tapped(database, plugins(server), ["public.every"]) as taps, psycopg.connect(url, autocommit=True) as connection:
+        with (
+            tapped(database, plugins(server), ["public.every"]) as taps,
+            connect(database.url, statement_timeout=60.0) as connection,
+        ):
             yield Place(database, connection, taps)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from cdc_tracker.model import Special, canonical
-from cdc_tracker.source.values import SESSION_OPTIONS, codec
+from cdc_tracker.source.connection import connect
+from cdc_tracker.source.values import codec
 from tests.integration.stream import Seen, Tap, flushed, tapped
 from tests.integration.value_types import LITERALS, PREPARE
 from tests.postgres import Database, Server, fresh_database, plugins
@@ -40,10 +41,9 @@ def place(server: Server) -> Iterator[Place]:
         columns = ", ".join(f"{name} {type_name}" for name, type_name in COLUMNS.items())
         database.execute(f"{PREPARE}; CREATE TABLE every (id serial PRIMARY KEY, {columns}, note int)")
         database.execute("ALTER TABLE every REPLICA IDENTITY FULL")
-        url = database.url_as("postgres", options=SESSION_OPTIONS)
         with (
             tapped(database, plugins(server), ["public.every"]) as taps,
-            psycopg.connect(url, autocommit=True) as connection,
+            connect(database.url, statement_timeout=60.0) as connection,
         ):
             yield Place(server, database, connection, {tap.plugin: tap for tap in taps})
 

@@ -16,7 +16,8 @@ from psycopg.postgres import types
 from psycopg.types.json import set_json_loads
 
 from cdc_tracker.model import Special, canonical
-from cdc_tracker.source.values import SESSION_OPTIONS, codec
+from cdc_tracker.source.connection import connect
+from cdc_tracker.source.values import codec
 from tests.postgres import Server
 
 pytestmark = pytest.mark.servers("pg15", "pg18")
@@ -85,7 +86,7 @@ KEPT_AS_TEXT = {
 
 @pytest.fixture(scope="module")
 def reader(server: Server) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(server.url(), options=SESSION_OPTIONS, autocommit=True) as connection:
+    with connect(server.url(), statement_timeout=60.0) as connection:
         set_json_loads(lambda data: json.loads(data, parse_float=Decimal), connection)
         yield connection
 
