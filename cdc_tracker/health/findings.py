@@ -133,6 +133,8 @@ def _capture(health: Health) -> Iterator[Finding]:
         yield Finding("error", "capture", f"is {state}{_why(health, 'capture', state)}", hint, since)
     if state not in ("gone", "stopped"):
         for alarm in said.get("alarms", ()):
+            if isinstance(alarm, str):  # as a version before told it
+                alarm = {"what": alarm}  # noqa: PLW2901
             yield Finding("error", "", str(alarm["what"]), str(alarm.get("hint", "")), int(alarm.get("since", 0)))
 
 
@@ -213,7 +215,7 @@ def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
         text = f"is {each.state}{lasts}, {_waits(each)}{': ' if each.trouble else ''}{each.trouble}"
         hint = each.hint or "it takes less than there is to deliver, or a `rewind` sends it history again"
         yield Finding("error" if severe else "warning", each.name, text, hint, each.since)
-    elif each.trouble:
+    elif each.trouble and each.state != "waiting":  # for a time to begin at, as it was told to
         yield Finding("warning", each.name, each.trouble, each.hint)
     yield from _rejections(each)
 

@@ -108,9 +108,10 @@ def _destinations(destinations: Sequence[DestinationHealth]) -> Iterable[Metric]
     )
     events = CounterMetricFamily("cdc_tracker_events", "Events by outcome", labels=["destination", "outcome"])
     for each in destinations:
-        lag.add_metric([each.name], each.lag)
-        backlog.add_metric([each.name], float(each.backlog))
-        waiting.add_metric([each.name], float(each.waiting.changes))
+        if each.position is not None:
+            lag.add_metric([each.name], each.lag)
+            backlog.add_metric([each.name], float(each.backlog))
+            waiting.add_metric([each.name], float(each.waiting.changes))
         state.add_metric([each.name, each.state], 1.0)
         for reason, number in each.dead_letters.items():
             letters.add_metric([each.name, reason], float(number))

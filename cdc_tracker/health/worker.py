@@ -67,6 +67,7 @@ class WorkerReport:
         self._roles: dict[str, _Role] = {}
         self._reload: dict[str, Any] | None = None
         self._misfits: list[str] = []
+        self._heard = True  # the last report was stored
         self._since = time.time_ns() // 1000
         self._ended, self._due, self._changed = threading.Event(), threading.Event(), threading.Event()
         self._due.set()
@@ -123,7 +124,11 @@ class WorkerReport:
                 self._read()
             self._state.report(self._config.source.name, SUPERVISOR, os.getpid(), state, self._told())
         except CdcTrackerError as error:
-            log.warning("no report", error=str(error))
+            if self._heard:
+                log.warning("no report: it is tried every second", error=str(error), hint=error.hint)
+            self._heard = False
+        else:
+            self._heard = True
 
     def _told(self) -> dict[str, Any]:
         return {

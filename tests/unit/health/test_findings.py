@@ -142,6 +142,15 @@ def test_what_a_killed_supervisor_said_of_its_roles_is_not_told_any_more() -> No
     assert not any("ended" in problem for problem in well(states=GONE, supervisor=ends(5)).problems)
 
 
+def test_a_destination_that_waits_for_its_start_is_well() -> None:
+    assert not well(states={"deliver:events": "waiting"}, destination={"trouble": "it begins with 2027"}).findings
+
+
+def test_what_an_older_version_reported_is_understood() -> None:
+    health = well(capture={"alarms": ["the slot is unreserved"], "moved_at": 0, "asked_at": 0, "current_at": 0, "since": 0})
+    assert health.problems == ["the slot is unreserved"]
+
+
 def test_a_freshly_made_worker_without_traffic_is_well() -> None:
     assert not well(capture={"current_at": 0, "journaled_until": 0}).findings
 
