@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,20 @@ def lookout(tmp_path: Path) -> Iterator[Lookout]:
         yield Lookout(settings, Retention(age=3600, size=GB), state, journal)
 
 
+WELL = Vitals(
+    wal_end=1000,
+    exists=True,
+    restart_lsn=900,
+    confirmed_flush_lsn=900,
+    retained_bytes=100,
+    safe_wal_size=None,
+    wal_status="reserved",
+    active_pid=7,
+)
+
+
 def vitals(**changes: Any) -> Vitals:
-    values: dict[str, Any] = {
-        "wal_end": 1000, "exists": True, "restart_lsn": 900, "confirmed_flush_lsn": 900, "retained_bytes": 100,
-        "safe_wal_size": None, "wal_status": "reserved", "active_pid": 7, "unpublished": (),
-    }  # fmt: skip
-    names = Vitals.__dataclass_fields__
-    return Vitals(**{name: value for name, value in (values | changes).items() if name in names})
+    return replace(WELL, **changes)
 
 
 def alarms(lookout: Lookout) -> list[str]:
