@@ -14,10 +14,10 @@ from functools import partial
 
 import structlog
 
-from cdc_tracker import logs
+from cdc_tracker import logs, mapping
 from cdc_tracker.capture import Capture
 from cdc_tracker.config import Config
-from cdc_tracker.deliver import Delivery
+from cdc_tracker.deliver import Delivery, Translation
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.faults import Fault
 from cdc_tracker.destinations.send import Interrupted
@@ -35,7 +35,6 @@ from cdc_tracker.refusals import Refusal
 from cdc_tracker.signals import Signals
 from cdc_tracker.source.needs import Need
 from cdc_tracker.state import Lock, SourceRecord, State
-from cdc_tracker.translate import Translator
 
 FAILED, NEEDS_A_PERSON = 1, 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
@@ -135,6 +134,7 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
             shaping=shaping,
             dry_run=settings.dry_run,
             translator=_translators(config, name, record),
+            made_by=lambda texts: config.translator(record, name, mapping.load_texts(texts)),
             journal=journal,
             state=state,
             jobs=jobs,
@@ -172,13 +172,14 @@ def _abandoned(signals: Signals, lock: Lock) -> bool:
         time.sleep(0.02)
 
 
-def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translator]:
+def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translation]:
     """Makes a Translator of the mappings as they are on disk now; keeps the last good one where they do not load."""
-    last: list[Translator] = []
+    last: list[Translation] = []
 
-    def make() -> Translator:
+    def make() -> Translation:
         try:
-            translator = config.translator(record, destination)
+            texts = mapping.texts(config.mapping_paths)
+            translation = (config.translator(record, destination), texts)
         except MappingError as error:
             if not last:
                 raise
@@ -186,8 +187,8 @@ def _translators(config: Config, destination: str | None, record: SourceRecord) 
             return last[0]
         if last:
             log.info("mappings loaded anew", destination=destination)
-        last[:] = [translator]
-        return translator
+        last[:] = [translation]
+        return translation
 
     return make
 

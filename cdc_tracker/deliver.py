@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
@@ -29,12 +29,12 @@ from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
-from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt
+from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Segment
 from cdc_tracker.outcomes import RecentOutcomes
 from cdc_tracker.parcels import KEEP, Parcel, pack
 from cdc_tracker.settlement import Settlement
 from cdc_tracker.state import HOUR, Checkpoint, State
-from cdc_tracker.translate import Translator
+from cdc_tracker.translate import Made, Translator
 
 READ = 4  # segments read at once: some megabytes at most
 LARGE = 20_000  # events of a call from which on a destination is read KEEP segments for
@@ -45,6 +45,9 @@ FORGET = 3600.0  # seconds between two cuttings of the sent-ledger
 YEAR = 365 * 86_400.0
 
 T = TypeVar("T")
+Translation: TypeAlias = tuple[Translator, Mapping[str, str]]
+"""What the mappings on disk make now, and their texts: file name → text."""
+
 log = structlog.get_logger("deliver")
 
 
@@ -59,7 +62,8 @@ class Delivery:
         destination: Destination,
         shaping: Shaping | None,
         dry_run: bool,
-        translator: Callable[[], Translator],
+        translator: Callable[[], Translation],
+        made_by: Callable[[Mapping[str, str]], Translator],
         journal: Journal,
         state: State,
         jobs: Jobs,
@@ -69,7 +73,9 @@ class Delivery:
         reload: Callable[[], bool],
         origin: str = "",
     ) -> None:
-        """The destination has a checkpoint. `sent_ledger`: seconds that delivered ids are remembered for, None: not at all.
+        """The destination has a checkpoint. `made_by`: what mappings were made by that the state store has the texts of.
+
+        `sent_ledger`: seconds that delivered ids are remembered for, None: not at all.
 
         `origin`: the namespace of the source's event ids, by which a destination tells sources of the same name apart.
 
@@ -81,8 +87,10 @@ class Delivery:
         if isinstance(destination, KeyedCheckpoint):
             destination.bind(Cursor(source, name, origin=origin), self._owns)
         self._shaping, self._dry_run = shaping, dry_run
-        self._make_translator = translator
-        self._translator = translator()
+        self._translate, self._made_by = translator, made_by
+        self._translator, self._texts = translator()
+        self._then: Translator | None = None  # of the mappings by which the destination got what we do not know of
+        self._noted: Mapping[str, str] | None = None  # the mappings' texts that the state store has
         self._journal, self._state = journal, state
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
@@ -94,7 +102,14 @@ class Delivery:
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(
-            state, source, name, destination, shaping, sent_ledger is not None, stop, abandon, self._on_trouble
+            state,
+            source,
+            name,
+            destination.limits,
+            shaping,
+            self._lane,
+            keep_ids=sent_ledger is not None,
+            persist=self._persist,
         )
         self._only_missing = checkpoint.only_missing
         self._read = self._settlement.position
@@ -148,17 +163,22 @@ class Delivery:
             self._report("stopped")
 
     def _job(self) -> bool:
-        """A step of a job. While the stream is busy it rests twice as long as it works: it must not take the stream's core."""
+        """A step of what goes beside the stream. While that is busy, it rests twice as long as it works: it must not take the
+        stream's core. Dead letters take turns with a stream that is behind, jobs wait until it is not.
+        """
         began = time.monotonic()
-        if self._behind or (began < self._rested and began < self._lively + LIVELY):
+        if began < self._rested and began < self._lively + LIVELY:
             return False
-        worked = self._jobs.step(self._lane, self._read)
+        worked = self._noted is self._texts and not self._dry_run and self._letters.step(self._translator)
+        if not self._behind:
+            worked = self._jobs.step(self._lane, self._read) or worked
         self._rested = time.monotonic() + 2 * (time.monotonic() - began)
         return worked
 
     def _begin_again(self, error: NothingPasses) -> None:
         """Nothing that was in flight has been taken: the stream and the job go on from where everything is dealt with."""
         self._read = self._settlement.position
+        self._letters.rest()
         self._jobs.rest(error, self._lane)
         told = error.beside or self._doubt.met(error, self._lane.passes)
         if told:
@@ -168,7 +188,7 @@ class Delivery:
 
     def _pause(self) -> float:
         """Seconds until there may be something to do although the journal does not grow."""
-        if self._jobs.active:
+        if self._jobs.active or self._letters.active:
             return LOOK
         if self._doubt.failures:
             return min(max(self._doubt.until - time.monotonic(), LOOK), 1.0)
@@ -192,6 +212,36 @@ class Delivery:
         elif self._holds is not None:
             self._meet(self._patiently(partial(held_position, self._holds)))
         self._ran_dry, self._moved = self._dry_run, False
+        self._go_on_as_then()
+
+    def _go_on_as_then(self) -> None:
+        """What was under way when the last run was killed is finished with the mappings that it was made with.
+
+        The destination may have it, and others might make a rejection of an event that has arrived.
+        """
+        texts = self._state.in_hand(self._source, self._name).mappings
+        if texts and texts != self._texts:
+            try:
+                self._then = self._made_by(texts)
+            except CdcTrackerError as error:
+                log.warning("the mappings of the last run do not load any more", destination=self._name, error=str(error))
+        if not self._dry_run:
+            self._letters.finish(self._then or self._translator)
+        self._note_mappings()
+
+    def _note_mappings(self) -> None:
+        """Before anything is sent that the present ones made; nothing is in flight, and what went before is committed."""
+        if self._noted is not self._texts and self._read >= self._held:
+            self._then = None
+            self._persist(partial(self._state.take_mappings, self._source, self._name, self._texts))
+            self._noted = self._texts
+
+    def _made(self, segment: Segment, after: Position) -> list[Made]:
+        """What the changes past `after` become: those that the destination has, by the mappings by which it got them."""
+        if self._then is None or after >= self._held:
+            return self._translator.made(segment, after)
+        had = [made for made in self._then.made(segment, after) if made.position <= self._held]
+        return had + self._translator.made(segment, max(after, self._held))
 
     def _meet(self, held: Position | None) -> None:
         """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
@@ -327,19 +377,23 @@ class Delivery:
         """Read some segments and send what they became. False when there were none."""
         if self._doubt.holds():
             return False
+        if self._noted is not self._texts and self._read >= self._held:
+            self._lane.settle(0)
+            self._commit()
+            self._note_mappings()
         if self._doubt.failures:
             segments, keep = self._doubt.segments(self._journal, self._read), LOOKAHEAD
         else:
             segments, keep = self._journal.read(self._read, self._reads), KEEP
         if segments:
             limits = self._doubt.limits(self._destination.limits)
-            for parcel in pack(segments, self._read, self._translator, limits, self._shaping, keep):
+            for parcel in pack(segments, self._read, self._made, limits, self._shaping, keep):
                 if self._stop():
                     return True
                 self._submit(parcel)
             self._read = segments[-1].last
         self._behind = len(segments) == self._reads
-        if not self._behind and not self._jobs.active:
+        if not (self._behind or self._jobs.active or self._letters.active):
             self._lane.settle(0)
         if time.monotonic() > self._tended + 1.0:
             self._tend()
@@ -382,21 +436,31 @@ class Delivery:
 
     def _commit(self) -> None:
         """Checkpoint, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
-        rewind, failed = None, False
+        rewind = None
         while self._settlement.pending:
+            rewind = self._persist(self._settlement.commit)
+            if self._settlement.pending and self._abandon():
+                return
+        self._committed = time.monotonic()
+        if rewind is not None:
+            self._tended = 0.0  # between two rounds: what this one has read and not sent yet must not move the checkpoint forward
+
+    def _persist(self, commit: Callable[[], T]) -> T | None:
+        """Call until the state store takes it, or what is in flight is to be abandoned."""
+        failed = False
+        while True:
             try:
-                rewind = self._settlement.commit()
+                done = commit()
             except StateUnavailable as error:
                 failed = True
                 self._on_trouble(error)
                 if self._abandon():
-                    return
+                    return None
                 time.sleep(0.5)
-        if failed:  # that trouble is over, also where no event follows
-            self._enter("delivering")
-        self._committed = time.monotonic()
-        if rewind is not None:
-            self._tended = 0.0  # between two rounds: what this one has read and not sent yet must not move the checkpoint forward
+            else:
+                if failed:  # that trouble is over, also where no event follows
+                    self._enter("delivering")
+                return done
 
     # Now and then.
 
@@ -407,15 +471,16 @@ class Delivery:
                 self._commit()
             return
         self._tended = time.monotonic()
-        if self._reload():
-            self._translator = self._make_translator()
         self._lane.settle(0)
         self._commit()
+        if self._reload():
+            self._translator, self._texts = self._translate()
+            self._note_mappings()
         checkpoint = self._state.checkpoint(self._source, self._name)
         if checkpoint is not None and checkpoint.rewind_to is not None:
             self._rewind(checkpoint.rewind_to)
         if not self._dry_run:
-            self._letters.send(self._translator, self._settlement.position)
+            self._letters.look()
         self._jobs.look(self._settlement.high)
         self._forget()
         if self._state_name in ("starting", "delivering") and not self._trouble:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
-from cdc_tracker.destinations.send import DESTINATION_ERROR, NothingPasses, send
+from cdc_tracker.destinations.send import NothingPasses, send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import START, Batch, Event, Position, Receipt
 
@@ -112,4 +112,4 @@ class Lane:
 
 
 def _passed(receipts: list[Receipt]) -> bool:
-    return any(receipt.reason != DESTINATION_ERROR for receipt in receipts)
+    return any(receipt.reason != "destination_error" for receipt in receipts)

@@ -280,6 +280,8 @@ class Receipt(NamedTuple):
 DELIVERED = Receipt(Outcome.DELIVERED)
 ASSUMED = Receipt(Outcome.ASSUMED)
 SUPPRESSED = Receipt(Outcome.SUPPRESSED)
+REPEATED = Receipt(Outcome.SUPPRESSED, "repeated")
+"""The destination has an event with this id already, of another change: it was not taken a second time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.model import Event, Position, Rejection, Segment
-from cdc_tracker.translate import Made, Translator
+from cdc_tracker.translate import Made
 
 KEEP = 16  # segments that one parcel may hold, so that memory is bounded where few changes become events
 
@@ -108,14 +108,16 @@ class Packing:
 def pack(
     segments: Sequence[Segment],
     after: Position,
-    translator: Translator,
+    made: Callable[[Segment, Position], list[Made]],
     limits: Limits,
     shaping: Shaping | None = None,
     keep: int = KEEP,
 ) -> Iterator[Parcel]:
-    """The parcels of what the segments hold past `after`. The last one ends where the last segment does, and may be empty."""
+    """The parcels of what the segments hold past `after`, as `made` gives it.
+
+    The last one ends where the last segment does, and may be empty."""
     packing = Packing(after, limits, shaping, keep)
     for segment in segments:
-        yield from packing.add(segment, translator.made(segment, after), segment.last)
+        yield from packing.add(segment, made(segment, after), segment.last)
         after = segment.last
     yield packing.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cdc_tracker.dead_letters import park
 from cdc_tracker.errors import StateUnavailable
-from cdc_tracker.model import DELIVERED, Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.model import DELIVERED, REPEATED, Event, Outcome, Position, Receipt, Rejection
 from cdc_tracker.outcomes import Kind
 from cdc_tracker.parcels import Parcel
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State, sent_id
@@ -41,15 +41,14 @@ class Tally:
         self._tally(parcel.events, receipts)
         self._unpark(parcel.events, receipts)
         for rejection in parcel.rejections:
-            self._count(rejection, Outcome.REJECTED)
+            self._count(rejection, ("rejected",))
         self.kinds.update(Kind(each.mapping, each.reason, each.field) for each in (*parcel.rejections, *refused))
         for event in parcel.withheld:
             self._withhold(event)
         self.letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self.high)
         if self._keep_ids:
             pairs = zip(parcel.events, receipts, strict=True)
-            held = (Outcome.DELIVERED, Outcome.ASSUMED)
-            self.sent += [sent_id(event.message_id) for event, receipt in pairs if receipt.outcome in held]
+            self.sent += [sent_id(event.message_id) for event, receipt in pairs if is_held(receipt)]
 
     def clear(self) -> None:
         """What was gathered is committed."""
@@ -61,23 +60,23 @@ class Tally:
     def _tally(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         """Count. The usual case, all the same and all new, goes by groups: this is once an event."""
         if events and receipts.count(receipts[0]) == len(receipts) and events[0].position > self.high:
-            outcome = receipts[0].outcome.value
+            outcomes = counted_as(receipts[0])
             for (hour, mapping), number in _by_hour_and_mapping(events).items():
-                self.counts[hour, mapping, "matched"] += number
-                self.counts[hour, mapping, outcome] += number
-            self.totals[outcome] += len(events)
+                for outcome in ("matched", *outcomes):
+                    self.counts[hour, mapping, outcome] += number
+            self.totals.update(dict.fromkeys(outcomes, len(events)))
             return
         for event, receipt in zip(events, receipts, strict=True):
-            self._count(event, receipt.outcome)
+            self._count(event, counted_as(receipt))
 
-    def _count(self, made: Event | Rejection, outcome: Outcome) -> None:
+    def _count(self, made: Event | Rejection, outcomes: Sequence[str]) -> None:
         hour = made.committed_at // HOUR
-        self.totals[outcome.value] += 1
+        self.totals.update(outcomes)
         if made.position <= self.high:  # history that goes again after a rewind
             self.counts[hour, made.mapping, "replayed"] += 1
         else:
-            self.counts[hour, made.mapping, "matched"] += 1
-            self.counts[hour, made.mapping, outcome.value] += 1
+            for outcome in ("matched", *outcomes):
+                self.counts[hour, made.mapping, outcome] += 1
 
     def _withhold(self, event: Event) -> None:
         """What the destination has already: of a replay it was counted when it went; of a table's row it is left out."""
@@ -92,17 +91,18 @@ class Tally:
         if not events or events[0].position > self.high:
             return
         done = {
-            (event.mapping, event.position): receipt.outcome.value
+            (event.mapping, event.position): counted_as(receipt)
             for event, receipt in zip(events, receipts, strict=True)
             if receipt.outcome is not Outcome.REJECTED
         }
         for letter in self._state.dead_letters_between(self._source, self._name, events[0].position, events[-1].position):
-            outcome = done.get((letter.mapping, letter.position))
-            if outcome is not None:
+            outcomes = done.get((letter.mapping, letter.position))
+            if outcomes is not None:
                 self.settled.append(letter.id)
                 if letter.counted:
                     self.counts[letter.hour, letter.mapping, "replayed"] -= 1
-                    self.counts[letter.hour, letter.mapping, outcome] += 1
+                    for outcome in outcomes:
+                        self.counts[letter.hour, letter.mapping, outcome] += 1
 
 
 class Settlement:
@@ -160,6 +160,16 @@ class Settlement:
         if checkpoint is None:
             raise StateUnavailable("the checkpoint cannot be read")
         return checkpoint.position == self.position != self.stored
+
+
+def counted_as(receipt: Receipt) -> Sequence[str]:
+    """The ledger's outcomes of it."""
+    return ("suppressed", "repeated") if receipt == REPEATED else (receipt.outcome.value,)
+
+
+def is_held(receipt: Receipt) -> bool:
+    """The destination has the event."""
+    return receipt.outcome in (Outcome.DELIVERED, Outcome.ASSUMED) or receipt == REPEATED
 
 
 def _refused(events: Sequence[Event], receipts: Sequence[Receipt]) -> list[Rejection]:

@@ -15,7 +15,7 @@ from cdc_tracker.history.ranges import parse_since
 if TYPE_CHECKING:
     from cdc_tracker.state import LedgerRow
 
-COUNTED = ("matched", "delivered", "assumed", "rejected", "suppressed", "pending", "replayed")
+COUNTED = ("matched", "delivered", "assumed", "rejected", "suppressed", "pending", "replayed", "repeated")
 _HOUR_US = 3_600_000_000
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
+from collections import deque
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 
 from cdc_tracker.destinations.base import HoldsCheckpoint
 from cdc_tracker.model import ASSUMED, DELIVERED, Outcome, Position, Receipt
 
 _FRAMES = 15  # of a traceback: a recursion has a thousand
+_LINES = 100
 
 
 class Fault(Exception):
@@ -19,25 +20,24 @@ class Fault(Exception):
     """
 
     def __init__(self, error: BaseException) -> None:
-        frames = traceback.extract_tb(error.__traceback__, limit=-1)
-        at = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno} ({frames[-1].name})" if frames else ""
-        self.place = f"{type(error).__name__}{at}"
+        frames = _frames(error)
+        self.place = f"{type(error).__name__} in {frames[-1]}" if frames else type(error).__name__
         self.trace = "\n".join(_told(error))
         super().__init__(self.place)
 
 
 def _told(error: BaseException | None) -> list[str]:
     lines: list[str] = []
-    while error is not None:
-        lines += [f"{type(error).__module__}.{type(error).__qualname__}:", *_frames(error.__traceback__)]
+    while error is not None and len(lines) < _LINES:
+        lines += [f"{type(error).__module__}.{type(error).__qualname__}", *(f"  {frame}" for frame in _frames(error))]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return lines
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
-    return [
-        f"  {frame.filename}:{frame.lineno} {frame.name}: {frame.line}" for frame in traceback.extract_tb(trace, limit=-_FRAMES)
-    ]
+def _frames(error: BaseException) -> list[str]:
+    """The last ones, without source text: it is looked for often, where a batch is divided."""
+    last = deque(walk_tb(error.__traceback__), maxlen=_FRAMES)
+    return [f"{Path(frame.f_code.co_filename).name}, line {line} ({frame.f_code.co_name})" for frame, line in last]
 
 
 class WrongReceipts(TypeError):

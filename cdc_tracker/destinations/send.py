@@ -27,7 +27,6 @@ from cdc_tracker.units import format_size
 
 log = structlog.get_logger("deliver")
 
-DESTINATION_ERROR = "destination_error"  # the reason code of an event that the destination fails at
 _LOOK = 0.1  # seconds between two looks at `stop` while waiting
 _DOUBTFUL = 20  # events
 
@@ -185,7 +184,7 @@ class _Sending:
                 self._alone([i], error)
             except Fault as fault:
                 detail = f"the destination failed at this event: {fault.place}"
-                self._settle(i, Receipt(Outcome.REJECTED, DESTINATION_ERROR, detail=detail))
+                self._settle(i, Receipt(Outcome.REJECTED, "destination_error", detail=detail))
                 if fault.place not in told:
                     told.add(fault.place)
                     event = self._batch.events[i]

@@ -18,7 +18,7 @@ from cdc_tracker.history.backfill import Backfill, Stored, Stream
 from cdc_tracker.history.overlap import Overlap
 from cdc_tracker.history.plan import reader_of, rows_at_once
 from cdc_tracker.history.replay import replayed
-from cdc_tracker.history.steps import Pause, Steps
+from cdc_tracker.history.steps import BYTES, EVENTS, Pause, Steps
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
 from cdc_tracker.mapping import Mappings, load_texts
@@ -29,8 +29,6 @@ from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.state import Job, State, sent_id
 from cdc_tracker.translate import Translator
 
-EVENTS = 2_000  # of a job that go in one call at most: a live change waits for no more than that
-BYTES = 2 * 1024**2
 AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
 LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill waits where it is more
 

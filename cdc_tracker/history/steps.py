@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from cdc_tracker.parcels import Parcel
 
+EVENTS = 2_000  # that go in one call at most beside the stream: a live change waits for no more than that
+BYTES = 2 * 1024**2
 PORTION = 250  # changes that are made into events in one step: a live change waits for no more than that
 
 

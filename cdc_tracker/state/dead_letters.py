@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, literal, select, text, tuple_, update
@@ -35,7 +36,7 @@ _SETTLE = (
     delete(t)
     .where(t.c.id.in_(bindparam("ids", expanding=True)), t.c.source == bindparam("source"))
     .where(t.c.destination == bindparam("destination"))
-    .returning(*_counting, t.c.state)
+    .returning(*_counting, t.c.state, t.c.id)
 )
 _COUNT = (
     select(t.c.destination, t.c.reason, func.count())
@@ -47,6 +48,13 @@ _QUEUED = (
     .where(t.c.source == bindparam("source"), t.c.destination == bindparam("destination"), t.c.state == "queued")
     .order_by(t.c.id)
     .limit(bindparam("limit"))
+)
+_SIZES = _QUEUED.with_only_columns(t.c.id, func.length(t.c.segment))
+_REPARKED = ("reason", "field", "value_type", "detail", "event_id")
+_REPARK = (
+    update(t)
+    .where(t.c.id == bindparam("of_id"))
+    .values(state="parked", attempts=t.c.attempts + 1, **{name: bindparam(f"new_{name}") for name in _REPARKED})
 )
 _without_segment = [column if column.name != "segment" else literal(b"").label("segment") for column in t.c]
 
@@ -73,8 +81,7 @@ def park(connection: Connection, source: str, destination: str, letters: Sequenc
 
 def settle(connection: Connection, source: str, destination: str, ids: Sequence[int]) -> None:
     """Remove them: their events were dealt with. One that was not queued (any more) leaves the ledger's rejected, too."""
-    for start in range(0, len(ids), CHUNK):
-        chunk = list(ids[start : start + CHUNK])
+    for chunk in _chunks(list(ids)):
         gone = connection.execute(_SETTLE, {"ids": chunk, "source": source, "destination": destination}).all()
         _count_rejected(connection, [row for row in gone if row.state != "queued"], -1)
 
@@ -101,8 +108,20 @@ def one(connection: Connection, letter_id: int) -> DeadLetter | None:
     return _letter(row) if row else None
 
 
-def queued(connection: Connection, source: str, destination: str, limit: int) -> list[DeadLetter]:
-    return [_letter(row) for row in connection.execute(_QUEUED, {"source": source, "destination": destination, "limit": limit})]
+def queued(connection: Connection, source: str, destination: str, limit: int, size: int) -> list[DeadLetter]:
+    """As many as have `size` bytes of segments together, and the first in any case."""
+    place = {"source": source, "destination": destination, "limit": limit}
+    sizes = connection.execute(_SIZES, place).all()
+    within = sum(total <= size for total in accumulate(length for _, length in sizes))
+    return [_letter(row) for row in connection.execute(_QUEUED, place | {"limit": max(within, 1)})] if sizes else []
+
+
+def still_queued(connection: Connection, ids: Sequence[int]) -> list[DeadLetter]:
+    """Those of them, by id."""
+    rows: list[Row[Any]] = []
+    for chunk in _chunks(list(ids)):
+        rows += connection.execute(select(t).where(t.c.id.in_(chunk), t.c.state == "queued").order_by(t.c.id)).all()
+    return [_letter(row) for row in rows]
 
 
 def count(connection: Connection, source: str) -> dict[tuple[str, str], int]:
@@ -127,15 +146,49 @@ def move(
     return len(rows), ids[-1]
 
 
-def repark(connection: Connection, letter_id: int, rejection: Rejection) -> None:
-    values: dict[str, Any] = {name: getattr(rejection, name) for name in ("reason", "field", "value_type", "detail")}
-    if rejection.event_id:
-        values["event_id"] = rejection.event_id
-    changed = (
-        update(t).where(t.c.id == letter_id, t.c.state == "queued").values(state="parked", attempts=t.c.attempts + 1, **values)
-    )
-    rows = connection.execute(changed.returning(*_counting)).all()
-    _count_rejected(connection, rows, 1)
+def finish(
+    connection: Connection,
+    source: str,
+    destination: str,
+    outcomes: Mapping[int, Sequence[str]],
+    again: Mapping[int, Rejection],
+) -> set[int]:
+    """Letters that were sent again: remove those with outcomes, park those that were rejected. Returns which were there.
+
+    What is counted is what is found, so that the same once more changes nothing.
+    """
+    found: set[int] = set()
+    counts: Counter[tuple[int, str, str]] = Counter()
+    for ids in _chunks(list(outcomes)):
+        gone = connection.execute(_SETTLE, {"ids": ids, "source": source, "destination": destination}).all()
+        found |= {row.id for row in gone}
+        counts.update(
+            (row.committed_at // HOUR, row.mapping, outcome) for row in gone if row.counted for outcome in outcomes[row.id]
+        )
+        _count_rejected(connection, [row for row in gone if row.state != "queued"], -1)
+    for ids in _chunks(list(again)):
+        there = select(t.c.id, t.c.event_id, *_counting).where(t.c.id.in_(ids), t.c.state == "queued").with_for_update()
+        rows = connection.execute(there).all()
+        found |= {row.id for row in rows}
+        if rows:
+            connection.execute(_REPARK, [_reparked(row, again[row.id]) for row in rows])
+        _count_rejected(connection, rows, 1)
+    ledger.add(connection, source, destination, counts)
+    return found
+
+
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
+
+def _reparked(row: Any, rejection: Rejection) -> dict[str, Any]:
+    given = {name: getattr(rejection, name) for name in _REPARKED} | {"event_id": rejection.event_id or row.event_id}
+    return {"of_id": row.id, **{f"new_{name}": _storable(value) for name, value in given.items()}}
+
+
+def _storable(value: Any) -> Any:
+    """An event's id may have a zero character, which PostgreSQL does not keep."""
+    return value.replace("\0", "\\0") if isinstance(value, str) else value
 
 
 def _effect(origin: LetterState, target: LetterState) -> int:
@@ -163,7 +216,7 @@ def _row(source: str, destination: str, letter: DeadLetter) -> dict[str, Any]:
         "state": "parked",
         "attempts": 0,
         "created_at": now(),
-        **{name: getattr(letter, name) for name in same},
+        **{name: _storable(getattr(letter, name)) for name in same},
     }
 
 

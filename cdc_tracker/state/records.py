@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from cdc_tracker.model import Lsn, Position, Rejection
 
@@ -13,8 +13,9 @@ HOUR = 3_600_000_000  # in microseconds
 Counts: TypeAlias = Mapping[tuple[int, str, str], int]
 """(hour of the commit in hours since the Unix epoch, mapping key, outcome) → how many.
 
-Outcomes: matched, delivered, assumed, rejected, suppressed, replayed. An event that goes again after a rewind counts as
-replayed and as nothing else.
+Outcomes: matched, delivered, assumed, rejected, suppressed, replayed, repeated. An event that goes again after a rewind counts as
+replayed and as nothing else. One that the destination had already, of another change with the same id, counts as suppressed and
+as repeated.
 """
 
 LetterState = Literal["parked", "queued", "discarded"]
@@ -114,11 +115,19 @@ class LedgerRow:
     rejected: int
     suppressed: int
     replayed: int
+    repeated: int = 0  # of the suppressed: those that the destination had already
 
     @property
     def pending(self) -> int:
         """Neither delivered nor parked nor left out yet; also what was taken from the dead letters to be sent again."""
         return self.matched - self.delivered - self.assumed - self.rejected - self.suppressed
+
+
+class InHand(NamedTuple):
+    """Of one delivery. `mappings`: file name → text, by which it sent last. `letters`: ids of those being sent again."""
+
+    mappings: dict[str, str]
+    letters: list[int]
 
 
 @dataclass(frozen=True, slots=True)

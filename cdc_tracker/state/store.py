@@ -11,13 +11,23 @@ from sqlalchemy import delete
 from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateMissing, StateUnavailable
 from cdc_tracker.model import Lsn, Position, Rejection
-from cdc_tracker.state import checkpoints, jobs, ledger, locks, migrations, roles, sources, tables
+from cdc_tracker.state import checkpoints, in_hand, jobs, ledger, locks, migrations, roles, sources, tables
 from cdc_tracker.state import dead_letters as letters
 from cdc_tracker.state import sent as sent_ledger
 from cdc_tracker.state.dead_letters import Selection
 from cdc_tracker.state.fence import Fence
 from cdc_tracker.state.history import History, record
-from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, LedgerRow, LetterState, RoleRecord, SourceRecord, Totals
+from cdc_tracker.state.records import (
+    Checkpoint,
+    Counts,
+    DeadLetter,
+    InHand,
+    LedgerRow,
+    LetterState,
+    RoleRecord,
+    SourceRecord,
+    Totals,
+)
 
 KIND = Kind(
     noun="the state store",
@@ -100,6 +110,7 @@ class State(History):
                 connection.execute(delete(table).where(table.c.source == name))
             jobs.forget(connection, name)
             sent_ledger.forget(connection, name)
+            in_hand.forget(connection, name)
             sources.forget(connection, name)
 
     # checkpoints
@@ -183,10 +194,51 @@ class State(History):
         with self._database.reading() as connection:
             return letters.one(connection, letter_id)
 
-    def queued(self, source: str, destination: str, limit: int) -> list[DeadLetter]:
-        """Those to be sent again, oldest first, with their segments."""
+    def queued(self, source: str, destination: str, limit: int, size: int = 1 << 40) -> list[DeadLetter]:
+        """Those to be sent again, oldest first, with their segments: the first in any case, more within `size` bytes of those."""
         with self._database.reading() as connection:
-            return letters.queued(connection, source, destination, limit)
+            return letters.queued(connection, source, destination, limit, size)
+
+    def finish_retry(
+        self,
+        source: str,
+        destination: str,
+        outcomes: Mapping[int, Sequence[str]],
+        again: Mapping[int, Rejection],
+        sent: Mapping[int, bytes],
+    ) -> None:
+        """Queued dead letters were sent again: by id, what the ledger counts them as, or why they are parked again.
+
+        `sent`: ids for the sent-ledger. Nothing of theirs is in hand any more. The same once more changes nothing. One that is
+        discarded by now and was rejected stays as it is.
+        """
+        with self._fenced() as connection:
+            found = letters.finish(connection, source, destination, outcomes, again)
+            sent_ledger.add(connection, source, destination, [one for letter, one in sent.items() if letter in found])
+            in_hand.save_letters(connection, source, destination, [])
+
+    # what a delivery is about to do
+
+    def in_hand(self, source: str, destination: str) -> InHand:
+        with self._database.reading() as connection:
+            return in_hand.get(connection, source, destination)
+
+    def letters_in_hand(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Those of them that are queued still, with their segments."""
+        with self._database.reading() as connection:
+            return letters.still_queued(connection, ids)
+
+    def take_letters(self, source: str, destination: str, ids: Sequence[int]) -> None:
+        """They are about to be sent again, together."""
+        with self._fenced() as connection:
+            in_hand.save_letters(connection, source, destination, ids)
+
+    def take_mappings(self, source: str, destination: str, texts: Mapping[str, str]) -> None:
+        """Events are about to be sent that these made; what went before is committed."""
+        with self._fenced() as connection:
+            in_hand.save_mappings(connection, source, destination, texts)
+
+    # dead letters, as a person handles them
 
     def queue_dead_letters(self, source: str, wanted: Selection) -> int:
         """Parked ones, and discarded ones that are named by id, are to be sent again. Wake the deliverer after it."""
@@ -196,11 +248,6 @@ class State(History):
     def discard_dead_letters(self, source: str, wanted: Selection) -> int:
         """They stay readable, and stay counted as rejected."""
         return self._move(source, wanted, "parked", "discarded") + self._move(source, wanted, "queued", "discarded")
-
-    def repark(self, letter_id: int, rejection: Rejection) -> None:
-        """A queued one was rejected again. One that is not queued any more stays as it is."""
-        with self._fenced() as connection:
-            letters.repark(connection, letter_id, rejection)
 
     def count_dead_letters(self, source: str) -> dict[tuple[str, str], int]:
         """(destination, reason) → how many, without the discarded."""

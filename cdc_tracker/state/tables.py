@@ -61,7 +61,7 @@ checkpoints = Table(
     _version(),
 )
 
-OUTCOMES = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed")
+OUTCOMES = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed", "repeated")
 
 ledger = Table(
     "cdc_tracker_ledger",
@@ -81,6 +81,15 @@ totals = Table(  # of the ledger, changed with it: what is looked at every few s
     _text("destination", key=True),
     *(_big(outcome) for outcome in OUTCOMES),  # the ledger's sums: a dead letter that is retried leaves `rejected`
     *(_big(f"{outcome}_ever") for outcome in OUTCOMES),  # how often it has happened: only grows
+)
+
+in_hand = Table(  # of a delivery: what it was about to do when it was killed
+    "cdc_tracker_in_hand",
+    metadata,
+    _text("source", key=True),
+    _text("destination", key=True),
+    _text("mappings"),  # JSON: the files' texts by which events were sent last
+    _text("letters"),  # JSON: ids of the dead letters that are being sent again, in one call
 )
 
 dead_letters = Table(

@@ -116,7 +116,7 @@ def test_a_retry_of_dead_letters_that_is_cut_short_loses_and_doubles_none(databa
     scene.worker.call("dead-letters", "retry", "--all")
     scene.tune()
     for name, when in (("events", "before"), ("events", "after"), ("sql", "before")):
-        die(scene, f"deliver:{name}", f"cdc_tracker.state:State.commit:{when}:2")
+        die(scene, f"deliver:{name}", f"cdc_tracker.state:State.finish_retry:{when}:1")
     with scene.running():
         until(lambda: not _letters(scene), "no letter is left")
         scene.await_all()

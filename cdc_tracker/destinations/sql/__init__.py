@@ -7,6 +7,7 @@ left as it is. So a batch counts whole or not at all, and one whose commit was n
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.calls import parse
+from cdc_tracker.destinations.calls import Call, parse
 from cdc_tracker.destinations.sql import kinds
 from cdc_tracker.destinations.sql.faults import translated
 from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
 from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked
-from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.model import DELIVERED, REPEATED, Batch, Position, Receipt
 
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
@@ -44,6 +45,10 @@ class SqlSettings(DestinationSettings):
     def _holds(self) -> SqlSettings:
         kinds.check(self.url.get_secret_value(), self.schema_)
         return self
+
+
+class _SomeAreThere(Exception):
+    """Of the batch's ids, some are in the table already or come twice."""
 
 
 class SqlDestination:
@@ -69,14 +74,37 @@ class SqlDestination:
         self._checkpoints.bind(cursor, owns)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then."""
+        """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then.
+
+        Of the stream's events, one whose message_id is there already is REPEATED.
+        """
+        rows = [parse(event) for event in batch.events]
+        try:
+            self._write(batch, rows)
+        except _SomeAreThere:
+            known = self._write(batch, rows, look=True)
+            seen = Counter(known)
+            seen.update(row.message_id for row in reversed(rows))
+            receipts = []
+            for row in reversed(rows):  # the first of those with an id is the one that counts
+                seen[row.message_id] -= 1
+                receipts.append(REPEATED if seen[row.message_id] else DELIVERED)
+            return receipts[::-1]
+        return [DELIVERED] * len(rows)
+
+    def _write(self, batch: Batch, rows: list[Call], *, look: bool = False) -> set[str]:
+        """Which of the ids were there before, where it is to `look`. Else it raises _SomeAreThere, and has written nothing."""
+        known: set[str] = set()
         with self._transaction() as connection:
-            if not self._expected:
-                self._expected = [self._checkpoints.load(connection)]
-            rows = [parse(event) for event in batch.events]
+            stored = self._checkpoints.load(connection) if look or not self._expected else None
+            self._expected = self._expected or [stored]
+            if look and stored != batch.upto:  # else it was ourselves, and the answer was lost
+                known = self._tracks.known(connection, [row.message_id for row in rows])
             # Tables and columns first: where making them ends the transaction, nothing of the batch is in it yet.
             tables = self._typed.make_room(connection, rows) if self._typed else {}
-            self._tracks.insert(connection, rows)
+            new = self._tracks.insert(connection, rows)
+            if new is not None and new < len(rows) and not (look or batch.aside or batch.history):
+                raise _SomeAreThere
             if self._typed:
                 self._typed.insert(connection, tables)
             if batch.aside:  # such a batch moves no position, and its ids are enough to take it once
@@ -86,7 +114,7 @@ class SqlDestination:
                 self._expected = list(dict.fromkeys([*self._expected, batch.upto]))
         if not batch.aside:
             self._expected = [batch.upto]
-        return [DELIVERED] * len(batch.events)
+        return known
 
     def position(self) -> Position | None:
         with self._transaction() as connection:

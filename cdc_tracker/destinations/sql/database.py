@@ -125,8 +125,11 @@ class Database(ABC):
         """A value as a parameter for a typed column of that kind; None where it cannot be exact there."""
 
     @abstractmethod
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
-        """Insert rows, leaving out those whose key is there. `kinds`: each column and its type; a row lacks what is NULL."""
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
+        """Insert rows, leaving out those whose key is there. `kinds`: each column and its type; a row lacks what is NULL.
+
+        How many were inserted; None where the database does not tell.
+        """
 
     def store(self, connection: Connection, table: str, row: Row, key: str) -> None:
         """Insert the row, or put it in the place of the one with its key."""

@@ -167,9 +167,9 @@ class MySql(Database):
             return value if _exact(value) else None
         return value if isinstance(value, str) else canonical(value)
 
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
         if not rows:
-            return
+            return 0
         if any(self._too_long(row) for row in rows):
             raise TooLarge(f"{self}: an event is above the server's max_allowed_packet of {self._packet} bytes")
         names = ", ".join(self.quoted(name) for name in kinds)
@@ -179,6 +179,7 @@ class MySql(Database):
         same = f"{id_} = IF({id_} = VALUES({id_}), {id_}, NULL)"
         statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON DUPLICATE KEY UPDATE {same}"
         connection.execute(text(statement), parameters)
+        return None  # its count has repeated ids, too
 
     def _too_long(self, row: Row) -> bool:
         """Such a statement would end the connection, for ever. Escaping makes it twice as long at most."""

@@ -89,15 +89,15 @@ class PostgreSql(Database):
         """As text, which PostgreSQL reads."""
         return value if isinstance(value, str) else canonical(value)
 
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
         """One statement and one parameter for the whole batch: three times as fast as arrays, and nearly no work on our side."""
         if not rows:
-            return
+            return 0
         names = ", ".join(self.quoted(name) for name in kinds)
         columns = ", ".join(f"{self.quoted(name)} {kind}" for name, kind in kinds.items())
         source = f"SELECT {names} FROM json_to_recordset(CAST(:rows AS json)) AS r({columns})"
         statement = f"INSERT INTO {self.qualified(table)} ({names}) {source} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
-        connection.execute(text(statement), {"rows": canonical(rows)})
+        return connection.execute(text(statement), {"rows": canonical(rows)}).rowcount
 
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
         missing = []

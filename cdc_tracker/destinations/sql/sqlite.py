@@ -83,13 +83,13 @@ class Sqlite(Database):
         near = float(value)
         return near if Decimal(repr(near)) == value else canonical(value)
 
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
         if not rows:
-            return
+            return 0
         names = ", ".join(self.quoted(name) for name in kinds)
         values, parameters = placeholders(kinds, rows)
         statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
-        connection.execute(text(statement), parameters)
+        return connection.execute(text(statement), parameters).rowcount
 
     def fault(self, cause: BaseException) -> CdcTrackerError:
         said = self.said(cause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.destinations.calls import ABSENT, Call
@@ -31,8 +31,16 @@ class Tracks:
     def exists(self, connection: Connection) -> bool:
         return bool(self._database.columns(connection, self.table))
 
-    def insert(self, connection: Connection, events: list[Call]) -> None:
-        self._database.insert(connection, self.table, self._kinds, [self._row(event) for event in events], "message_id")
+    def insert(self, connection: Connection, events: list[Call]) -> int | None:
+        """How many are new; None where the database does not tell."""
+        return self._database.insert(connection, self.table, self._kinds, [self._row(event) for event in events], "message_id")
+
+    def known(self, connection: Connection, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are there."""
+        query = text(f"SELECT message_id FROM {self._database.qualified(self.table)} WHERE message_id IN :ids")
+        query = query.bindparams(bindparam("ids", expanding=True))
+        chunks = (ids[start : start + 500] for start in range(0, len(ids), 500))
+        return {found for chunk in chunks for found in connection.execute(query, {"ids": list(chunk)}).scalars()}
 
     def _row(self, event: Call) -> dict[str, object]:
         row: dict[str, object] = {

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc_tracker.deliver import Delivery
-from cdc_tracker.destinations.base import Destination, DestinationSettings
+from cdc_tracker.destinations.base import Destination, DestinationSettings, Limits
+from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.destinations.shaping import Shaping
+from cdc_tracker.errors import Stop
 from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
-from cdc_tracker.model import START
+from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.state import LedgerRow, State
 from cdc_tracker.translate import Translator
@@ -66,7 +69,7 @@ class Stage:
         self._reload.clear()
         return asked
 
-    def delivery(self, destination: Destination, stop: Callable[[], bool], abandon: Callable[[], bool]) -> Delivery:
+    def delivery(self, destination: Destination, state: State, stop: Callable[[], bool], abandon: Callable[[], bool]) -> Delivery:
         settings = DestinationSettings.model_validate({"type": "memory", **self.settings})
         shaping = Shaping.of(settings)
         jobs = Jobs(
@@ -74,7 +77,7 @@ class Stage:
             name="d",
             limits=destination.limits,
             shaping=shaping,
-            state=self.state,
+            state=state,
             journal=self.journal,
             translators=partial(self.translator),
             keep_ids=settings.sent_ledger is not None,
@@ -86,9 +89,10 @@ class Stage:
             destination=destination,
             shaping=shaping,
             dry_run=settings.dry_run,
-            translator=self.translator,
+            translator=lambda: (self.translator(), {"events.yml": self.mapping}),
+            made_by=lambda texts: self.translator(load_texts(texts)),
             journal=self.journal,
-            state=self.state,
+            state=state,
             jobs=jobs,
             sent_ledger=settings.sent_ledger,
             stop=stop,
@@ -97,22 +101,23 @@ class Stage:
         )
 
     @contextmanager
-    def delivering(self, destination: Destination, *, drain: bool = True) -> Iterator[None]:
+    def delivering(
+        self, destination: Destination, *, drain: bool = True, state: State | None = None
+    ) -> Iterator[threading.Thread]:
         """In a thread of its own. `drain`: at the end what is in flight is waited for. Raises what the role ends with."""
         stopped, abandoned = threading.Event(), threading.Event()
         raised: list[BaseException] = []
-        delivery = self.delivery(destination, stopped.is_set, abandoned.is_set)
 
         def run() -> None:
             try:
-                delivery.run()
+                self.delivery(destination, state or self.state, stopped.is_set, abandoned.is_set).run()
             except BaseException as error:
                 raised.append(error)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
-            yield
+            yield thread
         finally:
             stopped.set()
             if not drain:
@@ -148,7 +153,100 @@ class Stage:
         return "", ""
 
 
-COUNTED = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed")
+class Killed(Stop):
+    """The process ends here: nothing more of it is done. The only kind of error that nobody handles."""
+
+
+class Fault(NamedTuple):
+    error: BaseException
+    number: int = 1  # the call at which it comes
+    after: bool = False  # what was called for has been done by then
+    times: int = 1
+
+
+class Trap:
+    """An object whose methods fail as told. Once one of several that share `dead` has raised Killed, all raise that."""
+
+    def __init__(self, inner: Any, dead: threading.Event | None = None, **faults: Fault) -> None:
+        self._inner, self.faults = inner, faults
+        self._calls: Counter[str] = Counter()
+        self._dead = dead or threading.Event()
+
+    def calls(self, name: str) -> int:
+        return self._calls[name]
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            if self._dead.is_set():
+                raise Killed
+            self._calls[name] += 1
+            fault = self.faults.get(name)
+            due = fault is not None and fault.number <= self._calls[name] < fault.number + fault.times
+            if fault is None or not due or fault.after:
+                done = found(*arguments, **named)
+            if fault is not None and due:
+                if isinstance(fault.error, Killed):
+                    self._dead.set()
+                raise fault.error
+            return done
+
+        return called
+
+
+class TrappedHolder(Trap):
+    """A destination that holds its checkpoint, as far as its type tells."""
+
+    def position(self) -> Any:
+        return self.__getattr__("position")()
+
+    def rewind(self, to: Position) -> None:
+        self.__getattr__("rewind")(to)
+
+
+class Holder(MemoryDestination):
+    """Holds its checkpoint: exactly once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits = Limits(10_000, 8 * 1024**2, 1024**2, whole_changes=True)
+        self.stored: Any = None
+        self.stores: list[Position] = []
+        self.aside = ""
+        self._last: Any = None
+
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        given = [event.message_id for event in batch.events]
+        if batch.aside == self.aside if batch.aside else (given, batch.upto) == self._last:  # its answer was lost
+            return [DELIVERED] * len(batch.events)
+        receipts = super().deliver(batch)
+        if batch.aside:
+            self.aside = batch.aside
+        else:
+            self.stored = batch.upto
+            self._last = (given, batch.upto)
+            self.stores.append(batch.upto)
+        return receipts
+
+    def position(self) -> Position | None:
+        return self.stored  # type: ignore[no-any-return]  # what a plugin says
+
+    def rewind(self, to: Position) -> None:
+        self.stored, self._last = to, None
+
+
+def order(event: Event) -> int:
+    return int(event.decoded()["properties"]["id"])
+
+
+def held(destination: MemoryDestination) -> list[int]:
+    return [order(event) for event in destination.events]
+
+
+COUNTED = ("matched", "delivered", "assumed", "rejected", "suppressed", "replayed", "repeated")
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
 from cdc_tracker.errors import ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
-from cdc_tracker.model import Batch, Event, Outcome, Position
+from cdc_tracker.model import DELIVERED, REPEATED, Batch, Event, Outcome, Position
 from tests.postgres import Database, Server, fresh_database
 from tests.vendors.kit import Engines
 from tests.vendors.mariadb import MariaDb
@@ -228,6 +229,23 @@ def test_turned_on_later_typed_tables_fill_by_a_rewind(place: Place) -> None:
     place.open().deliver(batch(track(0, a=1)))
     assert place.rows("SELECT a FROM order_paid") == [(1,)]
     assert len(place.rows("SELECT * FROM tracks")) == 1
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)  # MySQL does not tell
+def test_an_id_that_is_there_already_is_told_unless_it_is_ours_whose_answer_was_lost(place: Place) -> None:
+    first, second, third = (track(n) for n in range(3))
+    destination = place.open()
+    assert destination.deliver(batch(first, second)) == [DELIVERED, DELIVERED]
+    assert destination.deliver(batch(first, second)) == [DELIVERED, DELIVERED]
+    later = replace(first, position=Position(200, 0))
+    assert destination.deliver(Batch([second, third, third, later], Position(200, 0))) == [
+        REPEATED,
+        DELIVERED,
+        REPEATED,
+        REPEATED,
+    ]
+    assert destination.deliver(Batch([first], Position(0, -1), aside="job 1")) == [DELIVERED]
+    assert place.rows("SELECT count(*) FROM tracks") == [(3,)]
 
 
 def test_several_destinations_share_a_database(place: Place) -> None:

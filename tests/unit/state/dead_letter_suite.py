@@ -50,7 +50,7 @@ class DeadLetterSuite(OpenedStore):
         state.commit("main", "jsonl", Position(150, 0), rejected(1), [letter(140)])
         (first,) = state.dead_letters("main")
         state.queue_dead_letters("main", ALL)
-        state.repark(first.id, Rejection("refused", "Order Paid", Position(140, 0), 0))
+        state.finish_retry("main", "jsonl", {}, {first.id: Rejection("refused", "Order Paid", Position(140, 0), 0)}, {})
         again = replace(letter(140, counted=False), reason="required", detail="is missing", segment=b"new")
         state.commit("main", "jsonl", Position(150, 0), {(3, "Order Paid", "replayed"): 1}, [again])
         (found,) = state.dead_letters("main")
@@ -95,8 +95,8 @@ class DeadLetterSuite(OpenedStore):
         again = Rejection(
             "enum", "Order Paid", Position(140, 0), 0, field="properties.plan", value_type="int", detail="not a plan"
         )
-        state.repark(queued.id, again)
-        state.repark(queued.id, again)  # not queued any more: nothing happens
+        state.finish_retry("main", "jsonl", {}, {queued.id: again}, {})
+        state.finish_retry("main", "jsonl", {}, {queued.id: again}, {})  # not queued any more: nothing happens
         (found,) = state.dead_letters("main")
         assert (found.state, found.attempts, found.reason, found.field) == ("parked", 1, "enum", "properties.plan")
         assert found.event_id == "e-1"
@@ -129,7 +129,7 @@ class DeadLetterSuite(OpenedStore):
         state.queue_dead_letters("main", ALL)
         (queued,) = state.queued("main", "jsonl", 10)
         assert not queued.counted
-        state.repark(queued.id, Rejection("refused", "Order Paid", Position(140, 0), 0))
+        state.finish_retry("main", "jsonl", {}, {queued.id: Rejection("refused", "Order Paid", Position(140, 0), 0)}, {})
         state.commit("main", "jsonl", Position(150, 0), {}, settled=[queued.id])
         assert self.ledger_row(state) == before
 

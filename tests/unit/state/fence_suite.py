@@ -24,7 +24,11 @@ DELIVERY: dict[str, Write] = {
         "main", "jsonl", Position(300, 0), rejected(1), [letter(250)], sent=[sent_id("b")]
     ),
     "dead letter settled": lambda state, _: state.commit("main", "jsonl", Position(200, 0), {}, settled=[_letter(state)]),
-    "dead letter parked again": lambda state, _: state.repark(_letter(state), Rejection("refused", "a", Position(150, 0), 0)),
+    "dead letter parked again": lambda state, _: state.finish_retry(
+        "main", "jsonl", {}, {_letter(state): Rejection("refused", "a", Position(150, 0), 0)}, {}
+    ),
+    "dead letters sent again": lambda state, _: state.take_letters("main", "jsonl", [_letter(state)]),
+    "mappings to send by": lambda state, _: state.take_mappings("main", "jsonl", {"a.yml": "version: 1"}),
     "rewind": lambda state, _: state.apply_rewind("main", "jsonl"),
     "job": lambda state, job: state.commit_job(replace(job, state="done"), {(3, "a", "replayed"): 1}),
     "sent ids": lambda state, _: state.trim_sent("main", "jsonl", 2**61),

@@ -189,7 +189,7 @@ class StoreSuite(OpenedStore):
             }
             assert state.ledger("main") == [LedgerRow("jsonl", "Order Paid", 3, 9, 7, 0, 1, 1, 4)]
             totals = state.totals("main")["jsonl"]
-            assert list(totals.now.values()) == list(totals.ever.values()) == [9, 7, 0, 1, 1, 4]
+            assert list(totals.now.values()) == list(totals.ever.values()) == [9, 7, 0, 1, 1, 4, 0]
             (parked,) = state.dead_letters("main")
             expected = replace(letter(140, 2), id=parked.id, attempts=2, created_at=79, segment=b"")
             assert parked == expected

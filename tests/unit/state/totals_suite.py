@@ -43,7 +43,7 @@ class TotalsSuite(OpenedStore):
         state.queue_dead_letters("main", ALL)
         look()
         first, second, third = (each.id for each in state.dead_letters("main"))
-        state.repark(first, Rejection("refused", "Order Paid", Position(110, 0), 0))
+        state.finish_retry("main", "jsonl", {}, {first: Rejection("refused", "Order Paid", Position(110, 0), 0)}, {})
         look()
         state.discard_dead_letters("main", Selection([second]))
         look()
