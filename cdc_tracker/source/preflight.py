@@ -157,7 +157,7 @@ def _role(facts: Facts) -> Iterator[Problem]:
             "source",
             "role",
             f"`setup` will not get through: the role {server['role']} {lacks}",
-            f"have an owner run what `cdc-tracker setup --print-sql` prints. {_GRANTS}",
+            "have an owner run what `cdc-tracker setup --print-sql` prints, then `cdc-tracker setup --adopt` here",
             "warning",
         )
 
