@@ -191,20 +191,24 @@ class Capture:
 
     def _acknowledge(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
         durable = self._journal_end if builder.count else builder.seen
+        over = self._lookout.over_max_wal(stream.wal_end)
         try:
-            confirm = self._confirmable(durable)
+            confirm = self._confirmable(durable, over)
             if confirm > self._confirmed:
                 # before the server hears of it: a slot past this was moved by others
                 self._state.confirm(self._name, confirm, self._journal_end.commit_lsn)
                 self._confirmed = self._progress.confirmed = confirm
         except StateUnavailable as error:
-            log.warning("state store unavailable: nothing new is confirmed to the server", error=str(error))
+            if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us
+                self._confirmed = self._progress.confirmed = max(self._confirmed, min(durable, self._journal_end).commit_lsn)
+            what = "what is journaled is confirmed all the same" if over else "nothing new is confirmed to the server"
+            log.warning(f"state store unavailable: {what}", error=str(error))
         stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
         self._due["feedback"] = time.monotonic() + FEEDBACK
 
-    def _confirmable(self, durable: Position) -> Lsn:
-        journaled = self._settings.ack == "journaled" or self._lookout.over_max_wal
-        if journaled and not self._lookout.journal_full:
+    def _confirmable(self, durable: Position, over_max_wal: bool) -> Lsn:
+        """The database comes first: above max_wal the journal grows instead, past its own size if it has to."""
+        if self._settings.ack == "journaled" or over_max_wal:
             return durable.commit_lsn
         lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
         if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours

@@ -80,7 +80,7 @@ class Progress:
 
 @dataclass
 class Lookout:
-    """`over_max_wal`: what is journaled is to be confirmed. `journal_full`: nothing is, that a destination still needs.
+    """`journal_full`: it is over its size, and somebody still needs all of it.
 
     `journal_lost`: when and from which LSN on the journal had to begin anew. Told until retention would have cut that far itself.
     """
@@ -90,7 +90,6 @@ class Lookout:
     state: State
     journal: Journal
     progress: Progress = field(default_factory=Progress)
-    over_max_wal: bool = False
     journal_full: bool = False
     journal_lost: dict[str, Any] | None = None
     undecodable: Lsn = 0  # commits the transaction that the server could not decode, 0 where it can or that is not known
@@ -111,13 +110,16 @@ class Lookout:
         self._server_end, self._retained, self._asked_at = vitals.wal_end, vitals.retained_bytes, now_us()
         if self._current_at >= self._goal[1]:
             self._goal = (vitals.wal_end, self._asked_at)
-        retained = vitals.retained_bytes or 0
-        self.over_max_wal = self.settings.ack == "delivered" and retained > self.settings.max_wal
         alarms = list(self._found(vitals))
         for alarm in alarms:
             if alarm not in self._alarms:
                 log.error(alarm.what, hint=alarm.hint)
         self._alarms = {alarm: self._alarms.get(alarm, self._asked_at) for alarm in alarms}
+
+    def over_max_wal(self, wal_end: Lsn) -> bool:
+        """Whether what is journaled is to be confirmed, delivered or not. Holds while the server cannot be asked, too."""
+        behind = wal_end - self.progress.confirmed if self.progress.confirmed else 0
+        return self.settings.ack == "delivered" and max(self._retained or 0, behind) > self.settings.max_wal
 
     def _found(self, vitals: Vitals) -> Iterator[Alarm]:
         for fault in vitals.faults:
@@ -129,17 +131,29 @@ class Lookout:
         elif left is not None and retained > NEAR * (retained + left):
             hint = "mend what holds it back, or raise max_slot_wal_keep_size"
             yield Alarm("the server gives the slot up soon: see max_slot_wal_keep_size", hint)
-        if self.over_max_wal:
-            size = format_size(self.settings.max_wal)
-            text = f"the slot holds more WAL than max_wal ({size}): what is journaled is confirmed, delivered or not"
-            yield Alarm(text, "mend the destination that is behind; mind the journal's disk")
+        if retained > self.settings.max_wal:
+            yield self._over(vitals)
         if self.journal_full:
             size = format_size(self.retention.size)
             yield Alarm(
-                f"the journal is over its size ({size}), and {self._holder} still needs all of it: it grows, and nothing that a "
-                "destination lacks is confirmed",
+                f"the journal is over its size ({size}), and {self._holder} still needs all of it: it grows on its own disk",
                 "mend that destination, or take it out of the configuration; go on with that job, or cancel it",
             )
+
+    def _over(self, vitals: Vitals) -> Alarm:
+        """What is confirmed moves a slot; but an open transaction keeps all WAL since it began, whatever is confirmed."""
+        size = format_size(self.settings.max_wal)
+        if vitals.wal_end - (vitals.confirmed_flush_lsn or 0) < self.settings.max_wal // 2:
+            return Alarm(
+                f"the slot holds more WAL than max_wal ({size}) for a transaction that is open, or large and being read: nothing "
+                "that is confirmed frees it",
+                "SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; and see "
+                "pg_prepared_xacts: end the oldest",
+            )
+        if self.settings.ack == "journaled":
+            return Alarm(f"the slot holds more WAL than max_wal ({size}): capture is behind", "see what keeps it, in its log")
+        text = f"the slot holds more WAL than max_wal ({size}): what is journaled is confirmed, delivered or not"
+        return Alarm(text, "mend the destination that is behind; mind the journal's disk")
 
     def recall(self) -> None:
         """What the role said before it was started again, and still holds."""

@@ -70,7 +70,7 @@ def verify(
     _check_server(record, slot, identity, max(record.confirmed_lsn, journal_end.commit_lsn if journal_end else 0))
     if slot is None:
         raise _missing(record)
-    _check_slot(record, slot, identity.database)
+    _check_slot(record, slot, identity.database, journal_end)
     _check_gap(record, slot, journal_end, lowest_checkpoint, times)
     if slot.holder:
         raise Refusal.SLOT_BUSY.error(
@@ -137,7 +137,8 @@ def _missing(record: Record) -> Stop:
     )
 
 
-def _check_slot(record: Record, slot: SlotState, database: str) -> None:
+def _check_slot(record: Record, slot: SlotState, database: str, journal_end: Position | None) -> None:
+    """A slot may be past what was recorded where the journal is, too: reading goes on at the journal's end."""
     if slot.plugin != record.plugin or slot.database != database:
         kind = f"plugin {slot.plugin}, database {slot.database}" if slot.plugin else "a physical slot"
         raise Refusal.SLOT_FOREIGN.error(
@@ -149,7 +150,7 @@ def _check_slot(record: Record, slot: SlotState, database: str) -> None:
         reason = f": {slot.invalidation_reason}" if slot.invalidation_reason else ""
         raise Refusal.SLOT_LOST.error(f"the server has invalidated the replication slot {slot.name}{reason}", hint=LOST_HINT)
     confirmed = slot.confirmed_flush_lsn
-    if confirmed is not None and confirmed > record.confirmed_lsn:
+    if confirmed is not None and confirmed > max(record.confirmed_lsn, journal_end.commit_lsn if journal_end else 0):
         raise Refusal.SLOT_MOVED.error(
             f"the replication slot {slot.name} was moved to {format_lsn(confirmed)}, and we confirmed no more than "
             f"{format_lsn(record.confirmed_lsn)}: it was made anew, or somebody else reads from it"

@@ -70,6 +70,51 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
             scene.check()
 
 
+def _alarms(scene: Scene) -> str:
+    with scene.state() as state:
+        return str([role.detail.get("alarms") for role in state.roles("main") if role.role == "capture"])
+
+
+def test_a_journal_over_its_size_holds_no_wal_back(quiet: Database, tmp_path: Path) -> None:
+    with SegmentServer() as vendor:
+        parts = {"source": {"max_wal": "4MB", "heartbeat": "500ms"}, "journal": {"retention": {"size": "100KB"}}}
+        scene = Scene(quiet, tmp_path, "auto", {"segment": segment(vendor)}, drain_timeout="0s", **parts)
+        scene.segment = vendor
+        scene.tune(capture__VITALS=0.2, capture__TRIM=0.2)
+        vendor.always(Answer(503))
+        note = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 60) WHERE g > 0)"
+        with scene.running():
+            until(scene.streams, "it streams")
+            items.insert(quiet, 1)
+            until(lambda: len(vendor.requests) > 0, "the destination was tried")
+            for _ in range(6):
+                quiet.execute(f"INSERT INTO shop.items (writer, note) SELECT 1, {note} FROM generate_series(1, 1500) g")
+            until(lambda: "still needs all of it" in _alarms(scene), "the journal is over its size")
+            until(lambda: _retained(scene) < 5 * MB, "the slot lets go of the WAL all the same", pause=0.3)
+            assert not vendor.events
+            assert "nothing that a" not in _alarms(scene)
+            vendor.always(None)
+            scene.await_all(seconds=120)
+        scene.check()
+
+
+def test_a_transaction_that_is_open_for_long_is_told_as_what_holds_the_wal(quiet: Database, tmp_path: Path) -> None:
+    scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"max_wal": "4MB", "heartbeat": "500ms"})
+    scene.tune(capture__VITALS=0.2)
+    with quiet.connect() as holder, scene.running():
+        until(scene.streams, "it streams")
+        holder.execute("BEGIN; INSERT INTO shop.items (writer, note) VALUES (2, 'open')")
+        for _ in range(4):
+            quiet.execute("INSERT INTO shop.items (writer, note) SELECT 1, repeat('x', 1500) FROM generate_series(1, 1000) g")
+        scene.await_all("events")
+        until(lambda: "for a transaction that is open" in _alarms(scene), "it says what holds it", pause=0.3)
+        assert "delivered or not" not in _alarms(scene)
+        holder.execute("COMMIT")
+        until(lambda: _retained(scene) < 4 * MB and "max_wal" not in _alarms(scene), "the WAL goes, and the alarm", pause=0.3)
+        scene.await_all()
+    scene.check()
+
+
 @pytest.mark.invariant(3)
 def test_a_destination_that_sleeps_causes_no_reconnect(own: Database, quiet: Database, tmp_path: Path) -> None:
     with SegmentServer() as vendor:

@@ -73,6 +73,10 @@ def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the
     look(journal_end=Position(5500, -1), lowest_checkpoint=Position(1200, 0))
 
 
+def test_a_slot_past_what_was_recorded_passes_where_the_journal_is_past_it() -> None:
+    look(slot=replace(SLOT, confirmed_flush_lsn=5500))  # confirmed above max_wal while the state store was away
+
+
 @pytest.mark.parametrize(
     ("error", "command", "given"),
     [
@@ -84,7 +88,7 @@ def test_a_slot_confirmed_by_max_wal_past_a_lagging_destination_passes_while_the
         (SlotForeign, "source.slot", {"slot": replace(SLOT, plugin="wal2json")}),
         (SlotForeign, "source.slot", {"slot": replace(SLOT, database="other")}),
         (SlotForeign, "source.slot", {"slot": replace(SLOT, plugin="", database="")}),
-        (SlotForeign, "cdc-tracker repair", {"slot": replace(SLOT, confirmed_flush_lsn=5001)}),
+        (SlotForeign, "cdc-tracker repair", {"slot": replace(SLOT, confirmed_flush_lsn=5501)}),
         (SlotForeign, "source.url", {"server": replace(SERVER, database="other")}),
         (SlotBusy, "cdc-tracker run --standby", {"slot": replace(SLOT, holder=Holder(4711, "other worker", "10.0.0.7"))}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, system_id="78")}),
