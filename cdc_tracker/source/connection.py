@@ -20,6 +20,7 @@ _STEADY = {
     "lock_timeout": "0",  # statement_timeout bounds it
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "jit": "off",  # it takes seconds to compile what asks the catalog of a hundred tables, and that runs in milliseconds
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",

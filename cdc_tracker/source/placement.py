@@ -163,6 +163,11 @@ class _Place:
             return
         yield from self._columns()
         yield from self._foreign()
+        if self.columns is not None and self.plugin != "wal2json":
+            listed = ", ".join(self.columns)
+            text = f"never_capture publishes it by a list of columns: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
+            hint = "before you drop one, take it out of the mappings and run `cdc-tracker setup`; docs/operations.md says more"
+            yield self._problem(text, hint, "warning")
         mapped = self.need.operations & REFUSABLE
         if mapped:
             yield from self._identity(f"{' and '.join(sorted(mapped))} is mapped", "error")

@@ -99,6 +99,12 @@ def test_looking_at_tables_does_not_wait_for_an_alter_table(database: Database) 
             assert faults(session) == []
 
 
+def test_what_asks_the_catalog_is_not_compiled(database: Database) -> None:
+    """With a hundred tables and some hundred partitions that took longer than the query may."""
+    with closing(connect(database.url)) as connection:
+        assert connection.execute("SHOW jit").fetchone() == ("off",)
+
+
 @pytest.mark.servers("pg15", "pg18")
 def test_a_database_that_was_renamed_goes_on_with_its_slot(ready: Run, place: Path, database: Database, server: Server) -> None:
     database.execute("INSERT INTO shop.users (email) VALUES ('a')")
