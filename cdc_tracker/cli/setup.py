@@ -185,6 +185,6 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
             yes=yes,
         )
         place.drop_slot()
-        publication.apply(connection, [*publication.drop_statements(source), *(scripts.teardown(source) if outbox else [])])
+        publication.apply(connection, publication.removal(connection, source) + (scripts.teardown(source) if outbox else []))
         click.echo(f"publications  dropped{', and the outbox' if outbox else ''}")
         place.forget()

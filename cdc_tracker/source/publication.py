@@ -289,6 +289,11 @@ def drop_statements(settings: SourceSettings) -> list[str]:
     return [_drop(name) for name in names(settings)]
 
 
+def removal(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
+    """What takes away the publications that setup made: one FOR ALL TABLES is somebody else's."""
+    return [_drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
+
+
 def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
     """What takes away publications that wal2json does not need, as they could make the application's statements fail.
 

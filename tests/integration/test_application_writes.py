@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from cdc_tracker.source.connection import connect
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.placement import desired
 from cdc_tracker.source.settings import SourceSettings
+from tests.integration.folder import Run
 from tests.postgres import Database
 
 pytestmark = pytest.mark.timeout(300)
@@ -244,6 +246,39 @@ def test_what_is_mapped_and_not_refused_arrives_and_the_identity_is_postgresqls_
         if need == MAPPED["insert"]:
             arrived.discard((table, "insert"))
             assert scene.shown(each for each in arrived if each[0] == table) == set()
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_teardown_leaves_the_database_as_it_was_before_setup(
+    run: Run, database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    run("init", "--url", database.url)
+    before = dump(connection)
+    for _ in range(2):
+        run("setup")
+        run("setup")
+        assert dump(connection) != before
+        run("teardown", "--drop-outbox", "--yes")
+        assert dump(connection) == before
+
+
+@pytest.mark.servers("pg18")
+def test_setup_lets_the_application_write_again_after_it_dropped_a_key(run: Run, place: Path, database: Database) -> None:
+    """That its updates fail meanwhile is PostgreSQL's rule. What is mapped cannot be captured any more, and is told."""
+    run("init", "--url", database.url)
+    event = "version: 1\nevents:\n  - {name: Tag Changed, table: shop.tags, on: update, user_id: new.name}\n"
+    (place / "mappings" / "tags.yml").write_text(event)
+    run("setup")
+    database.execute("INSERT INTO shop.tags VALUES ('a'); UPDATE shop.tags SET name = 'b'")
+    database.execute("ALTER TABLE shop.tags DROP CONSTRAINT tags_pkey")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        database.execute("UPDATE shop.tags SET name = 'c'")
+    assert "the application's own" in run("check", code=1).output
+    assert "has no replica identity" in run("setup", code=3).output
+    database.execute("UPDATE shop.tags SET name = 'c'; DELETE FROM shop.tags")
+    database.execute("ALTER TABLE shop.tags ADD PRIMARY KEY (name)")
+    run("setup")
+    run("check")
 
 
 def identities(connection: psycopg.Connection[Any], scene: Scene) -> dict[str, tuple[bool, bool]]:
