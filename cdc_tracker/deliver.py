@@ -185,6 +185,10 @@ class Delivery:
             log.error("the destination fails", destination=self._name, error=error.fault.place, traceback=error.fault.trace)
         if told and not error.beside:
             self._on_trouble(error)
+        if self._doubt.lasting:
+            raise DestinationUnavailable(
+                "the destination has failed at every event for minutes: the role starts anew, and opens it again", hint=error.hint
+            )
 
     def _pause(self) -> float:
         """Seconds until there may be something to do although the journal does not grow."""

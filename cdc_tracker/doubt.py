@@ -11,6 +11,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position, Segment
 
 FEW = 5  # events: more of them fail together rather for a fault of the destination
+REOPENED = 8  # tries after which the destination is opened anew: a client may be broken for good (minutes have passed)
 TRIES = 3  # after which few events are to blame, where others have passed shortly before
 LOOKAHEAD = 2_000  # events among which one is looked for that passes
 SIZE = 16 * 1024**2  # bytes of their segments
@@ -38,6 +39,11 @@ class Doubt:
         wait = 0.5 * self.failures if few else min(2.0 ** (self.failures - 1), LONGEST)
         self.until = time.monotonic() + wait
         return not few
+
+    @property
+    def lasting(self) -> bool:
+        """So long that a new connection may help."""
+        return self.failures >= REOPENED
 
     def vouched(self, events: int, passes: int) -> bool:
         """Whether the destination works, and events of the next call at which it fails are at fault. It is asked once a call."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker import doubt
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.memory import MemoryDestination
+from cdc_tracker.errors import DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from tests.unit.delivery.stage import Holder, Stage, held, order, staged, until
 
@@ -106,6 +108,21 @@ def test_mappings_mended_while_it_is_blocked_are_those_that_count(stage: Stage) 
         stage.reload()
         until(lambda: stage.settled(20), "all have arrived")
     assert held(destination) == list(range(100, 120))
+
+
+def test_a_client_that_is_broken_for_good_is_opened_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The role ends, and its next start has a new one."""
+    monkeypatch.setattr(doubt, "LONGEST", 0.05)
+    monkeypatch.setattr(doubt, "REOPENED", 4)
+    broken = Failing(lambda number: True)
+    stage.rows(*range(10))
+    with pytest.raises(DestinationUnavailable, match="starts anew"), stage.delivering(broken) as role:
+        until(lambda: not role.is_alive(), "it ends")
+    assert stage.parked() == []
+    destination = MemoryDestination()
+    with stage.delivering(destination):
+        until(lambda: stage.settled(10), "all have arrived")
+    assert held(destination) == list(range(10))
 
 
 def test_many_events_at_which_it_fails_are_parked_once_a_later_transaction_tells(stage: Stage) -> None:
