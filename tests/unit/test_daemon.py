@@ -14,6 +14,7 @@ import pytest
 from cdc_tracker import daemon
 from cdc_tracker.config import Config, load
 from cdc_tracker.daemon import Supervisor
+from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateMissing, StateUnavailable, Stop
 from cdc_tracker.processes import ForkServer
 from cdc_tracker.signals import Signals
@@ -191,11 +192,11 @@ def test_a_standby_that_loses_its_lock_stands_by_and_leads_again_once_it_is_free
 
 @pytest.mark.parametrize("standby", [False, True])
 def test_one_whose_lock_is_held_stops_or_waits_until_it_is_told_to_stop(scene: Scene, standby: bool) -> None:
-    scene.config = scene.config.model_copy(deep=True)
-    threading.Timer(1.0, scene.stop).start() if standby else None
-    with State.open(scene.config.state_url) as other, other.lock("main.worker"):
-        with pytest.raises(daemon.Interrupted if standby else AlreadyRunning):
-            scene.run(standby=standby)
+    if standby:
+        threading.Timer(1.0, scene.stop).start()
+    expected = pytest.raises(Interrupted if standby else AlreadyRunning)
+    with State.open(scene.config.state_url) as other, other.lock("main.worker"), expected:
+        scene.run(standby=standby)
     assert not scene.forks.started
 
 
