@@ -57,7 +57,9 @@ class Capture:
         stop: Callable[[], bool],
         verify: Callable[[], None],
         standby: bool = False,
+        to_its_end: bool = False,
     ) -> None:
+        """`to_its_end`: read on although the slot's plugin does not do any more, up to where it gets another one."""
         """`verify` raises Fenced where another process captures by now: asked before the journal is written."""
         self._settings = settings
         self._needs = needs
@@ -68,6 +70,7 @@ class Capture:
         self._left_out: frozenset[str] | None = None  # had a checkpoint when we started, and are not configured
         self._stop, self._verify = stop, verify
         self._standby = standby
+        self._to_its_end = to_its_end
         self._lookout = Lookout(settings, retention, state, journal)
         self._progress = self._lookout.progress
         self._journal_end = START
@@ -104,6 +107,8 @@ class Capture:
             self._lookout.recall()
             times = partial(times_of, self._state, self._name)
             self._confirmed, timeline = session.verify(record, end, lowest, times)
+            if not self._to_its_end:
+                session.refuse()
             if record is not None and timeline != record.timeline:
                 log.info("the server is on a new timeline", timeline=timeline)
                 self._state.save_source(replace(record, timeline=timeline))

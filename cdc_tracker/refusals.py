@@ -31,6 +31,7 @@ class Refusal(enum.Enum):
     NOT_LET_IN = "the server refuses the connection, or what it is asked for", SourceRefused, "a person"
     SERVER_CANNOT = "the server cannot do what it is asked for", SourceError, "a person"
     PLUGIN_MISSING = "the server has not the slot's plugin any more, or too old a one", SourceError, "a person"
+    PLUGIN_UNFIT = "a table is mapped that the slot's plugin does not give exactly", SourceError, "a person"
 
     NOT_SET_UP = "there is neither a slot nor a record of the source", SlotMissing, "a person"
     STATE_MISSING = "there is a slot, and no record of the source", StateMissing, "a person"

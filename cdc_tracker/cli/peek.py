@@ -11,7 +11,7 @@ from typing import Any
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import Position, Segment
-from cdc_tracker.source import catalog, publication, slot
+from cdc_tracker.source import catalog, plugins, publication
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.placement import desired
@@ -56,7 +56,7 @@ class Peek:
     def _open(self) -> None:
         control = self._stack.enter_context(closing(connect(self._settings.url.get_secret_value(), application_name="preview")))
         self.identity = catalog.identify(control)
-        self.plugin = slot.choose_plugin(control, self._settings, self._needs)
+        self.plugin = plugins.choose(control, self._settings, self._needs)
         settings = self._settings.model_copy(update={"slot": f"{PREFIX}{uuid.uuid4().hex[:16]}"})
         if self.plugin == "pgoutput":
             settings = self._published(control, settings)

@@ -95,6 +95,9 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
 def diagnose(place: Standing, wanted: Desired) -> Diagnosis:
     """What `run` would stop with, and what would make it miss changes."""
     found = Diagnosis()
+    if problem := place.of_plugin():
+        found.person = Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint)
+        return found
     try:
         place.verify()
     except SlotBusy as error:

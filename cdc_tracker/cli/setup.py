@@ -39,7 +39,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
     May be run again at any time, also while the worker runs: it makes what is missing, puts right what differs, and leaves the
     rest alone. Only tables that mappings name are published.
     """
-    from cdc_tracker.cli import standing, stores  # noqa: PLC0415
+    from cdc_tracker.cli import changeover, standing, stores  # noqa: PLC0415
     from cdc_tracker.source.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
@@ -53,13 +53,18 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
         state = stack.enter_context(stores.opened_state(config))
         journal = stack.enter_context(stores.opened_journal(config))
         place = standing.Standing(config, connection, state, journal)
-        if mode is None:
+        changes = mode is None and changeover.due(place)
+        if changes:
+            stack.enter_context(place.alone())
+        elif mode is None:
             place.examine()
         else:
             stack.enter_context(place.alone())
             place.confirm(mode, yes=yes)
         make_outbox(config, connection)
         publish(config, connection, needs, anew=mode in ("recreate_slot", "new_epoch"))
+        if changes:
+            changeover.run(place)
         place.settle(mode)
         place.examine()
     click.echo("Ready: `cdc-tracker run`.")
@@ -93,11 +98,10 @@ def _may_make(connection: Any, table: str) -> bool:
 
 def wanted(config: Config, connection: Any, needs: dict[str, Need], *, anew: bool = False) -> Desired:
     """What is to be published for the slot's plugin: the one that is there, or, `anew` or where there is none, the next one."""
-    from cdc_tracker.source import placement, slot  # noqa: PLC0415
+    from cdc_tracker.source import placement, plugins, slot  # noqa: PLC0415
 
     found = None if anew else slot.inspect(connection, config.source.slot)
-    usable = found is not None and found.plugin and not found.lost
-    plugin = found.plugin if found and usable else slot.choose_plugin(connection, config.source, needs)
+    plugin = plugins.choose_next(connection, config.source, needs, found)
     return placement.desired(connection, config.source, needs, plugin)
 
 
@@ -138,7 +142,7 @@ def _refuse(problems: list[Problem]) -> None:
 
 def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list[str]:
     """What `setup` would run now, as SQL with comments."""
-    from cdc_tracker.source import publication, scripts, slot  # noqa: PLC0415
+    from cdc_tracker.source import plugins, publication, scripts, slot  # noqa: PLC0415
 
     source = config.source
     found = wanted(config, connection, needs)
@@ -151,7 +155,7 @@ def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list
     lines += ["", "-- 3. the slot, last"]
     if slot.inspect(connection, source.slot):
         return [*lines, f"-- {source.slot} is there already"]
-    plugin = slot.choose_plugin(connection, source, needs)
+    plugin = plugins.choose(connection, source, needs)
     lines += [f"{slot.create_statement(source.slot, plugin, failover=source.failover)};", ""]
     return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]
 

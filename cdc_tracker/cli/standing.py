@@ -13,14 +13,14 @@ from cdc_tracker import envelope
 from cdc_tracker.cli import show
 from cdc_tracker.config import Config
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
-from cdc_tracker.errors import AlreadyRunning, Gap, SlotBusy, SlotForeign, SourceError, Stop
+from cdc_tracker.errors import AlreadyRunning, Gap, Problem, SlotBusy, SlotForeign, SourceError, Stop
 from cdc_tracker.history import gaps
 from cdc_tracker.history.beginning import beginning
 from cdc_tracker.history.gaps import Missing
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
 from cdc_tracker.refusals import Refusal
-from cdc_tracker.source import catalog, faults, slot
+from cdc_tracker.source import catalog, faults, plugins, slot
 from cdc_tracker.source.session import options, published
 from cdc_tracker.source.slot import SlotState
 from cdc_tracker.source.verify import verify
@@ -89,6 +89,14 @@ class Standing:
     def said(self) -> dict[str, Any]:
         """What the role `capture` last said of itself."""
         return next((role.detail for role in self.state.roles(self.name) if role.role == "capture"), {})
+
+    def of_plugin(self) -> Problem | None:
+        """What `setup` has to do about the slot's plugin before anything else."""
+        source, found = self.config.source, self.slot()
+        if slot.inspect(self.connection, plugins.spare(source.slot)) is not None:
+            return plugins.interrupted(source.slot)
+        needs = self.config.needs(self.config.load_mappings())
+        return plugins.refusal(self.connection, source, needs, found) if found else None
 
     def missing(self, slot_begins: Lsn) -> list[Missing]:
         """What each destination lacks, where the slot gives everything from there on. Empty before there is a record."""
@@ -186,8 +194,9 @@ class Standing:
     def make_slot(self) -> SlotState:
         """A new one, in place of any other of that name."""
         self.drop_slot()
+        plugins.drop_spare(self.connection, self.config.source.slot)
         settings = self.config.source
-        plugin = slot.choose_plugin(self.connection, settings, self.config.load_mappings().tables())
+        plugin = plugins.choose(self.connection, settings, self.config.load_mappings().tables())
         return slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
 
     def save(self, before: SourceRecord | None, made: SlotState, *, quiet: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from cdc_tracker.errors import CdcTrackerError, Problem
-from cdc_tracker.source import catalog, placement, publication, slot
+from cdc_tracker.source import catalog, placement, plugins, publication, slot
 from cdc_tracker.source.catalog import Table
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.source.faults import LOST_HINT
@@ -35,6 +35,8 @@ class Facts:
     tables: Mapping[str, Table]
     plugin: str  # that will be used; empty where that could not be found out
     plugin_problem: Problem | None
+    refusal: Problem | None  # why the slot must not be read on with its plugin
+    spare: bool  # the slot that an interrupted change of the plugin leaves is there
 
 
 # Settings of later versions and of managed servers are NULL where the server does not know them.
@@ -80,11 +82,13 @@ def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs:
     plugin, problem = found.plugin if found else "", None
     if not found and server["wal_level"] == "logical" and server["replicates"] and not server["in_recovery"]:
         try:
-            plugin = slot.choose_plugin(connection, settings, needs)
+            plugin = plugins.choose(connection, settings, needs)
         except CdcTrackerError as error:
             problem = Problem("source", "plugin", str(error), error.hint)
     tables = catalog.tables(connection, needs)
-    return Facts(settings, needs, connection.info.server_version, server, found, tables, plugin, problem)
+    refusal = plugins.refusal(connection, settings, needs, found) if found else None
+    spare = slot.inspect(connection, plugins.spare(settings.slot)) is not None
+    return Facts(settings, needs, connection.info.server_version, server, found, tables, plugin, problem, refusal, spare)
 
 
 def describe(facts: Facts) -> list[str]:
@@ -216,6 +220,8 @@ def _slot(facts: Facts) -> Iterator[Problem]:
         yield facts.plugin_problem
     if settings.failover and facts.version < slot.FAILOVER_VERSION:
         yield Problem("source", "failover", "failover slots need PostgreSQL 17", "set `failover: false`, or upgrade the server")
+    if facts.spare:
+        yield plugins.interrupted(settings.slot)
     if found is None:
         yield Problem("source", "slot", f"there is no slot {settings.slot} yet", "run `cdc-tracker setup`", "warning")
         return
@@ -231,13 +237,8 @@ def _slot(facts: Facts) -> Iterator[Problem]:
             f"the slot {found.name} was made with {found.plugin}, the configuration says {settings.plugin}",
             f"set `plugin: {found.plugin}`, or `cdc-tracker setup --recreate-slot`, which begins at the server's present end",
         )
-    if settings.never_capture and found.plugin == "wal2json":
-        yield Problem(
-            "source",
-            "never_capture",
-            f"the slot {found.name} was made with wal2json, which sends every column of a row",
-            "`cdc-tracker setup --recreate-slot` makes one with pgoutput",
-        )
+    if facts.refusal:
+        yield facts.refusal
     if settings.failover and not found.failover:
         hint = "`cdc-tracker setup --recreate-slot`, or ALTER_REPLICATION_SLOT on a replication connection"
         yield Problem("source", "failover", f"the slot {found.name} was made without failover", hint, "warning")

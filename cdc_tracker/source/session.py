@@ -15,7 +15,7 @@ from psycopg.postgres import types
 from cdc_tracker.errors import Problem, Retry, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, Position, Segment, table_name
 from cdc_tracker.refusals import Refusal
-from cdc_tracker.source import catalog, pgoutput, placement, publication, slot, wal2json
+from cdc_tracker.source import catalog, pgoutput, placement, plugins, publication, slot, wal2json
 from cdc_tracker.source.connection import connect, is_leaving, translated
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
@@ -47,6 +47,7 @@ class Session:
         self._refreshed = time.monotonic()
         self._looked = float("-inf")
         self._faults: tuple[Problem, ...] = ()
+        self._must_fit = False
         self._described: dict[str, wal2json.Description] = {}
         self.stream = ReplicationStream(self._url)
         try:
@@ -76,6 +77,12 @@ class Session:
         verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest, times=times)
         confirmed = self._state.confirmed_flush_lsn if self._state else None
         return Standing(confirmed or 0, identity.timeline)
+
+    def refuse(self) -> None:
+        """Raises SourceError where the slot's plugin would lose changes of what is mapped now. From then on `vitals` tells it."""
+        self._must_fit = True
+        if problem := self._unfit():
+            raise Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint)
 
     def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
         """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
@@ -112,7 +119,12 @@ class Session:
         connection = self._connected()
         wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
         present = publication.existing(connection, publication.names(self._settings))
-        return tuple(problem for problem in publication.drift(wanted, present) if problem.severity == "error")
+        unfit = self._unfit() if self._must_fit else None
+        drift = [problem for problem in publication.drift(wanted, present) if problem.severity == "error"]
+        return (*([unfit] if unfit else []), *drift)
+
+    def _unfit(self) -> Problem | None:
+        return plugins.refusal(self._connected(), self._settings, self._needs, self._state) if self._state else None
 
     def heartbeat(self) -> None:
         try:
@@ -132,7 +144,7 @@ class Session:
         if found is None:  # dropped since, so that its rows are of before: it is what it was, or what the frames alone say
             unknown = wal2json.Description(schema, table, schema, table, "d", ()) if name in self._needs else None
             return self._described.get(name, unknown)
-        root = table_name(*found.root)
+        root = name if name in self._needs else table_name(*found.root)  # it may have become a partition of another
         if root not in self._needs:
             return None
         relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation

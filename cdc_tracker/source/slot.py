@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,15 @@ import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, format_lsn, parse_lsn, split_name
+from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.faults import When
-from cdc_tracker.source.settings import SourceSettings
 
 HEARTBEAT = "cdc_tracker.heartbeat"
 """The prefix of the logical message that keeps an idle database's slot moving."""
 
 FAILOVER_VERSION = 170000
-COLUMN_LIST_VERSION = 150000
 PROBE_TIMEOUT = 5.0  # seconds that the server may look for what comes next
 PROBE_CHANGES = 1000
 CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for every transaction that was running when it was asked for
@@ -221,55 +219,6 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
             return True
         connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
     return True
-
-
-def choose_plugin(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
-    """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError where that cannot be had.
-
-    `auto` is wal2json where the server has it, but pgoutput for partitioned tables: wal2json names the leaf, and the catalog
-    may by then not tell any more whose leaf it was.
-    """
-    if settings.never_capture:
-        _check_never_capture(connection.info.server_version, settings.plugin)
-        return "pgoutput"
-    utf8 = connection.info.parameter_status("server_encoding") == "UTF8"
-    if settings.plugin == "wal2json" and not utf8:
-        raise SourceError(
-            "wal2json needs a database in UTF8: it writes text as it is stored",
-            hint="set `plugin: auto` or `plugin: pgoutput`, which has the server convert it",
-        )
-    if settings.plugin == "pgoutput" or not utf8 or (settings.plugin == "auto" and _partitioned(connection, tables)):
-        return "pgoutput"
-    if has_plugin(connection, "wal2json"):
-        return "wal2json"
-    if settings.plugin == "wal2json":
-        raise SourceError(
-            "the server has no wal2json",
-            hint="install its package on the server (postgresql-NN-wal2json; no restart), or set `plugin: auto` to use pgoutput",
-        )
-    return "pgoutput"
-
-
-@translated()
-def _partitioned(connection: psycopg.Connection[Any], tables: Iterable[str]) -> bool:
-    query = """SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'p' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])))"""
-    names = [split_name(table) for table in tables]
-    [(found,)] = connection.execute(query, [[schema for schema, _ in names], [name for _, name in names]]).fetchall()
-    return bool(found)
-
-
-def _check_never_capture(version: int, plugin: str) -> None:
-    if plugin == "wal2json":
-        raise SourceError(
-            "never_capture needs pgoutput: wal2json sends every column of a row",
-            hint="set `plugin: auto` or `plugin: pgoutput`, or take never_capture away",
-        )
-    if version < COLUMN_LIST_VERSION:
-        raise SourceError(
-            f"never_capture needs PostgreSQL 15 or newer: {version // 10000} cannot leave columns out of a publication",
-            hint="move those columns to a table that no mapping names, or take never_capture away",
-        )
 
 
 @translated()

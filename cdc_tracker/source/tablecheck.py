@@ -90,15 +90,12 @@ def _partitions(table: Table, need: Need) -> Iterator[Problem]:
 def _values(table: Table, need: Need, plugin: str) -> Iterator[Problem]:
     if plugin != "wal2json":
         return
-    for column in table.columns:
-        if column.name in need.columns | need.old_columns and codec(column.type_oid).kind == "float":
-            yield Problem(
-                need.where,
-                table.table,
-                f"the column {column.name} is a float, and wal2json gives its NaN and infinity as NULL",
-                "where it can hold them, use `plugin: pgoutput`",
-                "warning",
-            )
+    read = [column for column in table.columns if column.name in need.columns | need.old_columns and not column.not_null]
+    named = [column.name for column in read if codec(column.type_oid).kind in {"float", "decimal"}]
+    if named:
+        text = f"wal2json gives NaN and infinity of {', '.join(named)} as NULL, which nothing tells from NULL"
+        hint = "where it can hold them, use `plugin: pgoutput`, or make it NOT NULL: then such an event is parked"
+        yield Problem(need.where, table.table, text, hint, "warning")
 
 
 def _quoted(*names: str) -> str:

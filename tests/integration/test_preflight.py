@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from cdc_tracker.errors import Problem
-from cdc_tracker.source import placement, preflight, publication, scripts, slot
+from cdc_tracker.source import placement, plugins, preflight, publication, scripts, slot
 from cdc_tracker.source.connection import connect
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
@@ -43,7 +43,7 @@ def errors(connection: psycopg.Connection[Any], given: SourceSettings, needs: di
 def set_up(connection: psycopg.Connection[Any], given: SourceSettings, needs: dict[str, Need]) -> None:
     for script in scripts.outbox(given.outbox):
         connection.execute(script.encode())
-    plugin = slot.choose_plugin(connection, given, ())
+    plugin = plugins.choose(connection, given, ())
     wanted = placement.desired(connection, given, needs, plugin)
     publication.apply(connection, publication.plan(wanted.publications, {}))
     slot.create(connection, given.slot, plugin)

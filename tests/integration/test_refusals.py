@@ -132,6 +132,7 @@ CASES: dict[Refusal, Case] = {
     Refusal.NOT_LET_IN: Case(_not_let_in, "password authentication failed"),
     Refusal.SERVER_CANNOT: Case(_sql("ALTER TABLE shop.items RENAME TO things"), "", server="none"),
     Refusal.PLUGIN_MISSING: Case(lambda scene, stack: None, "", server="none"),
+    Refusal.PLUGIN_UNFIT: Case(lambda scene, stack: None, "", server="none"),
     Refusal.NOT_SET_UP: Case(_never_set_up, "knows nothing of the source"),
     Refusal.STATE_MISSING: Case(_forget, "knows nothing of the source"),
     Refusal.ALREADY_RUNNING: Case(_another_worker, "held by process"),
@@ -161,6 +162,7 @@ CASES: dict[Refusal, Case] = {
 ELSEWHERE = {
     Refusal.SERVER_CANNOT: "errors of single queries: tests/unit/source/test_faults.py",
     Refusal.PLUGIN_MISSING: "a library removed from the server: test_a_plugin_that_is_gone_is_told below",
+    Refusal.PLUGIN_UNFIT: "a partitioned table, wal2json: tests/integration/test_worker_changeover.py",
     Refusal.TIMELINE_LEFT: "two servers: tests/integration/test_worker_stops.py",
     Refusal.OTHER_HISTORY: "two servers: tests/integration/test_worker_restored.py",
     Refusal.START_TOO_LOW: "asked for by nobody but the code: tests/unit/source/test_verify.py",

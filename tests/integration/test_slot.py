@@ -17,6 +17,7 @@ from cdc_tracker.model import Position
 from cdc_tracker.source import catalog, placement, publication, scripts, slot
 from cdc_tracker.source.connection import connect
 from cdc_tracker.source.needs import Need
+from cdc_tracker.source.plugins import choose
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.verify import verify
@@ -226,20 +227,20 @@ def test_auto_takes_wal2json_where_it_is(database: Database, connection: psycopg
     has = database.server.has_wal2json
     assert slot.has_plugin(connection, "wal2json") is has
     assert not slot.has_plugin(connection, "no_such_plugin")
-    assert slot.choose_plugin(connection, settings_for(database), ()) == ("wal2json" if has else "pgoutput")
-    assert slot.choose_plugin(connection, settings_for(database, plugin="pgoutput"), ()) == "pgoutput"
-    assert slot.choose_plugin(connection, settings_for(database, never_capture={"public.t": ["x"]}), ()) == "pgoutput"
+    assert choose(connection, settings_for(database), ()) == ("wal2json" if has else "pgoutput")
+    assert choose(connection, settings_for(database, plugin="pgoutput"), ()) == "pgoutput"
+    assert choose(connection, settings_for(database, never_capture={"public.t": ["x"]}), ()) == "pgoutput"
     with pytest.raises(SourceError, match="never_capture needs pgoutput"):
-        slot.choose_plugin(connection, settings_for(database, plugin="wal2json", never_capture={"public.t": ["x"]}), ())
+        choose(connection, settings_for(database, plugin="wal2json", never_capture={"public.t": ["x"]}), ())
     if not has:
         with pytest.raises(SourceError, match="no wal2json"):
-            slot.choose_plugin(connection, settings_for(database, plugin="wal2json"), ())
+            choose(connection, settings_for(database, plugin="wal2json"), ())
     assert connection.execute("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()").fetchone() == (0,)
 
 
 def test_auto_takes_pgoutput_for_a_partitioned_table(database: Database, connection: psycopg.Connection[Any]) -> None:
     database.execute("CREATE TABLE parted (id int) PARTITION BY RANGE (id)")
-    assert slot.choose_plugin(connection, settings_for(database), ["public.parted"]) == "pgoutput"
+    assert choose(connection, settings_for(database), ["public.parted"]) == "pgoutput"
 
 
 @pytest.mark.servers("pg15")
@@ -248,9 +249,9 @@ def test_a_database_that_is_not_utf8_is_read_by_pgoutput(database: Database) -> 
     database.server.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
     try:
         with closing(connect(database.server.url(name))) as connection:
-            assert slot.choose_plugin(connection, settings_for(database), ()) == "pgoutput"
+            assert choose(connection, settings_for(database), ()) == "pgoutput"
             with pytest.raises(SourceError, match="UTF8"):
-                slot.choose_plugin(connection, settings_for(database, plugin="wal2json"), ())
+                choose(connection, settings_for(database, plugin="wal2json"), ())
     finally:
         database.server.execute(f"DROP DATABASE {name}")
 
