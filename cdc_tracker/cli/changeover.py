@@ -11,7 +11,7 @@ import click
 from cdc_tracker.capture import Capture
 from cdc_tracker.cli.standing import Standing
 from cdc_tracker.errors import SlotMissing
-from cdc_tracker.model import Lsn, format_lsn
+from cdc_tracker.model import START, Lsn, format_lsn
 from cdc_tracker.source import plugins, slot
 from cdc_tracker.source.snapshot import emit
 
@@ -43,8 +43,11 @@ def run(place: Standing) -> None:
         mark = emit(place.connection, 0, "low")
         click.echo(f"slot          {record.slot}: read on with {record.plugin} to {format_lsn(mark)}")
         _read(place, mark)
-    made = plugins.change(place.connection, record.slot)
-    place.state.save_source(replace(place.record() or record, plugin=made.plugin))  # reading has confirmed more
+    end = place.journal.end() or START
+    made = plugins.change(place.connection, record.slot, end.commit_lsn)
+    record = place.record() or record  # reading has confirmed more
+    confirmed = max(record.confirmed_lsn, made.confirmed_flush_lsn or 0)
+    place.state.save_source(replace(record, plugin=made.plugin, confirmed_lsn=confirmed, journaled_lsn=end.commit_lsn))
     plugins.drop_spare(place.connection, record.slot)
     click.echo(f"slot          {record.slot}: goes on with {made.plugin} from there, and nothing is missed")
 

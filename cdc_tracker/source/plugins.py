@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from cdc_tracker.errors import Problem, SourceError
+from cdc_tracker.model import Lsn, format_lsn
 from cdc_tracker.source import catalog, slot
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.settings import SourceSettings
@@ -16,6 +17,8 @@ from cdc_tracker.source.slot import SlotState
 EXACT = "pgoutput"
 """The plugin that gives every table as it is; every server has it."""
 COLUMN_LIST_VERSION = 150000
+_ADVANCE = """SELECT pg_replication_slot_advance(slot_name, %(upto)s) FROM pg_replication_slots
+    WHERE slot_name = %(name)s AND confirmed_flush_lsn < %(upto)s"""
 _COPY = "SELECT pg_copy_logical_replication_slot(%s, %s, false, %s)"
 _CHANGE = "stop the worker and run `cdc-tracker setup`: it goes on with pgoutput from where it is, and nothing is missed"
 _RECREATE = "`cdc-tracker setup --recreate-slot` makes a slot with pgoutput; what was not read by then is given up"
@@ -100,11 +103,11 @@ def interrupted(name: str) -> Problem:
 
 
 @translated()
-def change(connection: psycopg.Connection[Any], name: str) -> SlotState:
-    """Give the slot the plugin EXACT, where it stands. Nobody reads from it. May be run again where it was interrupted.
+def change(connection: psycopg.Connection[Any], name: str, upto: Lsn) -> SlotState:
+    """Give the slot the plugin EXACT, and move it to `upto`. Nobody reads from it. May be run again where it was interrupted.
 
-    What is read from it next must have been committed with the publications as they are now: pgoutput goes by what they were.
-    The spare slot stays: drop it once the change is on record.
+    Everything before is durable with us, and what comes after was committed with the publications as they are now: pgoutput goes
+    by what they were. The spare slot stays: drop it once the change is on record.
     """
     found = slot.inspect(connection, name)
     if found is not None and found.plugin != EXACT:
@@ -114,7 +117,8 @@ def change(connection: psycopg.Connection[Any], name: str) -> SlotState:
         found = None
     if found is None:
         connection.execute(_COPY, [spare(name), name, EXACT])
-        found = slot.inspect(connection, name)
+    connection.execute(_ADVANCE, {"name": name, "upto": format_lsn(upto)})
+    found = slot.inspect(connection, name)
     if found is None:
         raise SourceError(f"the slot {name} went away as soon as it was made", hint="run `cdc-tracker repair`")
     return found

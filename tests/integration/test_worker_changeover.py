@@ -106,9 +106,9 @@ def test_a_change_of_the_plugin_that_was_interrupted_is_finished(
         monkeypatch.setattr(slot, "drop", dropped)
         if steps < 3:
             with pytest.raises(Killed):
-                plugins.change(connection, database.name)
+                plugins.change(connection, database.name, 0)
         else:
-            plugins.change(connection, database.name)
+            plugins.change(connection, database.name, 0)
     monkeypatch.undo()
     assert "was interrupted" in worker.ended("check").stdout
     repair = worker.ended("repair", "--yes")
