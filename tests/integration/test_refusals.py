@@ -259,7 +259,7 @@ def test_every_refusal_has_a_case_or_a_test_elsewhere() -> None:
     assert all(refusal.means for refusal in Refusal)
 
 
-ASKED_BY_PEOPLE = {"create", "choose_plugin", "_check_never_capture"}
+ASKED_BY_PEOPLE = {"create"}
 """Functions of the modules below that `setup` and `check` call, and `run` does not."""
 
 
