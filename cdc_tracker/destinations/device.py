@@ -20,16 +20,17 @@ class Device(msgspec.Struct, rename="camel", frozen=True, gc=False):
     @property
     def address(self) -> str:
         """An IPv4 or IPv6 address; empty where it is not known."""
-        text = _text(self.ip)
+        if self.ip is NOTHING:
+            return ""
         try:
-            return str(ip_address(text)) if text else ""
+            return str(ip_address(_text(self.ip)))
         except ValueError:
             return ""
 
     @property
     def agent(self) -> str:
         """The browser's own words; empty where they are not known."""
-        return _text(self.user_agent)
+        return "" if self.user_agent is NOTHING else _text(self.user_agent)
 
 
 def _text(raw: msgspec.Raw) -> str:

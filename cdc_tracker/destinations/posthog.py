@@ -91,6 +91,7 @@ class _Result(msgspec.Struct, frozen=True, gc=False):
 
 
 _OK = _Result("ok")
+_PLACED = b'"$is_server":true,"$ip":%b'
 
 
 class _Results(msgspec.Struct):
@@ -222,8 +223,7 @@ class PosthogDestination:
         check_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
             raise Refused("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
-        own.append(b'"$ip":' + quoted(call.context.ip) if call.context.ip else b'"$geoip_disable":true')
-        own.append(b'"$is_server":true')
+        own.append(b'"$is_server":true,"$geoip_disable":true' if not call.context.ip else _PLACED % quoted(call.context.ip))
         identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
             name,
@@ -237,8 +237,9 @@ class PosthogDestination:
         else:
             own += [b'"$lib":"cdc-tracker"', *([b'"$process_person_profile":false'] if nobody else [])]  # v1 has a header for it
         body = head + b'"properties":' + object_with(b",".join(own), theirs) + b"}"
-        other = (call.anonymous_id or call.previous_id or "") if call.type in ("identify", "alias") else ""
-        return micros, _Made(index, identifier, timestamp, body, distinct, other, call.type not in ("track", "page", "screen"))
+        tells = call.type not in ("track", "page", "screen")
+        other = (call.anonymous_id or call.previous_id or "") if tells else ""
+        return micros, _Made(index, identifier, timestamp, body, distinct, other, tells)
 
     def _shape(self, call: _Call) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """PostHog's name of the event as JSON, our own properties, and the event's."""

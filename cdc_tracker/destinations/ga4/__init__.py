@@ -136,6 +136,7 @@ class Ga4Destination:
 
     def __init__(self, name: str, settings: Ga4Settings, base: Path) -> None:
         self._settings = settings
+        self._longest = settings.value_length
         self._parameters = Parameters(settings.parameter_names, settings.value_length, settings.long_values)
         self.limits = Limits(settings.batch_events, 8_000_000, _REQUEST_BYTES - 1_000, in_flight=settings.in_flight)
         secret = settings.api_secret.get_secret_value()
@@ -213,15 +214,17 @@ class Ga4Destination:
             self._identify_purchase(made, event)
         if self._settings.id_parameter:
             made[self._settings.id_parameter] = b'"%b":%b' % (self._settings.id_parameter.encode(), self._id(event))
-        when = b'"timestamp_micros":%d' % micros
-        made["timestamp_micros"] = when
+        made["timestamp_micros"] = when = b'"timestamp_micros":%d' % micros
         if len(made) > MOST:
             raise Refused("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
         return _Made(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
 
     def _id(self, event: Event) -> bytes:
         """The messageId as the value of a parameter."""
-        return quoted(legal_id(event.message_id, lambda text: len(text) <= self._settings.value_length))
+        return quoted(legal_id(event.message_id, self._fits))
+
+    def _fits(self, text: str) -> bool:
+        return len(text) <= self._longest
 
     def _identify_purchase(self, made: dict[str, bytes], event: Event) -> None:
         """GA4 counts a purchase of a transaction_id once."""
