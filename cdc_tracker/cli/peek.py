@@ -13,6 +13,7 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.model import Position, Segment
 from cdc_tracker.source import catalog, plugins, publication
 from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.drift import drift
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.placement import desired
 from cdc_tracker.source.session import Session
@@ -71,7 +72,7 @@ class Peek:
         wanted = desired(control, settings, self._needs)
         self.problems = list(wanted.problems)
         present = publication.existing(control, publication.names(settings))
-        if not any(problem.severity == "error" for problem in publication.drift(wanted, present)[len(wanted.problems) :]):
+        if not any(problem.severity == "error" for problem in drift(wanted, present)[len(wanted.problems) :]):
             return settings
         with translated():
             [(pid,)] = control.execute("SELECT pg_backend_pid()").fetchall()  # a pooler tells clients another one

@@ -153,9 +153,10 @@ def _of_journal(place: Standing, found: Diagnosis) -> None:
 
 def _of_publications(place: Standing, wanted: Desired, found: Diagnosis) -> None:
     from cdc_tracker.source import publication  # noqa: PLC0415
+    from cdc_tracker.source.drift import drift  # noqa: PLC0415
 
     present = publication.existing(place.connection, publication.names(place.config.source))
-    problems = [each for each in publication.drift(wanted, present) if each.severity == "error"]
+    problems = [each for each in drift(wanted, present) if each.severity == "error"]
     beyond_us = [each for each in problems if each in wanted.problems]
     if beyond_us:
         listed = "\n".join(f"  {problem}" for problem in beyond_us)

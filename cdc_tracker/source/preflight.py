@@ -12,6 +12,7 @@ from cdc_tracker.errors import CdcTrackerError, Problem
 from cdc_tracker.source import catalog, placement, plugins, publication, slot
 from cdc_tracker.source.catalog import Table
 from cdc_tracker.source.connection import connect, translated
+from cdc_tracker.source.drift import drift
 from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.settings import SourceSettings
@@ -264,4 +265,4 @@ def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Pro
     wanted = placement.desired(connection, facts.settings, needs, facts.plugin)
     if facts.slot is None or facts.slot.database != facts.server["database"]:
         return list(wanted.problems)
-    return publication.drift(wanted, publication.existing(connection, publication.names(facts.settings)))
+    return drift(wanted, publication.existing(connection, publication.names(facts.settings)))

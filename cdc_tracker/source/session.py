@@ -17,6 +17,7 @@ from cdc_tracker.model import Lsn, Position, Segment, table_name
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.source import catalog, pgoutput, placement, plugins, publication, slot, wal2json
 from cdc_tracker.source.connection import connect, is_leaving, translated
+from cdc_tracker.source.drift import drift
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
@@ -120,8 +121,8 @@ class Session:
         wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
         present = publication.existing(connection, publication.names(self._settings))
         unfit = self._unfit() if self._must_fit else None
-        drift = [problem for problem in publication.drift(wanted, present) if problem.severity == "error"]
-        return (*([unfit] if unfit else []), *drift)
+        drifted = [problem for problem in drift(wanted, present) if problem.severity == "error"]
+        return (*([unfit] if unfit else []), *drifted)
 
     def _unfit(self) -> Problem | None:
         return plugins.refusal(self._connected(), self._settings, self._needs, self._state) if self._state else None

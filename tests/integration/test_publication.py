@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.source import publication, scripts
 from cdc_tracker.source.connection import connect
+from cdc_tracker.source.drift import drift
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.placement import desired
 from cdc_tracker.source.settings import SourceSettings
@@ -40,13 +41,13 @@ def set_up(connection: psycopg.Connection[Any], needs: Mapping[str, Need], **giv
     publication.apply(connection, publication.plan(wanted.publications, publication.existing(connection, names)))
     present = publication.existing(connection, names)
     assert publication.plan(wanted.publications, present) == []
-    assert publication.drift(wanted, present) == list(wanted.problems)
+    assert drift(wanted, present) == list(wanted.problems)
     return wanted.problems
 
 
-def drift(connection: psycopg.Connection[Any], needs: Mapping[str, Need], **given: Any) -> list[Problem]:
+def drifted(connection: psycopg.Connection[Any], needs: Mapping[str, Need], **given: Any) -> list[Problem]:
     wanted = desired(connection, settings(**given), needs)
-    return publication.drift(wanted, publication.existing(connection, publication.names(settings(**given))))
+    return drift(wanted, publication.existing(connection, publication.names(settings(**given))))
 
 
 def by_severity(problems: tuple[Problem, ...]) -> list[str]:
@@ -105,10 +106,10 @@ def test_every_leaf_of_a_partitioned_table_needs_its_identity(database: Database
     database.execute("INSERT INTO orders VALUES (1, 1), (2, 2); UPDATE orders SET id = 7; DELETE FROM orders")
     database.execute("CREATE TABLE o3 PARTITION OF orders FOR VALUES IN (3)")
     database.execute("INSERT INTO orders VALUES (3, 3); UPDATE orders SET id = 8; DELETE FROM orders")
-    drifted = drift(connection, ONE)
-    assert '"public"."o3" has no replica identity' in drifted[0].message
+    told = drifted(connection, ONE)
+    assert '"public"."o3" has no replica identity' in told[0].message
     database.execute("ALTER TABLE o3 REPLICA IDENTITY FULL")
-    assert ("public.o3", "error") in {(problem.key, problem.severity) for problem in drift(connection, ONE)}
+    assert ("public.o3", "error") in {(problem.key, problem.severity) for problem in drifted(connection, ONE)}
     [warning] = set_up(connection, ONE)
     assert published(database) == "public.O 2 public.o1 public.o3"
 
@@ -121,7 +122,7 @@ def test_a_partitioned_table_with_a_primary_key_publishes_later_partitions_too(
     assert published(database) == "public.orders"
     database.execute("CREATE TABLE o1 PARTITION OF orders FOR VALUES IN (1); INSERT INTO orders VALUES (1)")
     database.execute("UPDATE orders SET note = 'x'; DELETE FROM orders")
-    assert drift(connection, ONE) == []
+    assert drifted(connection, ONE) == []
 
 
 def test_a_table_dropped_and_made_again_has_drifted(database: Database, connection: psycopg.Connection[Any]) -> None:
@@ -130,7 +131,7 @@ def test_a_table_dropped_and_made_again_has_drifted(database: Database, connecti
     database.execute("DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)")
     wanted = desired(connection, settings(), ONE)
     present = publication.existing(connection, publication.names(settings()))
-    missing, extra = publication.drift(wanted, present)
+    missing, extra = drift(wanted, present)
     assert (missing.key, missing.severity) == ("public.orders", "error")
     assert "do not arrive" in missing.message
     assert (extra.key, extra.severity) == ("public.extra", "warning")
@@ -160,7 +161,7 @@ def test_a_publication_that_was_altered_is_told_and_put_right(
     needs = {**ONE, "public.bare": INSERT}
     set_up(connection, needs)
     database.execute(change)
-    told = [problem.message for problem in drift(connection, needs) if problem.severity == "error"]
+    told = [problem.message for problem in drifted(connection, needs) if problem.severity == "error"]
     assert any(NARROWED[change] in message for message in told)
     assert set_up(connection, needs) == ()
     database.execute("INSERT INTO bare VALUES (1); UPDATE bare SET id = 2; DELETE FROM bare")
@@ -170,7 +171,7 @@ def test_somebody_elses_publication_is_left_alone(database: Database, connection
     database.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION cdc_tracker FOR ALL TABLES")
     with pytest.raises(SourceError, match="FOR ALL TABLES"):
         set_up(connection, ONE)
-    assert any("FOR ALL TABLES" in problem.message for problem in drift(connection, ONE))
+    assert any("FOR ALL TABLES" in problem.message for problem in drifted(connection, ONE))
     assert publication.removal(connection, settings()) == []
 
 
@@ -270,7 +271,7 @@ def test_never_capture_leaves_the_application_its_ddl_but_for_columns_that_are_u
         """BEGIN; ALTER PUBLICATION cdc_tracker DROP TABLE ONLY orders; ALTER TABLE orders ALTER a TYPE bigint;
         ALTER PUBLICATION cdc_tracker ADD TABLE ONLY orders (id, a); COMMIT"""
     )
-    assert [problem.severity for problem in drift(connection, {"public.orders": reads_a}, **never)] == ["warning"]
+    assert [problem.severity for problem in drifted(connection, {"public.orders": reads_a}, **never)] == ["warning"]
     set_up(connection, {"public.orders": reads_none}, **never)
     database.execute("ALTER TABLE orders DROP a")
 
@@ -288,7 +289,7 @@ def test_publications_of_an_older_setup_go_on_and_are_put_right_without_losing_a
     database.execute(f"CREATE PUBLICATION cdc_tracker_inserts FOR TABLE lines WITH (publish = 'insert', {options})")
     needs = {**ONE, "public.log": INSERT, "public.lines": INSERT}
     connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [database.name])
-    assert {problem.severity for problem in drift(connection, needs)} == {"warning"}
+    assert {problem.severity for problem in drifted(connection, needs)} == {"warning"}
     database.execute("INSERT INTO orders VALUES (1); INSERT INTO log VALUES (1); INSERT INTO lines VALUES ('a')")
     assert set_up(connection, needs) == ()
     database.execute("INSERT INTO orders VALUES (2); INSERT INTO log VALUES (2); INSERT INTO lines VALUES ('b')")

@@ -16,6 +16,7 @@ from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, Sou
 from cdc_tracker.model import Position
 from cdc_tracker.source import catalog, placement, publication, scripts, slot
 from cdc_tracker.source.connection import connect
+from cdc_tracker.source.drift import drift
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.plugins import choose
 from cdc_tracker.source.replication import ReplicationStream
@@ -106,7 +107,7 @@ def test_the_least_privileged_role_can_do_all_that_a_running_worker_does(databas
         assert slot.vitals(connection, slot_name(database)).active_pid is None
         settings = SourceSettings(url=SecretStr(database.url), slot=slot_name(database))
         wanted = placement.desired(connection, settings, {"public.t": Need(frozenset({"insert", "update"}))}, "pgoutput")
-        assert publication.drift(wanted, publication.existing(connection, publication.names(settings)))
+        assert drift(wanted, publication.existing(connection, publication.names(settings)))
         assert catalog.tables(connection, ["public.t"])["public.t"].can_select is False
         connect(database.url_as("cdc_tracker"), replication=True).close()
         assert slot.drop(connection, slot_name(database))
