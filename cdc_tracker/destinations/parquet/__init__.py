@@ -29,7 +29,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 _FIELDS = ("date", "hour", "event", "type")
 _KEPT = 200  # partitions whose last file may still grow
 _RECORDS = 100  # of the past that stay, so that an old request which arrives late finds its number taken
+_FIRST_HOUR, _LAST_HOUR = ((moment.replace(tzinfo=UTC) - EPOCH) // timedelta(hours=1) for moment in (datetime.min, datetime.max))
 _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
 
 
@@ -294,8 +295,8 @@ class ParquetDestination:
             indices.setdefault(key, []).append(i)
         parts: dict[str, list[int]] = {}
         for (hour, kind, event), members in indices.items():
-            moment = EPOCH + timedelta(hours=hour)
-            values = {"date": f"{moment:%Y-%m-%d}", "hour": f"{moment:%H}", "type": kind, "event": _folder(kind, event)}
+            moment = EPOCH + timedelta(hours=min(max(hour, _FIRST_HOUR), _LAST_HOUR))
+            values = {"date": moment.date().isoformat(), "hour": f"{moment:%H}", "type": kind, "event": _folder(kind, event)}
             parts.setdefault(self._settings.partition.format(**values), []).extend(members)
         for partition, members in parts.items():
             yield partition, rows if len(members) == len(rows) else rows.take(sorted(members))

@@ -164,7 +164,7 @@ class SqlDestination:
                     self._database.make_schema(connection)
                     self._checkpoints.make(connection)
                     if not self._tracks.exists(connection):
-                        self._checkpoints.remove(connection)  # someone has dropped the events that it counts
+                        self._checkpoints.reset(connection)  # someone has dropped the events that it counts
                     self._tracks.make(connection)
                 yield connection
             self._check(not self._database.replaced())

@@ -29,6 +29,8 @@ class Database(ABC):
     typed: ClassVar[Mapping[str, str]]  # text, number, boolean, time → the types of a typed column, as `columns` tells them
     now: ClassVar[str] = "CURRENT_TIMESTAMP"
     most_columns: ClassVar[int] = 1_000
+    row_bytes: ClassVar[int | None] = None  # of a row, where long values are kept elsewhere; None: any number
+    own_columns: ClassVar[frozenset[str]] = frozenset()  # names that no column of ours can have
     table_options: str = ""
     lock_rows: ClassVar[str] = "FOR UPDATE"  # behind a SELECT: what it reads is the newest, and stays until the transaction ends
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, ClassVar
@@ -71,6 +71,7 @@ class MySql(Database):
         "time": "datetime(6)",
     }
     now = "CURRENT_TIMESTAMP(6)"
+    own_columns = frozenset({"db_row_id", "db_trx_id", "db_roll_ptr", "fts_doc_id"})  # InnoDB's
     most_columns = 180  # a row must fit half a page of 16 KB, with 40 bytes of each text
 
     def __init__(self, url: URL) -> None:
@@ -162,7 +163,9 @@ class MySql(Database):
         if kind == "boolean":
             return int(value)
         if kind == "time":
-            return self.time(value)
+            with suppress(Unexplained):
+                return self.time(value)
+            return None
         if kind == "number":
             return value if _exact(value) else None
         return value if isinstance(value, str) else canonical(value)
@@ -230,6 +233,8 @@ def _decoded(value: object) -> str:
 
 def _exact(value: int | Decimal) -> bool:
     """It goes into the decimal column without being rounded."""
+    if isinstance(value, Decimal) and abs(value.adjusted()) > _WHOLE_DIGITS:
+        return False
     _, digits, exponent = Decimal(value).normalize(_ALL_DIGITS).as_tuple()
     if not isinstance(exponent, int):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import msgspec
@@ -30,6 +31,7 @@ _COLUMNS = text("""
     WHERE a.attrelid = to_regclass(:table) AND a.attnum > 0 AND NOT a.attisdropped
 """)
 _VALUE = ("22", "23", "54", "P0")  # data exception, integrity, program limit, a trigger's RAISE: an event is at fault
+_MOST_HOURS = 15  # of a time zone's offset
 _NO_TABLE = "42P01"
 _REFUSED = {
     "28": "correct the credentials in `url`",
@@ -48,6 +50,8 @@ class PostgreSql(Database):
     time_type = "timestamptz"
     json_type = "jsonb"
     typed: ClassVar[Mapping[str, str]] = {"text": "text", "number": "numeric", "boolean": "bool", "time": "timestamptz"}
+    row_bytes = 7_900  # a page of 8 KB, but for its header and the bitmap of what is NULL
+    own_columns = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
     def __init__(self, url: URL, schema: str | None) -> None:
         self.schema = schema
@@ -86,7 +90,11 @@ class PostgreSql(Database):
         return value
 
     def bind(self, kind: str, value: Any) -> object:
-        """As text, which PostgreSQL reads."""
+        """As text, which PostgreSQL reads, where it is within what the type holds."""
+        if kind == "number" and not _numeric(value):
+            return None
+        if kind == "time" and value[-6] in "+-" and int(value[-5:-3]) > _MOST_HOURS:
+            return None
         return value if isinstance(value, str) else canonical(value)
 
     def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
@@ -130,3 +138,11 @@ class PostgreSql(Database):
         if not state and any(sign in said for sign in _LOGIN):
             return DestinationBlocked(said, hint="correct the credentials or the database in `url`, or the server's pg_hba.conf")
         return DestinationUnavailable(said)
+
+
+def _numeric(value: int | Decimal) -> bool:
+    """At most 131,072 digits before the point, and 16,383 behind it."""
+    if isinstance(value, int):
+        return True  # Python reads fewer
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and value.adjusted() < 131_072 and exponent >= -16_383

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, text
 from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.destinations.calls import ABSENT, Call
 from cdc_tracker.destinations.sql.database import Database
-from cdc_tracker.model import Position
+from cdc_tracker.model import START, Position
 
 
 class Tracks:
@@ -106,10 +106,10 @@ class Checkpoints:
     def store(self, connection: Connection, position: Position) -> None:
         self._database.store(connection, self.table, {"destination": self._key, **position._asdict()}, "destination")
 
-    def remove(self, connection: Connection) -> None:
+    def reset(self, connection: Connection) -> None:
+        """To the beginning, where there is one."""
         if self._read(connection, self._key) is not None:
-            statement = f"DELETE FROM {self._database.qualified(self.table)} WHERE destination = :key"
-            connection.execute(text(statement), {"key": self._key})
+            self.store(connection, START)
 
     def _read(self, connection: Connection, key: str) -> Position | None:
         table, lock = self._database.qualified(self.table), self._database.lock_rows

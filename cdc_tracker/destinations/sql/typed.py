@@ -4,11 +4,12 @@
   Names that differ only in how they are written share a table; `event` has the name as it was. A name that is taken by
   another of our tables gets `_event` behind it.
 - Columns: property or trait names in snake_case; nested objects flattened (`address.city` → address_city); arrays as JSON text.
-  One that is called like a column every table has gets `property_` before it. Of two properties that come to the same
+  One that is called like a column every table has, or that the database has for itself (PostgreSQL's xmin), gets `property_`
+  before it. Of two properties that come to the same
   column in one event, the first is kept.
 - Types: boolean, numeric (exact), timestamptz (ISO 8601 with an offset), else text; decided by the first value that is not null.
-  Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns (MySQL: 180), and
-  MySQL's numbers at most 35 digits before the point and 30 behind it.
+  Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns (MySQL: 180), a row of
+  PostgreSQL as many values as go into 8 KB (300 long ones), a number of MySQL 35 digits before the point and 30 behind it.
 - Names above 63 bytes are cut, with a hash behind.
 
 Nothing is lost where something does not fit: `tracks` has every event whole.
@@ -21,6 +22,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -36,8 +38,10 @@ _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "pa
 _FIXED = ("message_id", "event", "user_id", "anonymous_id", "group_id", "previous_id", "timestamp")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 _MOST_BYTES = 63
+_KEPT_WITHIN = 26  # bytes of a value, or of what leads to it
 _TEXT = ("text", "varchar", "bpchar", "longtext", "mediumtext")
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class TypedTables:
@@ -67,8 +71,19 @@ class TypedTables:
             named = {name for row in rows for name in row}
             used = {name: kind for name, kind in self._known[table].items() if name in named}
             kinds = {name: self._kind_of_column(kind) for name, kind in used.items()}
-            values = [{name: self._bound(kinds[name], value) for name, value in row.items() if name in kinds} for row in rows]
+            values = [
+                {name: self._bound(kinds[name], value) for name, value in self._narrow(row).items() if name in kinds}
+                for row in rows
+            ]
             self._database.insert(connection, table, used, values, "message_id")
+
+    def _narrow(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The first values of it, as many as surely go into a row of the database."""
+        most = self._database.row_bytes
+        if most is None or len(row) * _KEPT_WITHIN <= most:
+            return row
+        sizes = accumulate(_bytes_within(value) for value in row.values())
+        return {name: value for (name, value), size in zip(row.items(), sizes, strict=True) if size <= most}
 
     def _widen(self, connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
         database, columns = self._database, self._known.get(table)
@@ -101,8 +116,10 @@ class TypedTables:
         row: dict[str, Any] = {name: getattr(event, name) for name in _FIXED}
         row["event"] = event.title
         source = bytes(event.traits) or bytes(event.properties)
-        for name, value in _flattened("", _DECODER.decode(source) if source else {}):
-            column = self._identifier(f"property_{name}" if snake_case(name) in _FIXED else name)
+        for name, value in _flattened("", _decoded(source) if source else {}):
+            column = self._identifier(name)
+            if column in _FIXED or column in self._database.own_columns:
+                column = self._identifier(f"property_{name}")
             row.setdefault(column, value)
         return row
 
@@ -134,6 +151,34 @@ def _flattened(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
             yield from _flattened(path, value)
         else:
             yield path, canonical(value) if isinstance(value, list) else value
+
+
+def _bytes_within(value: object) -> int:
+    """Bytes that a value takes of its row at most: long texts and numbers are kept elsewhere."""
+    if value is None or isinstance(value, bool):
+        return 1
+    return min(len(value if isinstance(value, str) else str(value)) + 4, _KEPT_WITHIN)
+
+
+def _decoded(source: bytes) -> dict[str, Any]:
+    try:
+        return _DECODER.decode(source)
+    except (ValueError, ArithmeticError):  # a number of more digits, or with a larger exponent, than Python reads
+        return {name: _exact(bytes(value)) for name, value in _VALUES.decode(source).items()}
+
+
+def _exact(value: bytes) -> Any:
+    """Numbers of any size as Decimal, lists as the text that they are. None for a number that no Decimal holds."""
+    if value[:1] == b"{":
+        return {name: _exact(bytes(inner)) for name, inner in _VALUES.decode(value).items()}
+    if value[:1] == b"[":
+        return value.decode()
+    if value[:1] not in b"-0123456789":
+        return msgspec.json.decode(value)
+    try:
+        return Decimal(value.decode())
+    except ArithmeticError:
+        return None
 
 
 def _kind_of_value(value: object) -> str:

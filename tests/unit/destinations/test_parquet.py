@@ -76,6 +76,13 @@ def test_the_columns_have_types_and_json_keeps_its_numbers(opened: Opened, tmp_p
     assert row["traits"] is None
 
 
+def test_times_at_the_ends_of_the_calendar_have_folders(opened: Opened, tmp_path: Path) -> None:
+    body = '{"type":"track","event":"Order Paid","messageId":"m-%d","userId":"3","properties":{},"timestamp":"%s"}'
+    times = ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"]
+    opened().deliver(batch([raw_event(n, body % (n, time)) for n, time in enumerate(times)]))
+    assert sorted(path.split("/")[0] for path in files(tmp_path / "lake")) == ["0001-01-01", "9999-12-31"]
+
+
 def test_a_small_file_grows_until_it_is_large_enough(opened: Opened, tmp_path: Path) -> None:
     destination = opened(grow="8KB")
     for n in range(60):

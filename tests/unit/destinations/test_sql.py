@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
-from cdc_tracker.errors import ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
-from cdc_tracker.model import DELIVERED, REPEATED, Batch, Event, Outcome, Position
+from cdc_tracker.errors import CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.model import DELIVERED, REPEATED, START, Batch, Event, Outcome, Position
 from tests.postgres import Database, Server, fresh_database
 from tests.vendors.kit import Engines
 from tests.vendors.mariadb import MariaDb
@@ -178,6 +178,43 @@ def test_names_that_are_taken_reserved_odd_or_long_get_tables_and_columns_too(pl
     assert destination.position() == Position(100, 6)
 
 
+def test_properties_named_like_columns_that_the_database_has_for_itself_get_columns_too(place: Place) -> None:
+    names = ["xmin", "XMAX", "cmin", "cmax", "ctid", "tableoid", "oid", "rowid"]  # of PostgreSQL and SQLite
+    names += ["DB_ROW_ID", "DB_TRX_ID", "DB_ROLL_PTR", "FTS_DOC_ID"]  # of InnoDB
+    destination = place.open()
+    destination.deliver(batch(track(0, **{name: name for name in names})))
+    [row] = place.rows("SELECT * FROM order_paid")
+    assert set(names) <= set(row)
+
+
+HOSTILE = [
+    *("1e5000", "-1e5000", "1e-5000", "9" * 5_000, f"[{'9' * 5_000}, 1e5000]", '{"b":{"c":%s}}' % ("9" * 4_400), "1e-16000"),
+    *('"2026-01-01T00:00:00+23:00"', '"2026-01-01T00:00:00-15:59"', '"0001-01-01T00:00:00+10:00"', '"9999-12-31T23:59:59-10:00"'),
+    *('"text"', "true", "null", "1", '"2026-01-01T00:00:00Z"', "[]", "{}", "[" * 500 + "]" * 500),
+]
+
+
+@pytest.mark.parametrize("first", ["1", '"2026-01-01T00:00:00Z"', "true", '"text"'])
+def test_no_value_keeps_an_event_from_its_tables(place: Place, first: str) -> None:
+    bodies = ['{"type":"track","event":"Order Paid","messageId":"id-%d","userId":"3","properties":{"a":%s}}'] * (len(HOSTILE) + 1)
+    events = []
+    for n, (body, value) in enumerate(zip(bodies, [first, *HOSTILE], strict=True)):
+        events.append(Event(f"id-{n}", "track", (body % (n, value)).encode(), "m", Position(100, n), 0))
+    place.open().deliver(batch(*events))
+    assert len(place.rows("SELECT message_id FROM order_paid")) == len(place.rows("SELECT message_id FROM tracks")) == len(events)
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 20, "x" * 4_000, "2026-01-01T00:00:00Z", 123456789.125, 7], ids=lambda value: str(value)[:9]
+)
+def test_a_row_with_more_values_than_go_into_it_has_the_first_ones(place: Place, value: Any) -> None:
+    place.open().deliver(batch(track(0, **{f"c{n}": value for n in range(1_700)})))
+    [row] = place.rows("SELECT * FROM order_paid")
+    assert len(row) == place.most_columns
+    assert place.most_columns - row.count(None) >= min(300, place.most_columns - 4)
+    assert len(place.rows("SELECT message_id FROM tracks")) == 1
+
+
 def test_a_table_of_someone_else_is_left_alone(place: Place) -> None:
     place.run("CREATE TABLE users (id integer, name text)")
     destination = place.open()
@@ -220,6 +257,20 @@ def test_what_someone_dropped_is_made_again(place: Place) -> None:
         destination.deliver(batch(track(1, a=1)))
     destination.deliver(batch(track(1, a=1)))
     assert place.rows("SELECT message_id FROM order_paid") == [("id-1",)]
+
+
+def test_events_that_someone_dropped_beside_their_checkpoint_are_sent_again(place: Place) -> None:
+    destination = place.open()
+    destination.deliver(batch(track(0), track(1)))
+    place.run("DROP TABLE tracks")
+    with pytest.raises(CheckpointMoved):
+        for _ in range(2):
+            with suppress(DestinationUnavailable):
+                destination.deliver(batch(track(2)))
+    assert place.open().position() == START
+    again = place.open()
+    again.deliver(batch(track(0), track(1), track(2)))
+    assert len(place.rows("SELECT message_id FROM tracks")) == 3
 
 
 def test_turned_on_later_typed_tables_fill_by_a_rewind(place: Place) -> None:
