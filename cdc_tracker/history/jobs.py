@@ -13,7 +13,7 @@ import structlog
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.send import NothingPasses
 from cdc_tracker.destinations.shaping import Shaping
-from cdc_tracker.errors import CdcTrackerError, Retry, StateUnavailable, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.history.backfill import Backfill, Stored, Stream
 from cdc_tracker.history.overlap import Overlap
 from cdc_tracker.history.plan import reader_of, rows_at_once
@@ -123,7 +123,7 @@ class Jobs:
                 lane.settle(0)
                 self._end(run)
             return given is not Pause.WAITING
-        except NothingPasses:  # concerns the stream as well
+        except (NothingPasses, AlreadyRunning):  # concerns the stream as well
             raise
         except Retry as error:
             self._postpone(run, lane, error)

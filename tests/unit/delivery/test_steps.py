@@ -11,7 +11,7 @@ import pytest
 
 from cdc_tracker import deliver
 from cdc_tracker.destinations.memory import MemoryDestination
-from cdc_tracker.errors import AlreadyRunning, DestinationUnavailable, StateUnavailable, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationUnavailable, Fenced, StateUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Position
 from cdc_tracker.state import Selection
 from tests.unit.delivery.stage import (
@@ -31,6 +31,7 @@ from tests.unit.history.frames import Order
 
 AWAY = StateUnavailable("away")
 LOST = AlreadyRunning("another one holds the lock")
+FENCED = Fenced("another one has taken over")
 ROWS = 60
 
 
@@ -58,7 +59,7 @@ GOES_ON = [
 ]
 ENDS = [
     (what, method, Fault(error, number, after=after))
-    for error in (Killed(), LOST)
+    for error in (Killed(), LOST, FENCED)
     for after in (False, True)
     for what, method, number in [
         ("state", "commit", 1),
@@ -70,6 +71,7 @@ ENDS = [
         ("destination", "deliver", 3),
         ("destination", "position", 1),
     ]
+    if not (what == "destination" and isinstance(error, Fenced))
 ]
 
 
@@ -123,7 +125,7 @@ def test_the_next_start_goes_on_where_the_last_one_ended(
     if kind is MemoryDestination and method == "position":
         front.faults.clear()  # it is not asked
         state.faults["in_hand"] = fault
-    with pytest.raises(Stop), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
+    with pytest.raises(CdcTrackerError), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive(), "it has ended")
     with stage.delivering(destination):
         until(lambda: stage.settled(ROWS), "all are counted")
