@@ -30,7 +30,7 @@ from cdc_tracker.units import Duration
 T = TypeVar("T")
 _log = logging.getLogger("cdc_tracker.http")
 
-_ANSWER_BYTES = 1024**2  # of an answer's body; the rest is not read. Room for a reason to each event of a batch
+_ANSWER_BYTES = 4 * 1024**2  # of an answer's body; the rest is not read. Room for a reason to each of 10,000 events
 _QUOTED = 300  # characters of an answer that go into an error
 _UNTRUSTED = "its certificate is not trusted here: where that is expected, name a file with its CA as `ca`"
 _OF_EVENTS = (400, 422)  # what was sent is at fault, perhaps a single event of it
@@ -200,7 +200,7 @@ class Http:
 
     def _reply(self, response: httpx.Response, place: str) -> Reply:
         """With the beginning of the body, as far as it can be read in time: the head alone says whether the request was taken."""
-        read, fault = b"", ""
+        read, fault = bytearray(), ""
         try:
             for piece in response.iter_bytes():
                 read += piece

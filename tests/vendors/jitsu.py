@@ -68,6 +68,8 @@ class JitsuServer(SegmentServer):
             return f"event error: Unknown event type: {call.type}"
         if call.type == "track" and not call.event:
             return "event error: 'event' property is required for 'track' event"
+        if len(call.event.encode()) > 128:
+            return f"event error: Invalid track event name '{call.event}'. Max length is 128 characters."
         if who.message_id in self.minds:
             return f"event error: {self.minds[who.message_id]}"
         if not self.connected:

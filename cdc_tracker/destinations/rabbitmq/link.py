@@ -24,7 +24,7 @@ class Link:
         self._channel: Channel | None = None
         self._ready = False
         self._answers: dict[int, str] = {}  # delivery tag → why it was not taken; empty where it was
-        self._returned: set[str] = set()
+        self._returned: set[tuple[str, str]] = set()  # message id and routing key: an id may be there twice
         self._last = 0  # delivery tag
         self._lowest = 1  # below it all are answered, or of an earlier batch
         self._connection: Any = SelectConnection(
@@ -63,7 +63,7 @@ class Link:
         self._until(lambda: len(self._answers) >= len(messages), "waiting for confirms")
         said = [self._answers[tag] for tag in range(first, self._last + 1)]
         returned = self._returned
-        return [UNROUTABLE if m[3].message_id in returned else answer for m, answer in zip(messages, said, strict=True)]
+        return [UNROUTABLE if (m[3].message_id, m[1]) in returned else answer for m, answer in zip(messages, said, strict=True)]
 
     def close(self) -> None:
         if self._closed:
@@ -130,7 +130,7 @@ class Link:
         self._ready = True
 
     def _on_return(self, channel: Channel, method: Any, properties: spec.BasicProperties, body: bytes) -> None:
-        self._returned.add(str(properties.message_id))
+        self._returned.add((str(properties.message_id), str(method.routing_key)))
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -281,12 +283,19 @@ def test_a_status_keeps_its_meaning_where_the_body_cannot_be_read(status: int, m
 def test_a_connection_whose_answer_did_not_end_is_not_used_again() -> None:
     """Else what is left of one answer would be taken for the next one."""
     left = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
-    with speaking(plainly(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 3_000_000 + left)) as (url, requests):
+    with speaking(plainly(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 8_000_000 + left)) as (url, requests):
         destination = opened(url, timeout="5s")
         for _ in range(3):
             assert deliver(destination, batch(1))[0] == [Outcome.ASSUMED]
         destination.close()
     assert len(requests) == 3
+
+
+def test_an_answer_with_a_reason_for_each_of_10_000_events_is_read_whole(vendor: SegmentServer, http: Http) -> None:
+    vendor.answers(Answer(200, json.dumps([{"uuid": f"{n:036d}", "details": "d" * 200} for n in range(10_000)]).encode()))
+    reply = http.post(b"[]", {})
+    assert reply.fault == ""
+    assert len(reply.read(msgspec.json.Decoder(list[dict[str, str]])) or ()) == 10_000
 
 
 def test_no_cookie_is_kept() -> None:

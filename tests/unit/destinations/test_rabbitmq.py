@@ -110,6 +110,17 @@ def test_unroutable_events_are_parked_where_the_settings_say_so(node: Server, na
     destination.close()
 
 
+def test_of_equal_ids_only_the_one_that_no_queue_takes_is_parked(node: Server, name: str) -> None:
+    """Ids made of content (`id: [new.id]`) are there several times."""
+    node.make_queue(name, "track.order_paid", exchange=name)
+    destination = opened(node, name, unroutable="reject")
+    made = [event(1), event(1, name="Order Lost"), event(1)]
+    outcomes = [receipt.outcome for receipt in destination.deliver(batch(made))]
+    assert outcomes == [Outcome.DELIVERED, Outcome.REJECTED, Outcome.DELIVERED]
+    assert len(node.messages(name)) == 2
+    destination.close()
+
+
 def test_what_a_full_queue_does_not_take_goes_again(node: Server, name: str) -> None:
     node.make_queue(name, "#", exchange=name, max_length=2, overflow="reject-publish")
     destination = opened(node, name)

@@ -226,6 +226,14 @@ def test_of_events_whose_ids_jitsu_cuts_to_the_same_only_the_one_at_fault_is_rej
     assert set(ingest.events) == {"größe 0", "grö/e_0"}
 
 
+def test_a_name_that_jitsu_finds_too_long_is_rejected_in_its_words(ingest: JitsuServer, jitsu: Destination) -> None:
+    long = event(1)
+    body = long.body.replace(b"Paid", b"x" * 129)
+    receipts, _ = deliver(jitsu, [event(0), Event(long.message_id, "track", body, "m", Position(100, 1), 0), event(2)])
+    assert outcomes(receipts) == [ASSUMED, REJECTED, ASSUMED]
+    assert "Invalid track event name" in receipts[1].detail
+
+
 def test_what_is_over_the_quota_goes_again(ingest: JitsuServer, jitsu: Destination) -> None:
     ingest.quota = {"id-1"}
     receipts = jitsu.deliver(batch([event(n) for n in range(3)]))
