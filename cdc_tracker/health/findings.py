@@ -96,9 +96,11 @@ def _ends(health: Health, name: str, role: Mapping[str, Any]) -> Iterator[Findin
     severe = number >= ENDS or (code == 3 and not role.get("running"))
     times = "once" if number == 1 else f"{number} times"
     trouble = f": {role['trouble']}" if role.get("trouble") else ""
-    text = f"ended {times} within ten minutes, last with {_code(code)}{trouble}. It is started again, from its checkpoint"
+    how = f", last with {_code(code)}" if code else ""
+    text = f"ended {times} within ten minutes{how}{trouble}. It is started again, from its checkpoint"
     hint = str(role.get("hint") or "the log says why; one that ends by SIGKILL may have met a memory limit")
-    yield Finding("error" if severe else "warning", name, text, hint, int(role.get("ended_at", 0)))
+    who = "worker" if name == "supervisor" else name
+    yield Finding("error" if severe else "warning", who, text, hint, int(role.get("ended_at", 0)))
 
 
 def _code(code: int) -> str:

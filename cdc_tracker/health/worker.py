@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections import deque
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import structlog
@@ -17,6 +16,7 @@ from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.health.facts import SUPERVISOR
 from cdc_tracker.health.fit import misfits
 from cdc_tracker.logs import hide
+from cdc_tracker.lookout import now_us
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.source.connection import connect, translated
 from cdc_tracker.state import State
@@ -31,29 +31,32 @@ log = structlog.get_logger("daemon")
 
 @dataclass
 class _Role:
-    """`ends`: when it ended unasked, in seconds of the monotonic clock."""
+    """How often it ended unasked. `ends_at`: when, within the last WINDOW, in microseconds."""
 
     running: bool = False
-    ends: deque[float] = field(default_factory=deque)
+    ends_at: list[int] = field(default_factory=list)
     ends_ever: int = 0
-    ended_at: int = 0
-    code: int = 0
-    unread: bool = False  # what it left word of: see failed()
+    code: int = 0  # that it ended with last; 0 where nobody knows
     trouble: str = ""
     hint: str = ""
+    unread: bool = False  # what it left word of: see failed()
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> _Role:
+        """As it was told by the worker before this one."""
+        known = {each.name for each in fields(cls)} - {"running", "unread"}
+        return cls(**{name: value for name, value in told.items() if name in known})
+
+    def end(self, at: int, code: int) -> None:
+        self.ends_at.append(at)
+        self.ends_ever += 1
+        self.code = code
 
     def told(self) -> dict[str, Any]:
-        while self.ends and self.ends[0] < time.monotonic() - WINDOW:
-            self.ends.popleft()
-        return {
-            "running": self.running,
-            "ends": len(self.ends),
-            "ends_ever": self.ends_ever,
-            "ended_at": self.ended_at,
-            "code": self.code,
-            "trouble": self.trouble,
-            "hint": self.hint,
-        }
+        self.ends_at = [at for at in self.ends_at if at > now_us() - WINDOW * 1e6]
+        told = asdict(self) | {"ends": len(self.ends_at), "ended_at": max(self.ends_at, default=0)}
+        del told["unread"]
+        return told
 
 
 class WorkerReport:
@@ -64,11 +67,11 @@ class WorkerReport:
 
     def __init__(self, config: Config, state: State, mappings: Mappings) -> None:
         self._config, self._state, self._mappings = config, state, mappings
-        self._roles: dict[str, _Role] = {}
+        self._roles = _recalled(state, config.source.name)
         self._reload: dict[str, Any] | None = None
         self._misfits: list[str] = []
         self._heard = True  # the last report was stored
-        self._since = time.time_ns() // 1000
+        self._since = now_us()
         self._ended, self._due, self._changed = threading.Event(), threading.Event(), threading.Event()
         self._due.set()
         self._reporter = threading.Thread(target=self._reporting, name="report", daemon=True)
@@ -83,9 +86,7 @@ class WorkerReport:
         found = self._roles.setdefault(role, _Role())
         found.running = False
         if code:
-            found.ends.append(time.monotonic())
-            found.ends_ever += 1
-            found.ended_at, found.code = time.time_ns() // 1000, code
+            found.end(now_us(), code)
             found.unread = True
             self._due.set()  # before it is started again, and its word is gone
 
@@ -94,7 +95,7 @@ class WorkerReport:
         self._changed.set()
 
     def reload_failed(self, error: CdcTrackerError) -> None:
-        self._reload = {"at": time.time_ns() // 1000, "error": str(error), "hint": error.hint}
+        self._reload = {"at": now_us(), "error": str(error), "hint": error.hint}
 
     def close(self) -> None:
         self._ended.set()
@@ -158,13 +159,27 @@ class WorkerReport:
         self._misfits = found
 
 
+def _recalled(state: State, source: str) -> dict[str, _Role]:
+    """What the worker before this one knew of its roles, and of itself: whether it stopped, or ended otherwise."""
+    before = next((role for role in state.roles(source) if role.role == SUPERVISOR), None)
+    if before is None:
+        return {}
+    roles = {name: _Role.of(told) for name, told in before.detail.get("roles", {}).items()}
+    if before.state != "stopped":
+        itself = roles.setdefault(SUPERVISOR, _Role())
+        itself.end(before.updated_at, 0)
+        told = before.detail if before.state == "failed" else {}
+        itself.trouble, itself.hint = str(told.get("trouble", "")), str(told.get("hint", ""))
+    return roles
+
+
 def failed(config: Config, role: str | None, trouble: str, hint: str) -> None:
     """Leave word of what ended a role (None: the supervisor), where the state store can be written."""
     name = role or SUPERVISOR
     try:
         with State.open(config.state_url) as state:
             said = next((each.detail for each in state.roles(config.source.name) if each.role == name), {})
-            told = {"trouble": hide(trouble, config.secrets()), "hint": hint, "since": time.time_ns() // 1000}
+            told = {"trouble": hide(trouble, config.secrets()), "hint": hint, "since": now_us()}
             state.report(config.source.name, name, os.getpid(), "failed", {**said, **told})
     except CdcTrackerError as error:
         log.warning("no report", error=str(error))

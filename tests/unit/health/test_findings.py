@@ -52,6 +52,10 @@ ERRORS = {
         "deliver:events ended 4 times within ten minutes, last with code 1: KeyError",
     ),
     "a role that is killed again and again": (well(supervisor=ends(3, -9)), "last with SIGKILL"),
+    "a worker that crashes again and again": (
+        well(supervisor={"roles": {"supervisor": {"running": False, "ends": 3, "trouble": "a fault", "hint": ""}}}),
+        "worker ended 3 times within ten minutes: a fault",
+    ),
     "a role that needs a person": (well(supervisor=ends(1, 3, running=False)), "ended once within ten minutes, last with code 3"),
     "a full disk": (well(free=(400_000, 100_000_000_000)), "data_dir: its disk is full (400.0 KB of 100.0 GB left)"),
     "a small full disk": (well(free=(900_000, 8_000_000)), "data_dir: its disk is full"),

@@ -60,9 +60,7 @@ def test_ends_of_roles_are_counted_with_what_the_role_left_word_of(config: Confi
         report.ended("capture", 0)  # it was told to
         until(lambda: bool(said(state).get("roles", {}).get("deliver:events", {}).get("trouble")), "it is told")
         roles = said(state)["roles"]
-        assert roles["capture"] == {
-            "running": False, "ends": 0, "ends_ever": 0, "ended_at": 0, "code": 0, "trouble": "", "hint": "",
-        }  # fmt: skip
+        assert not roles["capture"]["running"] and not roles["capture"]["ends"] and not roles["capture"]["ends_ever"]
         told = roles["deliver:events"]
         assert (told["ends"], told["ends_ever"], told["code"], told["hint"]) == (2, 2, -9, "the log has the traceback")
         assert "secret" not in told["trouble"] and told["ended_at"] > 0
@@ -77,6 +75,24 @@ def test_ends_of_long_ago_count_only_in_the_counter(config: Config, state: State
         report.started("capture")
         until(lambda: said(state).get("roles", {}).get("capture", {}).get("running", False), "it is told", seconds=20)
         assert (said(state)["roles"]["capture"]["ends"], said(state)["roles"]["capture"]["ends_ever"]) == (0, 1)
+
+
+def test_what_befell_the_worker_before_is_known_to_the_next_one(config: Config, state: State) -> None:
+    with closing(WorkerReport(config, state, config.load_mappings())) as report:
+        report.ended("capture", 1)
+        until(lambda: bool(said(state).get("roles")), "it is told")
+    state.report("main", "supervisor", 1, "running", said(state))  # as one that was killed leaves it
+    with closing(WorkerReport(config, state, config.load_mappings())):
+        until(lambda: "supervisor" in said(state)["roles"], "it is told")
+    failed(config, None, "the process that starts the roles is gone", "")
+    with closing(WorkerReport(config, state, config.load_mappings())):
+        until(lambda: said(state).get("roles", {}).get("supervisor", {}).get("ends") == 2, "both are told")
+        roles = said(state)["roles"]
+        assert roles["supervisor"]["trouble"] == "the process that starts the roles is gone"
+        assert (roles["capture"]["ends"], roles["capture"]["ends_ever"]) == (1, 1)
+    with closing(WorkerReport(config, state, config.load_mappings())):
+        until(lambda: said(state)["state"] == "running", "it runs")
+        assert said(state)["roles"]["supervisor"]["ends"] == 2  # the last one stopped as it should
 
 
 def test_a_reload_that_failed_is_told_until_one_succeeds(config: Config, state: State) -> None:
