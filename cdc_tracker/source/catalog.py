@@ -130,6 +130,7 @@ class Table:
     identity: str
     has_key: bool  # there is an identity: the index that it relies on (d, i), or the whole row (f)
     has_primary_key: bool  # one that serves as an identity: not DEFERRABLE, and valid
+    has_children: bool  # tables that inherit from it, whose rows are theirs alone
     rows: int  # the planner's estimate, -1 where it has none
     can_select: bool
     owned: bool  # by a role that the session is a member of
@@ -205,7 +206,8 @@ SELECT json_agg(json_build_array(
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        pg_relation_is_publishable(c.oid) AS publishable, c.relreplident::text AS identity, {_HAS_KEY.format(c="c")} AS has_key,
-       coalesce(p.indimmediate AND p.indisvalid, false) AS has_primary_key, c.reltuples::int8 AS rows,
+       coalesce(p.indimmediate AND p.indisvalid, false) AS has_primary_key,
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_children, c.reltuples::int8 AS rows,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS can_select,
        pg_has_role(c.relowner, 'USAGE') AS owned, ARRAY[rn.nspname, r.relname]::text[] AS root,
        coalesce(({{columns}}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves

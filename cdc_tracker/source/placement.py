@@ -162,7 +162,7 @@ class _Place:
             yield unpublishable
             return
         yield from self._columns()
-        yield from self._foreign()
+        yield from self._elsewhere()
         if self.columns is not None and self.plugin != "wal2json":
             listed = ", ".join(self.columns)
             text = f"never_capture publishes it by a list of columns: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
@@ -207,7 +207,11 @@ class _Place:
                 text = f"the column {column.name} is generated: pgoutput sends those from PostgreSQL 18 on only"
                 yield self._problem(text, "compute it in the mapping, use wal2json, or upgrade the server")
 
-    def _foreign(self) -> Iterator[Problem]:
+    def _elsewhere(self) -> Iterator[Problem]:
+        """Rows that a query of the table shows, and that are not its own in the WAL."""
+        if self.table.has_children:
+            text = "other tables inherit from it: their rows, which a query of it shows, too, are not captured with it"
+            yield self._problem(text, "map those tables as well", "warning")
         foreign = [_quoted(leaf) for leaf in self.table.leaves if leaf.kind == "f"]
         if foreign:
             text = f"the changes of {_some(foreign)} are not captured: a foreign table's are not in this server's WAL"

@@ -296,3 +296,17 @@ def test_publications_of_an_older_setup_go_on_and_are_put_right_without_losing_a
     names = "'proto_version', '1', 'publication_names', 'cdc_tracker_inserts,cdc_tracker'"
     changes = f"pg_logical_slot_get_binary_changes('{database.name}', NULL, NULL, {names})"
     assert database.value(f"SELECT count(*) FROM {changes} WHERE get_byte(data, 0) = ascii('I')") == 6
+
+
+def test_children_that_inherit_from_a_table_are_left_alone_and_told(
+    database: Database, connection: psycopg.Connection[Any]
+) -> None:
+    """They have no key of their own, whether they were there before setup or come later."""
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE before (own int) INHERITS (orders)")
+    [warning] = set_up(connection, ONE)
+    assert "inherit" in warning.message
+    assert published(database) == "public.orders"
+    database.execute("CREATE TABLE later () INHERITS (orders); INSERT INTO before VALUES (1); INSERT INTO later VALUES (2)")
+    database.execute("UPDATE orders SET id = id + 10; DELETE FROM orders")
+    set_up(connection, {"public.before": INSERT})
+    assert (published(database), published(database, "cdc_tracker_inserts")) == ("", "public.before")
