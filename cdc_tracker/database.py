@@ -6,11 +6,11 @@ import errno
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from select import select as readable
+from select import POLLIN, poll
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Text, bindparam, column, create_engine, event, func, inspect, select, table
@@ -172,7 +172,7 @@ class Database:
             session.send_query(query.encode())
             deadline = time.monotonic() + seconds
             while session.is_busy():
-                if not readable([session.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                if not readable([session.socket], deadline - time.monotonic()):
                     raise self.kind.unavailable(f"{self.kind.noun} ({self.place}) did not answer within {seconds:.0f} s.")
                 session.consume_input()
             found, error = b"", b""
@@ -284,6 +284,14 @@ class _Held:
                 with suppress(DBAPIError):
                     connection.invalidate()
                 connection.close()
+
+
+def readable(descriptors: Sequence[int], seconds: float) -> list[int]:
+    """Those that can be read from, waiting so long for the first. Unlike select, also of numbers above 1023."""
+    polled = poll()
+    for descriptor in descriptors:
+        polled.register(descriptor, POLLIN)
+    return [descriptor for descriptor, _ in polled.poll(max(0.0, seconds) * 1000)]
 
 
 def advisory_key(name: str) -> int:

@@ -9,14 +9,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from select import select
 from threading import RLock, Thread
 from typing import Any
 from urllib.parse import quote
 
 import structlog
 
-from cdc_tracker.database import Database, advisory_key
+from cdc_tracker.database import Database, advisory_key, readable
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUnavailable, Stop
 
 LOOK = 1.0  # seconds between two looks at a lock that is held
@@ -101,24 +100,28 @@ class Lock(ABC):
             self._seen, self._said = _clock(), False
 
     def _watch(self, ended: socket.socket) -> None:
-        pause = LOOK
-        with ended:
-            while ended not in select([ended, *self._signs()], [], [], pause)[0]:
-                try:
-                    self.verify()
-                    pause = LOOK
-                except StateUnavailable as error:
-                    pause = AGAIN
-                    if not self._said:
-                        log.warning("whether the lock is still held cannot be told", lock=self.name, error=str(error))
-                    self._said = True
-                except (Fenced, Stop) as error:
-                    log.error(str(error), hint=error.hint)
-                    return
-                except Exception as error:
-                    self.lost = Fenced(f"The lock on {self.name} cannot be looked after: {error}.")
-                    log.exception("a fault in cdc-tracker: the lock cannot be looked after", lock=self.name)
-                    return
+        try:
+            pause = LOOK
+            while ended.fileno() not in readable([ended.fileno(), *self._signs()], pause):
+                pause = LOOK if self._look() else AGAIN
+        except (Fenced, Stop) as error:
+            log.error(str(error), hint=error.hint)
+        except Exception as error:
+            self.lost = Fenced(f"The lock on {self.name} cannot be looked after: {error}.")
+            log.exception("a fault in cdc-tracker: the lock cannot be looked after", lock=self.name)
+        finally:
+            ended.close()
+
+    def _look(self) -> bool:
+        """Whether it is known to be held."""
+        try:
+            self.verify()
+        except StateUnavailable as error:
+            if not self._said:
+                log.warning("whether the lock is still held cannot be told", lock=self.name, error=str(error))
+            self._said = True
+            return False
+        return True
 
     @abstractmethod
     def _take(self) -> bool:
@@ -139,8 +142,8 @@ class Lock(ABC):
     @abstractmethod
     def _free(self) -> None: ...
 
-    def _signs(self) -> list[Any]:
-        """What becomes readable when it is lost."""
+    def _signs(self) -> list[int]:
+        """Descriptors that become readable when it is lost."""
         return []
 
 
@@ -275,7 +278,7 @@ class AdvisoryLock(Lock):
             self._free()
             raise
 
-    def _signs(self) -> list[Any]:
+    def _signs(self) -> list[int]:
         with self._turn:
             return [] if self._driver is None or self._driver.closed else [self._driver.fileno()]
 

@@ -13,6 +13,7 @@ import pytest
 
 from cdc_tracker.errors import StateUnavailable
 from tests.crash import items
+from tests.crash.proxy import Proxy
 from tests.crash.scene import Scene, segment
 from tests.postgres import Database, Server, fresh_database, launch
 from tests.vendors.segment import SegmentServer
@@ -44,7 +45,7 @@ def _scene(database: Database, folder: Path, vendor: SegmentServer, stores: str)
 
 
 @contextlib.contextmanager
-def _second(scene: Scene, *flags: str) -> Iterator[tuple[Worker, subprocess.Popen[bytes]]]:
+def _second(scene: Scene, *flags: str, stores: str = "") -> Iterator[tuple[Worker, subprocess.Popen[bytes]]]:
     """Another worker of the same configuration, as on another host."""
     settings = scene.worker.settings
     worker = Worker(
@@ -53,8 +54,8 @@ def _second(scene: Scene, *flags: str) -> Iterator[tuple[Worker, subprocess.Pope
         mapping=items.MAPPING,
         slot=scene.slot,
         destinations={"segment": segment(scene.segment)} if scene.segment else {},
-        state={"url": settings.state_url},
-        journal={"url": settings.journal_url},
+        state={"url": stores or settings.state_url},
+        journal={"url": stores or settings.journal_url},
         log={"format": "text"},
     )
     process = worker.start(*flags)
@@ -152,6 +153,34 @@ def test_a_worker_that_was_paused_for_longer_than_its_locks_sends_nothing_more(
     finally:
         end(first, signal.SIGKILL)
     scene.check()
+    assert vendor.repeated == 0
+
+
+def test_a_worker_that_is_cut_off_from_its_stores_sends_nothing_more_once_another_took_over(
+    database: Database, tmp_path: Path, vendor: SegmentServer, stores: Database
+) -> None:
+    """The network to the stores swallows everything, and the server has given the sessions up: nobody tells the worker."""
+    with Proxy(stores.server.port) as proxy:
+        scene = _scene(database, tmp_path, vendor, f"postgresql://postgres@127.0.0.1:{proxy.port}/{stores.name}")
+        first = scene.worker.start()
+        try:
+            until(lambda: _works(first), "it works")
+            items.insert(database, 20)
+            scene.await_all()
+            with _second(scene, "--standby", stores=stores.url) as (worker, second):
+                until(lambda: "standing by" in worker.log, "the second stands by")
+                proxy.hold()
+                items.insert(database, 50)
+                _end_sessions(stores)
+                database.execute(END_WALSENDERS.format(scene.slot))
+                until(lambda: _works(second), "the second has taken over")
+                until(lambda: len(vendor.events) == 71, "the second sends")  # with the mark
+                proxy.release()
+                assert first.wait(60) == 1
+                scene.await_all()
+        finally:
+            end(first, signal.SIGKILL)
+        scene.check()
     assert vendor.repeated == 0
 
 
