@@ -1,8 +1,9 @@
-"""A bound on the whole of an HTTP exchange, its head included.
+"""A bound on the whole of an HTTP answer, its head included.
 
 httpx's timeouts are for each read and write alone: a server that sends a byte a second would hold a request up for ever. Here
-every wait of a connection also ends at the deadline of the request that it is for. httpcore has its clients' I/O done in the
-calling thread, so the deadline is the thread's own.
+every wait of a connection also ends at the deadline of the request that it is for. The deadline begins anew with each piece of
+the request that is written, so that a large one may take its time on a slow line, and the answer has all of it.
+httpcore has its clients' I/O done in the calling thread, so the deadline is the thread's own.
 """
 
 from __future__ import annotations
@@ -18,18 +19,30 @@ from typing import Any
 import httpcore
 import httpx
 
-_PIECE = 64 * 1024  # bytes written at once: the deadline is looked at before each
-_until: ContextVar[float] = ContextVar("until", default=math.inf)
+_PIECE = 64 * 1024  # bytes written at once
+
+
+class _Deadline:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begin()
+
+    def begin(self) -> None:
+        self.until = time.monotonic() + self.seconds
+
+
+_NEVER = _Deadline(math.inf)
+_now: ContextVar[_Deadline] = ContextVar("deadline", default=_NEVER)
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Bounds what this thread does with clients that are `bounded`. Past the deadline they raise httpx.TimeoutException."""
-    token = _until.set(time.monotonic() + seconds)
+    """Bounds an exchange of this thread with a `bounded` client: past the deadline it raises httpx.TimeoutException."""
+    token = _now.set(_Deadline(seconds))
     try:
         yield
     finally:
-        _until.reset(token)
+        _now.reset(token)
 
 
 def bounded(client: httpx.Client) -> httpx.Client:
@@ -41,7 +54,7 @@ def bounded(client: httpx.Client) -> httpx.Client:
 
 
 def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
-    left = _until.get() - time.monotonic()
+    left = _now.get().until - time.monotonic()
     if left <= 0:
         raise late("the deadline has passed")
     return left if timeout is None else min(timeout, left)
@@ -55,8 +68,11 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        deadline = _now.get()
         for start in range(0, len(buffer), _PIECE):
+            deadline.begin()
             self._stream.write(buffer[start : start + _PIECE], _left(timeout, httpcore.WriteTimeout))
+        deadline.begin()
 
     def close(self) -> None:
         self._stream.close()

@@ -55,7 +55,9 @@ UNREADABLE = "answer_unreadable"  # the reason of an event that is assumed becau
 
 
 class HttpSettings(DestinationSettings):
-    timeout: Duration = Field(default=30.0, gt=0, description="for a request with its whole answer, connecting included")
+    timeout: Duration = Field(
+        default=30.0, gt=0, description="for connecting, for each 64 KB that is sent, and for the whole answer"
+    )
     verify: bool = Field(default=True, description="false: accept any TLS certificate")
     ca: Path | None = Field(default=None, description="a file of CA certificates to trust instead of the usual ones")
     compression: Literal["none", "gzip"] = "none"

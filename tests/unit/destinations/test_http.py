@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
@@ -243,6 +244,33 @@ def test_a_head_that_drips_does_not_hold_it_up_for_ever(kind: str) -> None:
         with pytest.raises(DestinationUnavailable, match=r"no answer .* within 0.3 s"):
             destination.deliver(batch(1))
         destination.close()
+
+
+def test_a_large_request_may_take_longer_than_its_answer_on_a_slow_line() -> None:
+    """What bounds the answer begins when the request is there."""
+
+    size = 40_000_000  # ten times what the kernel holds back for a reader
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head = connection.recv(65_536)
+            left = size - len(head.partition(b"\r\n\r\n")[2])
+            while left:
+                for _ in range(16):
+                    left -= len(connection.recv(min(left, 65_536)))
+                time.sleep(0.05)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = Http(f"http://127.0.0.1:{listener.getsockname()[1]}", HttpSettings(type="any", timeout=1.5), Path())
+        began = time.monotonic()
+        assert client.post(b"x" * size, {}).status == 200
+        assert time.monotonic() - began > 1.5  # else it has shown nothing
+        client.close()
+        thread.join(20)
 
 
 UNREADABLE = {
