@@ -94,6 +94,7 @@ class Delivery:
         self._journal, self._state = journal, state
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
+        self._passes = 0  # calls that had passed when the last trouble came
         self._notice = ""  # what a person should know of the destination's own checkpoint
         self._trouble, self._hint, self._state_name, self._since = "", "", "starting", time.time_ns() // 1000
         self._lane = Lane(
@@ -419,6 +420,7 @@ class Delivery:
         self._lane.submit(left, parcel.upto, done, least=held, history=again, vouched=vouched)
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
+        self._passes = self._lane.passes
         self._enter("blocked" if isinstance(error, DestinationBlocked) else "retrying", str(error), error.hint)
         log.warning("not delivered yet", destination=self._name, state=self._state_name, error=str(error), hint=error.hint)
         self._settlement.tally.totals["troubles"] += 1
@@ -477,6 +479,8 @@ class Delivery:
         self._tended = time.monotonic()
         self._lane.settle(0)
         self._commit()
+        if self._trouble and self._lane.passes > self._passes:  # it is over, also where a job or a retry has found that out
+            self._enter("delivering")
         if self._reload():
             self._translator, self._texts = self._translate()
             self._note_mappings()

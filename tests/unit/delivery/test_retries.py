@@ -61,6 +61,7 @@ def test_the_role_says_that_it_waits_while_retries_find_the_destination_away(sta
         until(lambda: reported(stage) > told, "it goes on saying so")
         destination.always = None
         until(lambda: stage.ledger().delivered == 20, "all have arrived")
+        until(lambda: stage.said() == ("idle", ""), "it says that the trouble is over, although the stream has no event")
     assert held(destination) == list(range(20))
 
 
