@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from cdc_tracker import daemon
+from cdc_tracker import supervisor
 from cdc_tracker.config import Config, load
-from cdc_tracker.daemon import Supervisor
 from cdc_tracker.destinations.send import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateMissing, StateUnavailable, Stop
 from cdc_tracker.processes import ForkServer
 from cdc_tracker.signals import Signals
 from cdc_tracker.state import Lock, State
+from cdc_tracker.supervisor import Supervisor
 from tests.unit.cli.conftest import CONFIG, MAPPING, RECORD
 from tests.worker import until
 
@@ -115,7 +115,7 @@ class Scene:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.chdir(tmp_path)
     for name in ("LONGEST", "LEAVE", "GRACE"):
-        monkeypatch.setattr(daemon, name, 0.1)
+        monkeypatch.setattr(supervisor, name, 0.1)
     made = Scene(tmp_path, monkeypatch)
     with State.open(made.config.state_url) as state:
         state.save_source(RECORD)
@@ -132,7 +132,7 @@ def test_a_role_that_ends_is_started_again_and_the_others_go_on(scene: Scene, ro
 
 
 def test_a_role_that_ends_again_and_again_is_started_less_and_less_often(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "LONGEST", 30.0)
+    monkeypatch.setattr(supervisor, "LONGEST", 30.0)
     scene.forks.at = {look: lambda: scene.forks.end("capture", 1) for look in range(3, 400)} | {400: scene.stop}
     scene.run()
     assert 2 <= scene.forks.started.count("capture") <= 8
