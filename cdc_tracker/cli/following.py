@@ -132,7 +132,7 @@ class _Own:
         if self._process.poll() is None:
             return
         self._log.seek(0)
-        said = self._log.read().decode(errors="replace")[-LAST_WORDS:]
+        said = self._log.read().decode(errors="backslashreplace")[-LAST_WORDS:]
         raise Stop(
             f"The worker started for the job has ended with exit code {self._process.returncode}. Its last words:\n{said}",
             hint="The job goes on where it is when a worker runs: `cdc-tracker run`.",

@@ -146,7 +146,7 @@ class Server:
                 return
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+                    tail = "\n".join(self.log.read_text(errors="backslashreplace").splitlines()[-10:])
                     raise ServerFailed(f"The embedded PostgreSQL did not start: {error}\n{tail}") from error
                 time.sleep(0.05)
 

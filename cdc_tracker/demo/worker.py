@@ -68,7 +68,7 @@ class Worker:
             raise WorkerFailed(f"The worker ended by itself with exit code {code}. The end of {self._log}:\n{self._tail()}")
 
     def _tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(self._log.read_text(errors="backslashreplace").splitlines()[-15:])
 
     def kill(self, roles: Sequence[int] = ()) -> None:
         """SIGKILL to the daemon and to the processes of its roles, all at once. Roles that are not named end with the daemon."""

@@ -103,7 +103,7 @@ class Builder(SegmentBuilder):
                 self._push(frame[1:9], payload)
         elif kind == TRUNCATE:
             relations = _truncated(payload, 0)
-            if self._change(frame, len(relations), whole=True):
+            if self._change(frame, len(relations)):
                 for relation in relations:
                     self._carry(relation)
         elif kind == MESSAGE:

@@ -149,17 +149,18 @@ class SegmentBuilder(ABC):
         if end_lsn > self.seen.commit_lsn:
             self.seen = Position(end_lsn, -1)
 
-    def _change(self, frame: Frame, changes: int = 1, *, whole: bool = False) -> bool:
+    def _change(self, frame: Frame, changes: int = 1, *, place: int = 0) -> bool:
         """Count the frame's changes; store it, unless the journal has it. True where it was stored.
 
-        `whole`: whatever shares its LSN is stored in one segment, so that the journal has all of it or nothing.
+        Changes that come of one statement and are stored together are in the journal together or not at all, whichever tables are
+        captured: those of one frame, and those of several, among which this one has the `place`.
         """
         transaction = self._transaction
         if transaction is None:
             raise ValueError("a row change outside a transaction")  # the protocol rules it out
         (lsn,) = _START.unpack_from(frame)
         if self._skip:
-            self._skip = self._journaled(transaction, lsn, changes, whole)
+            self._skip = self._journaled(transaction, lsn, changes, place)
             if self._skip:
                 self._begin = None
                 return False
@@ -186,14 +187,15 @@ class SegmentBuilder(ABC):
         self.seen = position
         return True
 
-    def _journaled(self, transaction: Transaction, lsn: Lsn, changes: int, whole: bool) -> bool:
+    def _journaled(self, transaction: Transaction, lsn: Lsn, changes: int, place: int) -> bool:
         """Whether the journal has these changes. Where it has not, the transaction goes on from where the journal left off."""
         left = self._left_off
         index = (self._index + changes) if lsn == self._lsn else changes - 1
         if left is None or left.transaction.commit_lsn != transaction.commit_lsn:
             journaled = Position(transaction.commit_lsn, self._ordinal + changes - 1) <= self._after
         else:
-            journaled = lsn < left.lsn or (lsn == left.lsn and (whole or index <= left.index))
+            first = index - changes + 1 - place  # a message's LSN is that of what comes next: it may be another change's, too
+            journaled = lsn < left.lsn or (lsn == left.lsn and first <= left.index)
             if not journaled:
                 self._ordinal, self._lsn, self._index = left.ordinal, left.lsn, left.index
                 self._begin = None  # the journal has it, also where nothing of it is sent again

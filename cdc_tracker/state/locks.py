@@ -212,7 +212,7 @@ class FileLock(Lock):
 
     def _holder(self) -> str:
         try:
-            return self._path.read_bytes()[:300].decode(errors="replace")
+            return self._path.read_bytes()[:300].decode(errors="backslashreplace")
         except OSError:
             return ""
 

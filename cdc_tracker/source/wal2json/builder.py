@@ -98,23 +98,26 @@ class Builder(SegmentBuilder):
     def _end_truncates(self) -> None:
         """The tables of one statement go into one segment. Nothing in their frames tells them from rows that share an LSN."""
         frames, self._truncates = self._truncates, []
+        place = 0
         for frame in frames:
-            self._row(memoryview(frame), whole=True)
+            place += self._row(memoryview(frame), place)
 
     def _shortened(self, payload: Message) -> bytes:
         return shortened(payload, self._largest)
 
-    def _row(self, frame: Message, *, whole: bool = False) -> None:
+    def _row(self, frame: Message, place: int | None = None) -> bool:
+        """Whether it was counted. `place`: of a truncate, among those of its statement."""
         named = _TABLE.search(frame, PAYLOAD)
         if named is None:
             raise ValueError(f"a wal2json frame without a table: {bytes(frame[PAYLOAD : PAYLOAD + 60])!r}")
         name = named[0]
         described = self._described[name] if name in self._described else self._ask(name, named[1], named[2])
-        if described is None or (whole and not described.truncates):
-            return
-        if self._change(frame, whole=whole) and described.payload not in self._carried:
+        if described is None or (place is not None and not described.truncates):
+            return False
+        if self._change(frame, place=place or 0) and described.payload not in self._carried:
             self._carried.add(described.payload)
             self._relations.append(described.payload)
+        return True
 
     def _ask(self, name: bytes, schema: bytes, table: bytes) -> _Described | None:
         found = self._describe(msgspec.json.decode(schema, type=str), msgspec.json.decode(table, type=str))
