@@ -96,7 +96,9 @@ class Destination(Protocol):
     A type whose promises depend on its settings has a classmethod `of(settings)` that gives the class for them.
 
     `deliver` returns one Receipt an event, in order, or raises: DestinationUnavailable (send the same bytes again),
-    DestinationBlocked, TooLarge (split), Unexplained (bisect). It is called from up to `limits.in_flight` threads.
+    DestinationBlocked, TooLarge (split), Unexplained (bisect). Whatever else it raises is bisected, too, and is held against the
+    event at which it is raised alone while others pass. An event whose id it has already, of another change, may be REPEATED.
+    It is called from up to `limits.in_flight` threads.
     Everything it returned DELIVERED for is durable at the destination when it returns.
     """
 

@@ -35,6 +35,7 @@ def parked(stage: Stage, destination: MemoryDestination, count: int, each: int =
     stage.mapping = MAPPING
 
 
+@pytest.mark.invariant(15)
 @pytest.mark.parametrize("kind", [MemoryDestination, Holder])
 def test_thousands_of_dead_letters_are_sent_in_a_few_calls_and_commits(stage: Stage, kind: type[MemoryDestination]) -> None:
     destination = kind()
