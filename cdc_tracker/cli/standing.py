@@ -249,7 +249,7 @@ class Standing:
             destination = self.config.open_destination(name)
             try:
                 if isinstance(destination, KeyedCheckpoint) and record is not None:
-                    destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: False)
+                    destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: True)
                 if isinstance(destination, HoldsCheckpoint) and record is not None:
                     destination.rewind(Position(record.created_lsn, -1))
                     click.echo(f"checkpoint    {name}: its own, too")

@@ -199,7 +199,8 @@ class JsonlDestination:
         self._stem = stem
         self._slots = os.open(self._folder / f"{stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if self._owner() not in ("", self._key):  # its worker may have them locked
+            owner = self._owner()
+            if owner not in ("", self._key) and not (self._is_kin(owner) and self._is_free()):  # its worker may have them locked
                 self.close()
                 return False
             self._lock()
@@ -222,12 +223,24 @@ class JsonlDestination:
             return ""
         return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
 
+    def _is_kin(self, owner: str) -> bool:
+        """A cursor of the same names: this source's before a new epoch, or that of a source which is called alike."""
+        return owner.rpartition(".")[0] == self._key.rpartition(".")[0]
+
+    def _is_free(self) -> bool:
+        try:
+            self._lock()
+        except AlreadyRunning:
+            return False
+        return True
+
     def _claimed(self) -> bool:
         """They are ours, from now on. Files without an owner are whose position is in them."""
         owner, position = self._owner(), self._state.position
-        if owner or not self._key:
-            return owner == self._key
-        if position is not None and not self._owns(position):
+        if owner == self._key:
+            return True
+        known = position is not None and self._owns(position)
+        if not known and (owner or position is not None):
             return False
         _write(self._slots, _with_crc(_OWNER.pack(_MAGIC, self._key.encode())), 2 * _PAGE)
         self._sync(self._slots)
