@@ -142,7 +142,8 @@ def test_a_lost_slot_is_made_anew_and_the_table_fills_the_gap(scene: Scene) -> N
     seen = _repair(scene, code=1)
     assert _codes(seen) == ["slot_missing"]
     assert (seen["mended"], seen["gaps"]) == (False, [])
-    assert scene.worker.ended("repair").returncode == 1  # nobody answers the question
+    assert "give --yes" in (asked := scene.worker.ended("repair")).stderr  # nobody answers the question
+    assert asked.returncode == 2
     told = _repair(scene, "--yes", "--backfill")
     with scene.stores() as (state, journal):
         after = state.source("main")
