@@ -198,7 +198,8 @@ class Capture:
         durable = self._journal_end if builder.count else builder.seen
         over = self._lookout.over_max_wal(stream.wal_end)
         try:
-            confirm = self._confirmable(durable, over)
+            # The slot stays where it is until the server has shown that it is the one that we left.
+            confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
             if confirm > self._confirmed:
                 # before the server hears of it: a slot past this was moved by others
                 self._state.confirm(self._name, confirm, self._journal_end.commit_lsn)

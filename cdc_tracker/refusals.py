@@ -25,6 +25,12 @@ Mend = Literal["a person", "wait", "publications", "new slot", "take the slot", 
 """What `repair` does. `a person`: there is a choice to make, and the error's hint names the command for each way."""
 
 
+NEW_EPOCH = (
+    "if this server is the right one now, `cdc-tracker setup --new-epoch` begins anew with it: a new slot, and event ids that "
+    "cannot meet those of before"
+)
+
+
 class Refusal(enum.Enum):
     """What it is, the error that says so, and what `repair` does about it. `error` makes the error: nothing else should."""
 

@@ -19,7 +19,7 @@ from cdc_tracker.history.beginning import beginning
 from cdc_tracker.history.gaps import Missing
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
-from cdc_tracker.refusals import Refusal
+from cdc_tracker.refusals import NEW_EPOCH, Refusal
 from cdc_tracker.source import catalog, faults, plugins, slot
 from cdc_tracker.source.session import options, published
 from cdc_tracker.source.slot import SlotState
@@ -277,7 +277,8 @@ def told(gap: Missing) -> str:
 
 
 _MET = {
-    Refusal[name].name: faults.verdict_of(faults.When.STREAMING, code=code).hint
-    for name, code in (("PUBLICATION_LOST", "42704"), ("UNDECODABLE", "XX000"))
+    Refusal.PUBLICATION_LOST.name: faults.verdict_of(faults.When.STREAMING, code="42704").hint,
+    Refusal.UNDECODABLE.name: faults.verdict_of(faults.When.STREAMING, code="XX000").hint,
+    Refusal.OTHER_HISTORY.name: NEW_EPOCH,
 }
 _PLAIN = "Run `cdc-tracker setup` without that option."

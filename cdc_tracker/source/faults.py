@@ -117,13 +117,13 @@ FAULTS: tuple[Fault, ...] = (
         Refusal.NOT_LET_IN,
         "mend source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
     ),
-    Fault(_CONNECTING, r"could not translate host name", PASSES, f"does the host's name resolve here? {_AGAIN}"),
+    Fault(_CONNECTING, r"could not translate host name", PASSES, f"the name of the host does not resolve here: {_AGAIN}"),
     Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", PASSES, _ROOM),
     Fault(
         _CONNECTING,
         r"starting up|shutting down|in recovery|not (yet )?accepting|in hot standby|session is",
         PASSES,
-        f"the server restarts, or is not the primary yet. {_AGAIN}",
+        f"the server restarts, or is not the primary yet: {_AGAIN}",
     ),
     Fault(_CONNECTING, "", PASSES, _PRESENT),
     # Connected: what passes by itself, whatever was being done.

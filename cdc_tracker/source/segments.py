@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
-from cdc_tracker.model import Change, Lsn, OpenTransaction, Position, Relation, Segment, Transaction
+from cdc_tracker.errors import Stop
+from cdc_tracker.model import Change, Lsn, OpenTransaction, Position, Relation, Segment, Transaction, format_lsn
+from cdc_tracker.refusals import NEW_EPOCH, Refusal
 
 Frame: TypeAlias = memoryview
 """A CopyData message of kind `w`: kind (1), start LSN (8), end LSN (8), server time (8), payload from byte 25."""
@@ -25,6 +27,19 @@ MAX_BYTES = 1 << 20
 
 _HEADER = struct.Struct(">IQ")
 _START = struct.Struct(">xQ")
+
+
+def _other_history(expected: Transaction, found: str) -> Stop:
+    return Refusal.OTHER_HISTORY.error(
+        f"the journal's last transaction is {_named(expected)}, and {found}: it was taken back to an earlier state, by a copy of "
+        "its disk for example, and has written since",
+        hint="events of changes after that state were delivered although the database has lost them; what it has written "
+        f"instead, up to where the journal ends, was not read. {NEW_EPOCH}",
+    )
+
+
+def _named(transaction: Transaction) -> str:
+    return f"{transaction.xid}, committed at {format_lsn(transaction.commit_lsn)} ({transaction.timestamp})"
 
 
 def walk(frames: bytes) -> Iterator[tuple[Lsn, int, int]]:
@@ -56,6 +71,9 @@ class SegmentBuilder(ABC):
     """
 
     plugin: str
+
+    expected: Transaction | None = None
+    """The journal's last one, where the server has to send it again, and before any later one. Else it has another history."""
 
     def __init__(self, after: Position, left_off: OpenTransaction | None = None, *, max_row: int = sys.maxsize) -> None:
         """`max_row`: bytes of a change's frame. Of a longer one the largest values are left out, and the decoder says so."""
@@ -115,6 +133,8 @@ class SegmentBuilder(ABC):
 
     def idle_until(self, wal_end: Lsn) -> None:
         """A keepalive's WAL end. Counts only between transactions: within one, the server may report past what it has sent."""
+        if self._transaction is None and self.expected is not None and wal_end > self.expected.commit_lsn:
+            raise _other_history(self.expected, f"the server, which has sent everything up to {format_lsn(wal_end)}, has it not")
         if self._transaction is None and not self.count and wal_end > self.seen.commit_lsn:
             self.seen = Position(wal_end, -1)
 
@@ -138,10 +158,18 @@ class SegmentBuilder(ABC):
         return segment
 
     def _begin_transaction(self, transaction: Transaction, payload: bytes) -> None:
+        if self.expected is not None:
+            self._compare(self.expected, transaction)
         self._transaction = transaction
         self._begin = payload
         self._ordinal = self._lsn = self._index = 0
         self._skip = transaction.commit_lsn <= self._after.commit_lsn
+
+    def _compare(self, expected: Transaction, found: Transaction) -> None:
+        if found == expected:
+            self.expected = None
+        elif found.commit_lsn >= expected.commit_lsn:
+            raise _other_history(expected, f"the server sends {_named(found)} instead")
 
     def _end_transaction(self, end_lsn: Lsn) -> None:
         """The commit itself is not stored: `seen`, and with it the segment's `last`, says that the transaction is complete."""

@@ -13,7 +13,7 @@ import structlog
 from psycopg.postgres import types
 
 from cdc_tracker.errors import Problem, Retry, SourceError, SourceUnavailable
-from cdc_tracker.model import Lsn, Position, Segment, table_name
+from cdc_tracker.model import Lsn, OpenTransaction, Position, Segment, Transaction, table_name
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.source import catalog, pgoutput, placement, plugins, publication, slot, wal2json
 from cdc_tracker.source.connection import connect, is_leaving, translated
@@ -49,6 +49,7 @@ class Session:
         self._looked = float("-inf")
         self._faults: tuple[Problem, ...] = ()
         self._must_fit = False
+        self._expected: Transaction | None = None
         self._described: dict[str, wal2json.Description] = {}
         self.stream = ReplicationStream(self._url)
         try:
@@ -87,7 +88,13 @@ class Session:
 
     def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
         """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
-        left_off = _LEFT_OFF[newest.plugin](newest) if newest and newest.last.ordinal >= 0 else None
+        last = _LEFT_OFF[newest.plugin](newest) if newest else None
+        builder = self._builder(after, last if after.ordinal >= 0 else None)
+        if newest and last and newest.plugin == self.plugin and self._comes_again(last.transaction):
+            builder.expected = self._expected = last.transaction
+        return builder
+
+    def _builder(self, after: Position, left_off: OpenTransaction | None) -> SegmentBuilder:
         if self.plugin == "wal2json":
             return wal2json.Builder(after, self._describe, left_off, max_row=self._settings.max_row)
         encoding = self._connected().info.parameter_status("server_encoding")
@@ -96,11 +103,28 @@ class Session:
 
     def start(self, lsn: Lsn) -> ReplicationStream:
         """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""
+        if self._expected is not None:
+            lsn = min(lsn, self._expected.commit_lsn)
         if self._state is not None:
             check_start(lsn, self._state)
         publications = published(self._connected(), self._settings) if self.plugin == "pgoutput" else []
         self.stream.start(self._settings.slot, lsn, options(self.plugin, publications))
         return self.stream
+
+    def _comes_again(self, transaction: Transaction) -> bool:
+        """Whether a server with the same history sends the journal's last transaction again.
+
+        It does not where the slot is past it; nor, from PostgreSQL 18 on, where a publication was made anew since.
+        """
+        if self._state is None or (self._state.confirmed_flush_lsn or 0) > transaction.commit_lsn:
+            return False
+        if self.plugin == "wal2json":
+            return True
+        names = list(publication.names(self._settings))
+        query = "SELECT coalesce(bool_and(age(xmin) > age(%s::text::xid)), false) FROM pg_publication WHERE pubname = ANY (%s)"
+        with translated():
+            [(older,)] = self._connected().execute(query, [transaction.xid, names]).fetchall()
+        return bool(older)
 
     # Beside the stream. What fails here is logged and left out: it must not end a stream that works.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import EPOCH, Lsn, Position, format_lsn
-from cdc_tracker.refusals import Refusal
+from cdc_tracker.refusals import NEW_EPOCH, Refusal
 from cdc_tracker.source.catalog import Identity
 from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.slot import SlotState
@@ -44,10 +44,6 @@ class Times(NamedTuple):
 
 _SETUP = "run `cdc-tracker setup`"
 _REPAIR = "`cdc-tracker repair` makes a new slot, says from when to when nothing was read, and which tables can fill that"
-_NEW_EPOCH = (
-    "if this server is the right one now, `cdc-tracker setup --new-epoch` begins anew with it: a new slot, and event ids that "
-    "cannot meet those of before"
-)
 
 
 def verify(
@@ -97,7 +93,7 @@ def _check_server(record: Record, slot: SlotState | None, identity: Identity, re
     if record.system_id != identity.system_id:
         raise Refusal.OTHER_SERVER.error(
             f"this is another server: its system identifier is {identity.system_id}, and we have read from {record.system_id}",
-            hint=f"mend source.url if it points to the wrong server; {_NEW_EPOCH}",
+            hint=f"mend source.url if it points to the wrong server; {NEW_EPOCH}",
         )
     if record.database != identity.database and not (slot and slot.database == identity.database):
         raise Refusal.OTHER_DATABASE.error(
@@ -109,7 +105,7 @@ def _check_server(record: Record, slot: SlotState | None, identity: Identity, re
         raise Refusal.WAL_BEHIND.error(
             f"the server's WAL ends at {format_lsn(identity.wal_lsn)}, and we have read up to {format_lsn(reached)}: it was "
             "restored from a backup, or a standby was promoted that had not received everything",
-            hint=f"events of changes past that point were delivered although the database has lost them; {_NEW_EPOCH}",
+            hint=f"events of changes past that point were delivered although the database has lost them; {NEW_EPOCH}",
         )
 
 
@@ -120,12 +116,12 @@ def _check_timeline(record: Record, identity: Identity, reached: Lsn) -> None:
             raise Refusal.TIMELINE_LEFT.error(
                 f"the server left timeline {switch.timeline} at {format_lsn(switch.lsn)}, and we have read that timeline up to "
                 f"{format_lsn(reached)}: it was restored from a backup, or a standby was promoted that lacked the rest",
-                hint=f"what this server has written since that point was not read; {_NEW_EPOCH}",
+                hint=f"what this server has written since that point was not read; {NEW_EPOCH}",
             )
     if identity.timeline < record.timeline:
         raise Refusal.OLD_PRIMARY.error(
             f"the server is on timeline {identity.timeline}, and we have read {record.timeline}: an old primary has come back",
-            hint=f"point source.url at the present primary; {_NEW_EPOCH}",
+            hint=f"point source.url at the present primary; {NEW_EPOCH}",
         )
 
 
