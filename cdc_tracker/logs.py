@@ -11,6 +11,8 @@ from typing import Any, Literal, TextIO
 import structlog
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from cdc_tracker.printable import printable
+
 HIDDEN = "**********"
 _SECRET_KEY = re.compile(r"(?i)(^|_)(password|passwd|pwd|secret|token|api_?key|write_?key|authorization|credentials?)$")
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*(?=@)", re.IGNORECASE)
@@ -66,6 +68,11 @@ class Redaction:
         return hide(str(value), self._secrets)
 
 
+def _for_people(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Nothing that came from outside reaches a terminal raw. JSON escapes by itself."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
 def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send every log line of this process, ours and the libraries', to `stream` (standard error)."""
     out = stream or sys.stderr
@@ -83,7 +90,11 @@ def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,  # before the redaction: a traceback can carry a URL
             Redaction(secrets),
-            structlog.dev.ConsoleRenderer(colors=out.isatty()) if people else structlog.processors.JSONRenderer(),
+            *(
+                [_for_people, structlog.dev.ConsoleRenderer(colors=out.isatty())]
+                if people
+                else [structlog.processors.JSONRenderer()]
+            ),
         ],
     )
     handler = logging.StreamHandler(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,8 +100,10 @@ class _Lazy(click.Group):
 
 def tell(error: CdcTrackerError) -> None:
     """The error on standard error: what happened and, after it, what to do."""
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(f"{error}\n{error.hint}" if error.hint else str(error), err=True)
+    from cdc_tracker.cli import show  # noqa: PLC0415
+
+    show.say("error: ", fg="red", bold=True, nl=False, err=True)
+    show.say(f"{error}\n{error.hint}" if error.hint else str(error), err=True)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -127,6 +130,9 @@ def main() -> None:
     # What imports make stays: looking for cycles in it time and again, and at the end, took a third of a short command.
     gc.set_threshold(100_000, 10, 10)
     atexit.register(gc.freeze)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is told all the same
     try:
         cli(prog_name="cdc-tracker")
     except BrokenPipeError:

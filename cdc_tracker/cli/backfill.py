@@ -166,17 +166,17 @@ def _delivered_before(state: State, source: str, key: str, destination: str, win
 
 def _tell(plan: dict[str, Any]) -> None:
     rows = f"about {show.plural(plan['rows'], 'row')} ({format_size(plan['bytes'])})"
-    click.echo(f"{plan['event']} → {plan['destination']}: {rows} of {plan['table']}, by {', '.join(plan['key'])}.")
-    click.echo(WHAT_IT_IS)
+    show.say(f"{plan['event']} → {plan['destination']}: {rows} of {plan['table']}, by {', '.join(plan['key'])}.")
+    show.say(WHAT_IT_IS)
     if plan["dry_run"]:
-        click.echo("The destination is in a dry run: events would be counted as suppressed, and none sent.")
+        show.say("The destination is in a dry run: events would be counted as suppressed, and none sent.")
     if plan["only_missing"]:
-        click.echo("What its sent-ledger knows is held back.")
+        show.say("What its sent-ledger knows is held back.")
     else:
-        click.echo(f"An event that it already has: this destination {plan['repeats']}.")
+        show.say(f"An event that it already has: this destination {plan['repeats']}.")
     limit = plan["age_limit_seconds"]
     if limit is not None:
-        click.echo(
+        show.say(
             f"It takes nothing older than {format_duration(limit)}: such events are rejected and parked. --from leaves them out."
         )
 

@@ -43,20 +43,18 @@ def check(invocation: Invocation, as_json: bool) -> None:
 
 
 def _print(findings: list[Problem]) -> None:
-    from rich.text import Text  # noqa: PLC0415
-
     rows = []
     for finding in findings:
-        what = Text(finding.message)
+        what = show.text(finding.message)
         if finding.hint:
-            what.append(f"\n{finding.hint}", style="dim")
+            what.append(show.text(f"\n{finding.hint}", "dim"))
         rows.append((show.mark(finding.severity), ": ".join(part for part in (finding.where, finding.key) if part), what))
     show.console().print(show.table(("", "what", "finding"), rows))
     errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in ("error", "warning"))
     if not errors:
-        click.echo(f"Nothing would stop a run. {show.plural(warnings, 'warning')}." if warnings else "Nothing would stop a run.")
+        show.say(f"Nothing would stop a run. {show.plural(warnings, 'warning')}." if warnings else "Nothing would stop a run.")
     else:
-        click.echo(f"{show.plural(errors, 'error')}, {show.plural(warnings, 'warning')}.")
+        show.say(f"{show.plural(errors, 'error')}, {show.plural(warnings, 'warning')}.")
 
 
 def _findings(invocation: Invocation) -> Iterator[Problem]:

@@ -57,7 +57,7 @@ def rewind(
         again = outlook.outlook(config, state, destination, translator, journal, to, position, only_missing=only_missing)
         plan = {"destination": destination, "from": str(position), "to": str(to), **again.figures()}
         if not as_json:
-            click.echo(f"{destination}: from {position} back to {to}, {show.plural(again.found.sent, 'event')} would go again.")
+            show.say(f"{destination}: from {position} back to {to}, {show.plural(again.found.sent, 'event')} would go again.")
             again.tell()
         if not dry_run:
             again.agree(f"Rewind {destination} to {to}?", yes=yes, duplicates=yes_duplicates)
@@ -67,7 +67,7 @@ def rewind(
     if as_json:
         show.emit(plan)
     elif not dry_run:
-        click.echo(plan["applied"])
+        show.say(plan["applied"])
 
 
 def _checkpoint(state: State, source: str, destination: str) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cdc_tracker.cli import Invocation, show
+from cdc_tracker.printable import one_line
 
 if TYPE_CHECKING:
     from cdc_tracker.state import DeadLetter, LetterState, Selection
@@ -62,12 +63,12 @@ def list_(
     if as_json:
         show.emit([as_dict(letter) for letter in found])
     elif not found:
-        click.echo("No dead letters.")
+        show.say("No dead letters.")
     else:
         columns = ("id", "destination", "mapping", "reason", "field", "detail", "state", "tries", "since")
         show.console().print(show.table(columns, [_row(letter) for letter in found], right=("id", "tries")))
         if more:
-            click.echo(f"There are more than {limit}: see --limit and the filters.")
+            show.say(f"There are more than {limit}: see --limit and the filters.")
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
@@ -126,9 +127,9 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
         return
     width = max(map(len, told))
     for key, value in told.items():
-        click.echo(f"{key.ljust(width)}  {value}")
+        show.say(f"{key.ljust(width)}  {one_line(str(value))}")
     for change in changes:
-        click.echo(f"\n{change}")
+        show.say(f"\n{change}")
 
 
 def _changes(letter: DeadLetter, database: str) -> list[str]:
@@ -171,7 +172,7 @@ def retry(
     if as_json:
         show.emit({"queued": queued})
     else:
-        click.echo(f"{show.plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
+        show.say(f"{show.plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
 
 
 @dead_letters.command("discard")
@@ -207,7 +208,7 @@ def discard(
     if as_json:
         show.emit({"discarded": discarded})
     else:
-        click.echo(f"{show.plural(discarded, 'dead letter')} discarded.")
+        show.say(f"{show.plural(discarded, 'dead letter')} discarded.")
 
 
 def _chosen(numbers: tuple[int, ...], destination: str | None, mapping: str | None, reason: str | None, every: bool) -> Selection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import click
 import msgspec
 
 from cdc_tracker.cli import show
@@ -24,7 +23,7 @@ _ABSENT = "(absent)"
 def tell(found: Difference) -> None:
     """The counts of every event, then samples side by side."""
     changes = show.plural(found.changes, "change")
-    click.echo(f"From {found.after} to {found.upto} the journal holds {changes} of the tables that these mappings read.")
+    show.say(f"From {found.after} to {found.upto} the journal holds {changes} of the tables that these mappings read.")
     rows = [(key, *_counted(each)) for key, each in found.events.items()]
     if rows:
         columns = ("event", *_COUNTS, "rejected before", "after")
@@ -33,11 +32,11 @@ def tell(found: Difference) -> None:
         if each.differs:
             _tell_event(key, each)
     for sentence in found.missing:
-        click.secho("⚠ ", fg="yellow", nl=False)
-        click.echo(sentence)
+        show.say("⚠ ", fg="yellow", nl=False)
+        show.say(sentence)
     if not found.differs:
-        click.echo("Both mappings make the same of it.")
-    click.echo("Nothing was sent.")
+        show.say("Both mappings make the same of it.")
+    show.say("Nothing was sent.")
 
 
 def _counted(each: EventDifference) -> list[str]:
@@ -46,19 +45,19 @@ def _counted(each: EventDifference) -> list[str]:
 
 
 def _tell_event(key: str, each: EventDifference) -> None:
-    click.secho(key, bold=True)
+    show.say(key, bold=True)
     if each.paths:
-        click.echo(f"  changed in {_listed(each.paths)}")
+        show.say(f"  changed in {_listed(each.paths)}")
     if each.renamed:
-        click.secho("  ⚠ ", fg="yellow", nl=False)
+        show.say("  ⚠ ", fg="yellow", nl=False)
         of = show.plural(each.renamed, "event")
-        click.echo(f"{of} would go under another id: a destination that has the old ones has both then.")
+        show.say(f"{of} would go under another id: a destination that has the old ones has both then.")
     if each.before != each.after:
-        click.echo(f"  rejected before: {_listed(each.before)}; after: {_listed(each.after)}")
+        show.say(f"  rejected before: {_listed(each.before)}; after: {_listed(each.after)}")
     for samples in each.samples.values():
         for sample in samples:
             _tell_sample(sample)
-    click.echo()
+    show.say()
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -67,25 +66,25 @@ def _listed(counts: Counter[str]) -> str:
 
 def _tell_sample(sample: Sample) -> None:
     sign, colour = _LOOKS[sample.kind]
-    click.secho(f"  {sign} {sample.kind}", fg=colour, nl=False)
-    click.echo(f"  {show.moment(sample.committed_at)}  at {sample.position}  {sample.message_id}")
+    show.say(f"  {sign} {sample.kind}", fg=colour, nl=False)
+    show.say(f"  {show.moment(sample.committed_at)}  at {sample.position}  {sample.message_id}")
     if sample.reason:
         place = f"{sample.field}: " if sample.field else ""
-        click.echo(f"      {sample.reason}: {place}{sample.detail}")
+        show.say(f"      {sample.reason}: {place}{sample.detail}")
     width = max((len(cell.path) for cell in sample.cells), default=0)
     for cell in sample.cells:
-        click.echo(f"      {cell.path:{width}}  ", nl=False)
+        show.say(f"      {cell.path:{width}}  ", nl=False)
         _tell_cell(cell, sample.kind)
 
 
 def _tell_cell(cell: Cell, kind: Kind) -> None:
     old, new = _short(cell.old), _short(cell.new)
     if kind != "changed":
-        click.echo(new if kind == "added" else old)
+        show.say(new if kind == "added" else old)
         return
-    click.secho(old, fg="red", nl=False)
-    click.echo(" → ", nl=False)
-    click.secho(new, fg="green")
+    show.say(old, fg="red", nl=False)
+    show.say(" → ", nl=False)
+    show.say(new, fg="green")
 
 
 def _short(text: str | None) -> str:
@@ -105,7 +104,7 @@ def emit(found: Difference, destination: str | None) -> None:
         "missing": found.missing,
         "events": [_event(key, each) for key, each in found.events.items()],
     }
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    show.say(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def _event(key: str, each: EventDifference) -> dict[str, object]:

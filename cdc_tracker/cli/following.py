@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
-import click
-
 from cdc_tracker.cli import jobs as commands
 from cdc_tracker.cli import show
 from cdc_tracker.errors import Stop
+from cdc_tracker.printable import one_line
 from cdc_tracker.processes import ends_with_us
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def follow_job(config: Config, state: State, numbers: Sequence[int]) -> None:
             for number in numbers:
                 _follow(config, state, number, worker)
     except KeyboardInterrupt:
-        click.echo("\nNot followed any more. The job goes on where a worker runs: `cdc-tracker jobs`.", err=True)
+        show.say("\nNot followed any more. The job goes on where a worker runs: `cdc-tracker jobs`.", err=True)
 
 
 def _follow(config: Config, state: State, number: int, worker: _Own | None) -> None:
@@ -47,7 +46,7 @@ def _follow(config: Config, state: State, number: int, worker: _Own | None) -> N
             advance(job, _trouble(state, job))
     if job.state == "failed":
         raise Stop(f"Job {job.id} failed: {job.trouble}", hint=f"`cdc-tracker jobs resume {job.id}` tries again from there.")
-    click.echo(_ended(job))
+    show.say(_ended(job))
 
 
 def _trouble(state: State, job: Job) -> str:
@@ -71,7 +70,12 @@ def _bar(job: Job) -> Iterator[_Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         yield _Advance(bar, bar.add_task(f"job {job.id}", total=job.counts["total"] or None, rate=""))
 
@@ -91,7 +95,7 @@ class _Advance:
             self._rate = f"{(done - before) / (now - at):,.0f}/s"
             self._seen = (now, done)
         said = trouble or (self._rate if job.state == "running" else job.state)
-        self._bar.update(self._task, completed=done, rate=said)
+        self._bar.update(self._task, completed=done, rate=one_line(said))
 
 
 if TYPE_CHECKING:
@@ -105,7 +109,7 @@ def _worker(config: Config, state: State, number: int) -> Iterator[_Own | None]:
     if show.is_alive(state.roles(config.source.name), f"deliver:{destination}"):
         yield None
         return
-    click.echo("No worker is running: one is started for the length of this job.", err=True)
+    show.say("No worker is running: one is started for the length of this job.", err=True)
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"]
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker.cli import show
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def init(url: str, folder: Path, schemas: tuple[str, ...], force: bool) -> None:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        click.echo(f"wrote {path}")
+        show.say(f"wrote {path}")
     _next_steps(url, folder)
 
 
@@ -117,4 +118,4 @@ def _next_steps(url: str, folder: Path) -> None:
     if "${" + VARIABLE + "}" in config_text(url):
         steps.append(f"export {VARIABLE}='{hide(url)}'   # with the password")
     steps += ["cdc-tracker check", "cdc-tracker setup", "cdc-tracker run"]
-    click.echo("\nNext:\n" + "\n".join(f"  {step}" for step in steps))
+    show.say("\nNext:\n" + "\n".join(f"  {step}" for step in steps))

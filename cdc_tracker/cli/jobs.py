@@ -9,6 +9,7 @@ import click
 
 from cdc_tracker.cli import Invocation, show
 from cdc_tracker.errors import Stop
+from cdc_tracker.printable import one_line
 from cdc_tracker.units import format_duration
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def list_(invocation: Invocation, destination: str | None = None, unfinished: bo
     if as_json:
         show.emit([as_dict(job) for job in found])
     elif not found:
-        click.echo("No jobs.")
+        show.say("No jobs.")
     else:
         columns = ("id", "destination", "kind", "what", "state", "done", "sent", "rejected", "withheld", "left")
         rows = [_row(job) for job in found]
         show.console().print(show.table(columns, rows, right=("id", "done", "sent", "rejected", "withheld", "left")))
         for job in found:
             if job.trouble:
-                click.echo(f"{job.id}: {job.trouble}")
+                show.say(f"{job.id}: {job.trouble}")
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -73,7 +74,7 @@ def show_(invocation: Invocation, number: int, as_json: bool) -> None:
         return
     for name, value in as_dict(job).items():
         if value not in (None, "", []):
-            click.echo(f"{name:14}{value}")
+            show.say(f"{name:14}{one_line(str(value))}")
 
 
 @jobs.command()
@@ -124,7 +125,7 @@ def _control(invocation: Invocation, number: int, to: Literal["paused", "queued"
         job = one(state, config.source.name, number)
         state.control_job(job.id, to)
         journal.wake(job.destination)
-    click.echo(said)
+    show.say(said)
 
 
 def one(state: State, source: str, number: int) -> Job:
@@ -201,4 +202,4 @@ def left(job: Job) -> str:
 def say(numbers: Sequence[int]) -> None:
     """That jobs were begun."""
     for number in numbers:
-        click.echo(f"Job {number} is queued. `cdc-tracker jobs` tells how far it is; jobs pause, resume, cancel {number}.")
+        show.say(f"Job {number} is queued. `cdc-tracker jobs` tells how far it is; jobs pause, resume, cancel {number}.")

@@ -47,7 +47,7 @@ def ledger(invocation: Invocation, since: int, by: str, destination: str | None,
     if as_json:
         show.emit([dict(zip((*_columns(by), *COUNTED), (*key, *values), strict=True)) for key, values in sums])
     elif not sums:
-        click.echo(f"No events since {show.moment(since * _HOUR_US)}.")
+        show.say(f"No events since {show.moment(since * _HOUR_US)}.")
     else:
         table = show.table((*_columns(by), *COUNTED), [(*key, *_grouped(values)) for key, values in sums], right=COUNTED)
         show.console().print(table)

@@ -64,20 +64,20 @@ def _refused(error: ConfigError, as_json: bool) -> None:
 def _print(mappings: Mappings, results: list[ExampleResult]) -> None:
     failed = [result for result in results if not result.passed]
     for warning in mappings.warnings:
-        click.secho("⚠ ", fg="yellow", nl=False)
-        click.echo(str(warning))
+        show.say("⚠ ", fg="yellow", nl=False)
+        show.say(str(warning))
     for result in failed:
-        click.secho("✗ ", fg="red", nl=False)
-        click.echo(f"{result.where}: {result.mapping}, example {result.index + 1}" + _described(result))
-        click.echo(f"    expected  {result.expected}")
-        click.echo(f"    got       {result.got}")
+        show.say("✗ ", fg="red", nl=False)
+        show.say(f"{result.where}: {result.mapping}, example {result.index + 1}" + _described(result))
+        show.say(f"    expected  {result.expected}")
+        show.say(f"    got       {result.got}")
         for difference in result.differences:
-            click.echo(f"    - {difference}")
+            show.say(f"    - {difference}")
     without = sorted({mapping.key for mapping in mappings.all} - {result.mapping for result in results})
     if without:
-        click.echo(f"without an example: {', '.join(without)}")
+        show.say(f"without an example: {', '.join(without)}")
     passed = f"{show.plural(len(results) - len(failed), 'example')} passed"
-    click.secho(f"{passed}, {len(failed)} failed" if failed else passed, fg="red" if failed else "green")
+    show.say(f"{passed}, {len(failed)} failed" if failed else passed, fg="red" if failed else "green")
 
 
 def _described(result: ExampleResult) -> str:

@@ -77,10 +77,10 @@ class Outlook:
         if self.dry_run:
             _warn(f"It is in a dry run: {show.plural(found.left_out, 'event')} would be counted as suppressed, and none sent.")
         elif found.left_out:
-            click.echo(f"{show.plural(found.left_out, 'event')} more its own settings leave out.")
+            show.say(f"{show.plural(found.left_out, 'event')} more its own settings leave out.")
         if self.only_missing:
-            click.echo(self._withheld())
-        click.echo(f"An event that it already has: this destination {kind.repeats}.")
+            show.say(self._withheld())
+        show.say(f"An event that it already has: this destination {kind.repeats}.")
         if found.outside_window:
             _warn(f"{self._outside()}.")
         if found.past_age:
@@ -172,5 +172,5 @@ def _seconds(duration: float) -> float | None:
 
 
 def _warn(text: str) -> None:
-    click.secho("⚠ ", fg="yellow", nl=False)
-    click.echo(text)
+    show.say("⚠ ", fg="yellow", nl=False)
+    show.say(text)

@@ -73,15 +73,15 @@ def preview(
         except KeyboardInterrupt:
             pass
     made = "" if raw else f", {show.plural(limits.events, 'event')}, {limits.rejections:,} rejected"
-    click.echo(f"{show.plural(limits.changes, 'change')}{made}. Nothing was delivered.", err=True)
+    show.say(f"{show.plural(limits.changes, 'change')}{made}. Nothing was delivered.", err=True)
 
 
 def _welcome(peek: Peek, watched: Iterable[str]) -> None:
     for problem in peek.problems:
-        click.secho(f"⚠ {problem}", fg="yellow", err=True)
+        show.say(f"⚠ {problem}", fg="yellow", err=True)
     if peek.made:
-        click.echo(f"The publication {peek.made} was made for this preview, and is dropped when it ends.", err=True)
-    click.echo(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
+        show.say(f"The publication {peek.made} was made for this preview, and is dropped when it ends.", err=True)
+    show.say(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
 
 
 def _translator(config: Config, identity: Identity) -> Translator:
@@ -116,9 +116,9 @@ def _print(
         if translator is None:
             from cdc_tracker.source.debezium import as_envelope  # noqa: PLC0415
 
-            click.echo(as_envelope(change, database))
+            show.say(as_envelope(change, database))
         else:
-            click.echo(_json(change, made) if as_json else _text(change, made))
+            show.say(_json(change, made) if as_json else _text(change, made))
 
 
 def _changes(segment: Segment, translator: Translator | None) -> Iterator[tuple[Change, list[Made]]]:

@@ -86,7 +86,7 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
     if as_json:
         show.emit(_as_json(found) | {"mended": True, "gaps": gaps})
     else:
-        click.echo("Mended: `cdc-tracker run`.")
+        show.say("Mended: `cdc-tracker run`.")
 
 
 # What is wrong.
@@ -199,10 +199,10 @@ def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfi
     place.save(record, slot, quiet=quiet)
     if not quiet:
         for gap, refills in zip(gaps, filled, strict=True):
-            click.echo(told(gap))
+            show.say(told(gap))
             _tell_refills(refills, backfill=backfill)
         if not gaps:
-            click.echo("Nothing is missing: everything before the slot is delivered, or in the journal.")
+            show.say("Nothing is missing: everything before the slot is delivered, or in the journal.")
     return [_gap_as_json(gap, refills) for gap, refills in zip(gaps, filled, strict=True)]
 
 
@@ -211,13 +211,13 @@ def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfi
 
 def _say(found: Diagnosis, place: Standing) -> None:
     for _, text in found.problems:
-        click.echo(f"✗ {text}")
+        show.say(f"✗ {text}")
     for note in found.notes:
-        click.echo(f"  {note}")
+        show.say(f"  {note}")
     if found.mend == "new slot":
         end = place.journal.horizon()
         if end is not None:
-            click.echo(f"  the journal reaches to {end.last} ({show.moment(end.last_time)}); what is in it is delivered as usual")
+            show.say(f"  the journal reaches to {end.last} ({show.moment(end.last_time)}); what is in it is delivered as usual")
 
 
 def _question(found: Diagnosis) -> str:
@@ -237,13 +237,13 @@ def _question(found: Diagnosis) -> str:
 def _tell_refills(rows: list[dict[str, Any]], *, backfill: bool) -> None:
     for row in rows:
         mark = "can be filled" if row["possible"] else "cannot be filled"
-        click.echo(f"  {row['event']} ({row['table']}): {mark}{': ' if row['why'] else ''}{row['why']}")
+        show.say(f"  {row['event']} ({row['table']}): {mark}{': ' if row['why'] else ''}{row['why']}")
         if "job" in row:
-            click.echo(f"    job {row['job']} fills it: `cdc-tracker jobs` shows how far it is")
+            show.say(f"    job {row['job']} fills it: `cdc-tracker jobs` shows how far it is")
         elif "command" in row:
-            click.echo(f"    {row['command']}")
+            show.say(f"    {row['command']}")
     if backfill and not any(row["possible"] for row in rows):
-        click.echo("  No mapping has a backfill that could fill it.")
+        show.say("  No mapping has a backfill that could fill it.")
 
 
 def _leave(found: Diagnosis, as_json: bool) -> None:
@@ -260,7 +260,7 @@ def _finish(found: Diagnosis, as_json: bool) -> None:
     if as_json:
         show.emit(_as_json(found) | {"mended": False, "gaps": []})
     else:
-        click.echo("Nothing is to be mended.")
+        show.say("Nothing is to be mended.")
     if found.problems:
         raise SystemExit(FOUND_PROBLEMS)
 

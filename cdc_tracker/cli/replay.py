@@ -90,7 +90,7 @@ def replay(
         )
         figures = {"destination": destination, "depth": "journal", "from": str(after), "to": str(upto), **plan.figures()}
         if not as_json:
-            click.echo(f"{destination}: {show.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")
+            show.say(f"{destination}: {show.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")
             plan.tell()
         if not dry_run:
             plan.agree(f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)

@@ -48,7 +48,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=SETUP_TIMEOUT)))
         if print_sql:
-            click.echo("\n".join(sql_for_dba(config, connection, needs)))
+            show.say("\n".join(sql_for_dba(config, connection, needs)))
             return
         state = stack.enter_context(stores.opened_state(config))
         journal = stack.enter_context(stores.opened_journal(config))
@@ -67,7 +67,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
             changeover.run(place)
         place.settle(mode)
         place.examine()
-    click.echo("Ready: `cdc-tracker run`.")
+    show.say("Ready: `cdc-tracker run`.")
 
 
 def make_outbox(config: Config, connection: Any) -> None:
@@ -78,9 +78,9 @@ def make_outbox(config: Config, connection: Any) -> None:
         return
     if _may_make(connection, outbox.table):
         publication.apply(connection, scripts.outbox(outbox))
-        click.echo(f"outbox        {outbox.table}, and the functions cdc_tracker.track() and others")
+        show.say(f"outbox        {outbox.table}, and the functions cdc_tracker.track() and others")
     else:
-        click.echo(f"outbox        {outbox.table} is there, and belongs to somebody else: left as it is")
+        show.say(f"outbox        {outbox.table} is there, and belongs to somebody else: left as it is")
 
 
 def _may_make(connection: Any, table: str) -> bool:
@@ -123,9 +123,9 @@ def publish(config: Config, connection: Any, needs: dict[str, Need], *, anew: bo
         return
     for each in found.publications:
         tables = ", ".join(table_name(*name) for name in sorted(each.tables)) or "no table"
-        click.echo(f"publication   {each.name}: {tables}")
+        show.say(f"publication   {each.name}: {tables}")
     if not found.publications:
-        click.echo("publication   none: wal2json reads without one")
+        show.say("publication   none: wal2json reads without one")
 
 
 def _refuse(problems: list[Problem]) -> None:
@@ -137,7 +137,7 @@ def _refuse(problems: list[Problem]) -> None:
             hint="Mend the tables or the mappings, then run `cdc-tracker setup` again. `cdc-tracker check` tells more.",
         )
     for problem in problems:
-        click.echo(f"⚠ {problem}", err=True)
+        show.say(f"⚠ {problem}", err=True)
 
 
 def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list[str]:
@@ -190,5 +190,5 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
         )
         place.drop_slot()
         publication.apply(connection, publication.removal(connection, source) + (scripts.teardown(source) if outbox else []))
-        click.echo(f"publications  dropped{', and the outbox' if outbox else ''}")
+        show.say(f"publications  dropped{', and the outbox' if outbox else ''}")
         place.forget()

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdc_tracker.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from cdc_tracker.errors import Problem
     from cdc_tracker.state import RoleRecord
@@ -33,14 +36,19 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
+def say(text: str = "", *, nl: bool = True, err: bool = False, **style: Any) -> None:
+    """Print a line. Every command prints with this, and with tables: nothing that came from outside reaches the terminal raw."""
+    click.secho(printable(text), nl=nl, err=err, **style)  # noqa: TID251
+
+
 def emit(value: object) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def emit_line(value: object) -> None:
     """One JSON document on one line, for a stream of them."""
-    click.echo(line(value))
+    say(line(value))
 
 
 def line(value: object) -> str:
@@ -58,8 +66,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else text("" if cell is None else str(cell)) for cell in row))
     return made
+
+
+def text(given: str, style: str = "") -> Text:
+    """For a table or a console: not taken for markup, and without what a terminal obeys."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(printable(given), style=style)
 
 
 def mark(state: str) -> Any:
@@ -87,7 +102,7 @@ def ask(question: str, *, yes: bool) -> None:
     if yes:
         return
     try:
-        agreed = click.confirm(question)
+        agreed = click.confirm(printable(question))
     except click.Abort:
         if sys.stdin.isatty():
             raise

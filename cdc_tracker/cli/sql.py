@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from cdc_tracker.cli import show
+
 SCRIPTS = {
     "role": "A role with no more rights than the worker needs.",
     "outbox": "The outbox table.",
@@ -19,4 +21,4 @@ def sql(name: str) -> None:
     """Print one of the SQL scripts that come with cdc-tracker, as in: cdc-tracker sql role | psql -d shop"""
     from cdc_tracker.source import scripts  # noqa: PLC0415
 
-    click.echo(scripts.script(name), nl=False)
+    show.say(scripts.script(name), nl=False)

@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import click
-
 from cdc_tracker import envelope
 from cdc_tracker.cli import show
 from cdc_tracker.config import Config
@@ -58,7 +56,7 @@ class Standing:
         try:
             self.verify()
         except SlotBusy:
-            click.echo(f"(the slot is being read{f' by {found.holder}' if found else ''}: a worker runs, and goes on running)")
+            show.say(f"(the slot is being read{f' by {found.holder}' if found else ''}: a worker runs, and goes on running)")
         except SourceError as error:
             if error.refusal != Refusal.PUBLICATION_MISSING.name:  # setup makes them
                 raise
@@ -178,7 +176,7 @@ class Standing:
             self.save(None, found or self.make_slot())
         else:
             self._take_name(record)
-            click.echo(f"slot          {record.slot}: is there ({record.plugin})")
+            show.say(f"slot          {record.slot}: is there ({record.plugin})")
         self._give_checkpoints(new=mode == "new_epoch" or record is None)
 
     def _take_name(self, record: SourceRecord) -> None:
@@ -186,7 +184,7 @@ class Standing:
         name = self.connection.info.dbname
         if record.database != name:
             self.state.save_source(replace(record, database=name))
-            click.echo(f"database      {record.database} is called {name} now")
+            show.say(f"database      {record.database} is called {name} now")
 
     def _epoch_of(self, record: SourceRecord) -> SourceRecord:
         return replace(record, epoch=record.epoch + 1, namespace="")
@@ -225,7 +223,7 @@ class Standing:
         )
         self.state.save_source(record)
         if not quiet:
-            click.echo(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
+            show.say(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
 
     def _give_checkpoints(self, *, new: bool) -> None:
         """To destinations that have none: where their `start` says; at a `new` source, all of them where the slot begins."""
@@ -237,10 +235,10 @@ class Standing:
             start = self.config.destinations[name].start
             begin = beginning(self.journal, "now" if new else start, slot=slot_begins)
             if begin is None:
-                click.echo(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
+                show.say(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
                 continue
             self.state.create_checkpoint(self.name, name, begin)
-            click.echo(f"checkpoint    {name}: at {begin}")
+            show.say(f"checkpoint    {name}: at {begin}")
 
     def _rewind_destinations(self) -> None:
         """A destination that keeps its own checkpoint would take the new server's positions for ones that it has."""
@@ -252,19 +250,19 @@ class Standing:
                     destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: True)
                 if isinstance(destination, HoldsCheckpoint) and record is not None:
                     destination.rewind(Position(record.created_lsn, -1))
-                    click.echo(f"checkpoint    {name}: its own, too")
+                    show.say(f"checkpoint    {name}: its own, too")
             finally:
                 destination.close()
 
     def drop_slot(self) -> None:
         if slot.drop(self.connection, self.config.source.slot):
-            click.echo(f"slot          {self.config.source.slot} dropped")
+            show.say(f"slot          {self.config.source.slot} dropped")
 
     def forget(self) -> None:
         """Remove this source's state and journal."""
         self.journal.clear()
         self.state.forget(self.name)
-        click.echo(f"state         of the source {self.name!r} removed, and its journal")
+        show.say(f"state         of the source {self.name!r} removed, and its journal")
 
 
 def told(gap: Missing) -> str:

@@ -216,13 +216,13 @@ def rendered(seen: Snapshot) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [Text(line) for line in _head(seen)]
+    parts: list[RenderableType] = [show.text(line) for line in _head(seen)]
     parts += [_destinations_table(seen), _roles_table(seen)]
     for each in seen["findings"]:
         since = f" (since {each['since']})" if each["since"] else ""
-        parts.append(Text.assemble(show.mark(each["severity"]), " ", each["message"], since))
+        parts.append(Text.assemble(show.mark(each["severity"]), " ", show.text(each["message"]), since))
         if each["hint"]:
-            parts.append(Text(f"  {each['hint']}", style="dim"))
+            parts.append(show.text(f"  {each['hint']}", "dim"))
     if not seen["findings"]:
         parts.append(Text.assemble(show.mark("ok"), " all is well"))
     return Group(*parts)

@@ -93,3 +93,12 @@ def test_no_secret_passes_wherever_it_stands_in_an_entry() -> None:
         assert secret not in text
     assert "ValueError" in text
     assert len(logged(out)) == 2
+
+
+def test_what_a_vendor_says_is_not_obeyed_by_the_terminal() -> None:
+    output = io.StringIO()
+    logs.set_up(LogSettings(format="text"), stream=output)
+    structlog.get_logger("test").error("refused: \x1b[2J", error="\x9b2J\x1b]0;owned\x07", hint="Größe")
+    assert "\\u001b[2J" in output.getvalue()
+    assert "Größe" in output.getvalue()
+    assert not {found for found in output.getvalue() if not (found.isprintable() or found == "\n")}

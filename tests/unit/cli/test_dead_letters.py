@@ -11,7 +11,7 @@ from tests.unit.cli.conftest import Run
 AT = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 
-def parked(state: State, destination: str, mapping: str, reason: str, count: int) -> None:
+def parked(state: State, destination: str, mapping: str, reason: str, count: int, detail: str = "must be a number") -> None:
     """Park `count` letters as a deliverer does."""
     state.create_checkpoint("main", destination, Position(100, -1))
     begin = state.checkpoint("main", destination)
@@ -21,7 +21,7 @@ def parked(state: State, destination: str, mapping: str, reason: str, count: int
         DeadLetter.of(
             "main",
             destination,
-            Rejection(reason, mapping, Position(first + n, 0), AT, "properties.revenue", "string", "must be a number"),
+            Rejection(reason, mapping, Position(first + n, 0), AT, "properties.revenue", "string", detail),
             b"segment",
         )
         for n in range(count)
@@ -41,6 +41,43 @@ def test_dead_letters_are_listed_with_reason_and_field(run: Run) -> None:
     assert told.exit_code == 0
     for text in ("type_mismatch", "properties.revenue", "must be a number", "Order Paid", "hook", "refused"):
         assert text in told.output
+
+
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202e\u2028 Gr\u00f6\u00dfe\nid 7 [/red]"
+"""Sets a terminal's title, clears it, turns the direction of writing, and begins a line."""
+
+
+@pytest.fixture
+def _hostile(state: State) -> None:
+    parked(state, "events", HOSTILE, HOSTILE, 1, detail=HOSTILE)
+    state.report("main", "deliver:events", 1, "blocked", {"trouble": HOSTILE, "hint": HOSTILE})
+    state.report("main", "capture", 1, "failed", {"trouble": HOSTILE, "hint": HOSTILE})
+
+
+@pytest.mark.usefixtures("_hostile")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dead-letters list",
+        "dead-letters list --json",
+        "dead-letters show 4",
+        "dead-letters show 4 --json",
+        "status",
+        "status --json",
+        "ledger --by mapping --since 2025-12-31",
+        "ledger --by mapping --since 2025-12-31 --json",
+    ],
+)
+def test_nothing_that_came_from_outside_is_obeyed_by_the_terminal(run: Run, command: str) -> None:
+    told = run(*command.split())
+    assert "owned" in told.output or command == "status --json"
+    assert not {found for found in told.output if not (found.isprintable() or found == "\n")}
+    if "--json" in command:
+        json.loads(told.output)
+    if "letters list --json" in command:
+        assert json.loads(told.output)[3]["detail"] == HOSTILE
+    if command == "dead-letters show 4":
+        assert [line.split()[0] for line in told.output.splitlines()].count("id") == 1
 
 
 def test_filters_narrow_the_list(run: Run) -> None:
