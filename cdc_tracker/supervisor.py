@@ -125,7 +125,7 @@ class Supervisor:
         name, stop = f"{self._config.source.name}.worker", self._signals.stop
         wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
         state: State | None = None
-        said = False
+        said = ""
         while not stop():
             try:
                 state = state or stack.enter_context(State.open(self._config.state_url))
@@ -133,9 +133,9 @@ class Supervisor:
             except (AlreadyRunning, Retry) as error:
                 if not self._standby and not stop():
                     raise
-                if not said:
-                    log.info("standing by", holder=str(error))
-                said = True
+                if said != str(error):  # it may wait for a store first, and then for a lock
+                    log.info("standing by", because=str(error))
+                said = str(error)
                 time.sleep(0.2)
         raise Interrupted([])
 

@@ -227,9 +227,9 @@ class _Sending:
         except (DestinationUnavailable, TooLarge, Unexplained) as error:
             self._on_trouble(error)
             raise
-        except (Stop, CheckpointMoved, KeyboardInterrupt):  # none of them is an event's
+        except (Stop, CheckpointMoved):  # none of them is an event's
             raise
-        except BaseException as error:  # a library may end a thread with anything: SystemExit, a panic of Rust
+        except BaseException as error:  # a library may raise anything: SystemExit, KeyboardInterrupt, a panic of Rust
             raise Fault(error) from None
         self._passed = True
         if receipts and receipts[0] in (DELIVERED, ASSUMED) and receipts.count(receipts[0]) == len(self._receipts):

@@ -205,6 +205,12 @@ def _mappings(health: Health) -> Iterator[Finding]:
 # Destinations.
 
 
+_BEHIND = {
+    "failing": "nothing is lost: it is tried again by itself until it takes them",
+    "slow": "it takes less than there is to deliver, or a `rewind` sends it history again",
+}
+
+
 def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
     if each.state in ("gone", "silent", "stopped", "failed"):
         role = f"deliver:{each.name}"
@@ -215,7 +221,7 @@ def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
         severe = each.state == "blocked" or each.lag > BEHIND or failing > RETRYING
         lasts = f" for {format_duration(failing)}" if each.trouble else ""
         text = f"is {each.state}{lasts}, {_waits(each)}{': ' if each.trouble else ''}{each.trouble}"
-        hint = each.hint or "it takes less than there is to deliver, or a `rewind` sends it history again"
+        hint = each.hint or _BEHIND["failing" if each.trouble else "slow"]
         yield Finding("error" if severe else "warning", each.name, text, hint, each.since)
     elif each.trouble and each.state != "waiting":  # for a time to begin at, as it was told to
         yield Finding("warning", each.name, each.trouble, each.hint)

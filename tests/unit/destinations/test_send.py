@@ -191,6 +191,7 @@ ANYTHING = [
     RecursionError(),
     MemoryError(),
     SystemExit(1),
+    KeyboardInterrupt(),
     Panic("index out of bounds"),
     CdcTrackerError("none that its contract names"),
 ]
