@@ -190,11 +190,14 @@ SELECT json_agg(json_build_object(
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
-_LEAVES = f"""
+_TREE = """
 WITH RECURSIVE tree AS (
     SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'p' AND NOT inhdetachpending
      UNION ALL
     SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.inhrelid WHERE NOT i.inhdetachpending)
+"""
+_LEAVES = f"""
+{_TREE}
 SELECT json_agg(json_build_array(
            ln.nspname, l.relname, l.relkind, l.relreplident, {_HAS_KEY.format(c="l")}, pg_relation_is_publishable(l.oid),
            coalesce((SELECT json_agg(a.attname) FROM pg_attribute a, ({_IDENTITY_INDEX.format(c="l")}) i
@@ -203,6 +206,11 @@ SELECT json_agg(json_build_array(
   FROM tree JOIN pg_class l ON l.oid = tree.inhrelid JOIN pg_namespace ln ON ln.oid = l.relnamespace
  WHERE l.relkind <> 'p'
 """
+BARE = f"""
+(c.relkind = 'r' AND NOT {_HAS_KEY.format(c="c")}) OR EXISTS (
+    {_TREE} SELECT FROM tree JOIN pg_class l ON l.oid = tree.inhrelid WHERE l.relkind = 'r' AND NOT {_HAS_KEY.format(c="l")})
+"""
+"""SQL: a table `c`, or a partition of it, has no replica identity. PostgreSQL refuses its updates once they are published."""
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        pg_relation_is_publishable(c.oid) AS publishable, c.relreplident::text AS identity, {_HAS_KEY.format(c="c")} AS has_key,

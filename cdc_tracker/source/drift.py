@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import table_name
-from cdc_tracker.source.publication import ALL_TABLES, REFUSABLE, Desired, Member, Publication
+from cdc_tracker.source.publication import ALL_TABLES, REFUSABLE, Desired, Member, Name, Publication, drop
 
 _SETUP = "run `cdc-tracker setup`: it puts right what differs and leaves the rest alone"
 
@@ -28,14 +28,24 @@ def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
         problems += _of_member(member, homes.get(member.name, ""), wanted, present)
     known = {member.name for member in wanted.members}
     for found in present.values():
-        if not wanted.publications:
-            text = "is there, and wal2json does not read it: it can only make the application's updates and deletes fail"
-            problems.append(Problem("", found.name, text, _SETUP, "warning"))
-            continue
-        text = f"is in the publication {found.name}, and no mapping names it there"
-        others = sorted(name for name in found.tables if name not in known)
-        problems += [Problem("", table_name(*name), text, _SETUP, "warning") for name in others]
+        problems += _of_others(found, known, read=bool(wanted.publications))
     return problems
+
+
+def _of_others(found: Publication, known: Collection[Name], *, read: bool) -> Iterator[Problem]:
+    """What is published for nobody: tables that no mapping names; and the publication itself, where it is not `read`."""
+    hint = _SETUP if found.owned or read else f"its owner has to run: {drop(found.name)}"
+    if not read:
+        text = "is there, and wal2json does not read it: it can only make the application's updates and deletes fail"
+        yield Problem("", found.name, text, ALL_TABLES if found.all_tables else hint, "warning")
+    for name in sorted(found.tables.keys() - known):
+        if name in found.refused:
+            what = _plural(found.operations & REFUSABLE)
+            text = f"is in the publication {found.name}, and has no replica identity: PostgreSQL refuses the application's {what}"
+            yield Problem("", table_name(*name), text, hint)
+        elif read:
+            text = f"is in the publication {found.name}, and no mapping names it there"
+            yield Problem("", table_name(*name), text, hint, "warning")
 
 
 def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem]:

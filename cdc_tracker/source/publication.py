@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import Problem, SourceError
+from cdc_tracker.source import catalog
 from cdc_tracker.source.connection import translated
 from cdc_tracker.source.settings import SourceSettings
 
@@ -40,6 +41,7 @@ class Publication:
     owned: bool = True
     filtered: frozenset[Name] = frozenset()  # tables of which only some rows are published
     schemas: tuple[str, ...] = ()  # all tables of which are published
+    refused: frozenset[Name] = frozenset()  # tables whose updates or deletes PostgreSQL refuses because they are in it
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN
 _EXISTING = f"""
 SELECT p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
        pg_has_role(p.pubowner, 'USAGE'), coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's',
-       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname, {_LISTED}, to_jsonb(r) ->> 'prqual' IS NOT NULL))
+       coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname, {_LISTED}, to_jsonb(r) ->> 'prqual' IS NOT NULL,
+                                                     (p.pubupdate OR p.pubdelete) AND ({catalog.BARE})))
                    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE r.prpubid = p.oid), '[]'), {{schemas}}
   FROM pg_publication p WHERE p.pubname = ANY (%s)
@@ -105,13 +108,14 @@ def _publication(row: Sequence[Any]) -> Publication:
     return Publication(
         name,
         frozenset(operation for operation, on in published if on),
-        {(schema, table): tuple(columns) if columns else None for schema, table, columns, _ in tables},
+        {(schema, table): tuple(columns) if columns else None for schema, table, columns, *_ in tables},
         via_root,
         generated,
         all_tables,
         owned,
-        frozenset((schema, table) for schema, table, _, filtered in tables if filtered),
+        frozenset((schema, table) for schema, table, _, filtered, _ in tables if filtered),
         tuple(schemas),
+        frozenset((schema, table) for schema, table, _, _, refused in tables if refused),
     )
 
 
@@ -206,12 +210,12 @@ def apply(connection: psycopg.Connection[Any], statements: Sequence[str]) -> Non
 
 
 def drop_statements(settings: SourceSettings) -> list[str]:
-    return [_drop(name) for name in names(settings)]
+    return [drop(name) for name in names(settings)]
 
 
 def removal(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
     """What takes away the publications that setup made: one FOR ALL TABLES is somebody else's."""
-    return [_drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
+    return [drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
 
 
 def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
@@ -225,8 +229,8 @@ def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, pr
             " AND slot_name <> %s)",
             [settings.slot],
         ).fetchall()
-    return [] if read else [_drop(found.name) for found in present.values() if found.owned and not found.all_tables]
+    return [] if read else [drop(found.name) for found in present.values() if found.owned and not found.all_tables]
 
 
-def _drop(name: str) -> str:
+def drop(name: str) -> str:
     return _text(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))

@@ -310,3 +310,37 @@ def test_children_that_inherit_from_a_table_are_left_alone_and_told(
     database.execute("UPDATE orders SET id = id + 10; DELETE FROM orders")
     set_up(connection, {"public.before": INSERT})
     assert (published(database), published(database, "cdc_tracker_inserts")) == ("", "public.before")
+
+
+@pytest.mark.servers("pg15", "pg18")
+@pytest.mark.parametrize("reader", ["wal2json", "pgoutput"])
+def test_what_nobody_reads_is_an_error_where_the_application_s_updates_fail_for_it(
+    database: Database, connection: psycopg.Connection[Any], reader: str
+) -> None:
+    """An older setup published for wal2json, too, and the tables that inherit from a mapped one."""
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE child () INHERITS (orders)")
+    database.execute("CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF parts DEFAULT")
+    generated = ", publish_generated_columns = stored" if database.server.major >= 18 else ""
+    database.execute(
+        f"CREATE PUBLICATION cdc_tracker FOR TABLE orders, parts WITH (publish_via_partition_root = true{generated})"
+    )
+    database.execute(
+        f"CREATE PUBLICATION cdc_tracker_inserts WITH (publish = 'insert', publish_via_partition_root = true{generated})"
+    )
+    for table in ("orders", "parts"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            database.execute(
+                f"INSERT INTO {table} VALUES (1); UPDATE {table} SET id = 2; INSERT INTO child VALUES (3); DELETE FROM child"
+            )
+    wanted = desired(connection, settings(), ONE, reader)
+    names = publication.names(settings())
+
+    def errors() -> dict[str, str]:
+        found = drift(wanted, publication.existing(connection, names))
+        return {problem.key: problem.hint for problem in found if problem.severity == "error"}
+
+    assert errors().keys() == {"public.child", "public.parts"}
+    assert all("cdc-tracker setup" in hint for hint in errors().values())
+    publication.apply(connection, publication.statements(connection, settings(), wanted))
+    assert errors() == {}
+    database.execute("UPDATE orders SET id = id + 10; UPDATE parts SET id = 3; DELETE FROM parts; DELETE FROM orders")
