@@ -202,7 +202,7 @@ class Capture:
             confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
             if confirm > self._confirmed:
                 # before the server hears of it: a slot past this was moved by others
-                self._state.confirm(self._name, confirm, self._journal_end.commit_lsn)
+                self._state.confirm(self._name, confirm, (self._appended or START).commit_lsn)
                 self._confirmed = self._progress.confirmed = confirm
         except StateUnavailable as error:
             if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us

@@ -151,7 +151,8 @@ def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list
     lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in found.problems]
     if source.outbox:
         lines += ["", "-- 1. the outbox", *scripts.outbox(source.outbox)]
-    lines += ["", "-- 2. the publications", *(f"{each};" for each in statements)]
+    none = "" if found.publications else ": none, wal2json reads without one"
+    lines += ["", f"-- 2. the publications{none}", *(f"{each};" for each in statements)]
     lines += ["", "-- 3. the slot, last"]
     if slot.inspect(connection, source.slot):
         return [*lines, f"-- {source.slot} is there already"]
@@ -189,6 +190,7 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
             yes=yes,
         )
         place.drop_slot()
-        publication.apply(connection, publication.removal(connection, source) + (scripts.teardown(source) if outbox else []))
-        show.say(f"publications  dropped{', and the outbox' if outbox else ''}")
+        removal = publication.removal(connection, source)
+        publication.apply(connection, removal + (scripts.teardown(source) if outbox else []))
+        show.say(f"publications  {'dropped' if removal else 'none'}{', and the outbox dropped' if outbox else ''}")
         place.forget()

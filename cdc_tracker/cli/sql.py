@@ -9,7 +9,7 @@ from cdc_tracker.cli import show
 SCRIPTS = {
     "role": "A role with no more rights than the worker needs.",
     "outbox": "The outbox table.",
-    "functions": "track() and the others that write to the outbox.",
+    "functions": "track() and the others, which write events into the WAL.",
     "publication": "The publications, by hand; `setup --print-sql` prints those of your mappings.",
     "teardown": "What takes all of it away.",
 }

@@ -167,7 +167,11 @@ def reports(roles: Sequence[RoleRecord], name: str) -> bool:
 
 
 def _said(role: RoleRecord | None) -> dict[str, Any]:
-    return dict(role.detail) if role else {}
+    """Its last report. `since` of a role that is not at work any more is when it was heard of last."""
+    if role is None:
+        return {}
+    away = condition(role) in ("gone", "silent", "stopped")
+    return {**role.detail, "since": role.updated_at} if away else dict(role.detail)
 
 
 def _free(folder: Path) -> tuple[int, int] | None:

@@ -80,8 +80,9 @@ def _roles(health: Health) -> Iterable[Metric]:
     ends = CounterMetricFamily("cdc_tracker_role_ends", "How often a role has ended although it was not told to", labels=["role"])
     for name, state in health.states.items():
         up.add_metric([name], float(state not in ("gone", "silent", "stopped", "failed")))
-    for name, role in health.supervisor.get("roles", {}).items():
-        ends.add_metric([name], float(role.get("ends_ever", 0)))
+    if told := health.supervisor.get("roles"):
+        for name, role in {"supervisor": {}, **told}.items():  # it tells of itself only once it has ended
+            ends.add_metric([name], float(role.get("ends_ever", 0)))
     return up, ends
 
 

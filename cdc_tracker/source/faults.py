@@ -55,7 +55,7 @@ _HBA = (
     "then `SELECT pg_reload_conf()`"
 )
 _CREDENTIALS = "check user and password in source.url, or give the password by PGPASSWORD or ~/.pgpass"
-_GRANTS = "`cdc-tracker sql role` prints the grants that it needs, `cdc-tracker setup --print-sql` what an owner has to run"
+_GRANTS = "`cdc-tracker sql role` prints the grants that the role needs, `cdc-tracker setup --print-sql` what an owner has to run"
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
 _DATABASE = "mend the database's name in source.url"
 _AGAIN = "it is tried again until the server answers"

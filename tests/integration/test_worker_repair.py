@@ -302,6 +302,23 @@ def test_a_journal_deleted_while_stopped_comes_back_from_the_slot_and_says_what_
             until(lambda: json.loads(scene.worker.ended("status", "--json").stdout)["journal"]["lost"], "it is still told")
 
 
+def test_a_journal_that_never_held_anything_was_not_lost(scene: Scene) -> None:
+    with scene.running():
+        until(lambda: _confirmed_past_its_beginning(scene), "the idle slot moves")
+        assert json.loads(scene.worker.ended("status", "--json").stdout)["journal"]["lost"] is None
+        assert "lost" not in scene.worker.ended("status").stdout
+    with scene.running():
+        until(scene.streams, "it streams")
+        assert not any("journal" in note for note in _repair(scene)["notes"])
+    assert "lost" not in scene.worker.log
+
+
+def _confirmed_past_its_beginning(scene: Scene) -> bool:
+    with scene.state() as state:
+        record = state.source("main")
+    return bool(record and record.confirmed_lsn > record.created_lsn)
+
+
 @pytest.mark.parametrize("main_only", [True, False])
 def test_a_journal_deleted_while_running_is_noticed_and_read_again_from_the_slot(
     database: Database, tmp_path: Path, main_only: bool

@@ -64,6 +64,7 @@ class Builder:
 
     full = in_transaction = False
     commit_lsn = 0
+    expected = None  # the server is known for the one that was left
 
     def __init__(self, after: Position) -> None:
         self.seen, self._held = after, list[Segment]()
@@ -110,6 +111,9 @@ class Server:
     def verify(self, record: object, end: Position | None, lowest: object, times: object) -> Standing:
         assert (end or START).commit_lsn >= self.confirmed, "what was confirmed is not in the journal"
         return Standing(self.confirmed, timeline=2)
+
+    def refuse(self) -> None:
+        """Nothing is wrong with the server."""
 
     def builder(self, after: Position, newest: object) -> Builder:
         return Builder(after)
