@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,9 +11,10 @@ from typing import TypeAlias, TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
+from cdc_tracker.delivery_report import DeliveryReport
 from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.destinations.faults import Fault, held_position
-from cdc_tracker.destinations.send import Interrupted, NothingPasses, before, send
+from cdc_tracker.destinations.send import Interrupted, NothingPasses, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.doubt import LOOKAHEAD, Doubt
 from cdc_tracker.errors import (
@@ -29,14 +29,13 @@ from cdc_tracker.history.jobs import Jobs, known
 from cdc_tracker.history.letters import QueuedLetters
 from cdc_tracker.journal import Journal
 from cdc_tracker.lane import Lane
-from cdc_tracker.model import DELIVERED, START, Batch, Event, Outcome, Position, Receipt, Segment
-from cdc_tracker.outcomes import RecentOutcomes
+from cdc_tracker.model import DELIVERED, START, Batch, Outcome, Position, Receipt, Segment
 from cdc_tracker.parcels import KEEP, Parcel, pack
+from cdc_tracker.reconciliation import READ, HeldCheckpoint
 from cdc_tracker.settlement import Settlement
-from cdc_tracker.state import HOUR, Checkpoint, State
+from cdc_tracker.state import Checkpoint, State
 from cdc_tracker.translate import Made, Translator
 
-READ = 4  # segments read at once: some megabytes at most
 LARGE = 20_000  # events of a call from which on a destination is read KEEP segments for
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
 LOOK = 0.005  # seconds between two looks at a job that waits for something
@@ -85,7 +84,9 @@ class Delivery:
         self._destination = destination
         self._holds = destination if isinstance(destination, HoldsCheckpoint) else None
         if isinstance(destination, KeyedCheckpoint):
-            destination.bind(Cursor(source, name, origin=origin), self._owns)
+            destination.bind(
+                Cursor(source, name, origin=origin), lambda held: self._held_checkpoint.owns(held, self._settlement.position)
+            )
         self._shaping, self._dry_run = shaping, dry_run
         self._translate, self._made_by = translator, made_by
         self._translator, self._texts = translator()
@@ -95,11 +96,9 @@ class Delivery:
         self._jobs, self._sent_ledger = jobs, sent_ledger
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._passes = 0  # calls that had passed when the last trouble came
-        self._notice = ""  # what a person should know of the destination's own checkpoint
-        self._trouble, self._hint, self._state_name, self._since = "", "", "starting", time.time_ns() // 1000
-        self._lane = Lane(
-            name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=lambda: self._report(self._state_name)
-        )
+        self._report = DeliveryReport(state, source, name)
+        self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._translator, shaping)
+        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._write_report)
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(
@@ -118,13 +117,8 @@ class Delivery:
         self._doubt = Doubt()
         self._behind = False  # the journal holds more than was read in the last round
         self._held = START
-        said = next((role.detail for role in state.roles(source) if role.role == f"deliver:{name}"), {})
-        self._ran_dry = bool(said.get("dry_run"))
-        self._moved = bool(said.get("moved"))  # the role ended because the destination's checkpoint was not where it left it
-        self._recent = RecentOutcomes(name, said.get("recent"))
-        if said.get("position") == str(checkpoint.position):  # else it was killed before it could say so
-            self._settlement.time = int(said.get("delivered_until", 0))
-        self._committed = self._tended = self._forgot = self._reported = 0.0
+        self._settlement.time = self._report.delivered_until(checkpoint.position) or self._settlement.time
+        self._committed = self._tended = self._forgot = 0.0
         self._lively = self._rested = 0.0  # when the stream last had events; until when a job rests
 
     def run(self) -> None:
@@ -151,7 +145,7 @@ class Delivery:
             self._commit()
             log.warning("stopped with events in flight: they go again at the next start", destination=self._name)
         except CheckpointMoved:
-            self._moved = True
+            self._report.moved = True
             raise
         except Retry:  # a store is away: what is in flight is waited for and stored, lest it go again
             with suppress(Interrupted, NothingPasses):
@@ -161,7 +155,8 @@ class Delivery:
         finally:
             self._jobs.close()
             self._lane.close()
-            self._report("stopped")
+            self._report.enter("stopped", self._report.trouble, self._report.hint)
+            self._write_report()
 
     def _job(self) -> bool:
         """A step of what goes beside the stream. While that is busy, it rests twice as long as it works: it must not take the
@@ -215,8 +210,8 @@ class Delivery:
         if rewind_to is not None:
             self._rewind(rewind_to)
         elif self._holds is not None:
-            self._meet(self._patiently(partial(held_position, self._holds)))
-        self._ran_dry, self._moved = self._dry_run, False
+            self._reconcile(self._patiently(partial(held_position, self._holds)))
+        self._report.ran_dry, self._report.moved = self._dry_run, False
         self._go_on_as_then()
 
     def _go_on_as_then(self) -> None:
@@ -248,86 +243,22 @@ class Delivery:
         had = [made for made in self._then.made(segment, after) if made.position <= self._held]
         return had + self._translator.made(segment, max(after, self._held))
 
-    def _meet(self, held: Position | None) -> None:
-        """The destination's own checkpoint says what it has. Past ours: we were killed in between, and do not send that again."""
-        if held is None and self._moved and self._lacking(START) is not None:
-            held = START  # it was emptied while we wrote to it
-        if held is None:
-            if self._delivered():
-                self._notify(
-                    "the destination is empty although it was sent events before, or its checkpoint is gone; `rewind` fills it",
-                    going_on_after=str(self._settlement.position),
-                )
-        elif held < self._settlement.position and self._ran_dry:
-            held = self._settlement.position  # what it lacks was held back on purpose
-            self._store(held)
-        elif held < self._settlement.position and self._refused_after(held):
-            held = self._settlement.position  # we were killed before it could store what it has
-            self._store(held)
-        elif held < self._settlement.position and (begin := self._lacking(held)) is not None:
-            self._notify(
-                "the destination was taken back: it is sent again what it lacks",
-                position=str(held),
-                sent_again_after=str(begin),
-                hint="not sent again is what the journal no longer has, and what replays and retried dead letters sent meanwhile",
-            )
-            self._state.request_rewind(self._source, self._name, begin)
-            self._rewind(begin)
-            held = begin
-        self._held = max(held or START, START)
+    def _reconcile(self, held: Position | None) -> None:
+        """Bring together what the destination says that it has and what we know."""
+        ours, report = self._settlement.position, self._report
+        found = self._held_checkpoint.reconcile(held, ours, dry=report.ran_dry, moved=report.moved)
+        if found.notice:
+            report.tell(found.notice, held=str(held), ours=str(ours), hint=found.hint)
+        if found.held is not None and found.store:
+            self._store(found.held)
+        if found.held is not None and found.rewind:
+            self._state.request_rewind(self._source, self._name, found.held)
+            self._rewind(found.held)
+        self._held = max(found.held or START, START)
 
     def _store(self, position: Position) -> None:
         batch = Batch((), position)
         self._patiently(partial(send, self._destination, batch, stop=self._stop, on_trouble=self._on_trouble))
-
-    def _refused_after(self, held: Position) -> bool:
-        """The first event past what it holds was parked: it holds those behind it that went with it, and does not say so."""
-        upto = self._settlement.position
-        letters = self._state.dead_letters_between(self._source, self._name, held, upto)
-        return any(before(letter.position) == held for letter in letters)
-
-    def _notify(self, notice: str, **details: str) -> None:
-        self._notice = notice
-        log.warning(notice, name=self._name, **details)
-
-    def _owns(self, position: Position) -> bool:
-        """A position that was stored under the destination's name alone is this source's: our checkpoint, or in our journal."""
-        horizon, ours = self._journal.horizon(), self._settlement.position
-        if position == ours:
-            return True
-        if position < ours and (horizon is None or position < horizon.start):
-            return self._delivered()  # nothing is skipped or sent again because of it
-        for segment in self._journal.read(Position(position.commit_lsn - 1, 0), 1):
-            made = self._translator.made(segment, START)
-            return position == segment.last or any(each.position.commit_lsn == position.commit_lsn for each in made)
-        return False
-
-    def _delivered(self) -> bool:
-        """It was ever sent an event."""
-        totals = self._state.totals(self._source).get(self._name)
-        return totals is not None and totals.now["delivered"] > 0
-
-    def _lacking(self, held: Position) -> Position | None:
-        """After which position to send again, where the journal has events that were delivered and that it does not hold."""
-        horizon = self._journal.horizon()
-        if horizon is None:
-            return None
-        ledger = self._state.ledger(self._source, self._name, since_hour=horizon.first_time // HOUR)
-        delivered = {(row.mapping, row.hour) for row in ledger if row.delivered}
-        begin = read = max(held, horizon.start)
-        upto = self._settlement.position
-        while read < upto and (segments := self._journal.read(read, READ)):
-            for segment in segments:
-                made = [made for made in self._translator.made(segment, read) if isinstance(made, Event)]
-                sent = (event for event in made if (event.mapping, event.committed_at // HOUR) in delivered)
-                if any(event.position <= upto and self._shaped(event) is not None for event in sent):
-                    return begin
-                read = segment.last
-        return None
-
-    def _shaped(self, event: Event) -> Event | None:
-        """The event as the destination is to get it; None where its settings leave it out."""
-        return event if self._shaping is None else self._shaping(event)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Call until the destination answers: one that is away must not end the role."""
@@ -338,11 +269,11 @@ class Delivery:
             with attempt:
                 try:
                     found = call()
-                    self._enter("starting")
+                    self._report.enter("starting")
                     return found
                 except DestinationUnavailable as error:
                     self._on_trouble(error)
-                    self._report(self._state_name)
+                    self._write_report()
                     raise
                 except CdcTrackerError:
                     raise
@@ -351,7 +282,7 @@ class Delivery:
                     log.error("the destination fails", destination=self._name, error=fault.place, traceback=fault.trace)
                     trouble = DestinationBlocked(f"the destination cannot tell its position: {fault.place}")
                     self._on_trouble(trouble)
-                    self._report(self._state_name)
+                    self._write_report()
                     raise trouble from None
         raise Interrupted([])
 
@@ -361,8 +292,8 @@ class Delivery:
             if self._stop():
                 raise Interrupted([])
             time.sleep(0.1)
-            if time.monotonic() > self._reported + 1.0:
-                self._report(self._state_name)
+            if self._report.due:
+                self._write_report()
 
     def _rewind(self, to: Position) -> None:
         self._lane.settle(0)
@@ -421,8 +352,7 @@ class Delivery:
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
         self._passes = self._lane.passes
-        self._enter("blocked" if isinstance(error, DestinationBlocked) else "retrying", str(error), error.hint)
-        log.warning("not delivered yet", destination=self._name, state=self._state_name, error=str(error), hint=error.hint)
+        self._report.meet(error)
         self._settlement.tally.totals["troubles"] += 1
 
     # From receipts to the checkpoint.
@@ -430,7 +360,7 @@ class Delivery:
     def _take(self, parcel: Parcel, have: int, receipts: list[Receipt]) -> None:
         self._settlement.take(parcel, [DELIVERED] * have + receipts)
         if parcel.events:
-            self._enter("delivering")
+            self._report.enter("delivering")
         if receipts:
             self._doubt.over()
         at_once = self._settlement.parked or (parcel.events and self._holds is None)
@@ -465,7 +395,7 @@ class Delivery:
                 time.sleep(0.5)
             else:
                 if failed:  # that trouble is over, also where no event follows
-                    self._enter("delivering")
+                    self._report.enter("delivering")
                 return done
 
     # Now and then.
@@ -479,8 +409,10 @@ class Delivery:
         self._tended = time.monotonic()
         self._lane.settle(0)
         self._commit()
-        if self._trouble and self._lane.passes > self._passes:  # it is over, also where a job or a retry has found that out
-            self._enter("delivering")
+        if (
+            self._report.trouble and self._lane.passes > self._passes
+        ):  # it is over, also where a job or a retry has found that out
+            self._report.enter("delivering")
         if self._reload():
             self._translator, self._texts = self._translate()
             self._note_mappings()
@@ -491,9 +423,9 @@ class Delivery:
             self._letters.look()
         self._jobs.look(self._settlement.high)
         self._forget()
-        if self._state_name in ("starting", "delivering") and not self._trouble:
-            self._enter("idle")
-        self._report(self._state_name)
+        if self._report.state in ("starting", "delivering") and not self._report.trouble:
+            self._report.enter("idle")
+        self._write_report()
 
     def _forget(self) -> None:
         """Once an hour: ids that the sent-ledger need not keep."""
@@ -501,28 +433,5 @@ class Delivery:
             self._forgot = time.monotonic()
             self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
 
-    def _enter(self, state: str, trouble: str = "", hint: str = "") -> None:
-        if state != self._state_name:
-            self._since = time.time_ns() // 1000
-        self._state_name, self._trouble, self._hint = state, trouble, hint
-
-    def _report(self, state: str) -> None:
-        self._reported = time.monotonic()
-        tally = self._settlement.tally
-        detail = {
-            "since": self._since,
-            "position": str(self._settlement.position),
-            "delivered_until": self._settlement.time,
-            "totals": dict(tally.totals),
-            "recent": self._recent.taken(tally.totals, tally.kinds),
-            "in_flight": len(self._lane),
-            "dry_run": self._dry_run or self._ran_dry,
-            "trouble": self._trouble or self._notice,
-            "moved": self._moved,
-            "hint": self._hint,
-            "problems": [str(problem) for problem in self._translator.problems[:20]],
-        }
-        try:
-            self._state.report(self._source, f"deliver:{self._name}", os.getpid(), state, detail)
-        except StateUnavailable as error:
-            log.warning("no report", error=str(error))
+    def _write_report(self) -> None:
+        self._report.write(self._settlement, in_flight=len(self._lane), dry_run=self._dry_run, problems=self._translator.problems)
