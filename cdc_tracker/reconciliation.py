@@ -1,4 +1,4 @@
-"""What a destination says by the checkpoint that it holds, compared with ours and with the journal. Decides, and sends nothing."""
+"""What a destination says by the checkpoint that it holds, compared with ours and the journal. Decides, and sends nothing."""
 
 from __future__ import annotations
 
