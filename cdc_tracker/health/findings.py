@@ -245,7 +245,7 @@ def _rejections(each: DestinationHealth) -> Iterator[Finding]:
         yield Finding(
             "error" if rejected >= REJECTED * events else "warning",
             each.name,
-            f"{share} were rejected and are kept as dead letters: {reasons}",
+            f"{share} were rejected and parked as dead letters: {reasons}",
             "`cdc-tracker dead-letters list` shows them: mend the mapping, reload, and retry them",
         )
     elif parked:
