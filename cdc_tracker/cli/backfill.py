@@ -192,5 +192,5 @@ def _agree(plan: dict[str, Any], *, yes: bool, duplicates: bool) -> None:
                 hint="--yes-duplicates sends them all the same; --where or --to can leave them out; a `sent_ledger` at the "
                 "destination holds back what it delivers from then on.",
             )
-        click.confirm(f"{said}. Send all the same?", abort=True)
+        show.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
     show.ask(f"Read {plan['table']} for {plan['destination']}?", yes=yes)

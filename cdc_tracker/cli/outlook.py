@@ -97,7 +97,8 @@ class Outlook:
                     "where the destination keeps a `sent_ledger`.",
                 )
             number = show.plural(self.found.outside_window, "event")
-            click.confirm(f"Send {number} that {self.destination} may then have twice?", abort=True)
+            twice = f"Send {number} that {self.destination} may then have twice?"
+            show.ask(twice, yes=False, options="--yes and --yes-duplicates")
         show.ask(question, yes=yes)
 
     def _outside(self) -> str:

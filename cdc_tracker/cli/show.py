@@ -97,7 +97,7 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def ask(question: str, *, yes: bool) -> None:
+def ask(question: str, *, yes: bool, options: str = "--yes") -> None:
     """Go on, or leave: with exit code 1 where the answer is no, with 2 where nobody is there to give one."""
     if yes:
         return
@@ -107,7 +107,7 @@ def ask(question: str, *, yes: bool) -> None:
         if sys.stdin.isatty():
             raise
         raise click.UsageError(
-            "there is no terminal to answer on, and nothing was changed. To agree beforehand, give --yes."
+            f"there is no terminal to answer on, and nothing was changed. To agree beforehand, give {options}."
         ) from None
     if not agreed:
         raise click.Abort

@@ -245,6 +245,8 @@ def test_a_rewind_counts_what_will_be_there_twice_and_takes_its_own_yes(shop: Sh
 def test_a_rewind_asks_by_number_and_nothing_is_changed_before_the_answers(shop: Shop) -> None:
     shop.delivered(ORDERS, 2)
     command = ["--config", str(shop.worker.config), "rewind", "events", "--to", "earliest"]
+    nobody = CliRunner().invoke(cli, command)
+    assert nobody.exit_code == 2 and "give --yes and --yes-duplicates" in nobody.output
     for answers, code in (("n\n", 1), ("y\nn\n", 1), ("y\ny\n", 0)):
         assert not _asked_for(shop)
         told = CliRunner().invoke(cli, command, input=answers)
