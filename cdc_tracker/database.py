@@ -6,8 +6,8 @@ import errno
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from select import POLLIN, poll
@@ -56,6 +56,9 @@ class Kind:
     migrations: Path  # the folder of its Alembic scripts
     revisions: tuple[str, ...]  # every one, the newest last: known without importing Alembic
     gone: type[CdcTrackerError] = Stop  # raised once where the file was removed or replaced while it was open
+    unused: Callable[[Database], AbstractContextManager[None]] = lambda _: (
+        nullcontext()
+    )  # nobody works with it; raises where somebody does
 
 
 class Database:
@@ -226,9 +229,11 @@ class Database:
     def _migrate(self) -> None:
         revisions = self.kind.revisions
         with self.reading() as connection:
-            if self._version(connection) == revisions[-1]:
-                return
-        with self.writing() as connection:
+            found = self._version(connection)
+        if found == revisions[-1]:
+            return
+        # An older worker would go on with tables that are not as it knows them, and could not be started again.
+        with self.kind.unused(self) if found in revisions else nullcontext(), self.writing() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(advisory_key(self.kind.version_table))))
             found = self._version(connection)

@@ -7,21 +7,25 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 from urllib.parse import quote
 
 import structlog
+from sqlalchemy import select
 
 from cdc_tracker.database import Database, advisory_key, readable
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUnavailable, Stop
+from cdc_tracker.state import tables
 
 LOOK = 1.0  # seconds between two looks at a lock that is held
 AGAIN = 0.2  # seconds between two tries to take one that is lost, and cannot be taken for now
 FRESH = 5.0  # seconds after a look for which it counts
 ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang for ever
+ENDING = 5.0  # seconds that the roles of a worker that was killed have to end
 _RETRY_SECONDS = 0.1
 _HINT = "Stop that process first, or start this one with --standby so that it takes over when that one ends."
 _POOLED = "Give state.url the server itself, or a pooler's pool_mode=session: a lock belongs to one session of the server."
@@ -151,6 +155,32 @@ def make(database: Database, name: str, wait: float, grace: float, stop: Callabl
     if database.is_sqlite:
         return FileLock(Path(f"{database.path}.{quote(name, safe='')}.lock"), name, wait, stop)
     return AdvisoryLock(database, name, wait, grace, stop)
+
+
+@contextmanager
+def all_free(database: Database) -> Iterator[None]:
+    """While it lasts, no worker can start on the store. Raises AlreadyRunning where one of any source, or a role of it, runs."""
+    with database.reading() as connection:
+        sources = connection.execute(select(tables.sources.c.name)).scalars().all()
+        places = connection.execute(select(tables.checkpoints.c.source, tables.checkpoints.c.destination).distinct()).all()
+    roles = [f"{source}.capture" for source in sources] + [f"{source}.deliver:{destination}" for source, destination in places]
+    with ExitStack() as stack:
+        try:
+            for source in sources:
+                stack.enter_context(make(database, f"{source}.worker", ENDING, 0.0, _never))
+            for role in roles:
+                with make(database, role, ENDING, 0.0, _never):
+                    pass
+        except AlreadyRunning as error:
+            raise AlreadyRunning(
+                f"The state store ({database.place}) is of an older version, and in use: {error}",
+                hint="Stop that worker first: the store is migrated when this version is started. --standby waits for that.",
+            ) from None
+        yield
+
+
+def _never() -> bool:
+    return False
 
 
 def _clock() -> float:

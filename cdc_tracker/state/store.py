@@ -36,6 +36,7 @@ KIND = Kind(
     version_table="cdc_tracker_state_version",
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
+    unused=locks.all_free,
 )
 
 

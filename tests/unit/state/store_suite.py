@@ -201,6 +201,25 @@ class StoreSuite(OpenedStore):
             assert state.sent("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
         assert differences(url, metadata, KIND.version_table) == []
 
+    @pytest.mark.parametrize("role", ["worker", "capture", "deliver:hook"])
+    def test_a_store_that_an_older_worker_uses_is_migrated_once_that_has_ended(
+        self, url: str, role: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "ENDING", 0.0)
+        made_by_an_older_version(url, KIND, "0001", OF_THE_FIRST_VERSION)
+        older = Database(url, KIND)
+        with locks.make(older, f"main.{role}", 0.0, 0.0, lambda: False):
+            for opened in (State.open, State.open_to_read):
+                with pytest.raises(
+                    AlreadyRunning, match=f"older version, and in use: main.{role} is held by process {os.getpid()}"
+                ):
+                    opened(url)
+            with older.writing() as connection:  # as the older one counts: it knows of no totals
+                connection.execute(text("UPDATE cdc_tracker_ledger SET matched = 10, delivered = 8"))
+        older.close()
+        with State.open(url) as state:
+            assert state.totals("main")["jsonl"].now["delivered"] == 8
+
     def test_a_store_of_a_newer_version_stops(self, state: State, url: str) -> None:
         database = Database(url, KIND)
         with database.writing() as connection:
