@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.delivery_report import DeliveryReport
 from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
-from cdc_tracker.destinations.faults import Fault, held_position
+from cdc_tracker.destinations.faults import Fault, held_position, sound
 from cdc_tracker.destinations.send import Interrupted, NothingPasses, send
 from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.doubt import LOOKAHEAD, Doubt
@@ -268,7 +268,8 @@ class Delivery:
         for attempt in retrying:
             with attempt:
                 try:
-                    found = call()
+                    with sound():
+                        found = call()
                     self._report.enter("starting")
                     return found
                 except DestinationUnavailable as error:

@@ -36,7 +36,7 @@ class CdcTrackerError(Exception):
     hint: str = ""
 
     def __init__(self, message: str = "", *, hint: str = "") -> None:
-        super().__init__(message or (self.__class__.__doc__ or "").strip().splitlines()[0])
+        super().__init__(message or (self.__class__.__doc__ or "").strip().partition("\n")[0] or type(self).__name__)
         if hint:
             self.hint = hint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 import tempfile
@@ -118,13 +119,20 @@ def _stores(config: Config) -> tuple[SourceRecord | None, list[Problem]]:
     return record, findings
 
 
+_TRIAL = 64 * 1024  # bytes: a file without any can be made on a full disk
+
+
 def _writable(config: Config) -> Problem:
     try:
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=config.data):
+        with tempfile.TemporaryFile(dir=config.data) as file:
+            file.write(bytes(_TRIAL))
+            file.flush()
             return _fine("data_dir", f"{config.data} can be written")
     except OSError as error:
-        hint = "Make it writable for the user that cdc-tracker runs as, or set data_dir to another folder."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "Free some space" if full else "Make it writable for the user that cdc-tracker runs as"
+        hint += ", or set data_dir to another folder."
         return Problem("data_dir", "", f"{config.data} cannot be written: {error.strerror}", hint)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 
 from cdc_tracker.destinations.base import HoldsCheckpoint
+from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Outcome, Position, Receipt
 
 _FRAMES = 15  # of a traceback: a recursion has a thousand
@@ -44,6 +47,7 @@ class WrongReceipts(TypeError):
     """A destination's answer is not one receipt an event."""
 
 
+_KNOWN = (DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained)
 _USUAL = (DELIVERED, ASSUMED)
 
 
@@ -77,10 +81,29 @@ def _receipt(given: object) -> Receipt:
         outcome = Outcome(given.outcome)
     except ValueError:
         raise WrongReceipts("a receipt with an outcome that there is not") from None
-    wait = given.retry_after
-    if not isinstance(wait, int | float) or not wait >= 0:  # nan is neither
-        wait = None
-    return Receipt(outcome, _text(given.reason), _text(given.field), _text(given.detail), wait)
+    return Receipt(outcome, _text(given.reason), _text(given.field), _text(given.detail), _seconds(given.retry_after))
+
+
+@contextmanager
+def sound() -> Iterator[None]:
+    """What a plugin raises that the contract knows has texts that can be stored, and seconds that can be waited.
+
+    Raises whatever its texts raise.
+    """
+    try:
+        yield
+    except _KNOWN as error:
+        kind = next(kind for kind in _KNOWN if isinstance(error, kind))
+        made = kind(_text(error), hint=_text(error.hint))
+        if isinstance(made, DestinationUnavailable) and isinstance(error, DestinationUnavailable):
+            made.retry_after = _seconds(error.retry_after)
+        if (*made.args, vars(made)) == (str(error), vars(error)):
+            raise
+        raise made from error
+
+
+def _seconds(given: object) -> float | None:
+    return given if isinstance(given, int | float) and given >= 0 else None  # nan is not
 
 
 def _text(given: object) -> str:

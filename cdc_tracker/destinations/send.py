@@ -12,7 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.batching import split_by_limits
-from cdc_tracker.destinations.faults import Fault, checked
+from cdc_tracker.destinations.faults import Fault, checked, sound
 from cdc_tracker.errors import (
     CdcTrackerError,
     CheckpointMoved,
@@ -223,7 +223,8 @@ class _Sending:
             raise Interrupted(self._receipts)
         left = [i for i in part if self._receipts[i] is None]
         try:
-            receipts = checked(self._destination.deliver(self._part(left)), len(left))
+            with sound():
+                receipts = checked(self._destination.deliver(self._part(left)), len(left))
         except (DestinationUnavailable, TooLarge, Unexplained) as error:
             self._on_trouble(error)
             raise

@@ -95,7 +95,7 @@ def _ends(health: Health, name: str, role: Mapping[str, Any]) -> Iterator[Findin
         return
     severe = number >= ENDS or (code == 3 and not role.get("running"))
     times = "once" if number == 1 else f"{number} times"
-    trouble = f": {role['trouble']}" if role.get("trouble") else ""
+    trouble = f": {str(role['trouble']).rstrip('.')}" if role.get("trouble") else ""
     how = f", last with {_code(code)}" if code else ""
     text = f"ended {times} within ten minutes{how}{trouble}. It is started again, from its checkpoint"
     hint = str(role.get("hint") or "the log says why; one that ends by SIGKILL may have met a memory limit")

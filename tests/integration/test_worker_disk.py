@@ -72,6 +72,15 @@ def test_a_full_disk_under_the_journal_holds_capture_back_and_nothing_else(
     scene.check()
 
 
+def test_check_finds_a_data_dir_whose_disk_is_full(database: Database, tmp_path: Path, disk: Path) -> None:
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL}, data_dir=str(disk / "data"))
+    _fill(disk)
+    told = scene.worker.ended("check")
+    assert told.returncode == 1
+    assert "cannot be written: No space left on device" in " ".join(told.stdout.split())
+    assert "Free some space" in told.stdout
+
+
 def _capture(scene: Scene) -> str:
     with scene.state() as state:
         return next((role.state for role in state.roles("main") if role.role == "capture"), "")

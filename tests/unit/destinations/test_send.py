@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -285,6 +286,24 @@ def test_receipts_become_what_the_state_store_can_keep() -> None:
     receipts, _ = deliver(Answering(lambda made: (odd,)), batch(1))
     assert receipts == [Receipt(Outcome.REJECTED, "", "7", "a\\0b?")]
     assert deliver(Answering(lambda made: [DELIVERED_ALIKE]), batch(1))[0][0].outcome is Outcome.DELIVERED
+
+
+class Mute(DestinationUnavailable):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_failure_is_told_and_waited_for_whatever_its_texts_and_seconds_are() -> None:
+    destination = MemoryDestination()
+    waits: list[Any] = ["soon", float("nan"), -1, None, True, 10**400]
+    hint: Any = b"hint"
+    destination.answers.extend(DestinationBlocked("a\0b\ud800", hint=hint, retry_after=wait) for wait in waits)
+    receipts, troubles = deliver(destination, batch(2))
+    assert receipts == [DELIVERED] * 2
+    assert {(type(trouble), str(trouble), trouble.hint) for trouble in troubles} == {(DestinationBlocked, "a\\0b?", "b'hint'")}
+    destination.always = failing(Mute(), 1)
+    receipts, _ = deliver(destination, batch(3))
+    assert [receipt.reason for receipt in receipts] == ["", "destination_error", ""]
 
 
 def test_no_value_of_an_event_and_no_text_of_an_error_is_told(capsys: pytest.CaptureFixture[str]) -> None:
