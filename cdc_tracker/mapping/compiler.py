@@ -23,9 +23,10 @@ from cdc_tracker.model import Codec, Op, Relation
 class Plan:
     """What one relation's changes become, for one destination.
 
-    `new_columns` and `old_columns` are wanted: Change.new and Change.old hold exactly these, in this order. `by_op` has one
-    function a mapping under each Op letter that the mapping is for; it returns None where the change does not match, and
-    never raises. `problems` is what can be told already: mappings that will only reject, and old values that are not logged.
+    `new_columns` and `old_columns` are wanted: Change.new and Change.old hold exactly these, in this order; what they hold for
+    a column that the relation has not is never read. `by_op` has one function a mapping under each Op letter that the mapping is
+    for; it returns None where the change does not match, and never raises. `problems` is what can be told already: mappings that
+    will only reject, and old values that are not logged.
     """
 
     new_columns: tuple[str, ...]
@@ -47,8 +48,8 @@ def compile_plan(
     wanted = [mapping for mapping in mappings.for_table(relation.table) if mapping.goes_to(destination)]
     if not wanted:
         return None
-    new = _existing(relation, {name for mapping in wanted for name in mapping.new_columns})
-    old = _existing(relation, {name for mapping in wanted for name in mapping.old_columns})
+    new = _columns(relation, {name for mapping in wanted for name in mapping.new_columns})
+    old = _columns(relation, {name for mapping in wanted for name in mapping.old_columns})
     table = Table(relation, codec, new, old, space, database)
     by_op: dict[str, list[Mapper]] = {}
     problems: list[Problem] = []
@@ -62,8 +63,10 @@ def compile_plan(
     return Plan(new, old, {op: tuple(functions) for op, functions in by_op.items()}, tuple(dict.fromkeys(problems)))
 
 
-def _existing(relation: Relation, wanted: set[str]) -> tuple[str, ...]:
-    return tuple(column.name for column in relation.columns if column.name in wanted)
+def _columns(relation: Relation, wanted: set[str]) -> tuple[str, ...]:
+    """In the relation's order; after them those that it has not, so that a decoder does not take a row that has them for its."""
+    existing = [column.name for column in relation.columns if column.name in wanted]
+    return (*existing, *sorted(wanted.difference(existing)))
 
 
 def operations(mapping: Mapping) -> list[str]:

@@ -5,12 +5,15 @@ With wal2json the catalog's word is of the moment of reading, the row of the mom
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, Column
+from cdc_tracker.mapping import load_texts
+from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Column, Event, Rejection
+from cdc_tracker.translate import Translator
 from tests.integration.stream import Seen, Tap, agreed, arriving, decode, decoder, flushed, gather, seen, tapped
 from tests.postgres import Database, plugins
 
@@ -132,6 +135,43 @@ def test_a_column_wanted_before_it_existed_is_missing_not_another(database: Data
             assert [change.old for change in found] == [None, (UNLOGGED, "1"), (UNLOGGED, "1")]
             assert found[0].relation
             assert [column.name for column in found[0].relation.columns] == ["id", "a"]
+
+
+RENAMED = """
+version: 1
+events:
+  - {name: Added, table: public.t, user_id: new.id, properties: {v: new.v}}
+  - {name: Set, table: public.t, on: update, user_id: new.id, properties: {was: old.v}}
+"""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "INSERT INTO t VALUES (1, 'a'); ALTER TABLE t RENAME v TO w; INSERT INTO t VALUES (2, 'b'); ALTER TABLE t RENAME w TO v;"
+        "INSERT INTO t VALUES (3, 'c'); UPDATE t SET v = 'd' WHERE id = 3",
+        "INSERT INTO t VALUES (1, 'a'), (3, 'c'); UPDATE t SET v = 'd' WHERE id = 3; ALTER TABLE t RENAME v TO w;"
+        "INSERT INTO t VALUES (2, 'b')",
+    ],
+    ids=["renamed and back", "renamed since"],
+)
+def test_only_rows_written_without_a_mapped_column_are_rejected(database: Database, written: str) -> None:
+    """A row is told from one of another shape also by the mapped column that the other shape has not."""
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL")
+    with streamed(database, "public.t") as taps:
+        database.execute(f"BEGIN; {written}; COMMIT")
+        for tap in taps:
+            translator = Translator(
+                load_texts({"m.yml": RENAMED}), outbox=None, space=uuid.UUID(int=7), database="d", destination=None
+            )
+            made = [one for segment in tap.segments() for one in translator.made(segment, START)]
+            events = [one.decoded() for one in made if isinstance(one, Event)]
+            assert [(one["userId"], one["properties"]) for one in events] == [
+                ("1", {"v": "a"}),
+                ("3", {"v": "c"}),
+                ("3", {"was": "c"}),
+            ]
+            assert [one.reason for one in made if isinstance(one, Rejection)] == ["column_missing"]
 
 
 def test_a_table_dropped_and_made_again_keeps_both_shapes(database: Database) -> None:

@@ -110,8 +110,8 @@ def change(
     return Change(
         op,
         relation(),
-        None if op == "d" else tuple(after[name] for name in made.new_columns),
-        None if op in "cr" else tuple(before[name] for name in made.old_columns),
+        None if op == "d" else tuple(after.get(name) for name in made.new_columns),
+        None if op in "cr" else tuple(before.get(name) for name in made.old_columns),
         Position(TRANSACTION.commit_lsn, 5),
         place.get("lsn", 0x16_B374D000),
         place.get("index", 0),

@@ -248,7 +248,7 @@ def test_an_unknown_column_is_told_with_the_nearest_and_every_matching_change_is
         ("events[0].properties.a", "column 1: shop.orders has no column 'amuont'; did you mean 'amount'?"),
         ("events[0].properties.c", "is declared as number, but 'new.status' is string"),
     ]
-    assert made.new_columns == ("user_id", "status", "qty")
+    assert made.new_columns == ("user_id", "status", "qty", "amuont")  # a row that has it is of another shape of the table
     found = made.by_op["c"][0](change(made))
     assert isinstance(found, Rejection)
     assert (found.reason, found.field) == ("column_missing", "properties.a")
