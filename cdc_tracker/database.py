@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from select import POLLIN, poll
@@ -229,11 +229,9 @@ class Database:
     def _migrate(self) -> None:
         revisions = self.kind.revisions
         with self.reading() as connection:
-            found = self._version(connection)
-        if found == revisions[-1]:
-            return
-        # An older worker would go on with tables that are not as it knows them, and could not be started again.
-        with self.kind.unused(self) if found in revisions else nullcontext(), self.writing() as connection:
+            if self._version(connection) == revisions[-1]:
+                return
+        with ExitStack() as stack, self.writing() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(advisory_key(self.kind.version_table))))
             found = self._version(connection)
@@ -243,8 +241,11 @@ class Database:
                     f"this program knows {revisions[-1]} and older.",
                     hint="Run the newer cdc-tracker. There is no way back to an older version.",
                 )
-            if found != revisions[-1]:
-                self._upgrade(connection)
+            if found == revisions[-1]:
+                return
+            if found is not None:  # an older worker would go on with tables that are not as it knows them
+                stack.enter_context(self.kind.unused(self))
+            self._upgrade(connection)
 
     def _version(self, connection: Connection) -> str | None:
         if not inspect(connection).has_table(self.kind.version_table):

@@ -126,17 +126,18 @@ class Supervisor:
         wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
         state: State | None = None
         said = ""
+        deadline = time.monotonic() + wait  # for roles of an older version that was killed a moment ago
         while not stop():
             try:
                 state = state or stack.enter_context(State.open(self._config.state_url))
                 return state, stack.enter_context(state.lock(name, wait, grace=grace, stop=stop))
             except (AlreadyRunning, Retry) as error:
-                if not self._standby and not stop():
+                if not self._standby and not stop() and (isinstance(error, Retry) or time.monotonic() > deadline):
                     raise
-                if said != str(error):  # it may wait for a store first, and then for a lock
+                if self._standby and said != str(error):  # it may wait for a store first, and then for a lock
                     log.info("standing by", because=str(error))
                 said = str(error)
-                time.sleep(0.2)
+                time.sleep(0.2 if state or not self._standby else 1.0)
         raise Interrupted([])
 
     def _supervise(self, lock: Lock) -> None:

@@ -25,7 +25,6 @@ LOOK = 1.0  # seconds between two looks at a lock that is held
 AGAIN = 0.2  # seconds between two tries to take one that is lost, and cannot be taken for now
 FRESH = 5.0  # seconds after a look for which it counts
 ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang for ever
-ENDING = 5.0  # seconds that the roles of a worker that was killed have to end
 _RETRY_SECONDS = 0.1
 _HINT = "Stop that process first, or start this one with --standby so that it takes over when that one ends."
 _POOLED = "Give state.url the server itself, or a pooler's pool_mode=session: a lock belongs to one session of the server."
@@ -167,9 +166,9 @@ def all_free(database: Database) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             for source in sources:
-                stack.enter_context(make(database, f"{source}.worker", ENDING, 0.0, _never))
+                stack.enter_context(make(database, f"{source}.worker", 0.0, 0.0, _never))
             for role in roles:
-                with make(database, role, ENDING, 0.0, _never):
+                with make(database, role, 0.0, 0.0, _never):
                     pass
         except AlreadyRunning as error:
             raise AlreadyRunning(

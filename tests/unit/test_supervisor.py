@@ -222,6 +222,24 @@ def test_a_state_store_that_is_away_at_the_start_is_waited_for_by_a_standby(
             scene.run()
 
 
+@pytest.mark.parametrize("standby", [False, True])
+def test_a_store_of_an_older_version_is_taken_over_once_its_last_role_has_ended(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, standby: bool
+) -> None:
+    original, calls = State.open, list[str]()
+
+    def used(url: str) -> State:
+        calls.append(url)
+        if len(calls) < 3:
+            raise AlreadyRunning("The state store is of an older version, and in use")
+        return original(url)
+
+    monkeypatch.setattr(State, "open", used)
+    scene.forks.at = {3: scene.stop}
+    scene.run(standby=standby)
+    assert set(scene.forks.started) == set(ROLES)
+
+
 @pytest.mark.parametrize("step", ["source", "lock"])
 def test_a_store_that_goes_away_while_a_standby_takes_over_makes_it_stand_by_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, step: str

@@ -202,10 +202,7 @@ class StoreSuite(OpenedStore):
         assert differences(url, metadata, KIND.version_table) == []
 
     @pytest.mark.parametrize("role", ["worker", "capture", "deliver:hook"])
-    def test_a_store_that_an_older_worker_uses_is_migrated_once_that_has_ended(
-        self, url: str, role: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(locks, "ENDING", 0.0)
+    def test_a_store_that_an_older_worker_uses_is_migrated_once_that_has_ended(self, url: str, role: str) -> None:
         made_by_an_older_version(url, KIND, "0001", OF_THE_FIRST_VERSION)
         older = Database(url, KIND)
         with locks.make(older, f"main.{role}", 0.0, 0.0, lambda: False):
