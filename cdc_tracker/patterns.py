@@ -23,6 +23,10 @@ _IN_BRACKETS = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": _WORD, "s": _SPACE}
 _PIECE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\(.)|(\[\^?\]?)|(\])|\{,([0-9]+)\}|.", re.DOTALL)
 
 
+# In what RE2 says: the beginning of a look-around, of (?P=name), or of a number's backreference.
+_ENDLESS = re.compile(r"\(\?<?[=!]|\(\?P\Z|\\[1-9]")
+
+
 class PatternError(ValueError):
     """The text is not a regular expression that RE2 takes."""
 
@@ -68,8 +72,10 @@ def _translated(pattern: str) -> str:
 
 def _text(reason: bytes | str) -> str:
     text = reason.decode(errors="backslashreplace") if isinstance(reason, bytes) else reason
-    if "perl operator: (?" in text:
+    if _ENDLESS.search(text):
         return f"{text} (look-around and backreferences would take unbounded time; write a second condition instead)"
+    if "perl operator: (?" in text:
+        return f"{text} (RE2 knows (?:…), (?P<name>…) and the flags i, m, s and U)"
     if "repetition size" in text:
         return f"{text} (at most 1,000; lengths are bounded by min_length and max_length)"
     return text
