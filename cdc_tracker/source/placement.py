@@ -62,7 +62,7 @@ def desired(
         elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
             members.append(Member(split_name(name), need.operations, keyed=False))  # setup makes it first
         else:
-            problems.append(Problem(need.where, name, "there is no such table", _ABSENT))
+            problems.append(Problem(need.where, name, "does not exist", _ABSENT))
     if plugin == "wal2json":
         return Desired((), tuple(problems))
     return Desired(_publications(settings, members, connection.info.server_version), tuple(problems), tuple(members))

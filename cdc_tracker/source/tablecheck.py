@@ -66,7 +66,7 @@ def _nearest(name: str, known: Collection[str]) -> str:
 def _absent(name: str, where: str, present: list[str]) -> Problem:
     same = [other for other in present if split_name(other)[1] == split_name(name)[1]]
     hint = f"did you mean {same[0]}?" if same else _nearest(name, present) or "mend the mapping's `table`, or create the table"
-    return Problem(where, name, "there is no such table", hint)
+    return Problem(where, name, "does not exist", hint)
 
 
 def _unknown(table: Table, never: Collection[str]) -> Iterator[Problem]:

@@ -79,11 +79,7 @@ def test_it_says_which_plugin_will_be_used_and_why(database: Database, connectio
 def test_a_table_that_is_not_there_is_named_with_the_nearest(database: Database, connection: psycopg.Connection[Any]) -> None:
     database.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY); CREATE TABLE users (id int PRIMARY KEY)")
     needs = {"shop.oders": INSERTS, "shop.users": INSERTS, "x.zzzzzzzz": INSERTS}
-    found = [
-        problem
-        for problem in preflight.check(connection, settings(database), needs)
-        if problem.message == "there is no such table"
-    ]
+    found = [problem for problem in preflight.check(connection, settings(database), needs) if problem.message == "does not exist"]
     hints = {problem.key: problem.hint for problem in found}
     assert hints["shop.oders"] == "did you mean shop.orders?"
     assert hints["shop.users"] == "did you mean public.users?"

@@ -185,7 +185,7 @@ def test_what_has_no_row_changes_is_refused(database: Database, connection: psyc
     assert "partition of public.parent" in problems["public.leaf"].message
     assert "view" in problems["public.seen"].message
     assert "unlogged" in problems["public.quick"].message
-    assert "no such table" in problems["public.nothing"].message
+    assert "does not exist" in problems["public.nothing"].message
     assert published(database) == ""
 
 

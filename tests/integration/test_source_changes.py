@@ -31,8 +31,8 @@ CREATE TABLE shop.p1 PARTITION OF shop.parts FOR VALUES IN (1)
 """
 # What is done, and what is said of it with either plugin, or with pgoutput only.
 BOTH = {
-    "ALTER TABLE shop.log RENAME TO log_v2": "shop.log there is no such table",
-    "ALTER SCHEMA shop RENAME TO store": "shop.orders there is no such table",
+    "ALTER TABLE shop.log RENAME TO log_v2": "shop.log does not exist",
+    "ALTER SCHEMA shop RENAME TO store": "shop.orders does not exist",
     "ALTER TABLE shop.orders REPLICA IDENTITY NOTHING": 'update is mapped, and "shop"."orders" has no replica identity',
     "ALTER TABLE shop.orders DROP CONSTRAINT orders_pkey": "has no replica identity",
     "ALTER TABLE shop.p1 REPLICA IDENTITY NOTHING": '"shop"."p1" has no replica identity',

@@ -177,7 +177,7 @@ def reload_names_a_column_that_is_not_there(watched: Watched) -> Iterator[str]:
 @contextmanager
 def table_is_renamed(watched: Watched) -> Iterator[str]:
     watched.scene.database.execute("ALTER TABLE shop.items RENAME TO things")
-    yield "shop.items there is no such table"
+    yield "shop.items does not exist"
     watched.scene.database.execute("ALTER TABLE shop.things RENAME TO items")
 
 
