@@ -174,7 +174,7 @@ def _drifted(place: Standing, problem: Problem) -> str:
     text = str(Problem(problem.where, problem.key, problem.message))
     keys = [mapping.key for mapping in place.config.load_mappings().for_table(problem.key) if mapping.backfill]
     if not keys:
-        return text
+        return f"{text}. Since when is not known, and no mapping of it has a `backfill`: what changed meanwhile is missing"
     return (
         f"{text}. Since when is not known: `backfill` can fill it for {', '.join(keys)}, from a time that you know it was right"
     )

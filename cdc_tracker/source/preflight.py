@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from cdc_tracker.source.faults import LOST_HINT
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.settings import SourceSettings
 from cdc_tracker.source.slot import SlotState
+from cdc_tracker.source.synchronous import synchronous
 from cdc_tracker.source.tablecheck import check_tables
 from cdc_tracker.units import format_size
 
@@ -70,7 +72,7 @@ def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: 
     """
     facts = gather(connection, settings, needs)
     problems = [problem for look in _LOOKS for problem in look(facts)]
-    problems += _replication_connection(settings)
+    problems += _replication_connection(connection, settings)
     problems += check_tables(connection, facts.tables, needs, settings, facts.plugin)
     problems += _publications(connection, facts)
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity != "error")
@@ -251,12 +253,14 @@ def _slot(facts: Facts) -> Iterator[Problem]:
 _LOOKS: tuple[Callable[[Facts], Iterator[Problem]], ...] = (_server, _role, _room, _retention, _slot)
 
 
-def _replication_connection(settings: SourceSettings) -> list[Problem]:
+def _replication_connection(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[Problem]:
     try:
-        connect(settings.url.get_secret_value(), replication=True).close()
+        with closing(connect(settings.url.get_secret_value(), replication=True)) as opened:
+            name = opened.info.parameter_status("application_name") or ""
     except CdcTrackerError as error:
         return [Problem("source", "url", f"no replication connection: {error}", error.hint)]
-    return []
+    problem = synchronous(connection, name)
+    return [problem] if problem else []
 
 
 def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Problem]:

@@ -48,6 +48,7 @@ class ReplicationStream:
         self._pg = self._connection.pgconn
         if self._pg.parameter_status(b"server_encoding") == b"SQL_ASCII":  # converts nothing, and would end at what is no UTF-8
             self._execute("SET client_encoding TO SQL_ASCII")
+        self.application_name = self._connection.info.parameter_status("application_name") or ""
         self.wal_end: Lsn = 0
         self.reply_due = False
         self._heard = time.monotonic()

@@ -22,6 +22,7 @@ from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
 from cdc_tracker.source.segments import SegmentBuilder
 from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.source.synchronous import synchronous
 from cdc_tracker.source.verify import Record, Times, check_start, verify
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
@@ -144,9 +145,9 @@ class Session:
         connection = self._connected()
         wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
         present = publication.existing(connection, publication.names(self._settings))
-        unfit = self._unfit() if self._must_fit else None
+        ours = (self._unfit() if self._must_fit else None, synchronous(connection, self.stream.application_name))
         drifted = [problem for problem in drift(wanted, present) if problem.severity == "error"]
-        return (*([unfit] if unfit else []), *drifted)
+        return (*filter(None, ours), *drifted)
 
     def _unfit(self) -> Problem | None:
         return plugins.refusal(self._connected(), self._settings, self._needs, self._state) if self._state else None

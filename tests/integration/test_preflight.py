@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -15,6 +16,7 @@ from cdc_tracker.source import placement, plugins, preflight, publication, scrip
 from cdc_tracker.source.connection import connect
 from cdc_tracker.source.needs import Need
 from cdc_tracker.source.replication import ReplicationStream
+from cdc_tracker.source.session import Session
 from cdc_tracker.source.settings import SourceSettings
 from tests.postgres import Database, Server, launch
 
@@ -212,3 +214,25 @@ def test_an_sql_ascii_database_is_warned_of(server: Server) -> None:
         assert found["encoding"].severity == "warning"
     finally:
         server.execute("DROP DATABASE plain_ascii WITH (FORCE)")
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_a_stream_that_the_applications_commits_would_wait_for_is_told(server: Server) -> None:
+    """Also while it runs. `*` and a name match as in PostgreSQL; what our connection says of itself counts."""
+    with launch(server.name, synchronous_standby_names='FIRST 1 (s1, "CDC-Tracker")', synchronous_commit="local") as own:
+        given = SourceSettings(url=SecretStr(own.url()), slot="s", outbox=None)
+        with closing(connect(own.url())) as connection:
+            slot.create(connection, "s", "pgoutput")
+            assert "commits wait" in look(connection, given)["synchronous_standby_names"].message
+            named = given.model_copy(update={"url": SecretStr(own.url(application_name="events"))})
+            assert "synchronous_standby_names" not in look(connection, named)
+            for each, told in ((given, 1), (named, 0)):
+                with Session(each, {}) as session:
+                    vitals = session.vitals()
+                    assert vitals
+                    assert [fault.key for fault in vitals.faults].count("synchronous_standby_names") == told
+            own.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'")
+            own.execute("SELECT pg_reload_conf()")
+            deadline = time.monotonic() + 30
+            while "synchronous_standby_names" not in look(connection, named):
+                assert time.monotonic() < deadline
