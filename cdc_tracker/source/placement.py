@@ -238,7 +238,7 @@ class _Place:
 
     def _without_identity(self, use: str, bare: list[Table | Leaf], severity: str) -> Problem:
         named, virtual = [_quoted(part) for part in bare], self.table.has_virtual and self.plugin != "wal2json"
-        refused = "they cannot be captured, as PostgreSQL refuses the application's own once they are published"
+        refused = "such changes cannot be captured: PostgreSQL would refuse the application's own once they were published"
         key = "give it a primary key that is not DEFERRABLE"
         if virtual and any(part.has_key for part in bare):
             return self._problem(
@@ -246,7 +246,7 @@ class _Place:
                 "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",
                 severity,
             )
-        meaning = "they cannot be captured, as the server gives none of it" if self.plugin == "wal2json" else refused
+        meaning = "such changes cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
         full = "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in named)
         hint = key if virtual else f"{full} (or {key})"
         return self._problem(f"{use}, and {_some(named)} has no replica identity: {meaning}", hint, severity)
