@@ -97,7 +97,7 @@ class Delivery:
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._passes = 0  # calls that had passed when the last trouble came
         self._report = DeliveryReport(state, source, name)
-        self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._translator, shaping)
+        self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator, shaping)
         self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._write_report)
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
@@ -206,15 +206,18 @@ class Delivery:
         if self._sent_ledger is None and self._state.sent_since(self._source, self._name) is not None:
             # turned off: it must not speak for a time in which it was not kept
             self._state.trim_sent(self._source, self._name, int((time.time() + YEAR) * 1_000_000))
+        self._remember()
         rewind_to = self._checkpoint().rewind_to
         if rewind_to is not None:
             self._rewind(rewind_to)
         elif self._holds is not None:
             self._reconcile(self._patiently(partial(held_position, self._holds)))
         self._report.ran_dry, self._report.moved = self._dry_run, False
-        self._go_on_as_then()
+        if not self._dry_run:
+            self._letters.finish(self._then or self._translator)
+        self._note_mappings()
 
-    def _go_on_as_then(self) -> None:
+    def _remember(self) -> None:
         """What was under way when the last run was killed is finished with the mappings that it was made with.
 
         The destination may have it, and others might make a rejection of an event that has arrived.
@@ -225,16 +228,21 @@ class Delivery:
                 self._then = self._made_by(texts)
             except CdcTrackerError as error:
                 log.warning("the mappings of the last run do not load any more", destination=self._name, error=str(error))
-        if not self._dry_run:
-            self._letters.finish(self._then or self._translator)
-        self._note_mappings()
 
     def _note_mappings(self) -> None:
         """Before anything is sent that the present ones made; nothing is in flight, and what went before is committed."""
         if self._noted is not self._texts and self._read >= self._held:
             self._then = None
+            self._store_what_is_passed()
             self._persist(partial(self._state.take_mappings, self._source, self._name, self._texts))
             self._noted = self._texts
+
+    def _store_what_is_passed(self) -> None:
+        """What was not for the destination by these mappings must not look lost by others, nor once dead letters went again."""
+        if self._holds is not None and self._noted is not None:
+            held = self._patiently(partial(held_position, self._holds))
+            if held is not None and held < self._settlement.position:
+                self._store(self._settlement.position)
 
     def _made(self, segment: Segment, after: Position) -> list[Made]:
         """What the changes past `after` become: those that the destination has, by the mappings by which it got them."""

@@ -31,7 +31,7 @@ class Reconciled(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldCheckpoint:
-    """That of one destination. `translator` gives the one of the present mappings."""
+    """That of one destination. `translator` gives the one of the mappings that its last run had."""
 
     state: State
     journal: Journal
@@ -57,7 +57,8 @@ class HeldCheckpoint:
             return Reconciled(ours, store=True)
         begin = self._lacking(held, ours)
         if begin is None:
-            return Reconciled(held)
+            # Nothing after it was for it. It is to say so, before retried dead letters or other mappings make it look lost.
+            return Reconciled(ours, store=True) if self.journal.horizon() else Reconciled(held)
         return Reconciled(
             begin,
             rewind=True,

@@ -10,7 +10,10 @@ import pytest
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import CheckpointMoved
 from cdc_tracker.model import Position
-from tests.unit.delivery.stage import Holder, Stage, held, staged, until
+from cdc_tracker.state import Selection
+from tests.unit.delivery.stage import MAPPING, Holder, Stage, held, staged, until
+
+BROKEN = MAPPING.replace("type: string", "type: integer")
 
 
 @pytest.fixture
@@ -99,3 +102,51 @@ def test_found_empty_at_a_start_it_is_left_so_and_that_is_said(stage: Stage) -> 
         until(lambda: stage.settled(6), "the next one is counted")
         until(lambda: "is empty although" in stage.said()[1], "it says so")
     assert held(empty) == [5]
+
+
+def test_dead_letters_that_were_sent_again_are_not_taken_for_lost_at_the_next_start(stage: Stage) -> None:
+    destination = Keyed()
+    stage.rows(*range(5))
+    with stage.delivering(destination):
+        until(lambda: stage.settled(5), "all are counted")
+        stage.mapping = BROKEN
+        stage.reload()
+        until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": BROKEN}, "they count")
+        stage.rows(5, 6)
+        until(lambda: len(stage.parked()) == 2, "they are parked")
+        stage.mapping = MAPPING
+        stage.reload()
+        until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": MAPPING}, "the mended ones count")
+        stage.state.queue_dead_letters("main", Selection())
+        until(lambda: stage.ledger().delivered == 7, "they have arrived")
+    with stage.delivering(destination):
+        stage.rows(7)
+        until(lambda: stage.settled(8), "the next one is counted")
+    assert held(destination) == list(range(8))
+    assert stage.said()[1] == ""
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_other_mappings_make_of_the_past_is_not_taken_for_lost(stage: Stage, running: bool) -> None:
+    destination = Keyed()
+    stage.mapping = MAPPING + "    when: new.id < 5\n"
+    stage.rows(*range(5))
+    with stage.delivering(destination):
+        until(lambda: stage.settled(5), "all are counted")
+        stage.rows(5, 6, 7)
+        until(lambda: stage.state.checkpoints("main")["d"].position >= _last(stage), "the rest is passed")
+        stage.mapping = MAPPING
+        if running:
+            stage.reload()
+            until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": MAPPING}, "they count")
+    for _ in range(2):
+        with stage.delivering(destination):
+            until(lambda: stage.said()[0] == "idle", "it has begun")
+    assert held(destination) == list(range(5))
+    assert stage.said()[1] == ""
+
+
+def _last(stage: Stage) -> Position:
+    end = stage.journal.end()
+    assert end is not None
+    return end
