@@ -40,8 +40,14 @@ LARGE = 20_000  # events of a call from which on a destination is read KEEP segm
 COMMIT = 0.2  # seconds between commits of the state for a destination that holds its own checkpoint
 LOOK = 0.005  # seconds between two looks at a job that waits for something
 LIVELY = 1.0  # seconds after its last event for which the stream counts as busy
+PATIENCE = 30.0  # seconds for a call, after which a person is told that it is not answered
 FORGET = 3600.0  # seconds between two cuttings of the sent-ledger
 YEAR = 365 * 86_400.0
+
+UNANSWERED = (
+    "nothing is lost: the call is waited for. If it stays so, the destination or a proxy hangs: look there, and at the `timeout` "
+    "of its settings; a restart of the worker sends the events again"
+)
 
 T = TypeVar("T")
 Translation: TypeAlias = tuple[Translator, Mapping[str, str]]
@@ -98,7 +104,7 @@ class Delivery:
         self._passes = 0  # calls that had passed when the last trouble came
         self._report = DeliveryReport(state, source, name)
         self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator, shaping)
-        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._write_report)
+        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
         checkpoint = self._checkpoint()
         self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(
@@ -363,6 +369,12 @@ class Delivery:
         self._passes = self._lane.passes
         self._report.meet(error)
         self._settlement.tally.totals["troubles"] += 1
+
+    def _wait(self) -> None:
+        """Once a second while a call is waited for. One that neither passes nor fails would else be told of by nothing."""
+        if self._lane.waited > PATIENCE and not self._report.trouble:
+            self._report.enter("delivering", "it has been given events, and does not answer", UNANSWERED)
+        self._write_report()
 
     # From receipts to the checkpoint.
 

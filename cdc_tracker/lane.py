@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,6 +22,7 @@ class _Call(NamedTuple):
     batch: Batch
     done: Done
     future: Future[list[Receipt]]
+    began: float  # by the monotonic clock
 
 
 class Lane:
@@ -46,6 +48,11 @@ class Lane:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def waited(self) -> float:
+        """Seconds since the oldest call in flight was submitted."""
+        return time.monotonic() - self._calls[0].began if self._calls else 0.0
+
     def submit(
         self,
         events: Sequence[Event],
@@ -68,7 +75,7 @@ class Lane:
             return
         self.settle(self._width - 1)
         batch = Batch(list(events), max(upto, least), aside, history)
-        self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, vouched)))
+        self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, vouched), time.monotonic()))
 
     def settle(self, leave: int) -> None:
         """Wait until at most `leave` calls are in flight, and hand out the receipts of those that are done.

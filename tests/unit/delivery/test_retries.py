@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker import deliver
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Receipt
@@ -174,3 +175,20 @@ def test_killed_while_letters_are_sent_again_none_is_lost_or_doubled(
         assert set(expected) - set(found) <= discarded
     row = stage.ledger()
     assert row.matched == 30 == row.delivered + row.rejected
+
+
+def test_a_destination_that_does_not_answer_is_told_of_until_it_does(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "PATIENCE", 0.5)
+    answered = threading.Event()
+    destination = MemoryDestination()
+
+    def hang(batch: Batch) -> list[Receipt]:
+        answered.wait(60)
+        return [DELIVERED] * len(batch.events)
+
+    destination.always = hang
+    stage.rows(*range(5))
+    with stage.delivering(destination):
+        until(lambda: stage.said() == ("delivering", "it has been given events, and does not answer"), "it says so")
+        answered.set()
+        until(lambda: stage.settled(5) and not stage.said()[1], "it is over")
