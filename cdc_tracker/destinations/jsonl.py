@@ -292,10 +292,11 @@ class JsonlDestination:
         state, path = self._state, self._file(self._state.number)
         length = path.stat().st_size if path.exists() else 0
         if length < state.length:
+            found = f"has {length} bytes" if path.exists() else "is gone"
             raise Stop(
-                f"{path} has {length} bytes, but {state.length} were written to it and counted",
-                hint="someone moved or cut it, or the machine failed with `fsync: false`. Restore it; or move the files and "
-                f"{self._stem}.checkpoint away and rewind to before the loss",
+                f"{path} {found}, but {state.length} bytes were written to it and counted",
+                hint="someone moved or cut it (leave rotation to `rotate_size`), or the machine failed with `fsync: false`. "
+                f"Restore it; or move the files and {self._stem}.checkpoint away, and rewind to before the loss if there is one",
             )
         beyond = [number for number in self._numbers() if number > state.number + 1]
         if beyond:
