@@ -142,6 +142,7 @@ version: 1
 events:
   - {name: Added, table: public.t, user_id: new.id, properties: {v: new.v}}
   - {name: Set, table: public.t, on: update, user_id: new.id, properties: {was: old.v}}
+  - {name: Gone, table: public.t, on: delete, user_id: old.id, properties: {had: old.v}}
 """
 
 
@@ -158,8 +159,9 @@ events:
 def test_only_rows_written_without_a_mapped_column_are_rejected(database: Database, written: str) -> None:
     """A row is told from one of another shape also by the mapped column that the other shape has not."""
     database.execute("CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL")
+    database.execute("INSERT INTO t VALUES (0, 'z')")
     with streamed(database, "public.t") as taps:
-        database.execute(f"BEGIN; {written}; COMMIT")
+        database.execute(f"BEGIN; DELETE FROM t; {written}; COMMIT")
         for tap in taps:
             translator = Translator(
                 load_texts({"m.yml": RENAMED}), outbox=None, space=uuid.UUID(int=7), database="d", destination=None
@@ -167,6 +169,7 @@ def test_only_rows_written_without_a_mapped_column_are_rejected(database: Databa
             made = [one for segment in tap.segments() for one in translator.made(segment, START)]
             events = [one.decoded() for one in made if isinstance(one, Event)]
             assert [(one["userId"], one["properties"]) for one in events] == [
+                ("0", {"had": "z"}),
                 ("1", {"v": "a"}),
                 ("3", {"v": "c"}),
                 ("3", {"was": "c"}),

@@ -43,6 +43,7 @@ class _Table(NamedTuple):
     new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
     row: Callable[[list[Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
     described: Description
+    lacking: frozenset[str]  # of old rows: columns wanted that the relation has not
 
 
 class Decoder:
@@ -111,6 +112,8 @@ class Decoder:
                 row = table.row(frame.columns)
                 if row is None:
                     table = tables[key] = self._fitting(table, frame.columns, action == "U")
+            elif action == "D" and table.lacking:
+                table = self._as_deleted(table, frame.identity)
             if table.wanted is None:
                 return None
             if action == "I" and row is not None:
@@ -139,7 +142,8 @@ class Decoder:
         wanted = self._wanted(relation)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
-        return _Table(relation, wanted, new, _compile_row(relation, new, described.never_null), described)
+        lacking = frozenset((wanted or ((), ()))[1]).difference(places)
+        return _Table(relation, wanted, new, _compile_row(relation, new, described.never_null), described, lacking)
 
     def _fitting(self, table: _Table, cells: list[Cell], update: bool) -> _Table:
         """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
@@ -154,6 +158,13 @@ class Decoder:
         if not update:  # only an update leaves columns out: unchanged TOAST
             return self._shape(table, shown)
         return table if _fits(columns, shown) else self._shape(table, _with_left_out(columns, shown))
+
+    def _as_deleted(self, table: _Table, cells: list[Cell]) -> _Table:
+        """The table with the columns wanted that the deleted row shows, whatever the catalog says of it since."""
+        shown = tuple((cell.name, cell.typeoid) for cell in cells if cell.name in table.lacking)
+        if not shown:
+            return table
+        return self._shape(table, (*((column.name, column.type_oid) for column in table.relation.columns), *shown))
 
     def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
         key = (msgspec.json.encode(table.described), shown)
