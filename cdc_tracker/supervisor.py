@@ -152,7 +152,7 @@ class Supervisor:
                     self._report.ended(role.name, code)
                 self._looked = time.monotonic()
                 if self._capture.stopped:
-                    raise Stop("capture has stopped: see the error above", hint="the destinations have what was captured so far")
+                    raise Stop("capture has stopped, and the worker with it", hint="capture's own error says why, and what to do")
                 if self._signals.take_reload():
                     self._reload()
         finally:
