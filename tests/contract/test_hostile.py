@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import CdcTrackerError
@@ -80,14 +78,14 @@ def with_value(n: int, value: str) -> Event:
     return Event(made.message_id, made.type, body, made.mapping, made.position, made.committed_at)
 
 
-def settled(destination: Destination, kit: Kit, made: list[Event]) -> list[Receipt]:
+def settled(destination: Destination, made: list[Event]) -> list[Receipt]:
     """Gives up after 60 failures: a good event that is never taken must fail the test, not hang it.
 
-    Destinations of vendors and brokers refuse by themselves what they cannot take; they do not rely on the core to survive it.
+    Destinations refuse by themselves what they cannot take; they do not rely on the core to survive it.
     """
     troubles: list[CdcTrackerError] = []
     receipts = send(destination, batch(made), stop=lambda: len(troubles) > 60, on_trouble=troubles.append, backoff=QUICK)
-    assert kit.exactly_once or "destination_error" not in [receipt.reason for receipt in receipts]
+    assert "destination_error" not in [receipt.reason for receipt in receipts]
     return receipts
 
 
@@ -97,18 +95,18 @@ def numbers(kit: Kit) -> list[Any]:
 
 def test_an_event_goes_through_whatever_its_id_is_and_no_two_ids_become_one(destination: Destination, kit: Kit) -> None:
     made = [with_id(n, message_id) for n, message_id in enumerate(IDS)]
-    receipts = settled(destination, kit, made)
+    receipts = settled(destination, made)
     assert {receipt.outcome for receipt in receipts} <= set(FINAL), [receipt for receipt in receipts if receipt.detail]
     assert sorted(numbers(kit)) == list(range(len(IDS)))
     if not kit.keeps_repeats:
-        settled(destination, kit, made)
+        settled(destination, made)
         assert sorted(numbers(kit)) == list(range(len(IDS)))
 
 
 def test_an_event_of_any_name_is_taken_or_refused_with_a_reason_and_the_others_go_on(destination: Destination, kit: Kit) -> None:
     count = len(NAMES)
     made = [event(0), *[event(n, name=name) for n, name in enumerate(NAMES, 1)], event(count + 1)]
-    receipts = settled(destination, kit, made)
+    receipts = settled(destination, made)
     assert {receipt.outcome for receipt in receipts} <= {*FINAL, Outcome.REJECTED}
     assert all(receipt.reason and receipt.detail for receipt in receipts if receipt.outcome is Outcome.REJECTED)
     taken = [n for n, receipt in enumerate(receipts) if receipt.outcome in FINAL]
@@ -116,12 +114,9 @@ def test_an_event_of_any_name_is_taken_or_refused_with_a_reason_and_the_others_g
     assert sorted(numbers(kit)) == taken
 
 
-@pytest.mark.parametrize("kind", VALUES)
-def test_a_value_of_any_kind_is_taken_or_refused_with_a_reason_and_the_others_go_on(
-    kind: str, destination: Destination, kit: Kit
-) -> None:
-    receipts = settled(destination, kit, [event(0), with_value(1, VALUES[kind]), event(2)])
-    assert [receipts[n].outcome in FINAL for n in (0, 2)] == [True, True]
-    assert receipts[1].outcome in FINAL or (receipts[1].outcome is Outcome.REJECTED and receipts[1].detail)
-    if receipts[1].outcome is Outcome.REJECTED:
-        assert sorted(numbers(kit)) == [0, 2]
+def test_a_value_of_any_kind_is_taken_or_refused_with_a_reason_and_the_others_go_on(destination: Destination, kit: Kit) -> None:
+    """What the vendors' servers hold is not read back: Python's own reader takes some of it no better than they do."""
+    for n, (kind, value) in enumerate(VALUES.items()):
+        before, odd, after = settled(destination, [event(3 * n), with_value(3 * n + 1, value), event(3 * n + 2)])
+        assert [before.outcome in FINAL, after.outcome in FINAL] == [True, True], kind
+        assert odd.outcome in FINAL or (odd.outcome is Outcome.REJECTED and odd.detail), kind
