@@ -374,6 +374,7 @@ class Delivery:
         """Once a second while a call is waited for. One that neither passes nor fails would else be told of by nothing."""
         if self._lane.waited > PATIENCE and not self._report.trouble:
             self._report.enter("delivering", "it has been given events, and does not answer", UNANSWERED)
+            log.warning("not answered yet", destination=self._name, hint=UNANSWERED)
         self._write_report()
 
     # From receipts to the checkpoint.

@@ -224,7 +224,8 @@ def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
         hint = each.hint or _BEHIND["failing" if each.trouble else "slow"]
         yield Finding("error" if severe else "warning", each.name, text, hint, each.since)
     elif each.trouble and each.state != "waiting":  # for a time to begin at, as it was told to
-        yield Finding("warning", each.name, each.trouble, each.hint)
+        waits = f", {_waits(each)}" if each.state == "delivering" and each.waiting.changes else ""
+        yield Finding("warning", each.name, each.trouble + waits, each.hint, each.since if waits else 0)
     yield from _rejections(each)
 
 

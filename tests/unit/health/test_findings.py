@@ -162,3 +162,11 @@ def test_a_freshly_made_worker_without_traffic_is_well() -> None:
 def test_a_role_that_the_supervisor_starts_again_needs_nobody_to_start_the_worker() -> None:
     [found] = well(states={"deliver:events": "gone"}).findings
     assert "starts it again" in found.hint
+
+
+def test_what_a_destination_that_does_not_answer_holds_up_is_told_with_its_number_and_since_when() -> None:
+    since = ago(40)
+    hung = {"trouble": "it does not answer", "waiting": WAITING, "lag": 10.0, "since": since}
+    [finding] = well(states={"deliver:events": "delivering"}, destination=hung).findings
+    assert "it does not answer, up to 12 changes wait" in str(finding)
+    assert (finding.severity, finding.since) == ("warning", since)
