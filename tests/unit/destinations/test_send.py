@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.batching import split_by_limits
@@ -306,11 +307,12 @@ def test_a_failure_is_told_and_waited_for_whatever_its_texts_and_seconds_are() -
     assert [receipt.reason for receipt in receipts] == ["", "destination_error", ""]
 
 
-def test_no_value_of_an_event_and_no_text_of_an_error_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_value_of_an_event_and_no_text_of_an_error_is_told() -> None:
     destination = MemoryDestination()
     destination.always = failing(ValueError("cannot send Ann Meier to https://u:secret@h"), 1)
-    receipts, _ = deliver(destination, batch(3))
-    said = capsys.readouterr().out
+    with capture_logs() as lines:
+        receipts, _ = deliver(destination, batch(3))
+    said = str(lines)
     assert "ValueError" in receipts[1].detail
     assert "test_send.py" in said
     assert "Ann" not in said + receipts[1].detail

@@ -26,7 +26,11 @@ def role(name: str, state: str, seconds: float = 0.5, **detail: Any) -> RoleReco
     return RoleRecord("main", name, os.getpid(), socket.gethostname(), state, detail, ago(seconds), processes.identity())
 
 
-CAPTURE = {"since": ago(3600), "asked_at": ago(2), "current_at": ago(3), "moved_at": ago(1), "lag_bytes": 0, "alarms": []}
+def streaming() -> dict[str, Any]:
+    """What capture reports, as of now: a test may run long after its module was loaded."""
+    return {"since": ago(3600), "asked_at": ago(2), "current_at": ago(3), "moved_at": ago(1), "lag_bytes": 0, "alarms": []}
+
+
 DESTINATION = DestinationHealth(
     name="events",
     position=Position(100, 0),
@@ -47,7 +51,7 @@ DESTINATION = DestinationHealth(
 def well(**changes: Any) -> Health:
     """Everything is well but for the changes."""
     states = {"supervisor": "running", "capture": "streaming", "deliver:events": "idle"} | changes.pop("states", {})
-    capture = CAPTURE | changes.pop("capture", {})
+    capture = streaming() | changes.pop("capture", {})
     destination = replace(DESTINATION, state=states["deliver:events"], **changes.pop("destination", {}))
     supervisor = {"since": ago(3600), "roles": {}, "reload": None, "misfits": []} | changes.pop("supervisor", {})
     health = Health(
