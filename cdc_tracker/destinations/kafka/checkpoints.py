@@ -76,7 +76,11 @@ def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) 
     Also where the end is not reached in time.
     """
     deadline = time.monotonic() + timeout
-    first, end = _ends(client, topic, timeout)
+    consumer = _uncommitted(client)
+    try:
+        first, end = _ends(consumer, topic, timeout)
+    finally:
+        consumer.close()
     found: dict[bytes, Held] = {}
     for begin in sorted({max(first, end - _TAIL), first}, reverse=True):
         found = _last(client, TopicPartition(topic, 0, begin), end, keys, deadline)
@@ -95,14 +99,14 @@ class Watch:
 
     def shrunk(self) -> bool:
         """Raises KafkaException where the cluster does not answer."""
-        if self._consumer is None:
-            self._consumer = Consumer({**self._client, "group.id": "cdc-tracker", "isolation.level": "read_uncommitted"})
+        self._consumer = self._consumer or _uncommitted(self._client)
         try:
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=self._timeout)
+            _, high = _ends(self._consumer, self._topic, self._timeout)
         except KafkaException as error:
-            if error.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
-                raise
-            return True
+            self.close()  # a client that has lost its brokers may not find the topic again
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return True
+            raise
         shrunk, self._end = high < self._end, high
         return bool(shrunk)
 
@@ -116,14 +120,21 @@ class Watch:
             self._consumer = None
 
 
-def _ends(client: dict[str, Any], topic: str, timeout: float) -> tuple[int, int]:
-    """The log's beginning and its end, with what is not committed yet."""
-    consumer = Consumer({**client, "group.id": "cdc-tracker", "isolation.level": "read_uncommitted"})
+def _uncommitted(client: dict[str, Any]) -> Consumer:
+    return Consumer({**client, "group.id": "cdc-tracker", "isolation.level": "read_uncommitted"})
+
+
+def _ends(consumer: Consumer, topic: str, timeout: float) -> tuple[int, int]:
+    """The log's beginning and its end, with what is not committed yet. Raises KafkaException: what the cluster says."""
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
         return low, high
-    finally:
-        consumer.close()
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC):
+            raise
+    # That is the client's own word: it says so while no broker answers, too. Whether the topic is there, the cluster knows.
+    found = consumer.list_topics(topic, timeout=timeout).topics[topic]
+    raise KafkaException(found.error or KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
 
 def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[bytes], deadline: float) -> dict[bytes, Held]:

@@ -398,6 +398,16 @@ def test_restarted_and_killed_brokers_have_each_event_once() -> None:
         assert ids(broker, "events") == expected(count)
         assert destination.position() == events(count)[-1].position
         destination.close()
+        # Without a broker the client forgets the topic. That is no answer of the cluster.
+        watch = checkpoints.Watch({"bootstrap.servers": broker.url}, settings(broker, "events").checkpoint_topic, timeout=1)
+        assert not watch.shrunk()
+        broker.program.kill()
+        for _ in range(5):
+            with pytest.raises(KafkaException):
+                watch.shrunk()
+        broker.program.start()
+        assert not watch.shrunk()
+        watch.close()
 
 
 def test_an_option_that_librdkafka_does_not_know_is_named(broker: Broker, topic: str) -> None:
