@@ -2,7 +2,7 @@
 
 import sys
 
-from cdc_tracker.signals import hold_for
+from cdc_tracker.worker.signals import hold_for
 
 
 def main() -> None:

@@ -24,20 +24,20 @@ from pydantic_settings.exceptions import SettingsError
 from cdc_tracker import documents, logs
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import NOTHING_MORE, Destination, DestinationSettings
-from cdc_tracker.destinations.dryrun import dry
+from cdc_tracker.destinations.dry_run import dry
 from cdc_tracker.documents import Document, Loc, dotted, nearest
 from cdc_tracker.errors import ConfigError, MappingError, Problem
 from cdc_tracker.journal import JournalSettings
 from cdc_tracker.logs import LogSettings
 from cdc_tracker.references import ENV_PREFIX, FROM_FILE, Resolved, overriding
-from cdc_tracker.source.needs import OUTBOX, Need
-from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.sources.postgres.needs import OUTBOX, Need
+from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import SourceRecord, StateSettings
 from cdc_tracker.units import Duration
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mappings
-    from cdc_tracker.translate import Translator
+    from cdc_tracker.pipeline.pipeline import Translator
 
 DEFAULT_FILE = "cdc-tracker.yml"
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
@@ -204,7 +204,7 @@ class Config(BaseSettings):
 
         `only`: the keys of what is to be made (a mapping's, `outbox`, `raw:TABLE`); None: of everything.
         """
-        from cdc_tracker.translate import Translator  # noqa: PLC0415  most commands do without it
+        from cdc_tracker.pipeline.pipeline import Translator  # noqa: PLC0415  most commands do without it
 
         return Translator(
             self.load_mappings() if mappings is None else mappings,

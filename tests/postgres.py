@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 from tests.ports import free_ports
 
 NAMES = ("pg15", "pg16", "pg18")

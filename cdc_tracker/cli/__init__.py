@@ -15,7 +15,7 @@ import click
 
 from cdc_tracker import __version__
 from cdc_tracker.errors import CdcTrackerError
-from cdc_tracker.signals import hold_for
+from cdc_tracker.worker.signals import hold_for
 
 FOUND_PROBLEMS = 1
 NEEDS_A_PERSON = 3
@@ -34,9 +34,9 @@ _COMMANDS = {
     "run": _Entry("run", "Capture and deliver until told to stop."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
-    "test-mappings": _Entry("mappings", "Run the examples in the mapping files. Needs no database."),
+    "test-mappings": _Entry("test_mappings", "Run the examples in the mapping files. Needs no database."),
     "diff": _Entry("diff", "Show what other mappings would have made of a past range, without sending."),
-    "rewind": _Entry("checkpoints", "Move a destination's checkpoint back to send history again."),
+    "rewind": _Entry("rewind", "Move a destination's checkpoint back to send history again."),
     "replay": _Entry("replay", "Send a range of the journal again, beside the live stream."),
     "backfill": _Entry("backfill", "Send the events of a table's present rows, for what is older than the journal."),
     "jobs": _Entry("jobs", "List, show, follow, pause, resume or cancel replays and backfills."),
@@ -100,10 +100,10 @@ class _Lazy(click.Group):
 
 def tell(error: CdcTrackerError) -> None:
     """The error on standard error: what happened and, after it, what to do."""
-    from cdc_tracker.cli import show  # noqa: PLC0415
+    from cdc_tracker.cli import output  # noqa: PLC0415
 
-    show.say("error: ", fg="red", bold=True, nl=False, err=True)
-    show.say(f"{error}\n{error.hint}" if error.hint else str(error), err=True)
+    output.say("error: ", fg="red", bold=True, nl=False, err=True)
+    output.say(f"{error}\n{error.hint}" if error.hint else str(error), err=True)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

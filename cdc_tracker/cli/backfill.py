@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import Invocation, choices, outlook, show
+from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
-    from cdc_tracker.history.ranges import Target
-    from cdc_tracker.mapping.declared import Mapping
+    from cdc_tracker.delivery.points import Target
+    from cdc_tracker.mapping.schema.declared import Mapping
     from cdc_tracker.state import State
 
 WHAT_IT_IS = (
@@ -28,8 +28,8 @@ WHAT_IT_IS = (
 @click.command()
 @click.argument("event")
 @click.option("--destination", "names", multiple=True, required=True, help="Where to send; may be given several times.")
-@click.option("--from", "start", callback=choices.moment, help='Only events since then: an ISO time, or how long ago ("30d").')
-@click.option("--to", "end", callback=choices.moment, help="Only events before then.")
+@click.option("--from", "start", callback=options.moment, help='Only events since then: an ISO time, or how long ago ("30d").')
+@click.option("--to", "end", callback=options.moment, help="Only events before then.")
 @click.option("--where", help="SQL that limits the rows, on top of the mapping's own.")
 @click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True, help="Of the table's key.")
 @click.option("--max-rate", type=click.FloatRange(min=0, min_open=True), help="Events a second at most.")
@@ -37,8 +37,8 @@ WHAT_IT_IS = (
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
 @outlook.yes_duplicates
-@show.yes
-@show.as_json
+@output.yes
+@output.as_json
 @click.pass_obj
 def backfill(
     invocation: Invocation,
@@ -60,13 +60,13 @@ def backfill(
     what the stream sends too has the same id, and a later change never loses to an older read.
     """
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
-    from cdc_tracker.cli.following import follow_job  # noqa: PLC0415
+    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     for name in names:
         stores.one_destination(config, name)
     mappings = config.load_mappings()
-    keys = choices.keys_of(mappings.all, [event])
+    keys = options.keys_of(mappings.all, [event])
     period = (start.time_us if start else None, end.time_us if end else None)
     with stores.opened_state(config) as state:
         source = stores.known_source(config, state).name
@@ -88,7 +88,7 @@ def backfill(
                     journal.wake(plan["destination"])
                     plan["job"] = job.id
         if as_json:
-            show.emit([{key: value for key, value in plan.items() if key != "spec"} for plan in plans])
+            output.emit([{key: value for key, value in plan.items() if key != "spec"} for plan in plans])
         elif not dry_run:
             jobs.say([plan["job"] for plan in plans])
             if not detach:
@@ -105,11 +105,11 @@ def _plan(
     asked: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that can be known before anything is read. Raises what speaks against it."""
+    from cdc_tracker.delivery.jobs.spec import backfill_spec, conditions_of, unfit  # noqa: PLC0415
     from cdc_tracker.destinations import registry  # noqa: PLC0415
-    from cdc_tracker.history.plan import backfill_spec, conditions_of, unfit  # noqa: PLC0415
     from cdc_tracker.mapping import texts  # noqa: PLC0415
-    from cdc_tracker.source.connection import connect  # noqa: PLC0415
-    from cdc_tracker.source.snapshot import extent, usable_key  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.snapshot import extent, usable_key  # noqa: PLC0415
 
     settings = config.destinations[name]
     if settings.wants.raw:
@@ -150,7 +150,7 @@ def _plan(
         "dry_run": settings.dry_run,
         "may_be_twice": 0 if only_missing else _delivered_before(state, source, mapping.key, name, kind.dedupe_window),
         "age_limit_seconds": kind.age_limit if math.isfinite(kind.age_limit) else None,
-        "from": show.moment(period[0]) if period[0] is not None else None,
+        "from": output.moment(period[0]) if period[0] is not None else None,
         "spec": spec,
     }
 
@@ -165,25 +165,25 @@ def _delivered_before(state: State, source: str, key: str, destination: str, win
 
 
 def _tell(plan: dict[str, Any]) -> None:
-    rows = f"about {show.plural(plan['rows'], 'row')} ({format_size(plan['bytes'])})"
-    show.say(f"{plan['event']} → {plan['destination']}: {rows} of {plan['table']}, by {', '.join(plan['key'])}.")
-    show.say(WHAT_IT_IS)
+    rows = f"about {output.plural(plan['rows'], 'row')} ({format_size(plan['bytes'])})"
+    output.say(f"{plan['event']} → {plan['destination']}: {rows} of {plan['table']}, by {', '.join(plan['key'])}.")
+    output.say(WHAT_IT_IS)
     if plan["dry_run"]:
-        show.say("The destination is in a dry run: events would be counted as suppressed, and none sent.")
+        output.say("The destination is in a dry run: events would be counted as suppressed, and none sent.")
     if plan["only_missing"]:
-        show.say("What its sent-ledger knows is held back.")
+        output.say("What its sent-ledger knows is held back.")
     else:
-        show.say(f"An event that it already has: this destination {plan['repeats']}.")
+        output.say(f"An event that it already has: this destination {plan['repeats']}.")
     limit = plan["age_limit_seconds"]
     if limit is not None:
-        show.say(
+        output.say(
             f"It takes nothing older than {format_duration(limit)}: such events are rejected and parked. --from leaves them out."
         )
 
 
 def _agree(plan: dict[str, Any], *, yes: bool, duplicates: bool) -> None:
     """Go on, or leave. What may be there twice is asked for by its number, and `yes` alone does not answer that."""
-    number = show.plural(plan["may_be_twice"], "event")
+    number = output.plural(plan["may_be_twice"], "event")
     said = f"{plan['destination']} was delivered {number} of {plan['event']} that it does not know again by their ids"
     if plan["may_be_twice"] and not duplicates:
         if yes:
@@ -192,5 +192,5 @@ def _agree(plan: dict[str, Any], *, yes: bool, duplicates: bool) -> None:
                 hint="--yes-duplicates sends them all the same; --where or --to can leave them out; a `sent_ledger` at the "
                 "destination holds back what it delivers from then on.",
             )
-        show.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
-    show.ask(f"Read {plan['table']} for {plan['destination']}?", yes=yes)
+        output.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
+    output.ask(f"Read {plan['table']} for {plan['destination']}?", yes=yes)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from cdc_tracker.capture import Capture
-from cdc_tracker.cli import show
+from cdc_tracker.capture.loop import Capture
+from cdc_tracker.cli import output
 from cdc_tracker.cli.standing import Standing
 from cdc_tracker.errors import SlotMissing
 from cdc_tracker.model import START, Lsn, format_lsn
-from cdc_tracker.source import plugins, slot
-from cdc_tracker.source.snapshot import emit
+from cdc_tracker.sources.postgres import plugins, slot
+from cdc_tracker.sources.postgres.snapshot import emit
 
 _LOOK = 0.2  # seconds between two looks at how far the journal is
 
@@ -40,7 +40,7 @@ def run(place: Standing) -> None:
     found = slot.inspect(place.connection, record.slot)
     if found is not None and found.plugin != plugins.EXACT:
         mark = emit(place.connection, 0, "low")
-        show.say(f"slot          {record.slot}: read on with {record.plugin} to {format_lsn(mark)}")
+        output.say(f"slot          {record.slot}: read on with {record.plugin} to {format_lsn(mark)}")
         _read(place, mark)
     end = place.journal.end() or START
     made = plugins.change(place.connection, record.slot, end.commit_lsn)
@@ -48,7 +48,7 @@ def run(place: Standing) -> None:
     confirmed = max(record.confirmed_lsn, made.confirmed_flush_lsn or 0)
     place.state.save_source(replace(record, plugin=made.plugin, confirmed_lsn=confirmed, journaled_lsn=end.commit_lsn))
     plugins.drop_spare(place.connection, record.slot)
-    show.say(f"slot          {record.slot}: goes on with {made.plugin} from there, and nothing is missed")
+    output.say(f"slot          {record.slot}: goes on with {made.plugin} from there, and nothing is missed")
 
 
 def _read(place: Standing, upto: Lsn) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
+from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, MappingError, Problem, Retry, SlotBusy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ OK = "ok"
 
 
 @click.command()
-@show.as_json
+@output.as_json
 @click.pass_obj
 def check(invocation: Invocation, as_json: bool) -> None:
     """Say everything that would stop a run, and how to mend each.
@@ -36,7 +36,7 @@ def check(invocation: Invocation, as_json: bool) -> None:
     findings = list(_findings(invocation))
     failed = any(finding.severity == "error" for finding in findings)
     if as_json:
-        show.emit({"ok": not failed, "findings": [show.problem(finding) for finding in findings]})
+        output.emit({"ok": not failed, "findings": [output.problem(finding) for finding in findings]})
     else:
         _print(findings)
     if failed:
@@ -46,16 +46,18 @@ def check(invocation: Invocation, as_json: bool) -> None:
 def _print(findings: list[Problem]) -> None:
     rows = []
     for finding in findings:
-        what = show.text(finding.message)
+        what = output.text(finding.message)
         if finding.hint:
-            what.append(show.text(f"\n{finding.hint}", "dim"))
-        rows.append((show.mark(finding.severity), ": ".join(part for part in (finding.where, finding.key) if part), what))
-    show.console().print(show.table(("", "what", "finding"), rows))
+            what.append(output.text(f"\n{finding.hint}", "dim"))
+        rows.append((output.mark(finding.severity), ": ".join(part for part in (finding.where, finding.key) if part), what))
+    output.console().print(output.table(("", "what", "finding"), rows))
     errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in ("error", "warning"))
     if not errors:
-        show.say(f"Nothing would stop a run. {show.plural(warnings, 'warning')}." if warnings else "Nothing would stop a run.")
+        output.say(
+            f"Nothing would stop a run. {output.plural(warnings, 'warning')}." if warnings else "Nothing would stop a run."
+        )
     else:
-        show.say(f"{show.plural(errors, 'error')}, {show.plural(warnings, 'warning')}.")
+        output.say(f"{output.plural(errors, 'error')}, {output.plural(warnings, 'warning')}.")
 
 
 def _findings(invocation: Invocation) -> Iterator[Problem]:
@@ -73,7 +75,9 @@ def _findings(invocation: Invocation) -> Iterator[Problem]:
     except ConfigError as error:
         yield from _as_problems(error, "mappings")
     else:
-        yield _fine("mappings", f"{show.plural(len(mappings.all), 'mapping')} of {show.plural(len(mappings.tables()), 'table')}")
+        yield _fine(
+            "mappings", f"{output.plural(len(mappings.all), 'mapping')} of {output.plural(len(mappings.tables()), 'table')}"
+        )
         yield from mappings.warnings
     record, stores = _stores(config)
     yield from stores
@@ -149,8 +153,8 @@ def _private(config: Config) -> Iterator[Problem]:
 
 
 def _source(config: Config, mappings: Mappings | None, record: SourceRecord | None) -> Iterator[Problem]:
-    from cdc_tracker.source import preflight  # noqa: PLC0415
-    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import preflight  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
 
     needs = config.needs(mappings) if mappings else {}
     with ExitStack() as stack:
@@ -169,8 +173,8 @@ def _source(config: Config, mappings: Mappings | None, record: SourceRecord | No
 
 
 def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
-    from cdc_tracker.health.fit import misfits  # noqa: PLC0415
-    from cdc_tracker.source import catalog  # noqa: PLC0415
+    from cdc_tracker.monitoring.fit import misfits  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
 
     found = list(misfits(connection, mappings))
     yield from found
@@ -180,7 +184,8 @@ def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
 
 def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[Problem]:
     """Destinations that key by row, and tables whose stream does not tell what the key is."""
-    from cdc_tracker.source import catalog, debezium  # noqa: PLC0415
+    from cdc_tracker.pipeline import debezium_envelope  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
 
     for name, settings in config.destinations.items():
         wants = settings.wants
@@ -188,7 +193,7 @@ def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[P
             continue
         names = config.captured_tables(mappings) if wants.raw else mappings.tables()
         for table in catalog.tables(connection, names).values():
-            found = debezium.row_key(table.relation, wants.key_columns).problem
+            found = debezium_envelope.row_key(table.relation, wants.key_columns).problem
             if found is not None:
                 key = ", ".join(column.name for column in table.columns if column.primary_key)
                 hint = f"Set destinations.{name}.key_columns: {{{table.table}: [{key}]}}." if key else found.hint
@@ -257,7 +262,7 @@ def _port_taken(config: Config, error: OSError) -> Problem:
     place = f"{config.http.host}:{config.http.port}"
     try:
         with opened_state(config, to_read=True) as state:
-            if any(show.is_alive(state.roles(config.source.name), role.role) for role in state.roles(config.source.name)):
+            if any(output.is_alive(state.roles(config.source.name), role.role) for role in state.roles(config.source.name)):
                 return _fine("http", f"{place} is in use, by the running worker it seems")
     except CdcTrackerError:
         pass  # told already

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cdc_tracker.cli import Invocation, show
+from cdc_tracker.cli import Invocation, output
 from cdc_tracker.printable import one_line
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def dead_letters() -> None:
 @_filters
 @click.option("--state", type=click.Choice(["parked", "queued", "discarded"]), help="Only in this state.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@show.as_json
+@output.as_json
 @click.pass_obj
 def list_(
     invocation: Invocation,
@@ -61,19 +61,19 @@ def list_(
         )
     more, found = len(found) > limit, found[:limit]
     if as_json:
-        show.emit([as_dict(letter) for letter in found])
+        output.emit([as_dict(letter) for letter in found])
     elif not found:
-        show.say("No dead letters.")
+        output.say("No dead letters.")
     else:
         columns = ("id", "destination", "mapping", "reason", "field", "detail", "state", "tries", "since")
-        show.console().print(show.table(columns, [_row(letter) for letter in found], right=("id", "tries")))
+        output.console().print(output.table(columns, [_row(letter) for letter in found], right=("id", "tries")))
         if more:
-            show.say(f"There are more than {limit}: see --limit and the filters.")
+            output.say(f"There are more than {limit}: see --limit and the filters.")
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
     detail = letter.detail if len(letter.detail) <= _REASONS_SHOWN else letter.detail[: _REASONS_SHOWN - 1] + "…"
-    since = show.moment(letter.created_at)
+    since = output.moment(letter.created_at)
     return (
         letter.id,
         letter.destination,
@@ -101,14 +101,14 @@ def as_dict(letter: DeadLetter) -> dict[str, object]:
         "event_id": letter.event_id,
         "state": letter.state,
         "attempts": letter.attempts,
-        "created_at": show.moment(letter.created_at),
+        "created_at": output.moment(letter.created_at),
     }
 
 
 @dead_letters.command("show")
 @click.argument("number", metavar="ID", type=int)
 @click.option("--raw", is_flag=True, help="Also show the change itself, with every value of its row.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None:
     """Show one dead letter."""
@@ -123,19 +123,19 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
     told = as_dict(letter)
     changes = _changes(letter, record.database if record else "") if raw else []
     if as_json:
-        show.emit({**told, "changes": [json.loads(change, parse_float=str) for change in changes]} if raw else told)
+        output.emit({**told, "changes": [json.loads(change, parse_float=str) for change in changes]} if raw else told)
         return
     width = max(map(len, told))
     for key, value in told.items():
-        show.say(f"{key.ljust(width)}  {one_line(str(value))}")
+        output.say(f"{key.ljust(width)}  {one_line(str(value))}")
     for change in changes:
-        show.say(f"\n{change}")
+        output.say(f"\n{change}")
 
 
 def _changes(letter: DeadLetter, database: str) -> list[str]:
     from cdc_tracker.journal import decode  # noqa: PLC0415
-    from cdc_tracker.source.debezium import as_envelope  # noqa: PLC0415
-    from cdc_tracker.translate import whole_changes  # noqa: PLC0415
+    from cdc_tracker.pipeline.debezium_envelope import as_envelope  # noqa: PLC0415
+    from cdc_tracker.pipeline.pipeline import whole_changes  # noqa: PLC0415
 
     segment = decode(letter.segment, f"the segment of dead letter {letter.id}")
     return [as_envelope(change, database) for change in whole_changes(segment) if change.position == letter.position]
@@ -145,7 +145,7 @@ def _changes(letter: DeadLetter, database: str) -> list[str]:
 @click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that are parked.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def retry(
     invocation: Invocation,
@@ -170,17 +170,17 @@ def retry(
         with opened_journal(config) as journal:
             journal.wake()
     if as_json:
-        show.emit({"queued": queued})
+        output.emit({"queued": queued})
     else:
-        show.say(f"{show.plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
+        output.say(f"{output.plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
 
 
 @dead_letters.command("discard")
 @click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that are parked.")
-@show.yes
-@show.as_json
+@output.yes
+@output.as_json
 @click.pass_obj
 def discard(
     invocation: Invocation,
@@ -202,13 +202,13 @@ def discard(
         if numbers
         else "every dead letter that fits"
     )
-    show.ask(f"Discard {what}? Their events will never be delivered.", yes=yes)
+    output.ask(f"Discard {what}? Their events will never be delivered.", yes=yes)
     with opened_state(config) as state:
         discarded = state.discard_dead_letters(config.source.name, chosen)
     if as_json:
-        show.emit({"discarded": discarded})
+        output.emit({"discarded": discarded})
     else:
-        show.say(f"{show.plural(discarded, 'dead letter')} discarded.")
+        output.say(f"{output.plural(discarded, 'dead letter')} discarded.")
 
 
 def _chosen(numbers: tuple[int, ...], destination: str | None, mapping: str | None, reason: str | None, every: bool) -> Selection:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.cli import Invocation, choices, show
+from cdc_tracker.cli import Invocation, options, output
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
-    from cdc_tracker.history.difference import Side
-    from cdc_tracker.history.ranges import Target
+    from cdc_tracker.delivery.points import Target
     from cdc_tracker.mapping import Mappings
+    from cdc_tracker.operations.diff import Side
     from cdc_tracker.state import SourceRecord
 
 _MAPPINGS = "The other mappings, a file or folder. Repeatable."
@@ -24,12 +24,12 @@ _MAPPINGS = "The other mappings, a file or folder. Repeatable."
 
 @click.command()
 @click.option("--mappings", "paths", multiple=True, required=True, type=click.Path(path_type=Path, exists=True), help=_MAPPINGS)
-@click.option("--from", "start", required=True, callback=choices.point, help=choices.POINT)
-@click.option("--to", "end", callback=choices.point, help="Where to end, written likewise (default: the journal's end).")
+@click.option("--from", "start", required=True, callback=options.point, help=options.POINT)
+@click.option("--to", "end", callback=options.point, help="Where to end, written likewise (default: the journal's end).")
 @click.option("--destination", help="Only what goes to this destination.")
-@choices.events
+@options.events
 @click.option("--samples", type=click.IntRange(0, 1000), default=3, show_default=True, help="How many of each kind to show.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def diff(
     invocation: Invocation,
@@ -47,10 +47,10 @@ def diff(
     not depend on mappings and are left out. Values of properties that are `pii` are not shown. A running worker is not
     disturbed. The exit code is 0 whether there are differences or not.
     """
-    from cdc_tracker.cli import differences, stores  # noqa: PLC0415
-    from cdc_tracker.history.difference import difference  # noqa: PLC0415
-    from cdc_tracker.history.ranges import range_of  # noqa: PLC0415
+    from cdc_tracker.cli import diff_view, stores  # noqa: PLC0415
+    from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
     from cdc_tracker.model import START  # noqa: PLC0415
+    from cdc_tracker.operations.diff import difference  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     if destination is not None:
@@ -61,18 +61,18 @@ def diff(
                 hint="Leave out --destination to compare the events.",
             )
     current, other = config.load_mappings(), _other(config, paths)
-    keys = choices.keys_of([*current.all, *other.all], names)
+    keys = options.keys_of([*current.all, *other.all], names)
     with stores.opened_state(config, to_read=True) as state:
         record = stores.known_source(config, state)
     before, after = (_side(config, record, mappings, keys, destination) for mappings in (current, other))
     with stores.opened_journal(config, to_read=True) as journal:
         begin, upto = range_of(journal, start, end, journal.end() or START)
-        with show.progress("Comparing") as advance:
+        with output.progress("Comparing") as advance:
             found = difference(before, after, journal, begin, upto, captured=current, samples=samples, advance=advance)
     if as_json:
-        differences.emit(found, destination)
+        diff_view.emit(found, destination)
     else:
-        differences.tell(found)
+        diff_view.tell(found)
 
 
 def _other(config: Config, paths: Sequence[Path]) -> Mappings:
@@ -82,9 +82,9 @@ def _other(config: Config, paths: Sequence[Path]) -> Mappings:
 
 def _side(config: Config, record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:
     """What goes to the destination of the events asked for. Without an outbox: its events do not depend on mappings."""
-    from cdc_tracker.history.difference import Side  # noqa: PLC0415
     from cdc_tracker.mapping import Mappings  # noqa: PLC0415
-    from cdc_tracker.translate import Translator  # noqa: PLC0415
+    from cdc_tracker.operations.diff import Side  # noqa: PLC0415
+    from cdc_tracker.pipeline.pipeline import Translator  # noqa: PLC0415
 
     chosen = Mappings(tuple(each for each in mappings.all if each.key in keys and each.goes_to(destination)))
     space = uuid.UUID(record.namespace)

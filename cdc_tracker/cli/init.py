@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.cli import show
+from cdc_tracker.cli import output
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
-    from cdc_tracker.source.catalog import Table
+    from cdc_tracker.sources.postgres.catalog import Table
 
 CONFIG_FILE = "cdc-tracker.yml"
 VARIABLE = "DATABASE_URL"
@@ -63,10 +63,10 @@ def init(url: str, folder: Path, schemas: tuple[str, ...], force: bool) -> None:
 
     The database is only read. A password is never written: the file refers to $DATABASE_URL.
     """
-    from cdc_tracker.cli import starter  # noqa: PLC0415
+    from cdc_tracker.operations import scaffold  # noqa: PLC0415
 
     tables = _tables(url, schemas)
-    texts = {folder / "mappings" / name: text for name, text in starter.mapping_files(tables).items()}
+    texts = {folder / "mappings" / name: text for name, text in scaffold.mapping_files(tables).items()}
     texts = {folder / CONFIG_FILE: config_text(url), **texts}
     existing = [path for path in texts if path.exists()]
     if existing and not force:
@@ -77,12 +77,12 @@ def init(url: str, folder: Path, schemas: tuple[str, ...], force: bool) -> None:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        show.say(f"wrote {path}")
+        output.say(f"wrote {path}")
     _next_steps(url, folder)
 
 
 def _tables(url: str, schemas: tuple[str, ...]) -> list[Table]:
-    from cdc_tracker.source import catalog  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
 
     connection = catalog.connect(url)
     try:
@@ -118,4 +118,4 @@ def _next_steps(url: str, folder: Path) -> None:
     if "${" + VARIABLE + "}" in config_text(url):
         steps.append(f"export {VARIABLE}='{hide(url)}'   # with the password")
     steps += ["cdc-tracker check", "cdc-tracker setup", "cdc-tracker run"]
-    show.say("\nNext:\n" + "\n".join(f"  {step}" for step in steps))
+    output.say("\nNext:\n" + "\n".join(f"  {step}" for step in steps))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cdc_tracker.cli import Invocation, show
+from cdc_tracker.cli import Invocation, output
 from cdc_tracker.errors import Stop
 from cdc_tracker.printable import one_line
 from cdc_tracker.units import format_duration
@@ -30,7 +30,7 @@ def jobs(ctx: click.Context) -> None:
 @jobs.command("list")
 @click.option("--destination", help="Only of this destination.")
 @click.option("--unfinished", is_flag=True, help="Only those that are not done or cancelled.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def list_(invocation: Invocation, destination: str | None = None, unfinished: bool = False, as_json: bool = False) -> None:
     """List jobs, oldest first."""
@@ -40,16 +40,16 @@ def list_(invocation: Invocation, destination: str | None = None, unfinished: bo
     with opened_state(config, to_read=True) as state:
         found = state.jobs(config.source.name, destination=destination, unfinished=unfinished)
     if as_json:
-        show.emit([as_dict(job) for job in found])
+        output.emit([as_dict(job) for job in found])
     elif not found:
-        show.say("No jobs.")
+        output.say("No jobs.")
     else:
         columns = ("id", "destination", "kind", "what", "state", "done", "sent", "rejected", "withheld", "left")
         rows = [_row(job) for job in found]
-        show.console().print(show.table(columns, rows, right=("id", "done", "sent", "rejected", "withheld", "left")))
+        output.console().print(output.table(columns, rows, right=("id", "done", "sent", "rejected", "withheld", "left")))
         for job in found:
             if job.trouble:
-                show.say(f"{job.id}: {job.trouble}")
+                output.say(f"{job.id}: {job.trouble}")
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -60,7 +60,7 @@ def _row(job: Job) -> tuple[object, ...]:
 
 @jobs.command("show")
 @click.argument("number", metavar="ID", type=int)
-@show.as_json
+@output.as_json
 @click.pass_obj
 def show_(invocation: Invocation, number: int, as_json: bool) -> None:
     """Show one job: what was asked for, and how far it is."""
@@ -70,11 +70,11 @@ def show_(invocation: Invocation, number: int, as_json: bool) -> None:
     with opened_state(config, to_read=True) as state:
         job = one(state, config.source.name, number)
     if as_json:
-        show.emit(as_dict(job))
+        output.emit(as_dict(job))
         return
     for name, value in as_dict(job).items():
         if value not in (None, "", []):
-            show.say(f"{name:14}{one_line(str(value))}")
+            output.say(f"{name:14}{one_line(str(value))}")
 
 
 @jobs.command()
@@ -82,7 +82,7 @@ def show_(invocation: Invocation, number: int, as_json: bool) -> None:
 @click.pass_obj
 def follow(invocation: Invocation, number: int) -> None:
     """Show a job's progress until it ends. Where no worker runs, one is started for that long."""
-    from cdc_tracker.cli.following import follow_job  # noqa: PLC0415
+    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
     from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
 
     config = load_config(invocation)
@@ -109,11 +109,11 @@ def resume(invocation: Invocation, number: int) -> None:
 
 @jobs.command()
 @click.argument("number", metavar="ID", type=int)
-@show.yes
+@output.yes
 @click.pass_obj
 def cancel(invocation: Invocation, number: int, yes: bool) -> None:
     """End a job for good. What it has sent stays sent."""
-    show.ask(f"Cancel job {number}? It cannot be resumed.", yes=yes)
+    output.ask(f"Cancel job {number}? It cannot be resumed.", yes=yes)
     _control(invocation, number, "cancelled", "Cancelled.")
 
 
@@ -125,7 +125,7 @@ def _control(invocation: Invocation, number: int, to: Literal["paused", "queued"
         job = one(state, config.source.name, number)
         state.control_job(job.id, to)
         journal.wake(job.destination)
-    show.say(said)
+    output.say(said)
 
 
 def one(state: State, source: str, number: int) -> Job:
@@ -151,9 +151,9 @@ def as_dict(job: Job) -> dict[str, object]:
         **job.counts,
         "spec": spec,
         "mapping_files": sorted(job.spec["mappings"]),
-        "created_at": show.moment(job.created_at),
-        "started_at": show.moment(job.started_at),
-        "finished_at": show.moment(job.finished_at),
+        "created_at": output.moment(job.created_at),
+        "started_at": output.moment(job.started_at),
+        "finished_at": output.moment(job.finished_at),
     }
 
 
@@ -165,7 +165,7 @@ def what(job: Job) -> str:
     if job.kind == "replay":
         events = ", ".join(spec["events"]) if spec["events"] is not None else "all events"
         return f"{events}, {Position(*spec['from'])} to {Position(*spec['to'])}"
-    since, until = (show.moment(spec[name]) if spec[name] is not None else "" for name in ("from", "to"))
+    since, until = (output.moment(spec[name]) if spec[name] is not None else "" for name in ("from", "to"))
     period = f", {since or 'the beginning'} to {until or 'now'}" if since or until else ""
     return f"{spec['event']} of {spec['table']}{period}"
 
@@ -202,4 +202,4 @@ def left(job: Job) -> str:
 def say(numbers: Sequence[int]) -> None:
     """That jobs were begun."""
     for number in numbers:
-        show.say(f"Job {number} is queued. `cdc-tracker jobs` tells how far it is; jobs pause, resume, cancel {number}.")
+        output.say(f"Job {number} is queued. `cdc-tracker jobs` tells how far it is; jobs pause, resume, cancel {number}.")

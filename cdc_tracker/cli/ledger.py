@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import Invocation, show
-from cdc_tracker.history.ranges import parse_since
+from cdc_tracker.cli import Invocation, output
+from cdc_tracker.delivery.points import parse_since
 
 if TYPE_CHECKING:
     from cdc_tracker.state import LedgerRow
@@ -31,7 +31,7 @@ def _since(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
 @click.option("--by", type=click.Choice(["hour", "mapping", "destination"]), default="mapping", show_default=True)
 @click.option("--destination", help="Only this destination.")
 @click.option("--mapping", help="Only this mapping.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def ledger(invocation: Invocation, since: int, by: str, destination: str | None, mapping: str | None, as_json: bool) -> None:
     """Show counts of matched, delivered, rejected and pending events.
@@ -45,12 +45,12 @@ def ledger(invocation: Invocation, since: int, by: str, destination: str | None,
         rows = state.ledger(config.source.name, destination=destination, mapping=mapping, since_hour=since)
     sums = _summed(rows, by)
     if as_json:
-        show.emit([dict(zip((*_columns(by), *COUNTED), (*key, *values), strict=True)) for key, values in sums])
+        output.emit([dict(zip((*_columns(by), *COUNTED), (*key, *values), strict=True)) for key, values in sums])
     elif not sums:
-        show.say(f"No events since {show.moment(since * _HOUR_US)}.")
+        output.say(f"No events since {output.moment(since * _HOUR_US)}.")
     else:
-        table = show.table((*_columns(by), *COUNTED), [(*key, *_grouped(values)) for key, values in sums], right=COUNTED)
-        show.console().print(table)
+        table = output.table((*_columns(by), *COUNTED), [(*key, *_grouped(values)) for key, values in sums], right=COUNTED)
+        output.console().print(table)
 
 
 def _columns(by: str) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def _columns(by: str) -> tuple[str, ...]:
 
 def _key(by: str) -> Callable[[Any], tuple[str, ...]]:
     if by == "hour":
-        return lambda row: (show.moment(row.hour * _HOUR_US), row.destination)
+        return lambda row: (output.moment(row.hour * _HOUR_US), row.destination)
     if by == "mapping":
         return lambda row: (row.mapping, row.destination)
     return lambda row: (row.destination,)

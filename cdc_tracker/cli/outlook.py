@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import show
+from cdc_tracker.cli import output
 from cdc_tracker.errors import Stop
 from cdc_tracker.units import format_duration
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cdc_tracker.config import Config
+    from cdc_tracker.delivery.jobs.forecast import Forecast
     from cdc_tracker.destinations.base import Destination
-    from cdc_tracker.history.forecast import Forecast
     from cdc_tracker.journal import Journal
     from cdc_tracker.model import Position
+    from cdc_tracker.pipeline.pipeline import Translator
     from cdc_tracker.state import State
-    from cdc_tracker.translate import Translator
 
 only_missing = click.option("--only-missing", is_flag=True, help="Hold back what the destination's sent_ledger holds.")
 yes_duplicates = click.option("--yes-duplicates", is_flag=True, help="Send also what the destination will then have twice.")
@@ -49,8 +49,8 @@ class Outlook:
             "rejections": found.rejections.total(),
             "rejected_by_mapping": dict(sorted(found.rejections.items())),
             "rejected_by_reason": dict(sorted(found.reasons.items())),
-            "oldest": show.moment(found.oldest) if found.oldest else None,
-            "newest": show.moment(found.newest) if found.newest else None,
+            "oldest": output.moment(found.oldest) if found.oldest else None,
+            "newest": output.moment(found.newest) if found.newest else None,
             "sent": found.sent,
             "withheld": found.withheld,
             "left_out": found.left_out,
@@ -62,7 +62,7 @@ class Outlook:
             "guarantee": kind.guarantee,
             "repeats": kind.repeats,
             "only_missing": self.only_missing,
-            "sent_ledger_since": show.moment(self.since) if self.since else None,
+            "sent_ledger_since": output.moment(self.since) if self.since else None,
         }
 
     def tell(self) -> None:
@@ -73,18 +73,18 @@ class Outlook:
             for mapping in sorted(found.events | found.rejections)
         ]
         if rows:
-            show.console().print(show.table(("mapping", "events", "rejected"), rows, right=("events", "rejected")))
+            output.console().print(output.table(("mapping", "events", "rejected"), rows, right=("events", "rejected")))
         if self.dry_run:
-            _warn(f"It is in a dry run: {show.plural(found.left_out, 'event')} would be counted as suppressed, and none sent.")
+            _warn(f"It is in a dry run: {output.plural(found.left_out, 'event')} would be counted as suppressed, and none sent.")
         elif found.left_out:
-            show.say(f"{show.plural(found.left_out, 'event')} more its own settings leave out.")
+            output.say(f"{output.plural(found.left_out, 'event')} more its own settings leave out.")
         if self.only_missing:
-            show.say(self._withheld())
-        show.say(f"An event that it already has: this destination {kind.repeats}.")
+            output.say(self._withheld())
+        output.say(f"An event that it already has: this destination {kind.repeats}.")
         if found.outside_window:
             _warn(f"{self._outside()}.")
         if found.past_age:
-            number, limit = show.plural(found.past_age, "event"), format_duration(kind.age_limit)
+            number, limit = output.plural(found.past_age, "event"), format_duration(kind.age_limit)
             _warn(f"{number} older than {limit}, by their own time: it refuses such, or changes their time.")
 
     def agree(self, question: str, *, yes: bool, duplicates: bool) -> None:
@@ -96,14 +96,14 @@ class Outlook:
                     hint="--yes-duplicates sends them all the same. --only-missing holds back what was delivered, "
                     "where the destination keeps a `sent_ledger`.",
                 )
-            number = show.plural(self.found.outside_window, "event")
+            number = output.plural(self.found.outside_window, "event")
             twice = f"Send {number} that {self.destination} may then have twice?"
-            show.ask(twice, yes=False, options="--yes and --yes-duplicates")
-        show.ask(question, yes=yes)
+            output.ask(twice, yes=False, options="--yes and --yes-duplicates")
+        output.ask(question, yes=yes)
 
     def _outside(self) -> str:
         """Without its full stop."""
-        number = show.plural(self.found.outside_window, "event")
+        number = output.plural(self.found.outside_window, "event")
         window = self.kind.dedupe_window
         if not window:
             why = "it does not know an event again by its id"
@@ -115,8 +115,8 @@ class Outlook:
     def _withheld(self) -> str:
         if self.since is None:
             return "The sent-ledger holds nothing yet: it holds back nothing."
-        held = show.plural(self.found.withheld, "event")
-        since = f"It knows what was delivered since {show.moment(self.since)}."
+        held = output.plural(self.found.withheld, "event")
+        since = f"It knows what was delivered since {output.moment(self.since)}."
         return f"{held} of these it has, by the sent-ledger, and they are held back. {since}"
 
 
@@ -133,15 +133,15 @@ def outlook(
     events: Collection[str] | None = None,
 ) -> Outlook:
     """Count the events of a range, with a line on the terminal that shows that work goes on."""
+    from cdc_tracker.delivery.jobs.forecast import forecast  # noqa: PLC0415
     from cdc_tracker.destinations import registry  # noqa: PLC0415
-    from cdc_tracker.destinations.shaping import Shaping  # noqa: PLC0415
-    from cdc_tracker.history.forecast import forecast  # noqa: PLC0415
+    from cdc_tracker.pipeline.shaping import Shaping  # noqa: PLC0415
 
     settings = config.destinations[destination]
     kind = registry.described(settings)
     source = config.source.name
     since = state.sent_since(source, destination) if only_missing else None
-    with show.progress("Counting the events of this range") as advance:
+    with output.progress("Counting the events of this range") as advance:
         found = forecast(
             translator,
             journal,
@@ -173,5 +173,5 @@ def _seconds(duration: float) -> float | None:
 
 
 def _warn(text: str) -> None:
-    show.say("⚠ ", fg="yellow", nl=False)
-    show.say(text)
+    output.say("⚠ ", fg="yellow", nl=False)
+    output.say(text)

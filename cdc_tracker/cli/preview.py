@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.cli import Invocation, show
+from cdc_tracker.cli import Invocation, output
 from cdc_tracker.model import START, Change, Event, Op, Rejection
-from cdc_tracker.source.needs import Need
+from cdc_tracker.sources.postgres.needs import Need
 
 if TYPE_CHECKING:
-    from cdc_tracker.cli.peek import Peek
     from cdc_tracker.config import Config
     from cdc_tracker.model import Segment
-    from cdc_tracker.source.catalog import Identity
-    from cdc_tracker.translate import Made, Translator
+    from cdc_tracker.pipeline.pipeline import Made, Translator
+    from cdc_tracker.sources.postgres.catalog import Identity
+    from cdc_tracker.sources.postgres.temporary_stream import Peek
 
 
 class _Limits:
@@ -45,7 +45,7 @@ _UNMAPPED = Need(frozenset({"insert"}), every_column=True)
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")
 @click.option("--table", "tables", multiple=True, metavar="SCHEMA.TABLE", help="Only this table; may be given several times.")
 @click.option("--raw", is_flag=True, help="Print each change as Debezium's envelope, one a line, instead of its events.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def preview(
     invocation: Invocation, seconds: float | None, count: int | None, tables: tuple[str, ...], raw: bool, as_json: bool
@@ -54,8 +54,8 @@ def preview(
 
     It reads through a temporary slot, which ends with it; a running worker is not disturbed. Ctrl-C ends it.
     """
-    from cdc_tracker.cli.peek import Peek  # noqa: PLC0415
     from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.temporary_stream import Peek  # noqa: PLC0415
 
     config = load_config(invocation)
     mappings = config.load_mappings()
@@ -72,23 +72,23 @@ def preview(
                 _print(segment, watched, limits, None if raw else translator, peek.identity.database, as_json)
         except KeyboardInterrupt:
             pass
-    made = "" if raw else f", {show.plural(limits.events, 'event')}, {limits.rejections:,} rejected"
-    show.say(f"{show.plural(limits.changes, 'change')}{made}. Nothing was delivered.", err=True)
+    made = "" if raw else f", {output.plural(limits.events, 'event')}, {limits.rejections:,} rejected"
+    output.say(f"{output.plural(limits.changes, 'change')}{made}. Nothing was delivered.", err=True)
 
 
 def _welcome(peek: Peek, watched: Iterable[str]) -> None:
     for problem in peek.problems:
-        show.say(f"⚠ {problem}", fg="yellow", err=True)
+        output.say(f"⚠ {problem}", fg="yellow", err=True)
     if peek.made:
-        show.say(f"The publication {peek.made} was made for this preview, and is dropped when it ends.", err=True)
-    show.say(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
+        output.say(f"The publication {peek.made} was made for this preview, and is dropped when it ends.", err=True)
+    output.say(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
 
 
 def _translator(config: Config, identity: Identity) -> Translator:
     """With the ids that a run would give: in the namespace of the record, or in that which `setup` would make."""
     from cdc_tracker import envelope  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
-    from cdc_tracker.translate import Translator  # noqa: PLC0415
+    from cdc_tracker.pipeline.pipeline import Translator  # noqa: PLC0415
 
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
@@ -114,15 +114,15 @@ def _print(
         limits.events += sum(isinstance(each, Event) for each in made)
         limits.rejections += sum(isinstance(each, Rejection) for each in made)
         if translator is None:
-            from cdc_tracker.source.debezium import as_envelope  # noqa: PLC0415
+            from cdc_tracker.pipeline.debezium_envelope import as_envelope  # noqa: PLC0415
 
-            show.say(as_envelope(change, database))
+            output.say(as_envelope(change, database))
         else:
-            show.say(_json(change, made) if as_json else _text(change, made))
+            output.say(_json(change, made) if as_json else _text(change, made))
 
 
 def _changes(segment: Segment, translator: Translator | None) -> Iterator[tuple[Change, list[Made]]]:
-    from cdc_tracker.translate import whole_changes  # noqa: PLC0415
+    from cdc_tracker.pipeline.pipeline import whole_changes  # noqa: PLC0415
 
     if translator is not None:
         yield from translator.changes(segment, START)
@@ -155,4 +155,4 @@ def _json(change: Change, made: list[Made]) -> str:
         if isinstance(each, Rejection)
     ]
     head = {"op": change.op, "table": _subject(change), "position": str(change.position), "at": change.transaction.timestamp}
-    return f'{show.line(head)[:-1]},"events":[{events}],"rejections":{show.line(rejections)}}}'
+    return f'{output.line(head)[:-1]},"events":[{events}],"rejections":{output.line(rejections)}}}'

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cdc_tracker.cli import FOUND_PROBLEMS, NEEDS_A_PERSON, Invocation, show, tell
+from cdc_tracker.cli import FOUND_PROBLEMS, NEEDS_A_PERSON, Invocation, output, tell
 from cdc_tracker.errors import CdcTrackerError, Problem, SlotBusy, SourceError, Stop
 from cdc_tracker.model import START, Lsn, format_lsn, parse_lsn
 from cdc_tracker.refusals import Mend, Refusal
 
 if TYPE_CHECKING:
+    from cdc_tracker.capture.gaps import Missing
     from cdc_tracker.cli.standing import Standing
-    from cdc_tracker.history.gaps import Missing
-    from cdc_tracker.source.publication import Desired
+    from cdc_tracker.sources.postgres.publication import Desired
 
 
 @dataclass
@@ -40,8 +40,8 @@ class Diagnosis:
 
 @click.command()
 @click.option("--backfill", is_flag=True, help="Make the jobs that fill the gap from the tables, instead of naming the commands.")
-@show.yes
-@show.as_json
+@output.yes
+@output.as_json
 @click.pass_obj
 def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> None:
     """Find out what keeps a source from going on, and mend it.
@@ -51,7 +51,7 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
     asks before it changes anything; with --json it only tells, unless --yes is given.
     """
     from cdc_tracker.cli import setup, standing, stores  # noqa: PLC0415
-    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     needs = config.needs(config.load_mappings())
@@ -69,7 +69,7 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
         if found.sound or (as_json and not yes):
             _finish(found, as_json)
             return
-        show.ask(_question(found), yes=yes)
+        output.ask(_question(found), yes=yes)
         if found.mend:
             stack.enter_context(place.alone())
         if found.drift:
@@ -80,13 +80,13 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
                 found = after
                 if not as_json:
                     _say(found, place)
-                show.ask(_question(found), yes=yes)
+                output.ask(_question(found), yes=yes)
                 stack.enter_context(place.alone())
         gaps = _mended(place, found, invocation, backfill=backfill, quiet=as_json) if found.mend else []
     if as_json:
-        show.emit(_as_json(found) | {"mended": True, "gaps": gaps})
+        output.emit(_as_json(found) | {"mended": True, "gaps": gaps})
     else:
-        show.say("Mended: `cdc-tracker run`.")
+        output.say("Mended: `cdc-tracker run`.")
 
 
 # What is wrong.
@@ -152,8 +152,8 @@ def _of_journal(place: Standing, found: Diagnosis) -> None:
 
 
 def _of_publications(place: Standing, wanted: Desired, found: Diagnosis) -> None:
-    from cdc_tracker.source import publication  # noqa: PLC0415
-    from cdc_tracker.source.drift import drift  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import publication  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.drift import drift  # noqa: PLC0415
 
     present = publication.existing(place.connection, publication.names(place.config.source))
     problems = [each for each in drift(wanted, present) if each.severity == "error"]
@@ -185,9 +185,9 @@ def _drifted(place: Standing, problem: Problem) -> str:
 
 def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfill: bool, quiet: bool) -> list[dict[str, Any]]:
     """The slot goes on, what it misses is told. The record comes last: until then it can be done again, and tells the same."""
-    from cdc_tracker.cli.filling import fillings  # noqa: PLC0415
+    from cdc_tracker.cli.gap_backfills import fillings  # noqa: PLC0415
     from cdc_tracker.cli.standing import told  # noqa: PLC0415
-    from cdc_tracker.source.slot import advance  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.slot import advance  # noqa: PLC0415
 
     if found.mend == "pass over":
         advance(place.connection, place.config.source.slot, found.passed)
@@ -199,10 +199,10 @@ def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfi
     place.save(record, slot, quiet=quiet)
     if not quiet:
         for gap, refills in zip(gaps, filled, strict=True):
-            show.say(told(gap))
+            output.say(told(gap))
             _tell_refills(refills, backfill=backfill)
         if not gaps:
-            show.say("Nothing is missing: everything before the slot is delivered, or in the journal.")
+            output.say("Nothing is missing: everything before the slot is delivered, or in the journal.")
     return [_gap_as_json(gap, refills) for gap, refills in zip(gaps, filled, strict=True)]
 
 
@@ -211,13 +211,15 @@ def _mended(place: Standing, found: Diagnosis, invocation: Invocation, *, backfi
 
 def _say(found: Diagnosis, place: Standing) -> None:
     for _, text in found.problems:
-        show.say(f"✗ {text}")
+        output.say(f"✗ {text}")
     for note in found.notes:
-        show.say(f"  {note}")
+        output.say(f"  {note}")
     if found.mend == "new slot":
         end = place.journal.horizon()
         if end is not None:
-            show.say(f"  the journal reaches to {end.last} ({show.moment(end.last_time)}); what is in it is delivered as usual")
+            output.say(
+                f"  the journal reaches to {end.last} ({output.moment(end.last_time)}); what is in it is delivered as usual"
+            )
 
 
 def _question(found: Diagnosis) -> str:
@@ -237,20 +239,20 @@ def _question(found: Diagnosis) -> str:
 def _tell_refills(rows: list[dict[str, Any]], *, backfill: bool) -> None:
     for row in rows:
         mark = "can be filled" if row["possible"] else "cannot be filled"
-        show.say(f"  {row['event']} ({row['table']}): {mark}{': ' if row['why'] else ''}{row['why']}")
+        output.say(f"  {row['event']} ({row['table']}): {mark}{': ' if row['why'] else ''}{row['why']}")
         if "job" in row:
-            show.say(f"    job {row['job']} fills it: `cdc-tracker jobs` shows how far it is")
+            output.say(f"    job {row['job']} fills it: `cdc-tracker jobs` shows how far it is")
         elif "command" in row:
-            show.say(f"    {row['command']}")
+            output.say(f"    {row['command']}")
     if backfill and not any(row["possible"] for row in rows):
-        show.say("  No mapping has a backfill that could fill it.")
+        output.say("  No mapping has a backfill that could fill it.")
 
 
 def _leave(found: Diagnosis, as_json: bool) -> None:
     """What needs a choice that is not ours."""
     if not as_json and found.person is not None:
         raise found.person
-    show.emit(_as_json(found) | {"mended": False, "gaps": []})
+    output.emit(_as_json(found) | {"mended": False, "gaps": []})
     if found.person is not None:
         tell(found.person)
     raise SystemExit(NEEDS_A_PERSON)
@@ -258,9 +260,9 @@ def _leave(found: Diagnosis, as_json: bool) -> None:
 
 def _finish(found: Diagnosis, as_json: bool) -> None:
     if as_json:
-        show.emit(_as_json(found) | {"mended": False, "gaps": []})
+        output.emit(_as_json(found) | {"mended": False, "gaps": []})
     else:
-        show.say("Nothing is to be mended.")
+        output.say("Nothing is to be mended.")
     if found.problems:
         raise SystemExit(FOUND_PROBLEMS)
 
@@ -278,7 +280,7 @@ def _as_json(found: Diagnosis) -> dict[str, Any]:
 
 
 def _gap_as_json(gap: Missing, refills: list[dict[str, Any]]) -> dict[str, Any]:
-    from cdc_tracker.history.gaps import iso  # noqa: PLC0415
+    from cdc_tracker.capture.gaps import iso  # noqa: PLC0415
 
     return {
         "destination": gap.destination,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.cli import Invocation, choices, outlook, show
+from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
-    from cdc_tracker.history.ranges import Target
+    from cdc_tracker.delivery.points import Target
     from cdc_tracker.mapping import Mappings
 
 CURRENT = "current"
@@ -20,9 +20,9 @@ CURRENT = "current"
 
 @click.command()
 @click.argument("destination")
-@click.option("--from", "start", required=True, callback=choices.point, help=choices.POINT)
-@click.option("--to", "end", callback=choices.point, help="Where to end, written likewise (default: the checkpoint).")
-@choices.events
+@click.option("--from", "start", required=True, callback=options.point, help=options.POINT)
+@click.option("--to", "end", callback=options.point, help="Where to end, written likewise (default: the checkpoint).")
+@options.events
 @click.option(
     "--mappings",
     "paths",
@@ -37,8 +37,8 @@ CURRENT = "current"
 @click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
 @outlook.only_missing
 @outlook.yes_duplicates
-@show.yes
-@show.as_json
+@output.yes
+@output.as_json
 @click.pass_obj
 def replay(
     invocation: Invocation,
@@ -63,9 +63,9 @@ def replay(
     """
     from cdc_tracker import mapping  # noqa: PLC0415
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
-    from cdc_tracker.cli.following import follow_job  # noqa: PLC0415
-    from cdc_tracker.history.plan import replay_spec  # noqa: PLC0415
-    from cdc_tracker.history.ranges import range_of  # noqa: PLC0415
+    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
+    from cdc_tracker.delivery.jobs.spec import replay_spec  # noqa: PLC0415
+    from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     stores.one_destination(config, destination)
@@ -90,7 +90,7 @@ def replay(
         )
         figures = {"destination": destination, "depth": "journal", "from": str(after), "to": str(upto), **plan.figures()}
         if not as_json:
-            show.say(f"{destination}: {show.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")
+            output.say(f"{destination}: {output.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")
             plan.tell()
         if not dry_run:
             plan.agree(f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
@@ -100,7 +100,7 @@ def replay(
             journal.wake(destination)
             figures["job"] = job.id
         if as_json:
-            show.emit(figures)
+            output.emit(figures)
         elif not dry_run:
             jobs.say([job.id])
             if not detach:
@@ -109,8 +109,8 @@ def replay(
 
 def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:
     if config.destinations[destination].wants.raw:
-        return choices.raw_keys_of(config.captured_tables(mappings), names)
-    return choices.keys_of(mappings.all, names)
+        return options.raw_keys_of(config.captured_tables(mappings), names)
+    return options.keys_of(mappings.all, names)
 
 
 def _existing(path: str) -> Path:

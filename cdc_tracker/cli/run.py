@@ -26,7 +26,7 @@ def run(invocation: Invocation, only: str | None, standby: bool) -> None:
     the next run goes on from the checkpoints.
     """
     from cdc_tracker import config as configuration  # noqa: PLC0415  what runs nothing needs none of this
-    from cdc_tracker import daemon  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = configuration.load(invocation.config_path)
-    raise SystemExit(daemon.run(config, only=only, standby=standby))
+    raise SystemExit(assemble.run(config, only=only, standby=standby))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import Invocation, show
+from cdc_tracker.cli import Invocation, output
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import table_name
 
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
-    from cdc_tracker.source.needs import Need
-    from cdc_tracker.source.publication import Desired
+    from cdc_tracker.sources.postgres.needs import Need
+    from cdc_tracker.sources.postgres.publication import Desired
 
 SETUP_TIMEOUT = 60.0  # seconds that a statement may take: adding a table to a publication waits for its lock
 MODES = {
@@ -31,7 +31,7 @@ MODES = {
 @click.option("--new-epoch", "mode", flag_value="new_epoch", help=MODES["new_epoch"])
 @click.option("--adopt", "mode", flag_value="adopt", help=MODES["adopt"])
 @click.option("--accept-gap", "mode", flag_value="accept_gap", help=MODES["accept_gap"])
-@show.yes
+@output.yes
 @click.pass_obj
 def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) -> None:
     """Make the outbox, the publication and the slot in the source database.
@@ -40,7 +40,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
     rest alone. Only tables that mappings name are published.
     """
     from cdc_tracker.cli import changeover, standing, stores  # noqa: PLC0415
-    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     needs = config.needs(config.load_mappings())
@@ -48,7 +48,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=SETUP_TIMEOUT)))
         if print_sql:
-            show.say("\n".join(sql_for_dba(config, connection, needs)))
+            output.say("\n".join(sql_for_dba(config, connection, needs)))
             return
         state = stack.enter_context(stores.opened_state(config))
         journal = stack.enter_context(stores.opened_journal(config))
@@ -67,25 +67,25 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
             changeover.run(place)
         place.settle(mode)
         place.examine()
-    show.say("Ready: `cdc-tracker run`.")
+    output.say("Ready: `cdc-tracker run`.")
 
 
 def make_outbox(config: Config, connection: Any) -> None:
-    from cdc_tracker.source import publication, scripts  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import publication, scripts  # noqa: PLC0415
 
     outbox = config.source.outbox
     if outbox is None:
         return
     if _may_make(connection, outbox.table):
         publication.apply(connection, scripts.outbox(outbox))
-        show.say(f"outbox        {outbox.table}, and the functions cdc_tracker.track() and others")
+        output.say(f"outbox        {outbox.table}, and the functions cdc_tracker.track() and others")
     else:
-        show.say(f"outbox        {outbox.table} is there, and belongs to somebody else: left as it is")
+        output.say(f"outbox        {outbox.table} is there, and belongs to somebody else: left as it is")
 
 
 def _may_make(connection: Any, table: str) -> bool:
     """False where a DBA has made it all already and this role has no right to make it again."""
-    from cdc_tracker.source import catalog  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
 
     with catalog.translated():
         row = connection.execute(
@@ -98,7 +98,7 @@ def _may_make(connection: Any, table: str) -> bool:
 
 def wanted(config: Config, connection: Any, needs: dict[str, Need], *, anew: bool = False) -> Desired:
     """What is to be published for the slot's plugin: the one that is there, or, `anew` or where there is none, the next one."""
-    from cdc_tracker.source import placement, plugins, slot  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import placement, plugins, slot  # noqa: PLC0415
 
     found = None if anew else slot.inspect(connection, config.source.slot)
     plugin = plugins.choose_next(connection, config.source, needs, found)
@@ -110,7 +110,7 @@ def publish(config: Config, connection: Any, needs: dict[str, Need], *, anew: bo
 
     Publications that exist are put right all the same: as they are, they may make the application's statements fail.
     """
-    from cdc_tracker.source import publication  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import publication  # noqa: PLC0415
 
     found = wanted(config, connection, needs, anew=anew)
     if publication.existing(connection, publication.names(config.source)):
@@ -123,9 +123,9 @@ def publish(config: Config, connection: Any, needs: dict[str, Need], *, anew: bo
         return
     for each in found.publications:
         tables = ", ".join(table_name(*name) for name in sorted(each.tables)) or "no table"
-        show.say(f"publication   {each.name}: {tables}")
+        output.say(f"publication   {each.name}: {tables}")
     if not found.publications:
-        show.say("publication   none: wal2json reads without one")
+        output.say("publication   none: wal2json reads without one")
 
 
 def _refuse(problems: list[Problem]) -> None:
@@ -137,12 +137,12 @@ def _refuse(problems: list[Problem]) -> None:
             hint="Mend the tables or the mappings, then run `cdc-tracker setup` again. `cdc-tracker check` tells more.",
         )
     for problem in problems:
-        show.say(f"⚠ {problem}", err=True)
+        output.say(f"⚠ {problem}", err=True)
 
 
 def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list[str]:
     """What `setup` would run now, as SQL with comments."""
-    from cdc_tracker.source import plugins, publication, scripts, slot  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import plugins, publication, scripts, slot  # noqa: PLC0415
 
     source = config.source
     found = wanted(config, connection, needs)
@@ -163,7 +163,7 @@ def sql_for_dba(config: Config, connection: Any, needs: dict[str, Need]) -> list
 
 @click.command()
 @click.option("--drop-outbox", is_flag=True, help="Drop the outbox table and the functions, too.")
-@show.yes
+@output.yes
 @click.pass_obj
 def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
     """Remove what setup made.
@@ -172,8 +172,8 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
     Destinations keep what they have.
     """
     from cdc_tracker.cli import standing, stores  # noqa: PLC0415
-    from cdc_tracker.source import publication, scripts  # noqa: PLC0415
-    from cdc_tracker.source.connection import connect  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import publication, scripts  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     source = config.source
@@ -184,7 +184,7 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
         place = standing.Standing(config, connection, state, journal)
         stack.enter_context(place.alone())
         outbox = f", the outbox {source.outbox.table} with its rows" if drop_outbox and source.outbox else ""
-        show.ask(
+        output.ask(
             f"Remove the slot {source.slot}, the publications {' and '.join(publication.names(source))}{outbox}, and the state "
             f"and journal of the source {source.name!r}? {place.undelivered()}",
             yes=yes,
@@ -192,5 +192,5 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
         place.drop_slot()
         removal = publication.removal(connection, source)
         publication.apply(connection, removal + (scripts.teardown(source) if outbox else []))
-        show.say(f"publications  {'dropped' if removal else 'none'}{', and the outbox dropped' if outbox else ''}")
+        output.say(f"publications  {'dropped' if removal else 'none'}{', and the outbox dropped' if outbox else ''}")
         place.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cdc_tracker.cli import show
+from cdc_tracker.cli import output
 
 SCRIPTS = {
     "role": "A role with no more rights than the worker needs.",
@@ -19,6 +19,6 @@ SCRIPTS = {
 @click.argument("name", type=click.Choice(list(SCRIPTS)))
 def sql(name: str) -> None:
     """Print one of the SQL scripts that come with cdc-tracker, as in: cdc-tracker sql role | psql -d shop"""
-    from cdc_tracker.source import scripts  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import scripts  # noqa: PLC0415
 
-    show.say(scripts.script(name), nl=False)
+    output.say(scripts.script(name), nl=False)

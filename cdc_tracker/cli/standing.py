@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cdc_tracker import envelope
-from cdc_tracker.cli import show
+from cdc_tracker.capture import gaps
+from cdc_tracker.capture.gaps import Missing
+from cdc_tracker.cli import output
 from cdc_tracker.config import Config
+from cdc_tracker.delivery.start import beginning
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import AlreadyRunning, Gap, Problem, SlotBusy, SlotForeign, SourceError, Stop
-from cdc_tracker.history import gaps
-from cdc_tracker.history.beginning import beginning
-from cdc_tracker.history.gaps import Missing
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
 from cdc_tracker.refusals import NEW_EPOCH, Refusal
-from cdc_tracker.source import catalog, faults, plugins, slot
-from cdc_tracker.source.session import options, published
-from cdc_tracker.source.slot import SlotState
-from cdc_tracker.source.verify import verify
+from cdc_tracker.sources.postgres import catalog, faults, plugins, slot
+from cdc_tracker.sources.postgres.session import options, published
+from cdc_tracker.sources.postgres.slot import SlotState
+from cdc_tracker.sources.postgres.verify import verify
 from cdc_tracker.state import SourceRecord, State
 
 
@@ -56,7 +56,7 @@ class Standing:
         try:
             self.verify()
         except SlotBusy:
-            show.say(f"(the slot is being read{f' by {found.holder}' if found else ''}: a worker runs, and goes on running)")
+            output.say(f"(the slot is being read{f' by {found.holder}' if found else ''}: a worker runs, and goes on running)")
         except SourceError as error:
             if error.refusal != Refusal.PUBLICATION_MISSING.name:  # setup makes them
                 raise
@@ -151,7 +151,7 @@ class Standing:
             )
         else:
             question = f"Begin anew with this server? Journal and checkpoints are cleared. {self.undelivered()}"
-        show.ask(question, yes=yes)
+        output.ask(question, yes=yes)
 
     def _gap(self, found: SlotState | None) -> str:
         record, begins = self.record(), found.confirmed_flush_lsn if found else None
@@ -176,7 +176,7 @@ class Standing:
             self.save(None, found or self.make_slot())
         else:
             self._take_name(record)
-            show.say(f"slot          {record.slot}: is there ({record.plugin})")
+            output.say(f"slot          {record.slot}: is there ({record.plugin})")
         self._give_checkpoints(new=mode == "new_epoch" or record is None)
 
     def _take_name(self, record: SourceRecord) -> None:
@@ -184,7 +184,7 @@ class Standing:
         name = self.connection.info.dbname
         if record.database != name:
             self.state.save_source(replace(record, database=name))
-            show.say(f"database      {record.database} is called {name} now")
+            output.say(f"database      {record.database} is called {name} now")
 
     def _epoch_of(self, record: SourceRecord) -> SourceRecord:
         return replace(record, epoch=record.epoch + 1, namespace="")
@@ -223,7 +223,7 @@ class Standing:
         )
         self.state.save_source(record)
         if not quiet:
-            show.say(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
+            output.say(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
 
     def _give_checkpoints(self, *, new: bool) -> None:
         """To destinations that have none: where their `start` says; at a `new` source, all of them where the slot begins."""
@@ -235,10 +235,10 @@ class Standing:
             start = self.config.destinations[name].start
             begin = beginning(self.journal, "now" if new else start, slot=slot_begins)
             if begin is None:
-                show.say(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
+                output.say(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
                 continue
             self.state.create_checkpoint(self.name, name, begin)
-            show.say(f"checkpoint    {name}: at {begin}")
+            output.say(f"checkpoint    {name}: at {begin}")
 
     def _rewind_destinations(self) -> None:
         """A destination that keeps its own checkpoint would take the new server's positions for ones that it has."""
@@ -250,27 +250,27 @@ class Standing:
                     destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: True)
                 if isinstance(destination, HoldsCheckpoint) and record is not None:
                     destination.rewind(Position(record.created_lsn, -1))
-                    show.say(f"checkpoint    {name}: its own, too")
+                    output.say(f"checkpoint    {name}: its own, too")
             finally:
                 destination.close()
 
     def drop_slot(self) -> None:
         if slot.drop(self.connection, self.config.source.slot):
-            show.say(f"slot          {self.config.source.slot} dropped")
+            output.say(f"slot          {self.config.source.slot} dropped")
 
     def forget(self) -> None:
         """Remove this source's state and journal."""
         self.journal.clear()
         self.state.forget(self.name)
-        show.say(f"state         of the source {self.name!r} removed, and its journal")
+        output.say(f"state         of the source {self.name!r} removed, and its journal")
 
 
 def told(gap: Missing) -> str:
     """For a person: what a destination lacks."""
-    since = show.moment(gap.since_time) if gap.since_time else "a time that is not known"
+    since = output.moment(gap.since_time) if gap.since_time else "a time that is not known"
     return (
         f"{gap.destination}: nothing was read that committed between {gap.since} ({since}) and {format_lsn(gap.upto)} "
-        f"({show.moment(gap.upto_time)})."
+        f"({output.moment(gap.upto_time)})."
     )
 
 

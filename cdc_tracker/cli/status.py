@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, show
+from cdc_tracker.capture.monitor import holders
+from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.cli.jobs import as_dict
 from cdc_tracker.errors import CdcTrackerError
-from cdc_tracker.health import Finding
-from cdc_tracker.lookout import holders
 from cdc_tracker.model import format_lsn
+from cdc_tracker.monitoring import Finding
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cdc_tracker.config import Config
-    from cdc_tracker.health import DestinationHealth, Health, Observer
-    from cdc_tracker.source.slot import SlotState
+    from cdc_tracker.monitoring import DestinationHealth, Health, Observer
+    from cdc_tracker.sources.postgres.slot import SlotState
     from cdc_tracker.state import RoleRecord, SourceRecord, State
 
 Snapshot = dict[str, Any]
@@ -32,12 +32,12 @@ Snapshot = dict[str, Any]
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
-@show.as_json
+@output.as_json
 @click.pass_obj
 def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
     """Show the slot, lag, checkpoints, dead letters and roles. Exit code 1 when something is wrong."""
     from cdc_tracker.cli.stores import known_source, load_config, opened_journal, opened_state  # noqa: PLC0415
-    from cdc_tracker.health import Observer  # noqa: PLC0415
+    from cdc_tracker.monitoring import Observer  # noqa: PLC0415
 
     config = load_config(invocation)
     with ExitStack() as stack:
@@ -51,9 +51,9 @@ def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
             return
         seen = look()
     if as_json:
-        show.emit(seen)
+        output.emit(seen)
     else:
-        show.console().print(rendered(seen))
+        output.console().print(rendered(seen))
     if seen["problems"]:
         raise SystemExit(FOUND_PROBLEMS)
 
@@ -67,8 +67,8 @@ def _watch(look: Callable[[], Snapshot], as_json: bool) -> None:
             while True:
                 time.sleep(1.0)
                 before = _with_rates(look(), before)
-                show.emit_line(before)
-        with Live(rendered(before), console=show.console(), auto_refresh=False) as live:
+                output.emit_line(before)
+        with Live(rendered(before), console=output.console(), auto_refresh=False) as live:
             while True:
                 time.sleep(1.0)
                 before = _with_rates(look(), before)
@@ -114,7 +114,7 @@ def snapshot(config: Config, record: SourceRecord, state: State, observer: Obser
 
 def slot_snapshot(config: Config, record: SourceRecord) -> tuple[dict[str, Any], list[Finding]]:
     """The slot as the server has it now, and what is wrong with it. An unreachable server is a problem like others."""
-    from cdc_tracker.source import catalog, slot  # noqa: PLC0415
+    from cdc_tracker.sources.postgres import catalog, slot  # noqa: PLC0415
 
     told: dict[str, Any] = {"name": config.source.slot, "plugin": record.plugin}
     try:
@@ -159,7 +159,7 @@ def _journal(health: Health, record: SourceRecord, state: State) -> dict[str, An
     jobs = holders({}, state.jobs(record.name, unfinished=True))
     told: dict[str, Any] = {"held_by": [{"who": each.who, "after": str(each.position)} for each in jobs], "lost": None}
     if lost := health.capture.get("journal_lost"):
-        told["lost"] = {"at": show.moment(lost["at"]), "from": lost["from"]}
+        told["lost"] = {"at": output.moment(lost["at"]), "from": lost["from"]}
     horizon = health.horizon
     if horizon is None:
         if record.journaled_lsn and not told["lost"]:
@@ -167,9 +167,9 @@ def _journal(health: Health, record: SourceRecord, state: State) -> dict[str, An
         return told | {"first": None, "first_time": None, "last": None, "last_time": None, "segments": 0, "bytes": 0}
     return told | {
         "first": str(horizon.start),
-        "first_time": show.moment(horizon.first_time),
+        "first_time": output.moment(horizon.first_time),
         "last": str(horizon.last),
-        "last_time": show.moment(horizon.last_time),
+        "last_time": output.moment(horizon.last_time),
         "segments": horizon.segments,
         "bytes": horizon.bytes,
     }
@@ -180,7 +180,7 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
     return {
         "name": health.name,
         "state": health.state,
-        "since": show.moment(health.since) if health.since else None,
+        "since": output.moment(health.since) if health.since else None,
         "dry_run": health.dry_run,
         "checkpoint": str(health.position) if health.position else None,
         "rewind_to": str(health.rewind_to) if health.rewind_to else None,
@@ -197,7 +197,7 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
 
 
 def _finding(found: Finding) -> dict[str, Any]:
-    since = show.moment(found.since) if found.since else None
+    since = output.moment(found.since) if found.since else None
     return {"severity": found.severity, "who": found.who, "message": str(found), "hint": found.hint, "since": since}
 
 
@@ -207,7 +207,7 @@ def _role(role: RoleRecord, state: str) -> dict[str, Any]:
         "pid": role.pid,
         "host": role.host,
         "state": state,
-        "heard_seconds_ago": round(show.age(role.updated_at), 1),
+        "heard_seconds_ago": round(output.age(role.updated_at), 1),
     }
 
 
@@ -216,15 +216,15 @@ def rendered(seen: Snapshot) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [show.text(line) for line in _head(seen)]
+    parts: list[RenderableType] = [output.text(line) for line in _head(seen)]
     parts += [_destinations_table(seen), _roles_table(seen)]
     for each in seen["findings"]:
         since = f" (since {each['since']})" if each["since"] else ""
-        parts.append(Text.assemble(show.mark(each["severity"]), " ", show.text(each["message"]), since))
+        parts.append(Text.assemble(output.mark(each["severity"]), " ", output.text(each["message"]), since))
         if each["hint"]:
-            parts.append(show.text(f"  {each['hint']}", "dim"))
+            parts.append(output.text(f"  {each['hint']}", "dim"))
     if not seen["findings"]:
-        parts.append(Text.assemble(show.mark("ok"), " all is well"))
+        parts.append(Text.assemble(output.mark("ok"), " all is well"))
     return Group(*parts)
 
 
@@ -250,7 +250,7 @@ def _journal_lines(journal: dict[str, Any]) -> list[str]:
     if journal["first"] is None:
         lines = ["journal  empty: there is nothing to rewind to"]
     else:
-        size = f"{show.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
+        size = f"{output.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
         reach = (
             f"reaches back to {journal['first']} ({journal['first_time']}), and on to {journal['last']} ({journal['last_time']})"
         )
@@ -274,7 +274,7 @@ def _destinations_table(seen: Snapshot) -> RenderableType:
         rows.append((each["name"], state, checkpoint, behind, lag, speed, letters or "–", each["trouble"] or "–"))
     if watched:
         columns[5] = "events"
-    return show.table(columns, rows, right=("behind", "lag", columns[5]))
+    return output.table(columns, rows, right=("behind", "lag", columns[5]))
 
 
 def _roles_table(seen: Snapshot) -> RenderableType:
@@ -282,4 +282,4 @@ def _roles_table(seen: Snapshot) -> RenderableType:
         (each["role"], each["state"], each["pid"], each["host"], f"{format_duration(each['heard_seconds_ago'])} ago")
         for each in seen["roles"]
     ]
-    return show.table(("role", "state", "pid", "host", "heard"), rows, right=("pid",))
+    return output.table(("role", "state", "pid", "host", "heard"), rows, right=("pid",))

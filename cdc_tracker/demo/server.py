@@ -16,7 +16,7 @@ from typing import TypedDict
 
 import psycopg
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 
 START_SECONDS = 30.0
 _SETTINGS = {

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 
 _COMMAND = [sys.executable, "-m", "cdc_tracker"]
 _STOP_SECONDS = 20.0

@@ -31,9 +31,9 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.splicing import Refused, decoded, levels, members, moment, quoted
-from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
+from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.support.json_splice import Refused, decoded, levels, members, moment, quoted
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size

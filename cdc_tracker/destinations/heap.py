@@ -21,8 +21,8 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, members, moment, quoted
+from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.json_splice import Call, Part, Refused, decoded, in_parts, members, moment, quoted
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 from cdc_tracker.units import Size

@@ -24,8 +24,8 @@ import msgspec
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.destinations.http import Reply, check_url
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings
+from cdc_tracker.destinations.support.http import Reply, check_url
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import ASSUMED, Event, Outcome, Receipt
 from cdc_tracker.units import Size

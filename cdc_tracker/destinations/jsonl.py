@@ -44,8 +44,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.lines import as_lines
+from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.json_lines import as_lines
 from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlocked, DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Size

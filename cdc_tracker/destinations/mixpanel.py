@@ -33,10 +33,10 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.naming import legal_id
-from cdc_tracker.destinations.splicing import Refused, levels, members, moment, quoted
-from cdc_tracker.destinations.waves import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
+from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.support.json_splice import Refused, levels, members, moment, quoted
+from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
 from cdc_tracker.errors import Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size

@@ -28,9 +28,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
-from cdc_tracker.destinations.naming import is_uuid, legal_id
-from cdc_tracker.destinations.splicing import (
+from cdc_tracker.destinations.support.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
+from cdc_tracker.destinations.support.json_splice import (
     Call,
     Refused,
     check_length,
@@ -41,6 +40,7 @@ from cdc_tracker.destinations.splicing import (
     object_with,
     quoted,
 )
+from cdc_tracker.destinations.support.naming import is_uuid, legal_id
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 

@@ -36,8 +36,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.routing import Route, check_template
+from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.routing import Route, check_template
 from cdc_tracker.errors import (
     AlreadyRunning,
     CdcTrackerError,

@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.destinations.http import check_url
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings, basic
+from cdc_tracker.destinations.support.http import check_url
 from cdc_tracker.units import Size
 
 

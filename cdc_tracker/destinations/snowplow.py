@@ -22,10 +22,10 @@ import msgspec
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.device import Device
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.naming import is_uuid, legal_id, snake_case
-from cdc_tracker.destinations.splicing import Call, Refused, decoded, members, moment, object_with, quoted
+from cdc_tracker.destinations.support.device import Device
+from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.json_splice import Call, Refused, decoded, members, moment, object_with, quoted
+from cdc_tracker.destinations.support.naming import is_uuid, legal_id, snake_case
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 

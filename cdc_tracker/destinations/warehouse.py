@@ -30,9 +30,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from cdc_tracker.destinations import columns
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.naming import snake_case
+from cdc_tracker.destinations.support import arrow_columns
+from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Duration
@@ -109,7 +109,7 @@ class WarehouseDestination:
         """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is where it was."""
         if len(batch.events) < _MANY:
             time.sleep(max(0.0, self._loaded + self._every - time.monotonic()))
-        rows = columns.table(batch.events) if self._ready() and batch.events else None
+        rows = arrow_columns.table(batch.events) if self._ready() and batch.events else None
         self._load(rows, None if batch.aside else batch.upto)
         return [DELIVERED] * len(batch.events)
 
@@ -150,7 +150,7 @@ class WarehouseDestination:
 
     def _open(self) -> Any:
         if self._pipeline is None:
-            columns.arrow("warehouse")
+            arrow_columns.arrow("warehouse")
             dlt = _dlt()
             shutil.rmtree(self._work, ignore_errors=True)
             self._work.mkdir(parents=True)

@@ -27,9 +27,9 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.calls import read
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.naming import legal_id, snake_case
+from cdc_tracker.destinations.support.event_view import read
+from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.naming import legal_id, snake_case
 from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt, Transaction
 

@@ -2,7 +2,7 @@
 
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.settings import JournalSettings, Retention
-from cdc_tracker.journal.store import Horizon, Journal, Trimmed, Waiting
-from cdc_tracker.journal.wake import Waiter
+from cdc_tracker.journal.sql.store import Horizon, Journal, Trimmed, Waiting
+from cdc_tracker.journal.sql.wake import Waiter
 
 __all__ = ["Horizon", "Journal", "JournalSettings", "Retention", "Trimmed", "Waiter", "Waiting", "decode", "encode"]

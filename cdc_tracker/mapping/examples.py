@@ -11,12 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 from cdc_tracker.documents import nearest
-from cdc_tracker.mapping.compiler import compile_plan
-from cdc_tracker.mapping.declared import Mapping, Mappings, Member
-from cdc_tracker.mapping.moments import to_moment
-from cdc_tracker.mapping.operators import equal
-from cdc_tracker.mapping.scope import column_of
-from cdc_tracker.mapping.shape import Example
+from cdc_tracker.mapping.compiler.compile import compile_plan
+from cdc_tracker.mapping.compiler.scope import column_of
+from cdc_tracker.mapping.language.moments import to_moment
+from cdc_tracker.mapping.language.operators import equal
+from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member
+from cdc_tracker.mapping.schema.shape import Example
 from cdc_tracker.model import (
     Change,
     Codec,

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from cdc_tracker.database import Database
 from cdc_tracker.model import Position
 from cdc_tracker.state import dead_letters as letters
 from cdc_tracker.state import jobs, ledger
@@ -16,6 +15,7 @@ from cdc_tracker.state import sent as sent_ledger
 from cdc_tracker.state.fence import Step, Unclaimed
 from cdc_tracker.state.locks import Lock
 from cdc_tracker.state.records import Counts, DeadLetter, Job, JobKind, JobState
+from cdc_tracker.storage.database import Database
 
 
 def record(

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import structlog
 from sqlalchemy import select
 
-from cdc_tracker.database import Database, advisory_key, readable
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUnavailable, Stop
 from cdc_tracker.state import tables
+from cdc_tracker.storage.database import Database, advisory_key, readable
 
 LOOK = 1.0  # seconds between two looks at a lock that is held
 AGAIN = 0.2  # seconds between two tries to take one that is lost, and cannot be taken for now

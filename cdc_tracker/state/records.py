@@ -140,7 +140,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """What a role last said of itself. `process`: see processes.identity(); empty where an older version wrote it."""
+    """What a role last said of itself. `process`: see process_identity.identity(); empty where an older version wrote it."""
 
     source: str
     role: str

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, select, text
 
-from cdc_tracker.processes import identity
 from cdc_tracker.state.checkpoints import now
+from cdc_tracker.state.process_identity import identity
 from cdc_tracker.state.records import RoleRecord
 from cdc_tracker.state.tables import roles as t
 

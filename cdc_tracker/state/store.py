@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateMissing, StateUnavailable
 from cdc_tracker.model import Lsn, Position, Rejection
 from cdc_tracker.state import checkpoints, in_hand, jobs, ledger, locks, migrations, roles, sources, tables
@@ -28,6 +27,7 @@ from cdc_tracker.state.records import (
     SourceRecord,
     Totals,
 )
+from cdc_tracker.storage.database import Database, Kind
 
 KIND = Kind(
     noun="the state store",

@@ -128,7 +128,7 @@ roles = Table(
     _text("state"),
     _text("detail"),  # JSON
     _big("updated_at"),
-    Column("process", Text, nullable=False, server_default=""),  # processes.identity()
+    Column("process", Text, nullable=False, server_default=""),  # process_identity.identity()
 )
 
 jobs = Table(

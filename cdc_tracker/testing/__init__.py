@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.mapping import load, run_examples
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 
 __all__ = ["MemoryDestination", "assert_examples"]
 

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cdc_tracker.history.ranges import Target, located, range_of
+from cdc_tracker.delivery.points import Target, located, range_of
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, Segment
-from cdc_tracker.source import pgoutput
-from cdc_tracker.source.segments import walk
-from tests.unit.history import frames
+from cdc_tracker.sources.postgres import pgoutput
+from cdc_tracker.sources.postgres.segments import walk
+from tests.unit.pipeline import frames
 
 ROWS = 19  # of a transaction: with its begin, 100 of them fill a segment
 GAP_US = 20_000  # between two commits

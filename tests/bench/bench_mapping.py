@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from cdc_tracker.mapping import Plan, compile_plan, load
 from cdc_tracker.model import Change, Column, Event, Op, Position, Relation, Transaction
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 
 MAPPING = """
 version: 1

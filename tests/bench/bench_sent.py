@@ -19,10 +19,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from cdc_tracker.database import Database
 from cdc_tracker.model import Position
 from cdc_tracker.state import State
 from cdc_tracker.state.store import KIND
+from cdc_tracker.storage.database import Database
 from tests.postgres import Servers, fresh_database
 
 LOOKUPS = 20_000

@@ -18,9 +18,9 @@ from typing import Any
 
 from cdc_tracker.mapping import load
 from cdc_tracker.model import START, Column, Relation
-from cdc_tracker.source.connection import connect
-from cdc_tracker.source.snapshot.rows import Description, segment_of
-from cdc_tracker.translate import Translator
+from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.snapshot.rows import Description, segment_of
 from tests.bench.__main__ import MAPPING, ROW, SCHEMA, Growth, committed, say
 from tests.postgres import Server, launch
 from tests.worker import Worker, roles, until

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import pytest
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
-from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Position
 from tests.vendors.kit import Kit, batch, event

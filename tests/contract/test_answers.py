@@ -8,8 +8,8 @@ from email.utils import formatdate
 
 import pytest
 
+from cdc_tracker.delivery.sender import Backoff, Interrupted, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import Backoff, Interrupted, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Event, Outcome, Receipt
 from tests.contract.kits import DEFERRING, HTTP, NAMING

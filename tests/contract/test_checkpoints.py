@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.model import Batch, Outcome, Position
 from tests.contract.faulty import faulty
 from tests.contract.kills import killed, opened, order, standing

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace as changed
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Batch, Event, Outcome, Position, Receipt
 from tests.contract.test_destinations import FINAL, QUICK

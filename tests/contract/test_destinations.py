@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
+from cdc_tracker.delivery.batching import split_by_limits
+from cdc_tracker.delivery.sender import Backoff, Interrupted, send
 from cdc_tracker.destinations.base import Destination, DestinationSettings, HoldsCheckpoint
-from cdc_tracker.destinations.batching import split_by_limits
-from cdc_tracker.destinations.send import Backoff, Interrupted, send
-from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Outcome
+from cdc_tracker.pipeline.shaping import Shaping
 from tests.contract.faulty import faulty
 from tests.contract.kits import HOLDERS, NAMES, TRANSLATING
 from tests.vendors.kit import Kit, batch, decoded, event, events, raw_event

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Event, Outcome, Receipt
 from tests.contract.test_destinations import FINAL, QUICK

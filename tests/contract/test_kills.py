@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import send
 from tests.contract.kills import Deliverer
 from tests.contract.kits import HOLDERS, NAMES
 from tests.contract.test_destinations import never, quiet

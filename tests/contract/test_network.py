@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc_tracker.destinations.send import send
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.errors import DestinationUnavailable
 from tests.certificates import Authority, authority
 from tests.contract.kits import HTTP

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import send
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable
 from tests.contract.faulty import faulty
 from tests.contract.kits import HTTP

@@ -18,8 +18,8 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from cdc_tracker import logs
+from cdc_tracker.delivery.sender import Interrupted, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import Interrupted, send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Receipt
 from tests.certificates import authority

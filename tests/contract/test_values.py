@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import send
 from cdc_tracker.model import Outcome
 from tests.contract.kits import TRANSLATING
 from tests.contract.test_destinations import FINAL, QUICK, never, quiet

@@ -2,7 +2,7 @@
 
 FAILPOINT="cdc_tracker.state:State.commit:after:3": the process kills itself with SIGKILL after (or `before`) the third call.
 FAILPOINT_SIGNAL="SIGHUP": that signal, and not SIGKILL.
-FAILPOINT_SET='{"cdc_tracker.source.segments:MAX_FRAMES": 7}': constants of ours with other values.
+FAILPOINT_SET='{"cdc_tracker.sources.postgres.segments:MAX_FRAMES": 7}': constants of ours with other values.
 A supervisor's roles, forked from it, have the same faults; FAILPOINT_ROLE="capture" keeps the kill to one of them.
 """
 
@@ -16,8 +16,9 @@ import signal
 from operator import attrgetter
 from typing import Any
 
-from cdc_tracker import cli, daemon
+from cdc_tracker import cli
 from cdc_tracker.config import Config
+from cdc_tracker.worker import assemble
 
 
 def install() -> None:
@@ -58,14 +59,14 @@ def _kill_at(place: str) -> None:
 
 
 def _once_it_is(role: str, place: str) -> None:
-    original = daemon.run
+    original = assemble.run
 
     def run(config: Config, only: str | None = None, standby: bool = False) -> int:
         if only == role:
             _kill_at(place)
         return original(config, only, standby)
 
-    daemon.run = run
+    assemble.run = run
 
 
 if __name__ == "__main__":

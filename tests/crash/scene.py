@@ -72,7 +72,7 @@ class Scene:
         return scene
 
     def tune(self, **constants: object) -> None:
-        """Run the worker with other constants from now on: capture__VITALS for that of cdc_tracker.capture."""
+        """Run the worker with other constants from now on: {"capture.loop__VITALS": 1.0} for that of cdc_tracker.capture.loop."""
         named = {"cdc_tracker." + name.replace("__", ":"): value for name, value in constants.items()}
         self.worker.module = "tests.crash.failpoint"
         self.worker.environment = {"FAILPOINT_SET": json.dumps(named)}
@@ -194,7 +194,7 @@ def segment(server: SegmentServer, **settings: Any) -> dict[str, Any]:
     return {"type": "segment", "endpoint": server.url, "write_key": "key", **settings}
 
 
-SMALL: dict[str, object] = {"source.segments__MAX_FRAMES": 5, "deliver__READ": 1, "deliver__COMMIT": 0}
+SMALL: dict[str, object] = {"sources.postgres.segments__MAX_FRAMES": 5, "delivery.loop__READ": 1, "delivery.loop__COMMIT": 0}
 """Constants for Scene.tune by which a few rows take many steps."""
 
 

@@ -15,7 +15,7 @@ CAPTURE = (
     "cdc_tracker.journal:Journal.append:before:2",
     "cdc_tracker.journal:Journal.append:after:2",
     "cdc_tracker.state:State.confirm:after:2",
-    "cdc_tracker.source.replication:ReplicationStream.feedback:after:2",
+    "cdc_tracker.sources.postgres.replication:ReplicationStream.feedback:after:2",
 )
 DELIVER = (
     ("events", "cdc_tracker.destinations.jsonl:_write:after:5"),  # events in the file that no checkpoint counts

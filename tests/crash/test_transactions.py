@@ -23,7 +23,7 @@ def test_restart_at_every_row_of_a_copy_gives_each_row_once(database: Database, 
     with database.connect() as connection, connection.cursor().copy("COPY shop.items (writer, note) FROM STDIN") as copy:
         for row in range(ROWS):
             copy.write_row((1, f"row {row}"))
-    scene.tune(**{"source.segments__MAX_FRAMES": 1})
+    scene.tune(**{"sources.postgres.segments__MAX_FRAMES": 1})
     for row in range(ROWS):
         die(scene, "capture", "cdc_tracker.journal:Journal.append:after:1")
         assert _journaled(scene) == row + 1

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cdc_tracker.model import START, Change, Segment
-from cdc_tracker.source import snapshot
-from cdc_tracker.source.snapshot import Chunk, TableReader
+from cdc_tracker.sources.postgres import snapshot
+from cdc_tracker.sources.postgres.snapshot import Chunk, TableReader
 from tests.integration.stream import every_column
 from tests.postgres import Database
 

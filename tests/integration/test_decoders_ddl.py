@@ -13,7 +13,7 @@ import pytest
 
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Column, Event, Rejection
-from cdc_tracker.translate import Translator
+from cdc_tracker.pipeline.pipeline import Translator
 from tests.integration.stream import Seen, Tap, agreed, arriving, decode, decoder, flushed, gather, seen, tapped
 from tests.postgres import Database, plugins
 

@@ -12,9 +12,9 @@ from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, Event, Missing, Rejection, Segment
-from cdc_tracker.source.scripts import script
-from cdc_tracker.source.settings import OutboxSettings
-from cdc_tracker.translate import Translator, excerpts
+from cdc_tracker.pipeline.pipeline import Translator, excerpts
+from cdc_tracker.sources.postgres.scripts import script
+from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.integration.stream import Tap, gather, read, tapped
 from tests.postgres import Database, plugins
 

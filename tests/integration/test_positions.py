@@ -11,7 +11,7 @@ import pytest
 from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
 from cdc_tracker.model import Change, Position, Segment
-from cdc_tracker.source import segments
+from cdc_tracker.sources.postgres import segments
 from tests.integration.stream import MODULES, Seen, Tap, agreed, arriving, decode, decoder, flushed, gather, read, seen, tapped
 from tests.postgres import Database, plugins
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from cdc_tracker.model import START, Segment
-from cdc_tracker.source import segments
+from cdc_tracker.sources.postgres import segments
 from tests.integration.stream import Seen, Tap, gather, read, tapped
 from tests.postgres import Database, plugins
 

@@ -14,11 +14,13 @@ from types import ModuleType
 
 import pytest
 
-from cdc_tracker import capture, daemon, errors
+from cdc_tracker import errors
+from cdc_tracker.capture import loop
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import parse_lsn
 from cdc_tracker.refusals import Refusal
-from cdc_tracker.source import connection, faults, replication, session, slot, verify
+from cdc_tracker.sources.postgres import connection, faults, replication, session, slot, verify
+from cdc_tracker.worker import assemble
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene
 from tests.missing import leave_out
@@ -71,7 +73,7 @@ def _another_worker(scene: Scene, stack: ExitStack) -> None:
 
 
 def _another_reader(scene: Scene, stack: ExitStack) -> None:
-    scene.tune(capture__BUSY=0.5)
+    scene.tune(**{"capture.loop__BUSY": 0.5})
     reader = stack.enter_context(replication.ReplicationStream(scene.database.url, application_name="the-other"))
     reader.start(scene.slot, 0, {"proto_version": "1", "publication_names": scene.slot})
 
@@ -160,12 +162,12 @@ CASES: dict[Refusal, Case] = {
     Refusal.UNDECODABLE: Case(_undecodable(8, 7, 8), "cannot decode the transaction that commits at", plugin="pgoutput"),
 }
 ELSEWHERE = {
-    Refusal.SERVER_CANNOT: "errors of single queries: tests/unit/source/test_faults.py",
+    Refusal.SERVER_CANNOT: "errors of single queries: tests/unit/sources/test_faults.py",
     Refusal.PLUGIN_MISSING: "a library removed from the server: test_a_plugin_that_is_gone_is_told below",
     Refusal.PLUGIN_UNFIT: "a partitioned table, wal2json: tests/integration/test_worker_changeover.py",
     Refusal.TIMELINE_LEFT: "two servers: tests/integration/test_worker_stops.py",
     Refusal.OTHER_HISTORY: "two servers: tests/integration/test_worker_restored.py",
-    Refusal.START_TOO_LOW: "asked for by nobody but the code: tests/unit/source/test_verify.py",
+    Refusal.START_TOO_LOW: "asked for by nobody but the code: tests/unit/sources/test_verify.py",
 }
 WALKED = [refusal for refusal in Refusal if refusal not in ELSEWHERE]
 
@@ -264,7 +266,7 @@ ASKED_BY_PEOPLE = {"create"}
 
 
 @pytest.mark.parametrize(
-    "module", [capture, daemon, connection, faults, replication, session, slot, verify], ids=lambda module: module.__name__
+    "module", [loop, assemble, connection, faults, replication, session, slot, verify], ids=lambda module: module.__name__
 )
 def test_whatever_run_stops_with_is_in_the_list(module: ModuleType) -> None:
     """An error that stops it is made by `Refusal.NAME.error`, so that a new one has to be answered."""

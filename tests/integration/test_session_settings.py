@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.source.connection import connect
-from cdc_tracker.source.replication import ReplicationStream
-from cdc_tracker.source.snapshot.reader import TableReader
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.replication import ReplicationStream
+from cdc_tracker.sources.postgres.snapshot.reader import TableReader
 from tests.postgres import Database
 from tests.worker import Worker, until
 

@@ -14,14 +14,14 @@ from pydantic import SecretStr
 
 from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Position
-from cdc_tracker.source import catalog, placement, publication, scripts, slot
-from cdc_tracker.source.connection import connect
-from cdc_tracker.source.drift import drift
-from cdc_tracker.source.needs import Need
-from cdc_tracker.source.plugins import choose
-from cdc_tracker.source.replication import ReplicationStream
-from cdc_tracker.source.settings import SourceSettings
-from cdc_tracker.source.verify import verify
+from cdc_tracker.sources.postgres import catalog, placement, publication, scripts, slot
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.drift import drift
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.plugins import choose
+from cdc_tracker.sources.postgres.replication import ReplicationStream
+from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.sources.postgres.verify import verify
 from tests.postgres import Database, Server, launch, plugins
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_tracker.errors import SourceError, SourceUnavailable
 from cdc_tracker.model import Position, parse_lsn
-from cdc_tracker.source.snapshot import Key, since, usable_key
+from cdc_tracker.sources.postgres.snapshot import Key, since, usable_key
 from tests.integration.stream import flushed
 from tests.integration.tables import chunks, decode, read_all, reader, rows
 from tests.postgres import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cdc_tracker.errors import SourceError
-from cdc_tracker.source.connection import connect
-from cdc_tracker.source.snapshot import emit, extent, since, usable_key
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.snapshot import emit, extent, since, usable_key
 from tests.integration.tables import read_all, reader
 from tests.postgres import Database, launch
 

@@ -10,8 +10,8 @@ import pytest
 
 from cdc_tracker.errors import Fenced, JournalUnavailable, StateUnavailable, Stop
 from cdc_tracker.journal import Journal
-from cdc_tracker.journal import tables as journal_tables
-from cdc_tracker.journal.store import KIND as JOURNAL
+from cdc_tracker.journal.sql import tables as journal_tables
+from cdc_tracker.journal.sql.store import KIND as JOURNAL
 from cdc_tracker.model import START, Position
 from cdc_tracker.state import State
 from cdc_tracker.state import tables as state_tables

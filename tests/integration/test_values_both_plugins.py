@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from cdc_tracker.model import Special, canonical
-from cdc_tracker.source.connection import connect
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.values import codec
 from tests.integration.stream import Seen, Tap, flushed, tapped
 from tests.integration.value_types import LITERALS, PREPARE
 from tests.postgres import Database, Server, fresh_database, plugins

@@ -166,7 +166,7 @@ def test_at_the_very_first_setup_every_destination_begins_where_the_slot_does(da
 
 
 def test_what_a_new_destination_begins_with_is_not_cut_by_a_worker_that_does_not_know_it_yet(scene: Scene) -> None:
-    scene.tune(capture__TRIM=0.1)
+    scene.tune(**{"capture.loop__TRIM": 0.1})
     with scene.running():
         items.insert(scene.database, 20)
         scene.await_all()

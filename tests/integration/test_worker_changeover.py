@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.source import plugins, slot
-from cdc_tracker.source.connection import connect
+from cdc_tracker.sources.postgres import plugins, slot
+from cdc_tracker.sources.postgres.connection import connect
 from tests.postgres import Database
 from tests.worker import Worker, end, until
 

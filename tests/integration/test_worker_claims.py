@@ -23,8 +23,8 @@ from tests.vendors.server import Answer
 from tests.worker import alive, end, roles, until
 
 TUNED: dict[str, object] = {
-    "capture__VITALS": 0.2, "supervisor__LONGEST": 0.5, "health.facts__SILENT": 3.0, "health.findings__RETRYING": 1.0,
-    "health.worker__FIT": 0.3, "health.worker__WINDOW": 6.0,
+    "capture.loop__VITALS": 0.2, "worker.supervisor__LONGEST": 0.5, "monitoring.facts__SILENT": 3.0,
+    "monitoring.findings__RETRYING": 1.0, "monitoring.worker__FIT": 0.3, "monitoring.worker__WINDOW": 6.0,
 }  # fmt: skip
 WELL = "✓ all is well"
 

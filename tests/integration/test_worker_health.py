@@ -32,7 +32,8 @@ def _probed(scene: Scene) -> Iterator[tuple[Probes, int]]:
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **parts: Any) -> Scene:
     scene = Scene(database, folder, "auto", destinations, http={"port": 0}, **parts)
     scene.tune(
-        capture__VITALS=0.2, **{"health.facts__SILENT": 2.5, "health.findings__STALLED": 1.0, "health.findings__BEHIND": 1.0}
+        **{"capture.loop__VITALS": 0.2},
+        **{"monitoring.facts__SILENT": 2.5, "monitoring.findings__STALLED": 1.0, "monitoring.findings__BEHIND": 1.0},
     )
     return scene
 

@@ -54,7 +54,7 @@ def test_a_worker_with_another_state_store_stops_and_says_who_reads_the_slot(dat
         pid = database.value(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{scene.slot}'")
         other = Scene.beside(scene, tmp_path / "two")
         other.worker.call("setup", "--adopt", "--yes")
-        other.tune(capture__BUSY=0.5)  # else it would wait for longer: a walsender may outlive its client
+        other.tune(**{"capture.loop__BUSY": 0.5})  # else it would wait for longer: a walsender may outlive its client
         second = other.worker.ended("run")
     assert second.returncode == 3
     assert f"pid {pid} (cdc-tracker, user postgres)" in second.stderr, second.stderr
@@ -65,7 +65,7 @@ def test_a_slot_that_our_own_dead_connection_still_holds_is_waited_for(database:
     with Proxy(database.server.port) as proxy:
         url = database.url_as("postgres", tcp=True).replace(f":{database.server.port}/", f":{proxy.port}/")
         scene = Scene(database, tmp_path, "auto", {"events": JSONL}, url=url)
-        scene.tune(capture__BUSY=3.0)
+        scene.tune(**{"capture.loop__BUSY": 3.0})
         with scene.running() as process:
             until(scene.streams, "it streams")
             scene.await_all()

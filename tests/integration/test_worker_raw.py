@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cdc_tracker.model import START
-from cdc_tracker.source.debezium import as_envelope
-from cdc_tracker.translate import whole_changes
+from cdc_tracker.pipeline.debezium_envelope import as_envelope
+from cdc_tracker.pipeline.pipeline import whole_changes
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene
 from tests.postgres import Database
@@ -182,7 +182,7 @@ def test_killed_workers_leave_each_change_once_and_in_the_order_of_its_row(
     broker.make_topic(topic, partitions=3)
     settings = kafka(broker, topic, key="row", format=mode, key_columns={"shop.items": ["id"]})
     scene = Scene(database, tmp_path / "w", "auto", {"kafka": settings})
-    scene.tune(deliver__READ=1, deliver__COMMIT=0)
+    scene.tune(**{"delivery.loop__READ": 1, "delivery.loop__COMMIT": 0})
     with items.writing(database, writers=2, pause=0.1):
         for _ in range(4):
             with scene.running() as process:

@@ -67,7 +67,7 @@ def _alarms(scene: Scene) -> str:
 
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **retention: str) -> Scene:
     scene = Scene(database, folder, "auto", destinations, journal={"retention": retention}, mapping=PICKY, drain_timeout="0s")
-    scene.tune(capture__TRIM=0.1, capture__VITALS=0.2, **{"source.segments__MAX_FRAMES": 50})
+    scene.tune(**{"capture.loop__TRIM": 0.1, "capture.loop__VITALS": 0.2, "sources.postgres.segments__MAX_FRAMES": 50})
     return scene
 
 

@@ -87,8 +87,8 @@ def _children(pid: int) -> list[int]:
 STARTING = (
     ("", "cdc_tracker.config:load:before:1"),
     ("", "cdc_tracker.logs:set_up:before:1"),
-    ("", "cdc_tracker.processes:ForkServer.__init__:before:1"),
-    ("", "cdc_tracker.processes:ForkServer.start:after:1"),
+    ("", "cdc_tracker.worker.processes:ForkServer.__init__:before:1"),
+    ("", "cdc_tracker.worker.processes:ForkServer.start:after:1"),
     ("capture", "cdc_tracker.logs:set_up:before:1"),
     ("capture", "cdc_tracker.state:State.claim:before:1"),
     ("deliver:events", "cdc_tracker.logs:set_up:before:1"),

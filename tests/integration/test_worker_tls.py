@@ -62,7 +62,7 @@ def test_a_connection_over_tls_that_is_cut_anywhere_is_made_again(
 ) -> None:
     with Proxy(behind_tls.server.port) as proxy:
         scene = Scene(behind_tls, tmp_path, "auto", {"events": JSONL}, url=_url(behind_tls, proxy.port, certificate[0]))
-        scene.tune(capture__BUSY=60.0, capture__HEALTHY=0.0)
+        scene.tune(**{"capture.loop__BUSY": 60.0, "capture.loop__HEALTHY": 0.0})
         with scene.running() as process:
             scene.await_all()
             assert behind_tls.value("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)") is True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.history.ranges import bare_changes
+from cdc_tracker.delivery.points import bare_changes
 from cdc_tracker.model import START, Lsn, Position, parse_lsn
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
@@ -52,7 +52,7 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
         port = int(vendor.url.rpartition(":")[2])
         destinations = {"events": JSONL, "segment": segment(vendor)}
     scene = Scene(quiet, tmp_path, "auto", destinations, source={"max_wal": "4MB", "heartbeat": "500ms"})
-    scene.tune(capture__VITALS=0.2)
+    scene.tune(**{"capture.loop__VITALS": 0.2})
     with scene.running():
         for _ in range(10):
             quiet.execute("INSERT INTO shop.items (writer, note) SELECT 1, repeat('x', 1500) FROM generate_series(1, 1000) g")
@@ -80,7 +80,7 @@ def test_a_journal_over_its_size_holds_no_wal_back(quiet: Database, tmp_path: Pa
         parts = {"source": {"max_wal": "4MB", "heartbeat": "500ms"}, "journal": {"retention": {"size": "100KB"}}}
         scene = Scene(quiet, tmp_path, "auto", {"segment": segment(vendor)}, drain_timeout="0s", **parts)
         scene.segment = vendor
-        scene.tune(capture__VITALS=0.2, capture__TRIM=0.2)
+        scene.tune(**{"capture.loop__VITALS": 0.2, "capture.loop__TRIM": 0.2})
         vendor.always(Answer(503))
         note = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 60) WHERE g > 0)"
         with scene.running():
@@ -100,7 +100,7 @@ def test_a_journal_over_its_size_holds_no_wal_back(quiet: Database, tmp_path: Pa
 
 def test_a_transaction_that_is_open_for_long_is_told_as_what_holds_the_wal(quiet: Database, tmp_path: Path) -> None:
     scene = Scene(quiet, tmp_path, "auto", {"events": JSONL}, source={"max_wal": "4MB", "heartbeat": "500ms"})
-    scene.tune(capture__VITALS=0.2)
+    scene.tune(**{"capture.loop__VITALS": 0.2})
     with quiet.connect() as holder, scene.running():
         until(scene.streams, "it streams")
         holder.execute("BEGIN; INSERT INTO shop.items (writer, note) VALUES (2, 'open')")
@@ -172,7 +172,7 @@ def test_confirmed_never_passes_what_is_durable(quiet: Database, tmp_path: Path,
         destinations = {"segment": segment(vendor, batch_events=200)}
         scene = Scene(quiet, tmp_path, "auto", destinations, source={"ack": ack, "heartbeat": "300ms"})
         scene.segment = vendor
-        scene.tune(capture__FEEDBACK=0.02)
+        scene.tune(**{"capture.loop__FEEDBACK": 0.02})
         vendor.always(Slow(0.05))
         samples: list[tuple[Lsn, Position]] = []
         process = scene.worker.start()

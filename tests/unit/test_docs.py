@@ -23,11 +23,11 @@ from cdc_tracker.cli import cli
 from cdc_tracker.config import Config
 from cdc_tracker.destinations import registry
 from cdc_tracker.mapping import load, run_examples
-from cdc_tracker.mapping.expressions import NAMES
-from cdc_tracker.mapping.functions import FUNCTIONS
-from cdc_tracker.mapping.shape import Defaults, EventShape, Example, FileShape, Property
+from cdc_tracker.mapping.language.expressions import NAMES
+from cdc_tracker.mapping.language.functions import FUNCTIONS
+from cdc_tracker.mapping.schema.shape import Defaults, EventShape, Example, FileShape, Property
 from cdc_tracker.model import Missing
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 from cdc_tracker.units import parse_duration, parse_size
 from tests import vendors
 from tests.bench.targets import TARGETS
@@ -74,11 +74,11 @@ def test_every_key_of_a_mapping_file_is_in_the_mapping_reference(shape: type[Bas
 def reason_codes() -> set[str]:
     """As the code makes them: first text arguments of what rejects, texts assigned to `reason` or `code`."""
     files = [
-        *(ROOT / "cdc_tracker/mapping").glob("*.py"),
-        ROOT / "cdc_tracker/source/outbox.py",
-        ROOT / "cdc_tracker/history/letters.py",
+        *(ROOT / "cdc_tracker/mapping").rglob("*.py"),
+        ROOT / "cdc_tracker/pipeline/outbox.py",
+        ROOT / "cdc_tracker/delivery/jobs/retries.py",
     ]
-    files += [*(ROOT / "cdc_tracker/destinations").rglob("*.py")]
+    files += [*(ROOT / "cdc_tracker/destinations").rglob("*.py"), *(ROOT / "cdc_tracker/delivery").glob("*.py")]
     codes = {code for path in files for node in ast.walk(ast.parse(path.read_text())) for code in _codes(node) if _is_code(code)}
     return codes | {missing.reason for missing in Missing}
 
@@ -356,7 +356,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_every_metric_is_in_the_operating_guide() -> None:
-    source = (ROOT / "cdc_tracker/health/metrics.py").read_text()
+    source = (ROOT / "cdc_tracker/monitoring/metrics.py").read_text()
     gauges = {f"cdc_tracker_{name}" for name in re.findall(r'_gauge\("(\w+)"', source)}
     counters = {f"cdc_tracker_{name}_total" for name in re.findall(r'_counter\("(\w+)"', source)}
     gauges |= {f"cdc_tracker_source_{name}" for name in re.findall(r'^        \("(\w+_bytes)"', source, re.MULTILINE)}

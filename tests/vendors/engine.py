@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pymysql
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable, Kit, OpenKit, Place, made
 from tests.vendors.sql import call_of_row, dropped, kept

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from cdc_tracker.processes import ends_with_us
+from cdc_tracker.worker.processes import ends_with_us
 from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable
 

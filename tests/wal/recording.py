@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from cdc_tracker.model import START, Position, Segment
-from cdc_tracker.source import pgoutput, wal2json
-from cdc_tracker.source.segments import Decoder, SegmentBuilder, Wanted
+from cdc_tracker.sources.postgres import pgoutput, wal2json
+from cdc_tracker.sources.postgres.segments import Decoder, SegmentBuilder, Wanted
 
 FOLDER = Path(__file__).parent
 PLUGINS = ("pgoutput", "wal2json")

@@ -31,11 +31,11 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.device import Device
 from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.naming import legal_id
-from cdc_tracker.destinations.splicing import Call, Part, Refused, decoded, in_parts, moment, quoted
+from cdc_tracker.destinations.support.device import Device
+from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.json_splice import Call, Part, Refused, decoded, in_parts, moment, quoted
+from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 

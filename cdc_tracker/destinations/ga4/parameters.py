@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.destinations.splicing import Refused, decoded, members, quoted
+from cdc_tracker.destinations.support.json_splice import Refused, decoded, members, quoted
+from cdc_tracker.destinations.support.naming import snake_case
 
 MOST = 25  # parameters of an event
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
 from cdc_tracker.destinations.kafka.faults import translated
 from cdc_tracker.destinations.kafka.settings import MOST, KafkaSettings
-from cdc_tracker.destinations.routing import Route, key_maker, operation
+from cdc_tracker.destinations.support.routing import Route, key_maker, operation
 from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.model import RAW, Event, Op
 

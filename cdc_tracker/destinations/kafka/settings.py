@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from cdc_tracker.destinations.base import Wants
-from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.routing import check_key, check_raw_key, check_template, literal
+from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.routing import check_key, check_raw_key, check_template, literal
 from cdc_tracker.units import Duration, Size
 
 _OURS = {

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
 from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
-from cdc_tracker.destinations.routing import Route, check_template, literal
+from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Outcome, Receipt
 from cdc_tracker.units import Duration, Size

@@ -36,11 +36,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 from pydantic import Field, SecretStr, field_validator
 
-from cdc_tracker.destinations import columns
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.naming import snake_case
 from cdc_tracker.destinations.parquet.record import SUFFIX, Growing, Record, decode, encode
 from cdc_tracker.destinations.parquet.stores import Bucket, Folder, Store
+from cdc_tracker.destinations.support import arrow_columns
+from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved
 from cdc_tracker.model import DELIVERED, EPOCH, Batch, Position, Receipt
 from cdc_tracker.units import Size
@@ -106,7 +106,7 @@ class ParquetDestination:
     age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: ParquetSettings, base: Path) -> None:
-        columns.arrow("parquet")
+        arrow_columns.arrow("parquet")
         self.limits = Limits(events=50_000, batch_bytes=32 * 1024**2, event_bytes=1 << 30, whole_changes=True)
         self._settings = settings
         self._base = base
@@ -287,7 +287,7 @@ class ParquetDestination:
         """The rows by partition, each in order."""
         if not batch.events:
             return
-        rows = columns.table(batch.events)
+        rows = arrow_columns.table(batch.events)
         indices: dict[tuple[Any, ...], list[int]] = {}
         hours = [_hour(time) for time in _moments(rows)]
         keys = zip(hours, rows["type"].to_pylist(), rows["event"].to_pylist(), strict=True)

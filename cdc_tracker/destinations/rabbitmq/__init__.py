@@ -21,11 +21,11 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.formats import FormatSettings
-from cdc_tracker.destinations.naming import legal_id
 from cdc_tracker.destinations.rabbitmq.client import exceptions, pika, spec
 from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
-from cdc_tracker.destinations.routing import Route, check_template, literal
+from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size

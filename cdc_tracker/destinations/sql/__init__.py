@@ -18,11 +18,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.calls import Call, parse
 from cdc_tracker.destinations.sql import kinds
 from cdc_tracker.destinations.sql.faults import translated
 from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
+from cdc_tracker.destinations.support.event_view import Call, parse
 from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked
 from cdc_tracker.model import DELIVERED, REPEATED, Batch, Position, Receipt
 

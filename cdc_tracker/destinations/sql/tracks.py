@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, bindparam, text
 
 from cdc_tracker.destinations.base import Cursor
-from cdc_tracker.destinations.calls import ABSENT, Call
 from cdc_tracker.destinations.sql.database import Database
+from cdc_tracker.destinations.support.event_view import ABSENT, Call
 from cdc_tracker.model import START, Position
 
 

@@ -28,9 +28,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from cdc_tracker.destinations.calls import Call
-from cdc_tracker.destinations.naming import snake_case
 from cdc_tracker.destinations.sql.database import Database
+from cdc_tracker.destinations.support.event_view import Call
+from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import canonical
 

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cdc_tracker.deliver import Delivery
+from cdc_tracker.delivery.jobs.runner import Jobs
+from cdc_tracker.delivery.loop import Delivery
 from cdc_tracker.destinations.base import Destination, DestinationSettings, Limits
 from cdc_tracker.destinations.memory import MemoryDestination
-from cdc_tracker.destinations.shaping import Shaping
 from cdc_tracker.errors import Stop
-from cdc_tracker.history.jobs import Jobs
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
-from cdc_tracker.source.settings import SourceSettings
+from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import LedgerRow, State
-from cdc_tracker.translate import Translator
-from tests.unit.history.frames import SPACE, Commit, Order, at, segments
+from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
 MAPPING = """
 version: 1

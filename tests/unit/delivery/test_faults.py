@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker import doubt
+from cdc_tracker.delivery import circuit_breaker
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import DestinationUnavailable
@@ -112,8 +112,8 @@ def test_mappings_mended_while_it_is_blocked_are_those_that_count(stage: Stage) 
 
 def test_a_client_that_is_broken_for_good_is_opened_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The role ends, and its next start has a new one."""
-    monkeypatch.setattr(doubt, "LONGEST", 0.05)
-    monkeypatch.setattr(doubt, "REOPENED", 4)
+    monkeypatch.setattr(circuit_breaker, "LONGEST", 0.05)
+    monkeypatch.setattr(circuit_breaker, "REOPENED", 4)
     broken = Failing(lambda number: True)
     stage.rows(*range(10))
     with pytest.raises(DestinationUnavailable, match="starts anew"), stage.delivering(broken) as role:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker import deliver
+from cdc_tracker.delivery import loop
+from cdc_tracker.delivery.jobs import runner
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationUnavailable, Fenced, StateUnavailable
-from cdc_tracker.history import jobs
 from cdc_tracker.model import DELIVERED, Batch, Receipt
 from cdc_tracker.state import Job
 from tests.unit.delivery.stage import MAPPING, Fault, Holder, Killed, Stage, Trap, TrappedHolder, held, order, staged, until
@@ -23,9 +23,9 @@ OTHER = MAPPING.replace("id: new.id", "id: new.id + 1000")
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(deliver, "COMMIT", 0.0)
-    monkeypatch.setattr(jobs, "AGAIN", 0.2)
-    monkeypatch.setattr(jobs, "EVENTS", 10)  # so that it goes in four calls
+    monkeypatch.setattr(loop, "COMMIT", 0.0)
+    monkeypatch.setattr(runner, "AGAIN", 0.2)
+    monkeypatch.setattr(runner, "EVENTS", 10)  # so that it goes in four calls
     with staged(tmp_path) as opened:
         yield opened
 

@@ -12,7 +12,7 @@ import pytest
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
 from cdc_tracker.model import Position
 from tests.unit.delivery.stage import MAPPING, Stage, staged, until
-from tests.unit.history.frames import Order
+from tests.unit.pipeline.frames import Order
 
 FOLDING = MAPPING.replace("    user_id", "    id: [new.user_id]\n    user_id")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cdc_tracker import deliver
+from cdc_tracker.delivery import loop
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationUnavailable, Fenced, StateUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Position
@@ -27,7 +27,7 @@ from tests.unit.delivery.stage import (
     staged,
     until,
 )
-from tests.unit.history.frames import Order
+from tests.unit.pipeline.frames import Order
 
 AWAY = StateUnavailable("away")
 LOST = AlreadyRunning("another one holds the lock")
@@ -37,7 +37,7 @@ ROWS = 60
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr(deliver, "COMMIT", 0.0)  # one that holds its checkpoint is committed for after each call, too
+    monkeypatch.setattr(loop, "COMMIT", 0.0)  # one that holds its checkpoint is committed for after each call, too
     with staged(tmp_path) as opened:
         yield opened
 

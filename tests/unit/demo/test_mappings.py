@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdc_tracker.demo.place import mappings
 from cdc_tracker.mapping import load, run_examples
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 
 
 def test_every_mapping_shows_an_example_and_says_what_it_is() -> None:

@@ -40,7 +40,7 @@ def test_a_wheel_holds_what_is_no_python_as_well(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cdc_tracker").rglob("*") if path.suffix in {".py", ".typed"}}
-    scripts = {f"cdc_tracker/source/sql/{path.name}" for path in (ROOT / "sql").iterdir()}
+    scripts = {f"cdc_tracker/sources/postgres/sql/{path.name}" for path in (ROOT / "sql").iterdir()}
     assert ours | scripts <= held
     assert "cdc_tracker/py.typed" in held  # that type checkers look at us
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import Backoff, send
-from cdc_tracker.destinations.waves import Item, in_waves
+from cdc_tracker.destinations.support.request_groups import Item, in_waves
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy

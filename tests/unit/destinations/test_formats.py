@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import NOTHING_MORE, Wants
 from cdc_tracker.destinations.jsonl import JsonlDestination, JsonlSettings
-from cdc_tracker.destinations.routing import Route
+from cdc_tracker.destinations.support.routing import Route
 from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Position
 
 BODY = b'{"before":null,"after":{"id":7},"source":{"schema":"shop","table":"orders"},"op":"c","ts_ms":1}'

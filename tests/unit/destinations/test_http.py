@@ -23,9 +23,9 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from cdc_tracker.destinations.http import Http, HttpSettings, check_url, retry_after
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.segment import SegmentDestination, SegmentSettings
-from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url, retry_after
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import Batch, Event, Outcome, Position
 from tests.vendors.segment import SegmentServer

@@ -13,12 +13,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination, Wants
 from cdc_tracker.destinations.kafka import KafkaDestination, checkpoints
 from cdc_tracker.destinations.kafka.plain import PlainKafka
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
 from cdc_tracker.destinations.registry import described
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Outcome, Position
 from tests.vendors.kafka import Broker, engine

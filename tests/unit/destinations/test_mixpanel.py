@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.registry import load
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy

@@ -7,8 +7,8 @@ import uuid
 import pytest
 
 from cdc_tracker.destinations.kafka.connection import _clean
-from cdc_tracker.destinations.naming import legal_id, within
-from cdc_tracker.destinations.routing import Route
+from cdc_tracker.destinations.support.naming import legal_id, within
+from cdc_tracker.destinations.support.routing import Route
 from tests.vendors.kit import event, raw_event
 
 

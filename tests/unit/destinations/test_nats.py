@@ -13,8 +13,8 @@ import pytest
 from nats.js.api import DiscardPolicy
 from pydantic import ValidationError
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.nats import NatsDestination, NatsSettings
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Outcome
 from tests.vendors.engine import folder

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.rabbitmq import RabbitmqDestination, RabbitmqSettings
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Outcome
 from tests.vendors.kit import Engines, batch, event, events, raw_event

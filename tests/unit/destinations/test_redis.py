@@ -12,8 +12,8 @@ import pytest
 import redis
 from pydantic import ValidationError
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.redis import RedisDestination, RedisSettings
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Position
 from tests.vendors.engine import folder

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
 from cdc_tracker.errors import CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
 from cdc_tracker.model import DELIVERED, REPEATED, START, Batch, Event, Outcome, Position

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
 from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Event, Outcome, Position, Receipt

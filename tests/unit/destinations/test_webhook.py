@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cdc_tracker.destinations.naming import snake_case
-from cdc_tracker.destinations.send import Backoff, send
+from cdc_tracker.delivery.sender import Backoff, send
+from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.destinations.webhook import WebhookDestination, WebhookSettings, sign
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Position

@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.send import Backoff, send
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import Batch, Event, Receipt
 from tests.vendors.kit import raw_event

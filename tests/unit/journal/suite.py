@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from cdc_tracker.database import Database
 from cdc_tracker.errors import ConfigError, Fenced, Stop
 from cdc_tracker.journal import Journal
-from cdc_tracker.journal.store import KIND
-from cdc_tracker.journal.tables import metadata
+from cdc_tracker.journal.sql.store import KIND
+from cdc_tracker.journal.sql.tables import metadata
 from cdc_tracker.model import START, Position
+from cdc_tracker.storage.database import Database
 from tests.unit.journal.samples import SECOND, in_the_middle, segment
 from tests.unit.state.stores import differences, program
 

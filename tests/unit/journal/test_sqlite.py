@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker import database as database_module
 from cdc_tracker.errors import ConfigError, JournalUnavailable, Stop
 from cdc_tracker.journal import Journal, JournalSettings
 from cdc_tracker.model import START
+from cdc_tracker.storage import database as database_module
 from tests.unit.journal.samples import segment
 from tests.unit.journal.suite import EVERYTHING, YEAR, JournalSuite, files_of
 from tests.unit.state.stores import program, tmpfs

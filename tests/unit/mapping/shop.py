@@ -12,9 +12,9 @@ from typing import Any
 from cdc_tracker.documents import parse
 from cdc_tracker.errors import MappingError, Problem
 from cdc_tracker.mapping import Mappings, Plan, compile_plan
-from cdc_tracker.mapping.files import read
+from cdc_tracker.mapping.schema.files import read
 from cdc_tracker.model import Change, Column, Event, Position, Rejection, Relation, Text, Transaction
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 
 OIDS = {
     "bool": 16,

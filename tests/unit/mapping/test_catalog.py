@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdc_tracker.mapping import check_columns
 from cdc_tracker.model import Column, Relation
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import mappings, one, relation
 
 

@@ -12,7 +12,7 @@ import pytest
 from cdc_tracker import envelope
 from cdc_tracker.mapping import compile_plan
 from cdc_tracker.model import Codec, Event, Rejection, canonical
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import (
     COLUMNS,
     SPACE,

@@ -8,7 +8,7 @@ import pytest
 
 from cdc_tracker import envelope
 from cdc_tracker.model import Event, Position, Text, canonical
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import (
     COLUMNS,
     OIDS,

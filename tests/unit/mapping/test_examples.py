@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cdc_tracker.mapping import ExampleResult, run_examples
-from cdc_tracker.source.values import codec
+from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import mappings, one
 from tests.unit.mapping.test_files import DESIGN
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cdc_tracker.mapping import FUNCTIONS
-from cdc_tracker.mapping.expressions import MAX_LENGTH, SyntaxProblem, parse
+from cdc_tracker.mapping.language.expressions import MAX_LENGTH, SyntaxProblem, parse
 from cdc_tracker.model import Change, Event, Position, Rejection
 from tests.unit.mapping.shop import TRANSACTION, D, change, computed, one, plan, relation
 

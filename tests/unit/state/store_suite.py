@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from cdc_tracker.database import Database
 from cdc_tracker.errors import AlreadyRunning, Fenced, StateMissing, Stop
 from cdc_tracker.model import Position
 from cdc_tracker.state import Checkpoint, LedgerRow, State, locks, sent_id
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata
+from cdc_tracker.storage.database import Database
 from tests.unit.state.samples import RECORD, OpenedStore, letter
 from tests.unit.state.stores import differences, made_by_an_older_version, program
 from tests.worker import until

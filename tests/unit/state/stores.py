@@ -18,8 +18,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData
 
-from cdc_tracker.database import Database, Kind
 from cdc_tracker.errors import StateUnavailable
+from cdc_tracker.storage.database import Database, Kind
 
 
 def differences(url: str, metadata: MetaData, version_table: str) -> list[Any]:

@@ -11,13 +11,13 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from cdc_tracker import database as database_module
-from cdc_tracker.database import Kind
 from cdc_tracker.errors import AlreadyRunning, ConfigError, Fenced, StateUnavailable, Stop
-from cdc_tracker.journal.store import KIND as JOURNAL
+from cdc_tracker.journal.sql.store import KIND as JOURNAL
 from cdc_tracker.model import Position
 from cdc_tracker.state import State, StateSettings
 from cdc_tracker.state.store import KIND as STATE
+from cdc_tracker.storage import database as database_module
+from cdc_tracker.storage.database import Kind
 from tests.unit.state.samples import letter, unwatched  # noqa: F401
 from tests.unit.state.stores import tmpfs
 from tests.unit.state.suite import StateSuite

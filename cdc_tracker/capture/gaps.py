@@ -1,0 +1,85 @@
+"""What committed and was never read: between which positions and times, for which destination."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import NamedTuple
+
+from cdc_tracker.journal import Horizon
+from cdc_tracker.model import EPOCH, START, Lsn, Position
+from cdc_tracker.sources.postgres.verify import Times
+from cdc_tracker.state import HOUR, SourceRecord, State
+
+SECOND = 1_000_000
+MARGIN = 60 * SECOND  # a row's own time is set before its transaction commits
+
+
+class Missing(NamedTuple):
+    """A destination has, or finds in the journal, everything up to `since`, and the slot gives everything from `upto` on.
+
+    Nothing in between committed before `since_time` (0: not known) or after `upto_time`; both in microseconds.
+    """
+
+    destination: str
+    since: Position
+    since_time: int
+    upto: Lsn
+    upto_time: int
+
+
+def missing(
+    state: State, record: SourceRecord, destinations: Collection[str], horizon: Horizon | None, slot: Lsn, now_us: int
+) -> list[Missing]:
+    """For every destination that lacks something, where a slot that begins at `slot` is all there is beside the journal."""
+    found = []
+    end = horizon.last if horizon else START
+    checkpoints = state.checkpoints(record.name)
+    for name in sorted(checkpoints.keys() & set(destinations)):
+        checkpoint = checkpoints[name]
+        have = reached(record, end, checkpoint.position)
+        if have.commit_lsn < slot:
+            in_journal = horizon is not None and checkpoint.position <= end
+            since_time = horizon.last_time if horizon and in_journal else dealt_until(state, record.name, name)
+            found.append(Missing(name, have, since_time, slot, now_us))
+    return found
+
+
+def reached(record: SourceRecord, journal_end: Position, checkpoint: Position) -> Position:
+    """Up to where a destination has everything, or finds it in the journal.
+
+    A journal that still holds what it held ends where the last change was read; the slot was then confirmed past it while idle.
+    """
+    have = max(checkpoint, journal_end)
+    return max(have, Position(record.confirmed_lsn, -1)) if have.commit_lsn >= record.journaled_lsn else have
+
+
+def times_of(state: State, source: str) -> Times:
+    """When the last change committed that every destination has dealt with, and the last one that was journaled."""
+    lowest = min(state.checkpoints(source).items(), key=lambda item: item[1].position, default=None)
+    journaled = next((int(role.detail.get("journaled_until", 0)) for role in state.roles(source) if role.role == "capture"), 0)
+    return Times(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
+
+
+def dealt_until(state: State, source: str, destination: str) -> int:
+    """A time at or before the commit of the last change that the destination has dealt with; 0 where that is not known.
+
+    Its role tells it exactly, if what it said is of the checkpoint that is stored; the ledger to the hour.
+    """
+    checkpoint = state.checkpoint(source, destination)
+    for role in state.roles(source):
+        of_checkpoint = checkpoint is not None and role.detail.get("position") == str(checkpoint.position)
+        if role.role == f"deliver:{destination}" and of_checkpoint and role.detail.get("delivered_until"):
+            return int(role.detail["delivered_until"])
+    return max((row.hour for row in state.ledger(source, destination)), default=0) * HOUR
+
+
+def window(gap: Missing) -> tuple[int | None, int]:
+    """The event times to read for a gap, in whole seconds: a little more, never less."""
+    since = (gap.since_time - MARGIN) // SECOND * SECOND if gap.since_time else None
+    return since, -(-gap.upto_time // SECOND) * SECOND
+
+
+def iso(time_us: int) -> str:
+    """`2026-01-31T12:00:00Z`."""
+    return f"{EPOCH + timedelta(microseconds=time_us):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,309 @@
+"""The capture loop: frames from the server into the journal, feedback back to it. It never waits for a destination."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from cdc_tracker.capture.gaps import times_of
+from cdc_tracker.capture.monitor import Lookout, holders
+from cdc_tracker.errors import (
+    JournalUnavailable,
+    Retry,
+    SlotBusy,
+    SourceRefused,
+    SourceUnavailable,
+    StateUnavailable,
+    Stop,
+    Undecodable,
+)
+from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.model import START, Lsn, Position, format_lsn
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.replication import ReplicationStream
+from cdc_tracker.sources.postgres.segments import SegmentBuilder
+from cdc_tracker.sources.postgres.session import Session
+from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.state import Checkpoint, State
+
+GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
+FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
+VITALS = 5.0
+TRIM = 30.0
+BUSY = 75.0  # seconds a slot may be held by a walsender whose client is gone: longer than the usual wal_sender_timeout
+HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
+TRIES = 5  # times that the server may fail to decode what comes next before a person is asked
+
+log = structlog.get_logger("capture")
+
+
+class Capture:
+    """One source's capture. `run` returns when `stop()` is true and raises Stop when a person is needed."""
+
+    def __init__(
+        self,
+        *,
+        settings: SourceSettings,
+        needs: Mapping[str, Need],
+        journal: Journal,
+        state: State,
+        destinations: Sequence[str],
+        retention: Retention,
+        stop: Callable[[], bool],
+        verify: Callable[[], None],
+        standby: bool = False,
+        to_its_end: bool = False,
+    ) -> None:
+        """`to_its_end`: read on although the slot's plugin does not do any more, up to where it gets another one."""
+        """`verify` raises Fenced where another process captures by now: asked before the journal is written."""
+        self._settings = settings
+        self._needs = needs
+        self._name = settings.name
+        self._journal = journal
+        self._state = state
+        self._destinations = destinations
+        self._left_out: frozenset[str] | None = None  # had a checkpoint when we started, and are not configured
+        self._stop, self._verify = stop, verify
+        self._standby = standby
+        self._to_its_end = to_its_end
+        self._lookout = Lookout(settings, retention, state, journal)
+        self._progress = self._lookout.progress
+        self._journal_end = START
+        self._appended: Position | None = None  # the journal's last change, as we left it
+        self._confirmed: Lsn = 0
+        self._failures = 0
+        self._busy_since: float | None = None
+        self._streamed = False  # in this run, so that what the configuration says of the server was right
+        self._stuck = (START, 0)  # where the server could not decode what comes next, and how many times
+        self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "heartbeat"), 0.0)
+
+    def run(self) -> None:
+        retrying = Retrying(retry=retry_if_exception(self._may_pass), wait=self._backoff, sleep=self._sleep, reraise=True)
+        try:
+            while not self._stop():
+                retrying(self._session)
+        except Stop as error:
+            self._progress.enter("stopped", str(error), error.hint)
+            self._progress.refusal = error.refusal
+            raise
+        else:
+            self._progress.enter("stopped")
+        finally:
+            self._lookout.report(force=True)
+
+    # One connection, from verifying the slot to its end.
+
+    def _session(self) -> None:
+        if self._stop():
+            return
+        with Session(self._settings, self._needs) as session:
+            end, lowest = self._journal.end(), self._lowest_checkpoint()
+            record = self._state.source(self._name)
+            self._lookout.recall()
+            times = partial(times_of, self._state, self._name)
+            self._confirmed, timeline = session.verify(record, end, lowest, times)
+            if not self._to_its_end:
+                session.refuse()
+            if record is not None and timeline != record.timeline:
+                log.info("the server is on a new timeline", timeline=timeline)
+                self._state.save_source(replace(record, timeline=timeline))
+            if record is not None and (end or START).commit_lsn < record.journaled_lsn:
+                self._lookout.lose_journal(self._confirmed, record.journaled_lsn)
+            self._appended, self._journal_end = end, end or lowest or START
+            self._progress.journal_end = str(self._journal_end)
+            self._progress.confirmed = self._confirmed
+            builder = session.builder(self._journal_end, self._journal.newest())
+            stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
+            log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
+            self._progress.enter("streaming")
+            self._busy_since = None
+            self._streamed = True
+            try:
+                self._stream(session, stream, builder)
+            except (SourceUnavailable, Undecodable) as error:
+                self._store(stream, builder)  # what came before the end is whole
+                if isinstance(error, Undecodable):
+                    raise self._located(error, builder) from error
+                raise
+            self._store(stream, builder)
+            self._acknowledge(stream, builder)
+            stream.finish()
+
+    def _stream(self, session: Session, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        receive, add = stream.receive, builder.add
+        began, count = time.monotonic(), 0
+        while not self._stop():
+            frame = receive()
+            if frame is not None:
+                add(frame)
+                count += 1
+                if not builder.full and count & 4095:
+                    continue
+            now = time.monotonic()
+            if builder.full or (frame is None and builder.count and not builder.in_transaction and now >= self._due["store"]):
+                self._store(stream, builder)
+            if frame is None:
+                builder.idle_until(stream.wal_end)
+            if stream.reply_due or now >= self._due["feedback"]:
+                self._acknowledge(stream, builder)
+                self._failures = 0 if now > began + HEALTHY else self._failures
+            self._progress.frames += count
+            count = 0
+            self._housekeep(session, builder, now)
+            if frame is None:
+                stream.wait(self._pause(builder))
+
+    def _pause(self, builder: SegmentBuilder) -> float:
+        """Seconds until something is due although nothing comes."""
+        now = time.monotonic()
+        if builder.count and not builder.in_transaction:
+            return self._due["store"] - now
+        return min(0.5, self._due["feedback"] - now)
+
+    def _store(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        """Make what was gathered durable. While the journal cannot, nothing is confirmed, and the server is kept informed."""
+        segment = builder.close()
+        if segment is None:
+            return
+        while True:
+            self._verify()
+            try:
+                self._journal.append([segment], after=self._appended)
+                break
+            except JournalUnavailable as error:
+                log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
+                self._progress.enter("journal unavailable", str(error), error.hint)
+                if self._stop():
+                    raise
+                self._lookout.report(force=True)
+                stream.feedback(stream.wal_end, self._confirmed)
+                self._sleep(1.0)
+        self._progress.enter("streaming")
+        self._progress.segments += 1
+        self._progress.changes += segment.changes
+        self._journal_end = segment.last
+        self._appended = max(self._appended or START, segment.last)
+        self._progress.journaled_until = segment.last_time or self._progress.journaled_until
+        self._progress.journal_end = str(segment.last)
+        self._due["store"] = time.monotonic() + GROUP
+
+    # Feedback: the one place that confirms an LSN to the server.
+
+    def _acknowledge(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
+        durable = self._journal_end if builder.count else builder.seen
+        over = self._lookout.over_max_wal(stream.wal_end)
+        try:
+            # The slot stays where it is until the server has shown that it is the one that we left.
+            confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
+            if confirm > self._confirmed:
+                # before the server hears of it: a slot past this was moved by others
+                self._state.confirm(self._name, confirm, (self._appended or START).commit_lsn)
+                self._confirmed = self._progress.confirmed = confirm
+        except StateUnavailable as error:
+            if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us
+                self._confirmed = self._progress.confirmed = max(self._confirmed, min(durable, self._journal_end).commit_lsn)
+            what = "what is journaled is confirmed all the same" if over else "nothing new is confirmed to the server"
+            log.warning(f"state store unavailable: {what}", error=str(error))
+        stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
+        self._due["feedback"] = time.monotonic() + FEEDBACK
+
+    def _confirmable(self, durable: Position, over_max_wal: bool) -> Lsn:
+        """The database comes first: above max_wal the journal grows instead, past its own size if it has to."""
+        if self._settings.ack == "journaled" or over_max_wal:
+            return durable.commit_lsn
+        lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
+        if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
+            return durable.commit_lsn
+        return lowest.commit_lsn
+
+    def _lowest_checkpoint(self, of: Callable[[Checkpoint], Position] | None = None) -> Position | None:
+        return min(map(of or _needed, self._checkpoints().values()), default=None)
+
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        """Those that count: of every configured destination, and of one that `setup` has added since we started."""
+        found = self._state.checkpoints(self._name)
+        if self._left_out is None:
+            self._left_out = frozenset(found).difference(self._destinations)
+        return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
+
+    # What is due now and then.
+
+    def _housekeep(self, session: Session, builder: SegmentBuilder, now: float) -> None:
+        if now >= self._due["vitals"]:
+            self._due["vitals"] = now + VITALS
+            vitals = session.vitals()
+            if vitals is not None:
+                self._lookout.look(vitals)
+                session.refresh(builder)
+        if self._settings.heartbeat and now >= self._due["heartbeat"]:
+            self._due["heartbeat"] = now + self._settings.heartbeat
+            session.heartbeat()
+        if now >= self._due["trim"]:
+            self._due["trim"] = now + TRIM
+            self._trim()
+        self._progress.seen = builder.seen.commit_lsn
+        self._lookout.report()
+
+    def _trim(self) -> None:
+        try:
+            checkpoints = self._checkpoints()
+            held = holders(checkpoints, self._state.jobs(self._name, unfinished=True)) if checkpoints else []
+        except StateUnavailable as error:
+            log.warning("journal not trimmed", error=str(error))
+            return
+        self._lookout.trim(held)
+
+    # Trying again.
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """A server that lets nobody in any more may have a password changed, or a certificate: ours was right a moment ago.
+
+        To stop would not help its disk: it keeps the WAL either way, and goes on by itself once it is mended.
+        """
+        if isinstance(error, Undecodable):
+            return self._stuck[1] < TRIES
+        return isinstance(error, (Retry, SlotBusy)) or (isinstance(error, SourceRefused) and self._streamed)
+
+    def _located(self, error: Undecodable, builder: SegmentBuilder) -> Undecodable:
+        """The error, with the transaction that it is of where that is known. It counts while nothing gets past it."""
+        place, times = self._stuck
+        self._stuck = max(builder.seen, place), times + 1 if builder.seen <= place else 1
+        self._lookout.undecodable = builder.commit_lsn
+        if not builder.commit_lsn:
+            return error
+        text = f"the server cannot decode the transaction that commits at {format_lsn(builder.commit_lsn)}: {error}"
+        located = type(error)(text, hint=error.hint)
+        located.refusal = error.refusal
+        return located
+
+    def _backoff(self, call: RetryCallState) -> float:
+        error = call.outcome.exception() if call.outcome else None
+        self._failures += 1
+        now = time.monotonic()
+        self._busy_since = (self._busy_since or now) if isinstance(error, SlotBusy) else None
+        if isinstance(error, SlotBusy) and not self._standby and now > (self._busy_since or now) + BUSY:
+            raise error
+        call.attempt_number = self._failures
+        seconds = float(wait_random_exponential(multiplier=0.2, max=15.0)(call))
+        hint = getattr(error, "hint", "")
+        say = log.warning if isinstance(error, (Retry, SlotBusy)) else log.error
+        say("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
+        self._progress.enter("reconnecting", str(error), hint)
+        self._lookout.report(force=True)
+        return seconds
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._stop() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+            self._lookout.report()
+
+
+def _needed(checkpoint: Checkpoint) -> Position:
+    """What the destination needs of the journal: also what a rewind that was asked for will read."""
+    return min(checkpoint.position, checkpoint.rewind_to or checkpoint.position)

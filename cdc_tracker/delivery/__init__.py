@@ -1,0 +1,1 @@
+"""Delivery: what the pipeline makes to one destination, each event once, and accounted for."""

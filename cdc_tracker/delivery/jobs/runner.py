@@ -1,0 +1,309 @@
+"""The jobs of one destination: one after another, in small steps between those of the live stream, which goes first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from cdc_tracker.delivery.accounting import Tally
+from cdc_tracker.delivery.batcher import Parcel
+from cdc_tracker.delivery.dispatcher import Lane
+from cdc_tracker.delivery.jobs.backfill import Backfill, Stored, Stream
+from cdc_tracker.delivery.jobs.overlap import Overlap
+from cdc_tracker.delivery.jobs.replay import replayed
+from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
+from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps
+from cdc_tracker.delivery.sender import NothingPasses
+from cdc_tracker.destinations.base import Limits
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnavailable, Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.mapping import Mappings, load_texts
+from cdc_tracker.model import START, Event, Outcome, Position, Receipt
+from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.state import Job, State, sent_id
+
+AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
+LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill waits where it is more
+
+log = structlog.get_logger("jobs")
+
+
+class Translators(Protocol):
+    def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Translator: ...
+
+
+@dataclass
+class _Run:
+    """A job at work."""
+
+    job: Job
+    tally: Tally
+    steps: Steps
+    backfill: Backfill | None
+    position: Position  # of a replay: up to here it is dealt with
+    allowed: float = 0.0  # when the next parcel may go (time.monotonic)
+    uncertain: bool = False
+    trouble: str = ""
+
+    @property
+    def only_missing(self) -> bool:
+        return bool(self.job.spec.get("only_missing"))
+
+
+class Jobs:
+    """`look` once a second, `step` whenever there is time. Used from the thread of the delivery loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: SourceSettings,
+        name: str,
+        limits: Limits,
+        shaping: Shaping | None,
+        state: State,
+        journal: Journal,
+        translators: Translators,
+        keep_ids: bool,
+        abandon: Callable[[], bool],
+    ) -> None:
+        self._settings, self._source, self._name = settings, settings.name, name
+        self._limits = replace(limits, events=min(limits.events, EVENTS), batch_bytes=min(limits.batch_bytes, BYTES))
+        self._shaping = shaping
+        self._state, self._journal, self._translators = state, journal, translators
+        self._keep_ids, self._abandon = keep_ids, abandon
+        self._read = START  # how far the live stream has been read
+        self._run: _Run | None = None
+        self._doubted_at: int | None = None  # the lane's passes when the destination failed at every event of a parcel
+        self._again = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self._run is not None
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Events of the live stream that are about to be sent."""
+        if self._run is not None and self._run.backfill is not None:
+            self._run.backfill.stream.overlap.note(events)
+
+    def look(self, high: Position) -> None:
+        """Begin the next job, and learn what a person wants of the one at work."""
+        run = self._run
+        if run is not None:
+            stored = self._state.job(run.job.id)
+            if stored is None or stored.state != "running":
+                self._leave("is gone" if stored is None else stored.state)
+            elif run.backfill is not None:
+                run.backfill.stream.lagging = self._is_lagging()
+                self._tell(run, run.backfill.trouble)
+        if self._run is None and time.monotonic() >= self._again:
+            job = self._state.next_job(self._source, self._name)
+            if job is not None:
+                self._begin(job, high)
+
+    def step(self, lane: Lane, read: Position) -> bool:
+        """One small step. False where there is none to do now. `read`: how far the live stream has been read."""
+        run = self._run
+        self._read = read
+        if run is None or time.monotonic() < run.allowed:
+            return False
+        if run.backfill is not None:
+            run.backfill.stream.read = read
+        try:
+            given = next(run.steps, None)
+            if isinstance(given, Parcel):
+                self._submit(run, given, lane)
+            elif given is None:
+                lane.settle(0)
+                self._end(run)
+            return given is not Pause.WAITING
+        except (NothingPasses, AlreadyRunning):  # concerns the stream as well
+            raise
+        except Retry as error:
+            self._postpone(run, lane, error)
+        except Stop as error:
+            self._fail(run, lane, error)
+        return True
+
+    def rest(self, error: NothingPasses, lane: Lane) -> None:
+        """Nothing of what is in flight was taken: the job at work goes on later, from what is stored."""
+        if self._run is not None:
+            self._doubted_at = lane.passes
+            self._postpone(self._run, lane, error)
+
+    def close(self) -> None:
+        self._leave("")
+
+    # Beginning and ending.
+
+    def _begin(self, job: Job, high: Position) -> None:
+        try:
+            run = self._replay(job, high) if job.kind == "replay" else self._backfill(job)
+        except Retry as error:
+            self._again = time.monotonic() + AGAIN
+            log.warning("job not begun", job=job.id, error=str(error), hint=error.hint)
+            return
+        except Stop as error:
+            self._state.commit_job(replace(job, state="failed", trouble=_said(error)), {})
+            log.error("job failed", job=job.id, error=str(error), hint=error.hint)
+            return
+        self._run = run
+        log.info("job begins" if not job.started_at else "job goes on", job=job.id, kind=job.kind, destination=self._name)
+        self._commit(run)
+
+    def _replay(self, job: Job, high: Position) -> _Run:
+        spec = job.spec
+        after = Position(*job.progress.get("position", spec["from"]))
+        translator = self._translators(load_texts(spec["mappings"]), only=spec["events"])
+        upto = Position(*spec["to"])
+        steps = replayed(self._journal, translator, after, upto, self._limits, self._shaping)
+        return _Run(job, self._tally(high), steps, None, after)
+
+    def _backfill(self, job: Job) -> _Run:
+        spec = job.spec
+        mappings = load_texts(spec["mappings"])
+        mapping = next(each for each in mappings.all if each.key == spec["event"])
+        stored = Stored.of(job.progress, job.segment)
+        reader = reader_of(self._settings, mapping, spec, job=job.id, key=stored.key)
+        backfill = Backfill(
+            stored=stored,
+            stream=Stream(Overlap(mapping.key, mapping.type), self._read),
+            reader=reader,
+            translator=self._translators(mappings, only=[mapping.key]),
+            everything=self._translators(mappings, only=None),
+            journal=self._journal,
+            limits=self._limits,
+            shaping=self._shaping,
+            rows=rows_at_once(spec),
+            between=(spec["from"], spec["to"]),
+            store=lambda: self._commit(run),
+        )
+        run = _Run(job, self._tally(START), backfill.steps(), backfill, START)
+        return run
+
+    def _tally(self, high: Position) -> Tally:
+        return Tally(self._state, self._source, self._name, high, keep_ids=self._keep_ids)
+
+    def _end(self, run: _Run) -> None:
+        self._commit(run, "done")
+        log.info("job done", job=run.job.id, **{key: value for key, value in run.job.counts.items() if value})
+        self._leave("")
+
+    def _fail(self, run: _Run, lane: Lane, error: Stop) -> None:
+        lane.settle(0)
+        run.trouble = _said(error)
+        log.error("job failed", job=run.job.id, error=str(error), hint=error.hint)
+        self._commit(run, "failed")
+        self._leave("")
+
+    def _postpone(self, run: _Run, lane: Lane, error: Retry) -> None:
+        lane.settle(0)
+        run.trouble = _said(error)
+        log.warning("job waits", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
+        self._commit(run)
+        self._leave("")
+        self._again = time.monotonic() + AGAIN
+
+    def _leave(self, why: str) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            if run.backfill is not None:
+                run.backfill.close()
+            if why:
+                log.info("job left", job=run.job.id, state=why)
+
+    # From parcels to progress.
+
+    def _submit(self, run: _Run, parcel: Parcel, lane: Lane) -> None:
+        if run.only_missing and parcel.events:
+            parcel.withhold(known(self._state, self._source, self._name, parcel.events))
+        rate = run.job.spec.get("max_rate")
+        if rate:
+            matched = len(parcel.events) + len(parcel.withheld) + len(parcel.rejections)
+            run.allowed = max(run.allowed, time.monotonic()) + matched / rate
+        aside = f"job {run.job.id} at {parcel.upto}"
+        vouched = self._doubted_at is not None and lane.passes > self._doubted_at  # since then others have passed
+        lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True, vouched=vouched)
+
+    def _take(self, run: _Run, parcel: Parcel, receipts: list[Receipt]) -> None:
+        run.tally.take(parcel, receipts)
+        if receipts:
+            self._doubted_at = None
+        refused, left_out = (
+            sum(receipt.outcome is outcome for receipt in receipts) for outcome in (Outcome.REJECTED, Outcome.SUPPRESSED)
+        )
+        counts = dict(run.job.counts)
+        counts["matched"] += len(parcel.events) + len(parcel.rejections) + len(parcel.withheld)
+        counts["sent"] += len(receipts) - refused - left_out
+        counts["rejected"] += refused + len(parcel.rejections)
+        counts["withheld"] += len(parcel.withheld) + left_out
+        run.job = replace(run.job, counts=counts)
+        if run.backfill is not None:
+            run.backfill.done(parcel.upto)
+        else:
+            run.position = parcel.upto
+        run.trouble = ""
+        self._commit(run)
+
+    def _commit(self, run: _Run, state: Any = "running") -> None:
+        """Progress, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
+        run.job = replace(run.job, state=state, trouble=run.trouble, **_progress(run))
+        tally = run.tally
+        while True:
+            try:
+                if not (run.uncertain and self._arrived(run.job)):
+                    run.uncertain = True  # a connection lost in a commit does not tell whether it took place
+                    self._state.commit_job(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
+                break
+            except StateUnavailable as error:
+                log.warning("job not stored yet", job=run.job.id, error=str(error), hint=error.hint)
+                if self._abandon():
+                    return
+                time.sleep(0.5)
+        run.uncertain = False
+        tally.clear()
+
+    def _arrived(self, job: Job) -> bool:
+        stored = self._state.job(job.id)
+        return stored is not None and stored.progress == job.progress and stored.counts == job.counts
+
+    # How it stands with the rest.
+
+    def _is_lagging(self) -> bool:
+        """Capture is behind the server: a backfill would only make that worse."""
+        for role in self._state.roles(self._source):
+            if role.role == "capture":
+                return int(role.detail.get("lag_bytes") or 0) > LAG
+        return False
+
+    def _tell(self, run: _Run, waits: str) -> None:
+        """Say in the job why nothing happens, once."""
+        if waits != run.trouble:
+            run.trouble = waits
+            self._commit(run)
+
+
+def known(state: State, source: str, destination: str, events: Sequence[Event]) -> set[str]:
+    """messageIds of the events that the destination's sent-ledger has."""
+    ids = {sent_id(event.message_id): event.message_id for event in events}
+    return {ids[found] for found in state.sent(source, destination, list(ids))}
+
+
+def _progress(run: _Run) -> dict[str, Any]:
+    """The job's fields that say how far it is, and what it needs of the journal."""
+    if run.backfill is None:
+        return {"progress": {"position": list(run.position)}, "needs": run.position}
+    stored = run.backfill.stored
+    counts = run.job.counts | {"read": stored.rows}
+    needs = Position(stored.low, -1) if stored.segment else None
+    return {"progress": stored.as_json(), "segment": stored.segment, "needs": needs, "counts": counts}
+
+
+def _said(error: CdcTrackerError) -> str:
+    return f"{error} {error.hint}".strip()

@@ -1,0 +1,75 @@
+"""Where a new destination begins: its `start`, as a position in the journal. Once it has a checkpoint, `start` says nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from cdc_tracker.delivery.points import Target, located, moment
+from cdc_tracker.delivery.sender import Interrupted
+from cdc_tracker.destinations.base import Start
+from cdc_tracker.errors import Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.model import START, Position, format_lsn
+from cdc_tracker.state import State
+
+REPORT = 1.0  # seconds between two looks at a journal that has not reached the time yet
+
+log = structlog.get_logger("deliver")
+
+
+def beginning(journal: Journal, start: Start, *, slot: Position) -> Position | None:
+    """Where it begins; `slot`: where the slot did, and so where an empty journal will.
+
+    A time: just before the first transaction committed at or after it; None while the journal has no such transaction, because
+    the server may still hold older ones that were not read. Raises Stop for a time before the journal's first transaction.
+    """
+    horizon = journal.horizon()
+    if start == "now":
+        return max(slot, horizon.last if horizon else START)
+    if start == "earliest":
+        return horizon.start if horizon else slot
+    if horizon is None:
+        return None
+    time_us = micros(start)
+    if time_us < horizon.first_time:
+        raise Stop(
+            f"start: {start.isoformat()} lies before what the journal holds: it begins at "
+            f"{format_lsn(horizon.start.commit_lsn)} ({moment(horizon.first_time)}). Nothing was sent.",
+            hint="Write `start: earliest` to begin there. What is older can only be read from the tables as they are now: "
+            "`cdc-tracker backfill` does that for mappings that declare it.",
+        )
+    found = located(journal, Target(time_us=time_us))
+    return found if found < horizon.last else None
+
+
+def begin(
+    journal: Journal, state: State, source: str, name: str, start: Start, *, slot: Position, stop: Callable[[], bool]
+) -> None:
+    """Give a destination that has none its checkpoint, once the journal has reached its time. Raises Interrupted at `stop`."""
+    if state.checkpoint(source, name) is not None:
+        return
+    said = False
+    while (position := beginning(journal, start, slot=slot)) is None:
+        waits = f"it begins with the first transaction committed at or after {start}, which the journal does not have yet"
+        if not said:
+            log.info("new destination: " + waits, name=name)
+            said = True
+        state.report(source, f"deliver:{name}", os.getpid(), "waiting", {"trouble": waits})
+        deadline = time.monotonic() + REPORT
+        while time.monotonic() < deadline:
+            if stop():
+                raise Interrupted([])
+            time.sleep(0.05)
+    state.create_checkpoint(source, name, position)
+    log.info("new destination", name=name, start=str(start), position=str(position))
+
+
+def micros(time_of: datetime) -> int:
+    """Microseconds since the Unix epoch, exactly."""
+    whole = int(time_of.replace(microsecond=0).timestamp())
+    return whole * 1_000_000 + time_of.microsecond

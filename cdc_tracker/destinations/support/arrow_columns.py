@@ -1,0 +1,72 @@
+"""Events as an Arrow table, for files and warehouses: what is JSON stays text, so that its numbers stay exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cdc_tracker.destinations.support.event_view import Call, parse
+from cdc_tracker.errors import ConfigError, Unexplained
+from cdc_tracker.model import EPOCH, Event
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEXTS = ("type", "event", "user_id", "anonymous_id", "group_id", "previous_id")
+JSONS = ("properties", "traits", "context")
+TIMES = ("timestamp", "committed_at")
+
+
+def arrow(extra: str) -> None:
+    """Raises ConfigError where Arrow is missing, with the extra that brings it. Its import takes a while and some memory."""
+    try:
+        import pyarrow  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ConfigError("pyarrow is missing", hint=f"pip install 'cdc-tracker[{extra}]'") from error
+
+
+def table(events: Sequence[Event]) -> pa.Table:
+    """A row an event, in order. Raises Unexplained where one is not in the shape of a call."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    calls = [parse(event) for event in events]
+    fields = {name: pa.array([getattr(call, name) for call in calls], pa.string()) for name in TEXTS if name != "event"}
+    fields["event"] = pa.array([call.title for call in calls], pa.string())
+    fields["message_id"] = pa.array([call.message_id for call in calls], pa.string())
+    fields["timestamp"] = _times(calls)
+    for name in JSONS:
+        fields[name] = pa.array([_json(getattr(call, name)) for call in calls], pa.string())
+    fields["committed_at"] = pa.array([event.committed_at for event in events], pa.timestamp("us", "UTC"))
+    order = ("message_id", *TEXTS, "timestamp", *JSONS, "committed_at")
+    schema = pa.schema([pa.field(name, fields[name].type, nullable=name not in ("message_id", "type")) for name in order])
+    return pa.table([fields[name] for name in order], schema=schema)
+
+
+def _json(value: msgspec.Raw) -> bytes | None:
+    return bytes(value) or None
+
+
+def _times(calls: list[Call]) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415
+
+    kind = pa.timestamp("us", "UTC")
+    texts = [call.timestamp for call in calls]
+    try:
+        return pa.array(texts, pa.string()).cast(kind)
+    except pa.ArrowInvalid:  # one of them has another form than ours
+        return pa.array([_micros(text) for text in texts], kind)
+
+
+def _micros(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        since = moment - EPOCH
+    except (ValueError, OverflowError):
+        raise Unexplained("the event's timestamp is not a time") from None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

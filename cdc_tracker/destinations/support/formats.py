@@ -1,0 +1,38 @@
+"""The setting of destinations that take any JSON: events, or the changes themselves as Debezium's envelopes."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Wants
+from cdc_tracker.destinations.support.routing import check_raw_template
+
+
+class FormatSettings(DestinationSettings):
+    """`template`: the name of the setting that is a template of names, if there is one."""
+
+    template: ClassVar[str] = ""
+
+    format: Literal["event", "debezium"] = Field(
+        default="event", description="event, or debezium: each captured change as it was, whatever the mappings say"
+    )
+
+    @property
+    def wants(self) -> Wants:
+        return Wants(raw=True) if self.format == "debezium" else NOTHING_MORE
+
+    @model_validator(mode="after")
+    def _of_changes(self) -> Self:
+        if self.format != "debezium":
+            return self
+        for name in ("events", "properties"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` chooses among events: with `format: debezium` there are only changes. Leave it out")
+        if self.template:
+            try:
+                check_raw_template(getattr(self, self.template))
+            except ValueError as error:
+                raise ValueError(f"`{self.template}`: {error}") from None
+        return self

@@ -1,6 +1,0 @@
-"""How the worker stands: facts from the stores, findings from the facts; the same for `status`, probes and metrics."""
-
-from cdc_tracker.health.facts import DestinationHealth, Health, Observer, condition, reports
-from cdc_tracker.health.findings import Finding
-
-__all__ = ["DestinationHealth", "Finding", "Health", "Observer", "condition", "reports"]

@@ -1,0 +1,350 @@
+"""The SQL journal: the durable, ordered store of a source's segments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
+from sqlalchemy.exc import IntegrityError
+
+from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
+from cdc_tracker.journal.segment import decode, encode
+from cdc_tracker.journal.sql import migrations, times
+from cdc_tracker.journal.sql.tables import segments as s
+from cdc_tracker.journal.sql.wake import Bell, FifoBell, NotifyBell, Waiter
+from cdc_tracker.model import START, Position, Segment
+from cdc_tracker.storage.database import Database, Kind
+
+KIND = Kind(
+    noun="the journal",
+    unavailable=JournalUnavailable,
+    gone=JournalGone,
+    version_table="cdc_tracker_journal_version",
+    migrations=Path(migrations.__file__).parent,
+    revisions=migrations.REVISIONS,
+)
+COUNTED = 10_000  # segments whose changes are counted for those who ask how much waits
+TRIM_SEGMENTS = 200  # in one transaction: the writer waits for no more than that
+TRIM_BYTES = 32 * 1024 * 1024
+VACUUM_PAGES = 2000
+ANYWHERE = Position(-1, -1)  # wherever the journal ends
+
+_of_source = s.c.source == bindparam("source")
+_last = tuple_(s.c.last_lsn, s.c.last_ordinal)
+_given = tuple_(bindparam("lsn"), bindparam("ordinal"))
+_without_blob = [column for column in s.c if column.name != "segment"]
+
+_NEWEST = select(*_without_blob).where(_of_source).order_by(s.c.number.desc()).limit(1)
+_OLDEST = select(*_without_blob).where(_of_source).order_by(s.c.number).limit(bindparam("limit"))
+_READ = (
+    select(s.c.id, s.c.segment)
+    .where(_of_source, _last > _given)
+    .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
+    .limit(bindparam("limit"))
+)
+_AFTER = (
+    select(s.c.number, s.c.total, s.c.bytes, s.c.changes, s.c.first_time)
+    .where(_of_source, _last > _given)
+    .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
+    .limit(bindparam("limit"))
+)
+_SAME = (
+    select(s.c.id)
+    .where(_of_source, _last == _given, s.c.first_lsn == bindparam("first_lsn"))
+    .where(
+        s.c.first_ordinal == bindparam("first_ordinal"), s.c.changes == bindparam("changes"), s.c.frames == bindparam("frames")
+    )
+)
+_FIRST_OF = select(s.c.first_lsn, s.c.first_ordinal).where(_of_source, s.c.number == bindparam("number"))
+_INSERT = insert(s)
+_DELETE = delete(s).where(_of_source, s.c.number <= bindparam("upto"))
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What the journal holds. `first` is the position of its first change; a rewind reaches back to just before it."""
+
+    first: Position
+    first_time: int  # microseconds since the Unix epoch
+    last: Position
+    last_time: int
+    segments: int
+    bytes: int
+
+    @property
+    def start(self) -> Position:
+        """The lowest position a checkpoint may be set back to."""
+        return _before(self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What lies after a position, by whole segments: never too little, and up to a segment too much."""
+
+    changes: int = 0
+    bytes: int = 0
+    oldest: int = 0  # commit time, microseconds since the Unix epoch; 0 where nothing waits
+    more: bool = False  # than COUNTED segments: those changes are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """`blocked`: the journal is larger than it may be, and a destination still needs its oldest segment."""
+
+    deleted: int  # segments
+    bytes: int  # of the deleted
+    blocked: bool
+
+
+class Journal:
+    """One source's segments. Several processes may read; one appends. Methods may be called from any thread."""
+
+    def __init__(self, database: Database, source: str, bell: Bell) -> None:
+        self._database = database
+        self._bell = bell
+        self.source = source
+
+    @classmethod
+    def open(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
+        """Created and migrated where needed. `wake_dir` holds SQLite readers' FIFOs; None: a folder beside the file."""
+        return cls._of(Database.open(url, KIND), source, wake_dir)
+
+    @classmethod
+    def open_to_read(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
+        """For reading, also where the disk is full. What is missing or of an older version is created and migrated."""
+        return cls._of(Database.open_to_read(url, KIND), source, wake_dir)
+
+    @classmethod
+    def _of(cls, database: Database, source: str, wake_dir: Path | None) -> Journal:
+        if not database.is_sqlite:
+            return cls(database, source, NotifyBell(database, source))
+        return cls(database, source, FifoBell(wake_dir or Path(f"{database.path}.wake"), source))
+
+    def end(self) -> Position | None:
+        """`last` of the newest segment. None only while nothing was ever appended: trim always leaves the newest."""
+        with self._database.reading() as connection:
+            newest = self._newest(connection)
+        return _last_of(newest) if newest else None
+
+    def newest(self) -> Segment | None:
+        """The segment that the journal ends with."""
+        end = self.end()
+        return self.read(Position(end.commit_lsn, end.ordinal - 1), 1)[0] if end else None
+
+    def append(self, segments: Sequence[Segment], *, after: Position | None = ANYWHERE) -> None:
+        """One transaction, durable on return; then wakes every reader. Raises JournalUnavailable.
+
+        After that error it is open whether they were stored (a connection may break in the middle of COMMIT): append the same
+        ones again, those already there are passed over, or ask end().
+
+        `after`: where the caller knows the journal to end (None: it is empty). Raises Fenced where it ends elsewhere: another
+        process appends to it, or its database was taken back to an earlier time.
+        """
+        encoded = [(segment, encode(segment)) for segment in segments]
+        if not encoded:
+            return
+        with self._database.writing() as connection:
+            rows = self._rows(connection, encoded, after)
+            if rows:
+                self._insert(connection, rows)
+                times.add(connection, self.source, rows)
+                self._bell.announce(connection)
+        self._bell.committed()
+
+    def _insert(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        try:
+            connection.execute(_INSERT, rows)
+        except IntegrityError as error:  # the number is taken: of two that append at once, one is late
+            raise Fenced(f"Another process appends to the journal of {self.source}.") from error
+
+    def _rows(self, connection: Connection, encoded: list[tuple[Segment, bytes]], after: Position | None) -> list[dict[str, Any]]:
+        newest = self._newest(connection)
+        end = _last_of(newest) if newest else None
+        if after != ANYWHERE and end not in (after, encoded[-1][0].last):
+            raise Fenced(
+                f"The journal of {self.source} ends at {end}, and was left at {after}: another process appends to it, "
+                "or its database was taken back to an earlier time."
+            )
+        number, total = (newest.number, newest.total) if newest else (0, 0)
+        rows = []
+        for segment, data in encoded:
+            if end is not None and segment.last <= end:
+                self._pass_over(connection, segment, end)
+                continue
+            number, total, end = number + 1, total + len(data), segment.last
+            rows.append(
+                {"source": self.source, "number": number, "total": total, **_row(segment), "bytes": len(data), "segment": data}
+            )
+        return rows
+
+    def _pass_over(self, connection: Connection, segment: Segment, end: Position) -> None:
+        """Nothing is lost by not storing a segment without changes, or one that is there already. Raises Stop otherwise."""
+        if not segment.changes:
+            return
+        row = _row(segment)
+        place = {"source": self.source, "lsn": segment.last.commit_lsn, "ordinal": segment.last.ordinal}
+        same = {key: row[key] for key in ("first_lsn", "first_ordinal", "changes", "frames")}
+        if connection.execute(_SAME, place | same).first() is None:
+            raise Stop(
+                f"A segment up to {segment.last} cannot be appended: the journal of {self.source} already ends at {end}.",
+                hint="Two workers may be capturing the same source, or the source was restored to an earlier time.",
+            )
+
+    def read(self, after: Position, limit: int) -> list[Segment]:
+        """The first `limit` segments whose `last` lies after the position, in order. The first may also hold earlier changes."""
+        place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": limit}
+        with self._database.reading() as connection:
+            rows = connection.execute(_READ, place).all()
+        return [decode(row.segment, f"Segment {row.id} of {self.source} in {self._database.place}") for row in rows]
+
+    def waiting(self, after: Position) -> Waiting:
+        """What the journal holds after the position, in bounded time."""
+        place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": COUNTED}
+        with self._database.reading() as connection:
+            rows = connection.execute(_AFTER, place).all()
+            newest = self._newest(connection)
+        if not rows or newest is None:
+            return Waiting()
+        held = newest.total - rows[0].total + rows[0].bytes
+        return Waiting(sum(row.changes for row in rows), held, rows[0].first_time, newest.number > rows[-1].number)
+
+    def waiter(self, name: str) -> Waiter:
+        """Make it before the first read, so that no append is missed. Close it, or use it as a context manager."""
+        return self._bell.waiter(name)
+
+    def wake(self, name: str | None = None) -> None:
+        """Wake the readers of this name, or all."""
+        self._bell.ring(name)
+
+    def horizon(self) -> Horizon | None:
+        """None where nothing was ever appended."""
+        with self._database.reading() as connection:
+            oldest = connection.execute(_OLDEST, {"source": self.source, "limit": 1}).first()
+            newest = self._newest(connection)
+        if oldest is None or newest is None:
+            return None
+        return Horizon(
+            first=Position(oldest.first_lsn, oldest.first_ordinal),
+            first_time=oldest.first_time,
+            last=_last_of(newest),
+            last_time=newest.last_time,
+            segments=newest.number - oldest.number + 1,
+            bytes=newest.total - oldest.total + oldest.bytes,
+        )
+
+    def locate(self, time_us: int) -> Position:
+        """The position before the first segment that holds a transaction committed at or after the time.
+
+        The journal's end where none does. A time before the horizon gives the horizon's start: compare with it first.
+        """
+        with self._database.reading() as connection:
+            found = self._before(connection, times.first_reaching(connection, self.source, time_us))
+        return found or self.end() or START
+
+    def locate_end(self, time_us: int) -> Position:
+        """The position before the last segment that holds a transaction committed before the time; START where none does."""
+        with self._database.reading() as connection:
+            return self._before(connection, times.last_before(connection, self.source, time_us)) or START
+
+    def trim(self, *, age_s: float, size: int, keep_after: Position) -> Trimmed:
+        """Delete the oldest segments while they are too old, or all of them too many bytes; in small transactions.
+
+        Never one whose `last` lies after `keep_after`, the lowest checkpoint, and never the newest, which says where the
+        journal ends.
+        """
+        before = time.time_ns() // 1000 - int(age_s * 1_000_000)
+        deleted = freed = 0
+        while True:
+            with self._database.reading() as connection:
+                newest = self._newest(connection)
+                oldest = connection.execute(_OLDEST, {"source": self.source, "limit": TRIM_SEGMENTS}).all() if newest else []
+            if newest is None or not oldest:
+                return Trimmed(deleted, freed, blocked=False)
+            batch = _trimmable(oldest, newest, before, size, keep_after)
+            if not batch:
+                held = newest.total - oldest[0].total + oldest[0].bytes
+                return Trimmed(deleted, freed, blocked=held > size and _last_of(oldest[0]) > keep_after)
+            with self._database.writing() as connection:
+                times.remove_oldest(connection, self.source, len(batch), batch[-1].number)
+                deleted += connection.execute(_DELETE, {"source": self.source, "upto": batch[-1].number}).rowcount
+            freed += sum(row.bytes for row in batch)
+            if self._database.is_sqlite:
+                self._shrink()
+
+    def clear(self) -> None:
+        """Delete every segment of the source: for one that is given up or begins anew."""
+        with self._database.writing() as connection:
+            connection.execute(delete(s).where(_of_source), {"source": self.source})
+            times.clear(connection, self.source)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Give SQLite's free pages back to the disk, few at a time. PostgreSQL's autovacuum needs no help."""
+        if not self._database.is_sqlite:
+            return
+        with self._database.reading() as connection:
+            while connection.exec_driver_sql("PRAGMA freelist_count").scalar():
+                # Only executescript runs the statement to its end: execute() would free one page.
+                driver: Any = connection.connection.driver_connection
+                driver.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()  # only this cuts the file
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _before(self, connection: Connection, number: int | None) -> Position | None:
+        """The position before the segment of this number."""
+        if number is None:
+            return None
+        first = connection.execute(_FIRST_OF, {"source": self.source, "number": number}).one()
+        return _before(Position(*first))
+
+    def _newest(self, connection: Connection) -> Row[Any] | None:
+        return connection.execute(_NEWEST, {"source": self.source}).first()
+
+
+def _trimmable(oldest: Sequence[Row[Any]], newest: Row[Any], before: int, size: int, keep_after: Position) -> list[Row[Any]]:
+    batch: list[Row[Any]] = []
+    held = 0
+    for row in oldest:
+        too_many = newest.total - row.total + row.bytes > size
+        too_old = row.last_time < before
+        held += row.bytes
+        if row.number == newest.number or _last_of(row) > keep_after or not (too_many or too_old):
+            break
+        if batch and held > TRIM_BYTES:
+            break
+        batch.append(row)
+    return batch
+
+
+def _row(segment: Segment) -> dict[str, Any]:
+    return {
+        "first_lsn": segment.first.commit_lsn,
+        "first_ordinal": segment.first.ordinal,
+        "last_lsn": segment.last.commit_lsn,
+        "last_ordinal": segment.last.ordinal,
+        "first_time": segment.first_time,
+        "last_time": segment.last_time,
+        "frames": segment.count,
+        "changes": segment.changes,
+    }
+
+
+def _last_of(row: Row[Any]) -> Position:
+    return Position(row.last_lsn, row.last_ordinal)
+
+
+def _before(first: Position) -> Position:
+    """The end of everything older than the change at `first`."""
+    return Position(first.commit_lsn, max(first.ordinal - 1, -1))

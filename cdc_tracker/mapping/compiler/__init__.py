@@ -1,0 +1,1 @@
+"""Mappings and a relation compiled to Python functions."""

@@ -1,0 +1,335 @@
+"""The expression language: a whitelist of Python's syntax. This file reads and checks; expression_compiler.py makes code of it.
+
+`parse` gives an Expression or raises SyntaxProblem, whatever the text is: no text can make it raise anything else, run anything
+or take long.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NoReturn
+
+from cdc_tracker.documents import nearest
+from cdc_tracker.mapping.language.functions import FUNCTIONS
+
+MAX_LENGTH = 4_000
+MAX_DEPTH = 40
+_MAX_LITERAL_DIGITS = 100
+NAMES: dict[str, str] = {
+    "new": "the row after the change; None on delete",
+    "old": "the row before the change; None on insert",
+    "op": "'insert', 'update' or 'delete'",
+    "table": "the table's name",
+    "schema": "the table's schema",
+    "committed_at": "when the transaction committed, a UTC time",
+    "lsn": "the change's WAL address, such as '16/B374D848'",
+    "xid": "the transaction's id",
+}
+"""What an expression may name, beside functions and its own loop variables."""
+
+_OTHER_SPELLINGS = {
+    "true": "True",
+    "false": "False",
+    "null": "None",
+    "none": "None",
+    "nil": "None",
+    "NULL": "None",
+    "TRUE": "True",
+    "FALSE": "False",
+}
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
+_ROWS = ("new", "old")
+
+
+class SyntaxProblem(ValueError):
+    """The text is not an expression of ours. `column` counts from 1 within the text (its first line)."""
+
+    def __init__(self, message: str, column: int = 0) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+@dataclass(frozen=True)
+class ColumnUse:
+    row: str  # new or old
+    name: str
+    column: int  # where in the text
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A checked expression. `node` holds nothing but what expression_compiler.py knows."""
+
+    text: str
+    node: ast.expr
+    uses: tuple[ColumnUse, ...]
+
+    @property
+    def column(self) -> str | None:
+        """The column of `new` that the expression is, where it is nothing else: `new.paid_at`."""
+        bare = isinstance(self.node, ast.Attribute | ast.Subscript) and isinstance(self.node.value, ast.Name)
+        return self.uses[0].name if bare and self.uses and self.uses[0].row == "new" else None
+
+
+def parse(text: str) -> Expression:
+    """Read an expression. Raises SyntaxProblem."""
+    if len(text) > MAX_LENGTH:
+        raise SyntaxProblem(f"the expression is longer than {MAX_LENGTH:,} characters")
+    source = text.strip()
+    if not source:
+        raise SyntaxProblem("the expression is empty")
+    shift = 0
+    if "\n" in source:  # so that it may run over several lines, as it may within parentheses
+        source, shift = f"({source}\n)", 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            node = ast.parse(source, mode="eval").body
+    except SyntaxError as error:
+        if error.offset == 0:
+            raise SyntaxProblem("the expression ends too early", len(source) + 1) from None
+        raise SyntaxProblem(_plain(error), max((error.offset or 1) - (shift if error.lineno == 1 else 0), 1)) from None
+    except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
+        raise SyntaxProblem("this cannot be read: it is nested too deeply or holds odd characters") from None
+    if not source.isascii():
+        _refuse_look_alikes(source, shift)
+    checking = _Checking(source, shift)
+    checking.expression(node, frozenset(), 0)
+    return Expression(text, node, tuple(checking.uses))
+
+
+def _refuse_look_alikes(source: str, shift: int) -> None:
+    """Python reads `ｓtatus` as `status` (NFKC): another column than the one that is written."""
+    for name, line, column in _names(source):
+        if (read := unicodedata.normalize("NFKC", name)) != name:
+            at = max(column + 1 - (shift if line == 1 else 0), 1)
+            raise SyntaxProblem(f"{_cut(name)} would be read as {_cut(read)}; a column of that name is written new[…]", at)
+
+
+def _names(source: str) -> Iterator[tuple[str, int, int]]:
+    """What stands in the source beside strings and signs, with its line and column."""
+    name, line, column, end = "", 0, 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING and "f" in token.string.partition(token.string[-1])[0].lower():
+            # Python 3.11 takes an f-string for one token
+            yield from ((part, *token.start) for part in re.findall(r"\{([^{}]*)\}", token.string))
+        if token.type in {tokenize.NAME, tokenize.ERRORTOKEN}:
+            if token.start == end:
+                name += token.string  # a combining mark, which 3.11's tokenizer does not know
+            else:
+                yield name, line, column
+                name, (line, column) = token.string, token.start
+            end = token.end
+    yield name, line, column
+
+
+def _plain(error: SyntaxError) -> str:
+    message = (error.msg or "invalid syntax").split(". ")[0].split("(<unknown>")[0].strip()
+    return f"this is not an expression ({message[:1].lower()}{message[1:]})"
+
+
+class _Checking:
+    """One walk over an expression's nodes that lets through only what is known."""
+
+    def __init__(self, source: str, shift: int) -> None:
+        self.source = source
+        self.shift = shift
+        self.uses: list[ColumnUse] = []
+
+    def refuse(self, node: ast.AST, message: str) -> NoReturn:
+        raise SyntaxProblem(message, self.column(node))
+
+    def column(self, node: ast.AST) -> int:
+        line = getattr(node, "lineno", 1)
+        return max(getattr(node, "col_offset", 0) + 1 - (self.shift if line == 1 else 0), 1)
+
+    def expression(self, node: ast.expr, local: frozenset[str], depth: int) -> None:
+        if depth > MAX_DEPTH:
+            self.refuse(node, f"the expression is nested deeper than {MAX_DEPTH}")
+        check = getattr(self, f"_{type(node).__name__}", None)
+        if check is None:
+            self.refuse(node, _REFUSED.get(type(node).__name__, "this cannot be used in an expression"))
+        check(node, local, depth + 1)
+
+    def _all(self, nodes: list[ast.expr], local: frozenset[str], depth: int) -> None:
+        for node in nodes:
+            self.expression(node, local, depth)
+
+    def _Constant(self, node: ast.Constant, local: frozenset[str], depth: int) -> None:  # noqa: N802  named as in ast
+        value = node.value
+        if isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                self.refuse(node, "half a surrogate pair is not text")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            if value.bit_length() > _MAX_LITERAL_DIGITS * 3:
+                self.refuse(node, "the number is too long")
+        elif isinstance(value, float):
+            node.value = self._exact(node, value)  # type: ignore[assignment] # ast's constants may be anything
+        elif value is not None and not isinstance(value, bool):
+            self.refuse(node, f"{type(value).__name__} constants cannot be used; use text, numbers, True, False, None")
+
+    def _exact(self, node: ast.Constant, value: float) -> Decimal:
+        """The number as it was written. Within an f-string Python 3.11 does not say where that is: its shortest text."""
+        text = (ast.get_source_segment(self.source, node) or "").replace("_", "")
+        written = re.fullmatch(r"[0-9]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?", text)
+        exact = Decimal(text) if written and text and float(text) == value else Decimal(repr(value))
+        if (
+            not exact.is_finite()
+            or abs(exact.adjusted()) > _MAX_LITERAL_DIGITS
+            or len(exact.as_tuple().digits) > _MAX_LITERAL_DIGITS
+        ):
+            self.refuse(node, "the number is too long or too large")
+        return exact
+
+    def _BoolOp(self, node: ast.BoolOp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        self._all(node.values, local, depth)
+
+    def _UnaryOp(self, node: ast.UnaryOp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        if not isinstance(node.op, ast.Not | ast.USub):
+            self.refuse(node, f"the operator {'+' if isinstance(node.op, ast.UAdd) else '~'} cannot be used here")
+        self.expression(node.operand, local, depth)
+
+    def _BinOp(self, node: ast.BinOp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        if not isinstance(node.op, _OPERATORS):
+            self.refuse(node, "the operators are + - * / // %")
+        self._all([node.left, node.right], local, depth)
+
+    def _Compare(self, node: ast.Compare, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        for operator, right in zip(node.ops, node.comparators, strict=True):
+            plain = isinstance(right, ast.Constant) and (right.value is None or isinstance(right.value, bool))
+            if isinstance(operator, ast.Is | ast.IsNot) and not plain:
+                self.refuse(right, "`is` is for None, True and False; use == or !=")
+        self._all([node.left, *node.comparators], local, depth)
+
+    def _IfExp(self, node: ast.IfExp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        self._all([node.test, node.body, node.orelse], local, depth)
+
+    def _List(self, node: ast.List | ast.Tuple, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        self._all(node.elts, local, depth)
+
+    _Tuple = _List
+
+    def _Dict(self, node: ast.Dict, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        for key in node.keys:
+            if key is None:
+                self.refuse(node, "** cannot be used")
+            self.expression(key, local, depth)
+        self._all(node.values, local, depth)
+
+    def _JoinedStr(self, node: ast.JoinedStr, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                if part.format_spec is not None or part.conversion != -1:
+                    self.refuse(node, "an f-string takes no format: write {value}, and use round() or the like")
+                self.expression(part.value, local, depth)
+            else:
+                self.expression(part, local, depth)
+
+    def _Name(self, node: ast.Name, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        name = node.id
+        if name in local or (name in NAMES and name not in _ROWS):
+            return
+        if name in _ROWS:
+            self.refuse(node, f"name a column of it: {name}.column")
+        if name in _OTHER_SPELLINGS:
+            self.refuse(node, f"write {_OTHER_SPELLINGS[name]}")
+        if name in FUNCTIONS:
+            self.refuse(node, f"{name} is a function: {FUNCTIONS[name].signature}")
+        known = nearest(name, [*sorted(local), *NAMES])
+        self.refuse(node, f"there is no name {_cut(name)}{known} (a column is written new.{_cut(name, quote=False)})")
+
+    def _Attribute(self, node: ast.Attribute, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        row = node.value
+        if not isinstance(row, ast.Name) or row.id not in _ROWS:
+            if isinstance(row, ast.Name) and row.id not in local and row.id not in NAMES:
+                self.refuse(row, f"there is no row {_cut(row.id)}{nearest(row.id, _ROWS)}")
+            self.refuse(node, f"a dot is for new.column and old.column; for a key within a value write […][{_cut(node.attr)}]")
+        if node.attr.startswith("__"):
+            self.refuse(node, f'a name cannot start with two underscores; a column that does is written {row.id}["…"]')
+        self._column(node, row.id, node.attr)
+
+    def _Subscript(self, node: ast.Subscript, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        row, key = node.value, node.slice
+        if isinstance(row, ast.Name) and row.id in _ROWS:
+            if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+                self.refuse(node, f'a column is named by text: {row.id}["Quoted column"]')
+            self._column(node, row.id, key.value)
+            return
+        self.expression(row, local, depth)
+        if isinstance(key, ast.Slice):
+            self._all([bound for bound in (key.lower, key.upper, key.step) if bound is not None], local, depth)
+        else:
+            self.expression(key, local, depth)
+
+    def _column(self, node: ast.AST, row: str, name: str) -> None:
+        self.uses.append(ColumnUse(row, name, self.column(node)))
+
+    def _Call(self, node: ast.Call, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        if isinstance(node.func, ast.Attribute):
+            name = node.func.attr
+            known = nearest(name, list(FUNCTIONS), list_all=0)
+            self.refuse(node, f"values have no methods: call a function with the value as argument{known}")
+        if not isinstance(node.func, ast.Name):
+            self.refuse(node, "only functions can be called, by their name")
+        name = node.func.id
+        if name not in FUNCTIONS or name in local:
+            self.refuse(node, f"there is no function {_cut(name)}{nearest(name, list(FUNCTIONS))}")
+        if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
+            self.refuse(node, f"arguments go by place only: {FUNCTIONS[name].signature}")
+        if not FUNCTIONS[name].least <= len(node.args) <= FUNCTIONS[name].most:
+            self.refuse(node, f"wrong number of arguments ({len(node.args)}): {FUNCTIONS[name].signature}")
+        self._all(node.args, local, depth)
+
+    def _ListComp(self, node: ast.ListComp | ast.GeneratorExp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        self.expression(node.elt, self._loops(node.generators, local, depth), depth)
+
+    _GeneratorExp = _ListComp
+
+    def _DictComp(self, node: ast.DictComp, local: frozenset[str], depth: int) -> None:  # noqa: N802
+        inside = self._loops(node.generators, local, depth)
+        self._all([node.key, node.value], inside, depth)
+
+    def _loops(self, generators: list[ast.comprehension], local: frozenset[str], depth: int) -> frozenset[str]:
+        if len(generators) > 2:
+            self.refuse(generators[2].target, "a comprehension takes at most two `for`")
+        for generator in generators:
+            if generator.is_async:
+                self.refuse(generator.target, "async cannot be used")
+            self.expression(generator.iter, local, depth)
+            local |= frozenset(self._targets(generator.target))
+            self._all(generator.ifs, local, depth)
+        return local
+
+    def _targets(self, target: ast.expr) -> Iterator[str]:
+        if not isinstance(target, ast.Name):
+            self.refuse(target, "`for` takes one plain name")
+        name = target.id
+        if name in NAMES or name in FUNCTIONS or name.startswith("_"):
+            self.refuse(target, f"{_cut(name)} cannot be the name of a loop variable")
+        yield name
+
+
+def _cut(text: str, *, quote: bool = True) -> str:
+    text = text if len(text) <= 60 else f"{text[:57]}…"
+    return repr(text) if quote else text
+
+
+_REFUSED = {
+    "Lambda": "lambda cannot be used",
+    "NamedExpr": ":= cannot be used",
+    "Starred": "* cannot be used",
+    "SetComp": "a set cannot be used; write a list and distinct(…)",
+    "Set": "a set cannot be used; write a list [ … ]",
+    "Await": "await cannot be used",
+    "Yield": "yield cannot be used",
+    "YieldFrom": "yield cannot be used",
+    "Slice": "a slice belongs in brackets after one value",
+}

@@ -1,0 +1,70 @@
+"""Dates and times of expressions: everything becomes UTC, and what has no zone is taken as UTC."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from cdc_tracker.mapping.language import operators as op
+from cdc_tracker.mapping.language.operators import ExpressionError, type_name
+from cdc_tracker.model import EPOCH, Special
+
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,]{5,20} ?(?:Z|[-+][0-9:]{2,8})?)?")
+
+
+def to_moment(value: Any) -> datetime | None:
+    """A date, a time or ISO 8601 text as a UTC datetime; without a zone it is taken as UTC. None for anything else."""
+    if isinstance(value, str) and not isinstance(value, Special) and _ISO.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value.replace(" ", "T", 1).replace(" ", ""))
+        except ValueError:
+            return None
+    if not isinstance(value, date):
+        return None
+    try:
+        return op.moment(value).astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+def moment(name: str, value: Any) -> datetime:
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        try:
+            return EPOCH + timedelta(microseconds=int(Decimal(value).scaleb(6, op.EXACT)))
+        except (OverflowError, ArithmeticError):
+            raise ExpressionError(f"{name}() takes seconds since 1970 up to the year 9999") from None
+    found = to_moment(value)
+    if found is None:
+        raise ExpressionError(f"{name}() takes a timestamp, ISO 8601 text or seconds since 1970, not this {type_name(value)}")
+    return found
+
+
+def iso(value: Any) -> str:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    return op.to_text(moment("iso", value))
+
+
+def microseconds(value: datetime) -> int:
+    return (value - EPOCH) // timedelta(microseconds=1)
+
+
+def epoch(value: Any) -> Any:
+    seconds, rest = divmod(microseconds(moment("epoch", value)), 1_000_000)
+    return seconds + Decimal(rest).scaleb(-6).normalize() if rest else seconds
+
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+
+
+def date_diff(unit: Any, start: Any, end: Any) -> int | None:
+    seconds = _UNITS.get(unit) if isinstance(unit, str) else None
+    if seconds is None:
+        raise ExpressionError(f"date_diff() takes one of {', '.join(_UNITS)} first")
+    if start is None or end is None:
+        return None
+    apart = microseconds(moment("date_diff", end)) - microseconds(moment("date_diff", start))
+    whole = abs(apart) // (seconds * 1_000_000)
+    return whole if apart >= 0 else -whole

@@ -1,0 +1,269 @@
+"""Mapping files → Mappings, or every problem of every file at once."""
+
+from __future__ import annotations
+
+import collections.abc
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cdc_tracker import documents
+from cdc_tracker.documents import Document, DocumentError, Loc, dotted
+from cdc_tracker.errors import MappingError, Problem
+from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
+from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
+from cdc_tracker.mapping.schema.shape import Defaults, EventShape, FileShape, Properties, Property
+
+_OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
+
+
+def load(paths: Sequence[Path]) -> Mappings:
+    """Read mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with every problem found."""
+    problems: list[Problem] = []
+    return _loaded((partial(documents.load, path) for path in _files(paths, problems)), problems)
+
+
+def texts(paths: Sequence[Path]) -> dict[str, str]:
+    """What `load` would read of the paths: file name → text. Raises MappingError where a file cannot be read."""
+    problems: list[Problem] = []
+    found: dict[str, str] = {}
+    for path in _files(paths, problems):
+        try:
+            found[str(path)] = documents.read_text(path)
+        except DocumentError as error:
+            problems += error.problems
+    if problems:
+        raise MappingError(problems)
+    return found
+
+
+def load_texts(given: collections.abc.Mapping[str, str]) -> Mappings:
+    """As `load`, for texts that were read before: file name → text. What `texts` gave loads to what `load` gives."""
+    return _loaded((partial(documents.parse, text, Path(name)) for name, text in given.items()), [])
+
+
+def _loaded(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -> Mappings:
+    found: list[Mapping] = []
+    for document in opened:
+        try:
+            found += read(document(), problems)
+        except DocumentError as error:
+            problems += error.problems
+    warnings = [problem for problem in problems if problem.severity == "warning"]
+    errors = [problem for problem in problems if problem.severity != "warning"] + list(_repeated(found))
+    if errors:
+        raise MappingError(errors)
+    return Mappings(tuple(found), tuple(warnings))
+
+
+def _files(paths: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix in {".yml", ".yaml"} and each.is_file())
+            if not inside:
+                problems.append(Problem(str(path), "", "holds no mapping file (*.yml, *.yaml)"))
+            yield from inside
+        elif path.is_file():
+            yield path
+        else:
+            problems.append(Problem(str(path), "", "there is no such file or folder"))
+
+
+def _repeated(found: Sequence[Mapping]) -> Iterator[Problem]:
+    first: dict[str, Mapping] = {}
+    for mapping in found:
+        other = first.setdefault(mapping.key, mapping)
+        if other is not mapping:
+            yield Problem(
+                mapping.where,
+                mapping.key,
+                f"the same key stands at {other.where}",
+                "Two mappings may make the same event: give one of them a `key` of its own.",
+            )
+
+
+def read(document: Document, problems: list[Problem]) -> list[Mapping]:
+    """The mappings of one file. What does not hold is added to `problems`, and its mapping left out."""
+    if not isinstance(document.value, dict):
+        problems.append(Problem(document.where(), "", "must hold a mapping with `version: 1` and `events`"))
+        return []
+    try:
+        shape = FileShape.model_validate(document.value)
+    except ValidationError as error:
+        problems += documents.explain(error, document, FileShape)
+        return []
+    except RecursionError:
+        problems.append(Problem(document.where(), "", "is nested too deeply"))
+        return []
+    mappings = []
+    for index, event in enumerate(shape.events):
+        reading = _Reading(document, shape.defaults, event, ("events", index))
+        mapping = reading.mapping()
+        problems += reading.problems
+        if all(problem.severity == "warning" for problem in reading.problems):
+            mappings.append(mapping)
+    return mappings
+
+
+class _Reading:
+    """One event of a file, with the file's defaults."""
+
+    def __init__(self, document: Document, defaults: Defaults, event: EventShape, loc: Loc) -> None:
+        self.document = document
+        self.defaults = defaults
+        self.event = event
+        self.loc = loc
+        self.problems: list[Problem] = []
+
+    def problem(self, loc: Loc, message: str, hint: str = "", severity: str = "error") -> None:
+        self.problems.append(Problem(self.document.where(loc), dotted(loc), message, hint, severity))
+
+    def mapping(self) -> Mapping:
+        event, given = self.event, self.event.model_fields_set
+        self._whole()
+        carried = event.traits if event.type in {"identify", "group"} else event.properties
+        body_name = "traits" if event.type in {"identify", "group"} else "properties"
+        return Mapping(
+            key=event.key or event.name,
+            name=event.name,
+            description=event.description,
+            table=event.table,
+            on=tuple(dict.fromkeys(event.on if "on" in given else self.defaults.on or event.on)),
+            type=event.type,
+            where=self.document.where((*self.loc, "name")),
+            when=self.placed("when", event.when),
+            user_id=self.inherited("user_id"),
+            anonymous_id=self.inherited("anonymous_id"),
+            group_id=self.placed("group_id", event.group_id),
+            previous_id=self.placed("previous_id", event.previous_id),
+            timestamp=self.inherited("timestamp"),
+            id=tuple(self.expression((*self.loc, "id", index), text) for index, text in enumerate(event.id))
+            if event.id
+            else None,
+            body=self.members(carried or {}, (*self.loc, body_name), body_name),
+            context=self._context(),
+            destinations=self._destinations(),
+            backfill=event.backfill,
+            special_values=event.special_values if "special_values" in given else self.defaults.special_values or "text",
+            examples=tuple(event.examples),
+            example_places=tuple(self.document.where((*self.loc, "examples", index)) for index in range(len(event.examples))),
+        )
+
+    def _whole(self) -> None:
+        """What no single key can tell."""
+        event, loc = self.event, self.loc
+        for message in self._identity():
+            self.problem(loc, message, "An event must say who it is about.")
+        if event.type not in {"group"} and event.group_id is not None:
+            self.problem((*loc, "group_id"), f"belongs to group events, not to {event.type}", "Write context: {groupId: …}.")
+        if event.type != "alias" and event.previous_id is not None:
+            self.problem((*loc, "previous_id"), f"belongs to alias events, not to {event.type}")
+        wrong, right = ("properties", "traits") if event.type in {"identify", "group"} else ("traits", "properties")
+        if getattr(event, wrong) is not None:
+            self.problem((*loc, wrong), f"an event of type {event.type} carries {right}, not {wrong}")
+        if event.backfill and not event.id:
+            self.problem(
+                (*loc, "backfill"),
+                "needs `id`: an event made from the table must get the id that the stream gave it",
+                "Declare what makes the event one of a kind, such as id: [new.id].",
+            )
+        if event.backfill:
+            self._backfilled()
+        if event.type == "track" and not _OBJECT_ACTION.fullmatch(event.name):
+            self.problem((*loc, "name"), "is not of the form `Object Action`, such as Order Paid", severity="warning")
+
+    def _backfilled(self) -> None:
+        """What a row read from the table cannot give."""
+        loc = (*self.loc, "backfill")
+        if self.event.timestamp is None and self.defaults.timestamp is None:
+            self.problem(
+                loc,
+                "has no `timestamp` beside it: the events get the time at which their rows are read",
+                "Declare the column that tells when it happened, such as timestamp: new.paid_at.",
+                severity="warning",
+            )
+        on = self.event.on if "on" in self.event.model_fields_set else self.defaults.on or self.event.on
+        if set(on) == {"delete"}:
+            self.problem(
+                loc,
+                "is of no use where the event is made of deletes alone: deleted rows are not in the table, and old is None then",
+                severity="warning",
+            )
+
+    def _identity(self) -> Iterator[str]:
+        event, defaults = self.event, self.defaults
+        user = event.user_id or defaults.user_id
+        someone = user or event.anonymous_id or defaults.anonymous_id
+        if event.type == "alias":
+            missing = [name for name, value in (("previous_id", event.previous_id), ("user_id", user)) if value is None]
+            if missing:
+                yield f"an alias event needs previous_id and user_id; {' and '.join(missing)} is missing"
+            return
+        if event.type == "group" and event.group_id is None:
+            yield "a group event needs group_id"
+        if someone is None:
+            yield f"a {event.type} event needs user_id or anonymous_id"
+
+    def inherited(self, name: str) -> Placed | None:
+        """The event's expression, or the file's default."""
+        own = getattr(self.event, name)
+        if own is not None:
+            return self.expression((*self.loc, name), own)
+        default = getattr(self.defaults, name)
+        return self.expression(("defaults", name), default) if default is not None else None
+
+    def placed(self, name: str, text: str | None) -> Placed | None:
+        return self.expression((*self.loc, name), text) if text is not None else None
+
+    def expression(self, loc: Loc, text: str) -> Placed:
+        where, key = self.document.where(loc), dotted(loc)
+        try:
+            return Placed(parse(text), where, key)
+        except SyntaxProblem as problem:
+            column = f"column {problem.column}: " if problem.column else ""
+            self.problem(loc, f"{column}{problem}", f"in: {text.strip()[:200]}")
+            return Placed(parse("None"), where, key)
+
+    def _destinations(self) -> tuple[str, ...] | None:
+        names = self.event.destinations if "destinations" in self.event.model_fields_set else self.defaults.destinations
+        if names == []:
+            self.problem((*self.loc, "destinations"), "names no destination; leave it out to send to all")
+        return tuple(dict.fromkeys(names)) if names is not None else None
+
+    def _context(self) -> tuple[Member, ...]:
+        own = self.members(self.event.context, (*self.loc, "context"), "context")
+        shared = {name: rules for name, rules in self.defaults.context.items() if name not in self.event.context}
+        return (*self.members(shared, ("defaults", "context"), "context"), *own)
+
+    def members(self, properties: Properties, loc: Loc, path: str) -> tuple[Member, ...]:
+        return tuple(self.member(name, rules, (*loc, name), f"{path}.{name}") for name, rules in properties.items())
+
+    def member(self, name: str, rules: Property, loc: Loc, path: str) -> Member:
+        where, key = self.document.where(loc), dotted(loc)
+        if rules.is_const:
+            return Member(name, path, where, key, rules)
+        if rules.value is not None:
+            value_loc = (*loc, "value") if (*loc, "value") in self.document.values else loc
+            self._checks_only(rules, loc)
+            return Member(name, path, where, key, rules, self.expression(value_loc, rules.value))
+        if rules.properties is None:
+            self.problem(loc, "has no value: give `value`, `const`, or `properties` with their own values")
+            return Member(name, path, where, key, rules)
+        if rules.checked and (rules.type not in {None, "object"} or rules.items or rules.enum):
+            self.problem(loc, "is made of its properties, so it is an object and takes no other checks")
+        return Member(name, path, where, key, rules, members=self.members(rules.properties, (*loc, "properties"), path))
+
+    def _checks_only(self, rules: Property, loc: Loc) -> None:
+        """Below a value, properties and items check what is there and make nothing."""
+        below = [((*loc, "properties", name), inner) for name, inner in (rules.properties or {}).items()]
+        if rules.items is not None:
+            below.append(((*loc, "items"), rules.items))
+        for inner_loc, inner in below:
+            if inner.value is not None or inner.is_const:
+                self.problem(
+                    inner_loc, "only checks here, because the object around it has a `value`: it cannot have one of its own"
+                )
+            self._checks_only(inner, inner_loc)

@@ -1,0 +1,181 @@
+"""What is known of a worker, from the state store, the journal and the machine alone. What follows from it is in findings.py."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cdc_tracker.delivery.outcomes import added_up
+from cdc_tracker.journal import Horizon, Journal, Waiting
+from cdc_tracker.model import Position
+from cdc_tracker.monitoring.findings import Finding, findings
+from cdc_tracker.state import Checkpoint, Job, RoleRecord, State, Totals, process_identity
+from cdc_tracker.state.tables import OUTCOMES
+
+SILENT = 15.0  # seconds after which a role that has not reported is not taken at its word
+SUPERVISOR = "supervisor"
+
+_NOTHING = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0))
+
+
+@dataclass(frozen=True)
+class DestinationHealth:
+    """`since`: when it entered its state, microseconds. `recent`: outcomes of the last minutes, and `rejected:REASON`."""
+
+    name: str
+    position: Position | None
+    rewind_to: Position | None
+    backlog: int  # bytes of WAL between the checkpoint and the journal's end
+    waiting: Waiting  # what the journal holds after the checkpoint
+    lag: float  # seconds since the commit of the oldest change that it has not dealt with; 0 when it has everything
+    state: str
+    since: int
+    trouble: str
+    hint: str
+    recent: Mapping[str, int]
+    dead_letters: dict[str, int]
+    totals: Totals
+    misfits: list[str] = field(default_factory=list)  # what of the mappings the tables that it met do not have
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Health:
+    """`now` in microseconds. `free`: bytes left on the disk of data_dir, and how many it has."""
+
+    now: int
+    source: str
+    roles: list[RoleRecord]
+    states: dict[str, str]  # by role: what condition() says
+    capture: dict[str, Any]
+    supervisor: dict[str, Any]
+    destinations: list[DestinationHealth]
+    horizon: Horizon | None
+    journal_end: Position | None
+    free: tuple[int, int] | None
+    jobs: list[Job] = field(default_factory=list)  # that are not done or cancelled
+
+    @property
+    def findings(self) -> list[Finding]:
+        return list(findings(self))
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the worker is not ready; empty when it is."""
+        return [str(finding) for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def current_at(self) -> int | None:
+        """The journal holds everything that was committed until then, in microseconds. None where that is not known."""
+        known = max(int(self.capture.get(key) or 0) for key in ("current_at", "journaled_until"))
+        return known or None
+
+
+class Observer:
+    """Looks at one source's state and journal. `data`: the folder whose disk they are on."""
+
+    def __init__(self, state: State, journal: Journal, source: str, destinations: Sequence[str], data: Path) -> None:
+        self._state, self._journal = state, journal
+        self._source, self._destinations, self._data = source, destinations, data
+
+    def look(self, *, letters: bool = True) -> Health:
+        """Without `letters` dead letters are not counted: that takes longer, the more there are."""
+        roles = {role.role: role for role in self._state.roles(self._source)}
+        checkpoints, end = self._state.checkpoints(self._source), self._journal.end()
+        totals = self._state.totals(self._source)
+        counted = self._state.count_dead_letters(self._source) if letters else {}
+        return Health(
+            now=time.time_ns() // 1000,
+            source=self._source,
+            roles=list(roles.values()),
+            states={name: condition(role) for name, role in roles.items()},
+            capture=_said(roles.get("capture")),
+            supervisor=_said(roles.get(SUPERVISOR)),
+            destinations=[
+                self._destination(
+                    name,
+                    roles.get(f"deliver:{name}"),
+                    checkpoints.get(name),
+                    end,
+                    {reason: number for (to, reason), number in counted.items() if to == name},
+                    totals.get(name, _NOTHING),
+                )
+                for name in self._destinations
+            ],
+            horizon=self._journal.horizon(),
+            journal_end=end,
+            free=_free(self._data),
+            jobs=self._state.jobs(self._source, unfinished=True),
+        )
+
+    def _destination(
+        self,
+        name: str,
+        role: RoleRecord | None,
+        checkpoint: Checkpoint | None,
+        end: Position | None,
+        letters: dict[str, int],
+        totals: Totals,
+    ) -> DestinationHealth:
+        said, position = _said(role), checkpoint.position if checkpoint else None
+        waiting = self._journal.waiting(position) if position and end and position < end else Waiting()
+        return DestinationHealth(
+            name=name,
+            position=position,
+            rewind_to=checkpoint.rewind_to if checkpoint else None,
+            backlog=max(0, end.commit_lsn - position.commit_lsn) if end and position else 0,
+            waiting=waiting,
+            lag=max(0.0, time.time() - waiting.oldest / 1e6) if waiting.oldest else 0.0,
+            state=condition(role),
+            since=int(said.get("since", 0)),
+            trouble=str(said.get("trouble", "")),
+            hint=str(said.get("hint", "")),
+            recent=added_up(said.get("recent")),
+            dead_letters=letters,
+            totals=totals,
+            misfits=[str(problem) for problem in said.get("problems", ())],
+            dry_run=bool(said.get("dry_run")),
+        )
+
+
+def condition(role: RoleRecord | None) -> str:
+    """The state that a role is in: what it said last, if that can still be so.
+
+    `gone`: its process has ended, or has not been heard of and cannot be seen from here. `silent`: its process is there, and does
+    not report.
+    """
+    if role is None:
+        return "gone"
+    if role.state in ("stopped", "failed"):
+        return role.state
+    running = process_identity.runs(role.pid, role.process)
+    if running is False:
+        return "gone"
+    if abs(time.time() - role.updated_at / 1e6) > SILENT:  # or it was told before the clock was set back
+        return "silent" if running else "gone"
+    return role.state
+
+
+def reports(roles: Sequence[RoleRecord], name: str) -> bool:
+    """Whether the role of that name is at work, as far as its reports tell."""
+    return any(role.role == name and condition(role) not in ("gone", "silent", "stopped", "failed") for role in roles)
+
+
+def _said(role: RoleRecord | None) -> dict[str, Any]:
+    """Its last report. `since` of a role that is not at work any more is when it was heard of last."""
+    if role is None:
+        return {}
+    away = condition(role) in ("gone", "silent", "stopped")
+    return {**role.detail, "since": role.updated_at} if away else dict(role.detail)
+
+
+def _free(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return found.free, found.total

@@ -1,0 +1,237 @@
+"""What other mappings would make of a range of the journal: per event what is added, removed and changed. Sends nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from cdc_tracker.delivery.jobs.forecast import segments
+from cdc_tracker.journal import Journal
+from cdc_tracker.mapping import Mapping, Mappings
+from cdc_tracker.model import Event, Position, Rejection, Segment, canonical
+from cdc_tracker.operations.masking import Masks, flattened
+from cdc_tracker.pipeline.pipeline import Translator
+
+Kind = Literal["added", "removed", "changed", "rejected"]
+MAX_PATHS = 200  # of changed values counted for an event: names made of data would be without end
+OPERATIONS = {"insert": "c", "update": "u", "delete": "d"}
+_OTHERS = "others"
+_NOTHING = "Its changes are captured now: nothing happened, or they were not captured then."
+_NOT_CAPTURED = (
+    "No mapping in force reads that, so it is not captured. `cdc-tracker setup` with the new mappings captures it from then on; "
+    "`backfill` reads the rows that are there."
+)
+_ById: TypeAlias = dict[tuple[Position, str], Event]
+
+
+class Cell(NamedTuple):
+    """One value within an event, as JSON text; None where it is not there. `hidden`: it is personal, and masked."""
+
+    path: str
+    old: str | None
+    new: str | None
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One event of a difference. Of an added, removed or rejected one, the cells have one side only."""
+
+    kind: Kind
+    position: Position
+    committed_at: int
+    message_id: str
+    cells: tuple[Cell, ...]
+    reason: str = ""  # of a rejection, with the field and what is wrong
+    field: str = ""
+    detail: str = ""
+
+
+@dataclass
+class EventDifference:
+    """Counts of one event. `renamed`: of those added, how many stand for a removed one of the same change, under another id."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    renamed: int = 0
+    before: Counter[str] = field(default_factory=Counter)  # rejections by reason
+    after: Counter[str] = field(default_factory=Counter)
+    paths: Counter[str] = field(default_factory=Counter)  # which values changed, in how many events
+    samples: dict[Kind, list[Sample]] = field(default_factory=dict)
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.added or self.removed or self.changed) or self.before != self.after
+
+
+@dataclass
+class Difference:
+    """`events` by mapping key, in the order of the files. `missing`: what the journal has nothing of, a sentence each."""
+
+    after: Position
+    upto: Position
+    changes: int = 0  # of tables that the new mappings name
+    events: dict[str, EventDifference] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def differs(self) -> bool:
+        return any(event.differs for event in self.events.values())
+
+
+class Side(NamedTuple):
+    """Mappings, and a translator of them without an outbox: those events do not depend on mappings."""
+
+    mappings: Mappings
+    translator: Translator
+
+
+def difference(
+    before: Side,
+    after: Side,
+    journal: Journal,
+    start: Position,
+    upto: Position,
+    *,
+    captured: Mappings,
+    samples: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Difference:
+    """Read the range, a few segments at a time, under both mappings. Memory does not depend on its length.
+
+    `captured`: all mappings in force, whatever is compared: what they read is captured now.
+    """
+    keys = dict.fromkeys([*before.mappings.keys(), *after.mappings.keys()])
+    found = Difference(start, upto, events={key: EventDifference() for key in keys})
+    comparing = _Comparing(found, before, after, samples)
+    for segment, begin in segments(journal, start, upto):
+        comparing.take(segment, begin)
+        advance()
+    found.missing = list(_missing(before, after, captured, comparing.seen))
+    return found
+
+
+class _Comparing:
+    def __init__(self, found: Difference, before: Side, after: Side, samples: int) -> None:
+        self.found = found
+        self.before, self.after = before.translator, after.translator
+        self.seen: set[tuple[str, str]] = set()  # table and operation
+        self._samples = samples
+        self._masks = Masks([*before.mappings.all, *after.mappings.all])
+
+    def take(self, segment: Segment, begin: Position) -> None:
+        """Compare by change and messageId: a change gives at most one event of an id."""
+        events = self.found.events
+        old, old_rejected, _ = self._made(self.before, segment, begin)
+        new, new_rejected, changes = self._made(self.after, segment, begin)
+        self.found.changes += changes
+        for each in old_rejected.values():
+            events[each.mapping].before[each.reason] += 1
+        for place, each in new_rejected.items():
+            events[each.mapping].after[each.reason] += 1
+            if place not in old_rejected:
+                self._rejected(each)
+        gone = {(event.position, event.mapping) for place, event in old.items() if place not in new}
+        for place, event in old.items():
+            if place not in new:
+                events[event.mapping].removed += 1
+                self._one_sided("removed", event)
+        for place, event in new.items():
+            counts, other = events[event.mapping], old.get(place)
+            if other is None:
+                counts.added += 1
+                counts.renamed += (event.position, event.mapping) in gone
+                self._one_sided("added", event)
+            elif other.body == event.body or not self._changed(other, event):
+                counts.unchanged += 1
+
+    def _made(
+        self, translator: Translator, segment: Segment, begin: Position
+    ) -> tuple[_ById, dict[tuple[Position, str], Rejection], int]:
+        made: _ById = {}
+        rejected: dict[tuple[Position, str], Rejection] = {}
+        changes = 0
+        for change, results in translator.changes(segment, begin):
+            if change.position > self.found.upto:
+                break
+            if change.relation is not None:
+                changes += 1
+                self.seen.add((change.relation.table, change.op))
+            for each in results:
+                if isinstance(each, Event):
+                    made[each.position, each.message_id] = each
+                else:
+                    rejected[each.position, each.mapping] = each
+        return made, rejected, changes
+
+    # Samples
+
+    def _wanted(self, kind: Kind, key: str) -> list[Sample] | None:
+        kept = self.found.events[key].samples.setdefault(kind, [])
+        return kept if len(kept) < self._samples else None
+
+    def _one_sided(self, kind: Literal["added", "removed"], event: Event) -> None:
+        kept = self._wanted(kind, event.mapping)
+        if kept is not None:
+            flat = flattened(event.decoded())
+            old, new = (flat, {}) if kind == "removed" else ({}, flat)
+            cells = [self._cell(event, path, old, new) for path in flat]
+            kept.append(self._sample(kind, event, cells))
+
+    def _changed(self, old: Event, new: Event) -> bool:
+        """False where only the order of the values differs, which JSON does not have."""
+        before, after = flattened(old.decoded()), flattened(new.decoded())
+        paths = [path for path in dict.fromkeys([*before, *after]) if _text(before, path) != _text(after, path)]
+        if not paths:
+            return False
+        counts = self.found.events[new.mapping]
+        counts.changed += 1
+        for path in dict.fromkeys(self._masks.general(path) for path in paths):
+            counts.paths[path if path in counts.paths or len(counts.paths) < MAX_PATHS else _OTHERS] += 1
+        kept = self._wanted("changed", new.mapping)
+        if kept is not None:
+            cells = [self._cell(new, path, before, after) for path in paths]
+            kept.append(self._sample("changed", new, cells))
+        return True
+
+    def _rejected(self, each: Rejection) -> None:
+        kept = self._wanted("rejected", each.mapping)
+        if kept is not None:
+            detail = "" if self._masks.hides(each.mapping, each.field) else each.detail  # it may quote the value
+            kept.append(Sample("rejected", each.position, each.committed_at, each.event_id, (), each.reason, each.field, detail))
+
+    def _cell(self, event: Event, path: str, old: dict[str, Any], new: dict[str, Any]) -> Cell:
+        hidden = self._masks.hides(event.mapping, path)
+        before, after = (Masks.HIDDEN if hidden and path in side else _text(side, path) for side in (old, new))
+        return Cell(path, before, after, hidden)
+
+    def _sample(self, kind: Kind, event: Event, cells: list[Cell]) -> Sample:
+        return Sample(kind, event.position, event.committed_at, event.message_id, tuple(cells))
+
+
+def _text(values: dict[str, Any], path: str) -> str | None:
+    return canonical(values[path]) if path in values else None
+
+
+def _missing(before: Side, after: Side, captured: Mappings, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """Why mappings made nothing: the journal has nothing of what they read."""
+    for table in after.mappings.tables():
+        mappings = after.mappings.for_table(table)
+        now = {on for mapping in captured.for_table(table) for on in mapping.on}
+        if table not in after.translator.tables:
+            yield f"{_named(mappings)}: the journal has no change of {table} in this range. {_NOTHING if now else _NOT_CAPTURED}"
+            continue
+        for on in dict.fromkeys(on for mapping in mappings for on in mapping.on):
+            if on not in now and (table, OPERATIONS[on]) not in seen:
+                of = _named([mapping for mapping in mappings if on in mapping.on])
+                yield f"{of}: the journal has no {on} of {table} in this range. {_NOT_CAPTURED}"
+    known = {problem.message for problem in before.translator.problems}
+    yield from dict.fromkeys(str(problem) for problem in after.translator.problems if problem.message not in known)
+
+
+def _named(mappings: Sequence[Mapping]) -> str:
+    return ", ".join(mapping.key for mapping in mappings)

@@ -1,0 +1,1 @@
+"""The pipeline: segments of the journal to events. Pure."""

@@ -1,0 +1,300 @@
+"""What the source's catalog says: which server it is, its tables, what their rows look like and what is logged of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import kwargs_row
+
+from cdc_tracker.model import Column, Lsn, Relation, parse_lsn, split_name, table_name
+from cdc_tracker.sources.postgres.connection import connect, translated
+from cdc_tracker.sources.postgres.faults import translate
+
+__all__ = [
+    "Identity",
+    "Leaf",
+    "Switch",
+    "Table",
+    "TableColumn",
+    "connect",
+    "identify",
+    "relations",
+    "root_of",
+    "tables",
+    "translate",
+    "translated",
+    "user_tables",
+]
+
+
+class Switch(NamedTuple):
+    """A timeline ended at `lsn`, where a standby was promoted or a restore began to write."""
+
+    timeline: int
+    lsn: Lsn
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which server this is and how far its WAL goes. `history`: the ends of the earlier timelines, oldest first."""
+
+    system_id: str
+    timeline: int
+    wal_lsn: Lsn
+    database: str
+    version: int
+    in_recovery: bool
+    history: tuple[Switch, ...] = ()
+
+
+# pg_control_system() may be called by every role, so that an ordinary connection serves; the timeline in the name of the WAL file
+# being written is the present one, where the control file still has that of the last checkpoint.
+_IDENTITY = """
+SELECT (SELECT system_identifier FROM pg_control_system())::text,
+       current_database(),
+       current_setting('server_version_num')::int,
+       pg_is_in_recovery(),
+       CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text
+"""
+
+
+@translated()
+def identify(connection: psycopg.Connection[Any]) -> Identity:
+    """Which server this is. Past the first timeline it opens a replication connection for the timelines' history."""
+    [(system_id, database, version, in_recovery, timeline, lsn)] = connection.execute(_IDENTITY).fetchall()
+    history = _history(connection, timeline) if timeline > 1 else ()
+    return Identity(system_id, timeline, parse_lsn(lsn), database, version, in_recovery, history)
+
+
+def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch, ...]:
+    parameters = {**connection.info.get_parameters(), "password": connection.info.password}
+    with connect(make_conninfo("", **parameters), replication=True) as replication:
+        result = replication.pgconn.exec_(f"TIMELINE_HISTORY {timeline}".encode())
+        if result.ntuples != 1:
+            raise psycopg.errors.error_from_result(result)
+        content = (result.get_value(0, 1) or b"").decode()
+    lines = (line.split() for line in content.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return tuple(Switch(int(words[0]), parse_lsn(words[1])) for words in lines)
+
+
+class TableColumn(NamedTuple):
+    """`generated` is PostgreSQL's attgenerated: empty, s(tored) or v(irtual). `toastable`: long values are stored apart.
+
+    `labels`: the values that an enum or a `CHECK (… IN (…))` allows; of `user_tables` only.
+    """
+
+    name: str
+    type_oid: int
+    type_name: str
+    not_null: bool
+    key: bool  # part of the replica identity
+    primary_key: bool
+    generated: str
+    toastable: bool
+    labels: tuple[str, ...] = ()
+
+
+class Leaf(NamedTuple):
+    """A partition that holds rows. `publishable` and `has_key` as of a Table; `key`: the columns of its replica identity."""
+
+    schema: str
+    name: str
+    kind: str
+    identity: str
+    has_key: bool
+    publishable: bool
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as it is now. A partitioned one has `kind` p and its leaves; a partition has its root's name in `root`.
+
+    `identity` is PostgreSQL's relreplident. `logged` is the least that is logged of an old row in the table or any leaf of it:
+    n where there is nothing, and where the identity finds no index that PostgreSQL takes for one.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    persistence: str
+    publishable: bool  # its changes can be in a publication: it is a permanent table, and not one of the system's
+    identity: str
+    has_key: bool  # there is an identity: the index that it relies on (d, i), or the whole row (f)
+    has_primary_key: bool  # one that serves as an identity: not DEFERRABLE, and valid
+    has_children: bool  # tables that inherit from it, whose rows are theirs alone
+    rows: int  # the planner's estimate, -1 where it has none
+    can_select: bool
+    owned: bool  # by a role that the session is a member of
+    root: tuple[str, str]
+    columns: tuple[TableColumn, ...]
+    leaves: tuple[Leaf, ...] = ()
+
+    @property
+    def table(self) -> str:
+        return table_name(self.schema, self.name)
+
+    @property
+    def logged_leaves(self) -> tuple[Leaf, ...]:
+        """Those whose changes are in the WAL."""
+        return tuple(leaf for leaf in self.leaves if leaf.publishable)
+
+    @property
+    def has_virtual(self) -> bool:
+        return any(column.generated == "v" for column in self.columns)
+
+    @property
+    def logged(self) -> str:
+        found = [self.identity if self.has_key else "n"]
+        found += [leaf.identity if leaf.has_key else "n" for leaf in self.logged_leaves]
+        return min(found, key="ndif".index)
+
+    @property
+    def relation(self) -> Relation:
+        """As the stream describes it, with `logged` as its identity."""
+        columns = tuple(Column(column.name, column.type_oid, column.key) for column in self.columns)
+        return Relation(self.schema, self.name, columns, self.logged)
+
+
+# The index that an UPDATE's old row is known by, by PostgreSQL's own rule. pg_get_replica_identity_index() tells the same, but
+# takes a lock on the table, as pg_partition_tree() does: it would wait for an ALTER TABLE, and capture with it.
+_IDENTITY_INDEX = """
+SELECT x.indkey::int2[] AS columns, x.indnkeyatts AS keys FROM pg_index x
+ WHERE x.indrelid = {c}.oid AND x.indislive AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL
+   AND CASE {c}.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END
+"""
+_HAS_KEY = f"({{c}}.relreplident = 'f' OR EXISTS ({_IDENTITY_INDEX}))"
+_LABELS = """
+           'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e
+                       WHERE e.enumtypid IN (t.oid, t.typbasetype)),
+           'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k
+                       WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum]),"""
+# An index's columns are counted from 0; those past indnkeyatts are only INCLUDEd.
+_COLUMNS = """
+SELECT json_agg(json_build_object(
+           'name', a.attname, 'type_oid', a.atttypid::int8, 'type_name', format_type(a.atttypid, a.atttypmod),
+           'not_null', a.attnotnull,
+           'key', c.relreplident = 'f' OR coalesce(a.attnum = ANY (i.columns[0:i.keys - 1]), false),
+           'primary_key', coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false),{labels}
+           'generated', a.attgenerated,
+           'toastable', t.typlen = -1 AND a.attstorage IN ('x', 'e')
+       ) ORDER BY a.attnum)
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+_TREE = """
+WITH RECURSIVE tree AS (
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'p' AND NOT inhdetachpending
+     UNION ALL
+    SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.inhrelid WHERE NOT i.inhdetachpending)
+"""
+_LEAVES = f"""
+{_TREE}
+SELECT json_agg(json_build_array(
+           ln.nspname, l.relname, l.relkind, l.relreplident, {_HAS_KEY.format(c="l")}, pg_relation_is_publishable(l.oid),
+           coalesce((SELECT json_agg(a.attname) FROM pg_attribute a, ({_IDENTITY_INDEX.format(c="l")}) i
+                      WHERE a.attrelid = l.oid AND a.attnum = ANY (i.columns[0:i.keys - 1])), '[]')
+       ) ORDER BY ln.nspname, l.relname)
+  FROM tree JOIN pg_class l ON l.oid = tree.inhrelid JOIN pg_namespace ln ON ln.oid = l.relnamespace
+ WHERE l.relkind <> 'p'
+"""
+BARE = f"""
+(c.relkind = 'r' AND NOT {_HAS_KEY.format(c="c")}) OR EXISTS (
+    {_TREE} SELECT FROM tree JOIN pg_class l ON l.oid = tree.inhrelid WHERE l.relkind = 'r' AND NOT {_HAS_KEY.format(c="l")})
+"""
+"""SQL: a table `c`, or a partition of it, has no replica identity. PostgreSQL refuses its updates once they are published."""
+_TABLES = f"""
+SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+       pg_relation_is_publishable(c.oid) AS publishable, c.relreplident::text AS identity, {_HAS_KEY.format(c="c")} AS has_key,
+       coalesce(p.indimmediate AND p.indisvalid, false) AS has_primary_key,
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_children, c.reltuples::int8 AS rows,
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS can_select,
+       pg_has_role(c.relowner, 'USAGE') AS owned, ARRAY[rn.nspname, r.relname]::text[] AS root,
+       coalesce(({{columns}}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_class r ON r.oid = coalesce(CASE WHEN c.relispartition THEN pg_partition_root(c.oid) END, c.oid)
+  JOIN pg_namespace rn ON rn.oid = r.relnamespace
+  LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+  LEFT JOIN LATERAL ({_IDENTITY_INDEX.format(c="c")}) i ON true
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND
+"""
+_ALLOWED = re.compile(r"= ANY \(+ARRAY\[")
+_LITERAL = re.compile(r"'((?:[^']|'')*)'")
+
+
+def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Table]:
+    """Those of the named tables (`schema.table`) that exist, whatever they are: table, partition, view, foreign table."""
+    wanted = {split_name(name): name for name in names}
+    query = f"{_query()} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
+    found = _tables(connection, query, [[schema for schema, _ in wanted], [name for _, name in wanted]])
+    return {wanted[table.schema, table.name]: table for table in found}
+
+
+def user_tables(connection: psycopg.Connection[Any]) -> list[Table]:
+    """Every table that an application may have made: partitions come with their root; extensions' and our own are left out."""
+    query = f"""{_query(_LABELS)} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cdc_tracker') AND n.nspname NOT LIKE 'pg\\_%%'
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        ORDER BY 2, 3"""
+    return _tables(connection, query, [])
+
+
+def _query(labels: str = "") -> str:
+    return _TABLES.format(columns=_COLUMNS.format(labels=labels))
+
+
+@translated()
+def _tables(connection: psycopg.Connection[Any], query: str, parameters: Sequence[object]) -> list[Table]:
+    with connection.cursor(row_factory=kwargs_row(_table)) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()
+
+
+def _table(root: list[str], columns: list[dict[str, Any]], leaves: list[list[Any]], **simple: Any) -> Table:
+    return Table(root=(root[0], root[1]), columns=_columns(columns), leaves=tuple(map(_leaf, leaves)), **simple)
+
+
+def _leaf(described: list[Any]) -> Leaf:
+    return Leaf._make([*described[:-1], tuple(described[-1])])
+
+
+def _columns(described: list[dict[str, Any]]) -> tuple[TableColumn, ...]:
+    return tuple(
+        TableColumn(**column, labels=tuple(column_labels))
+        for column in described
+        for column_labels in [_labels(column.pop("labels", None), column.pop("checks", None))]
+    )
+
+
+def _labels(enum_labels: list[str] | None, checks: list[str] | None) -> list[str]:
+    if enum_labels:
+        return enum_labels
+    for check in checks or ():
+        if _ALLOWED.search(check):
+            return [literal.replace("''", "'") for literal in _LITERAL.findall(check)]
+    return []
+
+
+def relations(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Relation]:
+    """Those of the named tables that exist, as the stream will describe them: what mappings are checked against."""
+    return {name: table.relation for name, table in tables(connection, names).items()}
+
+
+@translated()
+def root_of(connection: psycopg.Connection[Any], schema: str, table: str) -> tuple[str, str]:
+    """The root of the partition tree that the table is in; the table itself where it is in none, or is gone."""
+    query = """
+        SELECT rn.nspname, r.relname
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
+         WHERE n.nspname = %s AND c.relname = %s AND c.relispartition"""
+    row = connection.execute(query, [schema, table]).fetchone()
+    return (row[0], row[1]) if row else (schema, table)

@@ -1,0 +1,238 @@
+"""Segments → Changes with the columns wanted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from cdc_tracker.model import (
+    UNCHANGED,
+    UNLOGGED,
+    Change,
+    Lsn,
+    OpenTransaction,
+    Position,
+    Relation,
+    Row,
+    Segment,
+    Text,
+    Transaction,
+)
+from cdc_tracker.sources.postgres.pgoutput.messages import (
+    BEGIN,
+    DELETE,
+    INSERT,
+    KEY,
+    MESSAGE,
+    OLD,
+    PAD,
+    RELATION,
+    ROWS,
+    TRUNCATE,
+    Gap,
+    cells_of,
+    content_of,
+    parse_relation,
+    transaction_of,
+    truncated,
+)
+from cdc_tracker.sources.postgres.pgoutput.rows import compiled, readers
+from cdc_tracker.sources.postgres.segments import NOWHERE, Wanted, opened, past, single, walk
+
+
+class _Table(NamedTuple):
+    """A relation as it was described, with the functions made for the columns wanted of it.
+
+    They raise UnicodeDecodeError or Gap for a row that is not complete; those of an incomplete relation do not.
+    """
+
+    relation: Relation
+    wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
+    inserted: Callable[[bytes, int, int], Row]
+    new: Callable[[bytes, int, int], Row | None]  # None: where a cell is UNCHANGED
+    old: Callable[[bytes, int], tuple[Row | None, int]]
+    old_indexes: tuple[int | None, ...]
+    described: bytes
+
+
+class Decoder:
+    """Segments of pgoutput frames → Changes with the columns wanted. Keeps what it made for each relation description."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._known: dict[tuple[bytes, bool], _Table] = {}
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        """The segment's changes past `after`, in order. Raises ValueError where a frame is not pgoutput's."""
+        try:
+            frames = segment.frames + PAD
+            tables = {payload[1:5]: self._table(payload) for payload in segment.relations}
+            transaction, ordinal, last, index = opened(segment.open)
+            commit_lsn = transaction.commit_lsn
+            skipping = segment.first <= after
+            new: Row | None
+            old: Row | None
+            for lsn, at, end in walk(segment.frames):
+                kind = frames[at]
+                if kind in ROWS:
+                    index = index + 1 if lsn == last else 0
+                    last = lsn
+                    table = tables[frames[at + 1 : at + 5]]
+                    position = Position(commit_lsn, ordinal)
+                    ordinal += 1
+                    if table.wanted is None or (skipping and position <= after):
+                        continue
+                    try:
+                        if kind == INSERT:
+                            op, new, old = "c", table.inserted(frames, at + 8, end), None
+                        else:
+                            op, new, old = self._rows(table, kind, frames, at, end)
+                    except (UnicodeDecodeError, Gap):
+                        table = self._table(table.described, incomplete=True)
+                        op, new, old = self._rows(table, kind, frames, at, end)
+                    yield Change(op, table.relation, new, old, position, lsn, index, transaction)
+                elif kind == BEGIN:
+                    transaction = transaction_of(frames, at)
+                    commit_lsn, ordinal, last, index = transaction.commit_lsn, 0, 0, 0
+                elif kind == RELATION:
+                    payload = frames[at:end]
+                    tables[payload[1:5]] = self._table(payload)
+                else:
+                    for change in self._rare(
+                        kind, frames[at:end], tables, lsn, ordinal, index + 1 if lsn == last else 0, transaction
+                    ):
+                        ordinal, last, index = change.position.ordinal + 1, lsn, change.index
+                        if change.position > after and (change.relation is None or self._wants(tables, change.relation)):
+                            yield change
+        except (LookupError, OverflowError, struct.error) as error:
+            raise ValueError(f"damaged pgoutput frames at {segment.first}: {error!r}") from error
+
+    def _wants(self, tables: dict[bytes, _Table], relation: Relation) -> bool:
+        return any(table.relation is relation and table.wanted is not None for table in tables.values())
+
+    def _rare(
+        self, kind: int, payload: bytes, tables: dict[bytes, _Table], lsn: int, ordinal: int, index: int, transaction: Transaction
+    ) -> Iterator[Change]:
+        if kind == TRUNCATE:
+            for offset, relation in enumerate(truncated(payload, 0)):
+                position = Position(transaction.commit_lsn, ordinal + offset)
+                yield Change("t", tables[relation].relation, None, None, position, lsn, index + offset, transaction)
+        elif kind == MESSAGE:
+            prefix, _, rest = payload[10:].partition(b"\0")
+            content = content_of(rest)
+            position = Position(transaction.commit_lsn, ordinal)
+            yield Change("m", None, None, None, position, lsn, index, transaction, prefix.decode(), content)
+        else:
+            raise ValueError(f"unknown pgoutput message {chr(kind)!r}")
+
+    def _rows(self, table: _Table, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row | None]:
+        """(op, new, old)."""
+        if kind == INSERT:
+            return "c", table.inserted(frames, at + 8, end), None
+        mark = frames[at + 5]
+        old: Row | None = None
+        old_at = at + 8
+        if mark in (KEY, OLD):
+            old, at_new = table.old(frames, old_at)
+            if mark == KEY:
+                old = _mask(table, old)
+        else:
+            at_new = at + 5
+        if kind == DELETE:
+            if old is None:
+                raise ValueError("a delete without its old row")
+            return "d", None, old
+        new = table.new(frames, at_new + 3, end)
+        if new is None:
+            new = self._whole(table, frames, at_new + 3, old_at if mark in (KEY, OLD) else None)
+        return "u", new, _key_of_new(table, frames, at_new + 3) if old is None else old
+
+    def _whole(self, table: _Table, frames: bytes, at: int, old_at: int | None) -> Row:
+        """A new row with UNCHANGED cells: those that the old row holds are filled from it."""
+        cells, _ = cells_of(table.relation, frames, at)
+        before = cells_of(table.relation, frames, old_at)[0] if old_at is not None else []
+        full = table.relation.identity == "f"
+        places = {column.name: place for place, column in enumerate(table.relation.columns)}
+        wanted = table.wanted[0] if table.wanted else ()
+
+        def cell(name: str) -> Text:
+            place = places.get(name)
+            if place is None:
+                return None
+            if cells[place] is UNCHANGED and before and (full or table.relation.columns[place].key):
+                return before[place]
+            return cells[place]
+
+        return tuple(cell(name) for name in wanted)
+
+    def _table(self, payload: bytes, *, incomplete: bool = False) -> _Table:
+        table = self._known.get((payload, incomplete))
+        if table is None:
+            relation = replace(parse_relation(payload), incomplete=incomplete)
+            wanted = self._wanted(relation)
+            places = {column.name: place for place, column in enumerate(relation.columns)}
+            new, old = wanted or ((), ())
+            places_new, places_old = ([places.get(name) for name in names] for names in (new, old))
+            make = readers if incomplete else compiled
+            table = _Table(relation, wanted, *make(relation, places_new, places_old), tuple(places_old), payload)
+            self._known[payload, incomplete] = table
+        return table
+
+
+def _mask(table: _Table, old: Row | None) -> Row:
+    """A key tuple has NULL in the columns outside the key: those were not logged."""
+    columns = table.relation.columns
+    return tuple(
+        cell if place is not None and columns[place].key else UNLOGGED
+        for cell, place in zip(old or (), table.old_indexes, strict=True)
+    )
+
+
+def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
+    """An update without an old tuple did not change the key: the key's columns are those of the new row.
+
+    Under FULL there always is one, so that this row is of a leaf that logs less than its root, whose key is not known here.
+    """
+    columns = table.relation.columns
+    if table.relation.identity == "f" or not any(place is not None and columns[place].key for place in table.old_indexes):
+        return (UNLOGGED,) * len(table.old_indexes)
+    cells, _ = cells_of(table.relation, frames, at)
+    return tuple(cells[place] if place is not None and columns[place].key else UNLOGGED for place in table.old_indexes)
+
+
+def _steps(segment: Segment, tables: dict[bytes, bytes]) -> Iterator[tuple[OpenTransaction, Lsn, bytes, int]]:
+    """Each frame with changes: where the transaction stands before it, its LSN, payload and changes. Keeps `tables` as of it."""
+    start = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        if payload[0] == BEGIN:
+            start = OpenTransaction(transaction_of(payload, 0), 0, 0, 0)
+        elif payload[0] == RELATION:
+            tables[payload[1:5]] = payload
+        else:
+            span = len(truncated(payload, 0)) if payload[0] == TRUNCATE else 1
+            yield start, lsn, payload, span
+            start = past(start, lsn, span)
+
+
+def left_off(segment: Segment) -> OpenTransaction:
+    """How far the segment is within the transaction that it ends in."""
+    stands = segment.open or NOWHERE
+    for start, lsn, _, span in _steps(segment, {}):
+        stands = past(start, lsn, span)
+    return stands
+
+
+def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """The segment of each single change at `positions`: what a dead letter keeps."""
+    tables = {payload[1:5]: payload for payload in segment.relations}
+    found: dict[Position, Segment] = {}
+    for start, lsn, payload, span in _steps(segment, tables):
+        kind = payload[0]
+        named = truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
+        for position in [Position(start.transaction.commit_lsn, start.ordinal + offset) for offset in range(span)]:
+            if position in positions:
+                found[position] = single(segment, lsn, payload, start, span, [tables[oid] for oid in named])
+    return found

@@ -1,0 +1,264 @@
+"""Which operations and columns of each mapped table are to be published, and what of the mappings cannot be captured.
+
+PostgreSQL refuses an UPDATE or DELETE of a table that publishes it and has no replica identity. So nothing is published that no
+mapping needs, and updates and deletes only of tables whose identity holds, also for partitions that are made later:
+
+- `<name>` publishes the tables of which updates or deletes are mapped;
+- `<name>_inserts` publishes inserts and truncates, which PostgreSQL never refuses, of all others. That includes a partitioned
+  table without a primary key, whose later partitions would have no identity: those of its partitions that have one are in the
+  first publication by themselves.
+
+wal2json needs no publication, so with it there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_tracker.errors import Problem
+from cdc_tracker.model import split_name, table_name
+from cdc_tracker.sources.postgres import catalog
+from cdc_tracker.sources.postgres.catalog import Leaf, Table
+from cdc_tracker.sources.postgres.needs import OUTBOX, Need
+from cdc_tracker.sources.postgres.publication import (
+    ALL_OPERATIONS,
+    GENERATED_VERSION,
+    REFUSABLE,
+    Columns,
+    Desired,
+    Member,
+    Publication,
+    names,
+)
+from cdc_tracker.sources.postgres.settings import SourceSettings
+
+_ABSENT = "mend the mapping's `table`, or create the table: one that was renamed is captured under its new name only"
+
+
+def desired(
+    connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need], plugin: str = "pgoutput"
+) -> Desired:
+    """The publications that the mappings need, and what stands in the way. `needs`: `schema.table` → what is used of it.
+
+    The outbox is added by itself. What cannot be published is left out and reported.
+    """
+    wanted, outbox = dict(needs), settings.outbox
+    if outbox is not None:
+        wanted.setdefault(outbox.table, OUTBOX)
+    tables = catalog.tables(connection, wanted)
+    problems: list[Problem] = []
+    members: list[Member] = []
+    for name in sorted(wanted):
+        need, table = wanted[name], tables.get(name)
+        if table is not None:
+            place = _Place(table, need, settings.never_capture.get(name, ()), plugin, connection.info.server_version)
+            problems += place.problems()
+            members += place.members()
+        elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
+            members.append(Member(split_name(name), need.operations, keyed=False))  # setup makes it first
+        else:
+            problems.append(Problem(need.where, name, "does not exist", _ABSENT))
+    if plugin == "wal2json":
+        return Desired((), tuple(problems))
+    return Desired(_publications(settings, members, connection.info.server_version), tuple(problems), tuple(members))
+
+
+def _publications(settings: SourceSettings, members: list[Member], version: int) -> tuple[Publication, Publication]:
+    """Truncates are published of all tables or of none: one TRUNCATE may be of several, and its place tells its events apart."""
+    operations = frozenset[str]().union(*(member.operations for member in members))
+    truncate = operations & {"truncate"}
+    made = []
+    for name, keyed in zip(names(settings), (True, False), strict=True):
+        inside = [member for member in members if member.keyed is keyed and member.operations]
+        published = frozenset[str]().union(*(member.operations for member in inside)) or ALL_OPERATIONS
+        published = (published if keyed else frozenset({"insert"})) | truncate
+        tables = {member.name: member.columns for member in inside}
+        made.append(Publication(name, published, tables, generated=version >= GENERATED_VERSION))
+    return made[0], made[1]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One table, and what is used of it."""
+
+    table: Table
+    need: Need
+    never: Collection[str]
+    plugin: str
+    version: int
+
+    # Where it is published.
+
+    def members(self) -> Iterator[Member]:
+        if not self.table.publishable or self._is_partition:
+            return
+        name, columns = (self.table.schema, self.table.name), self.columns
+        operations = ALL_OPERATIONS if self.need.every_change else self.need.operations
+        refused = [part for part in self.parts if self._refused(part)]
+        if operations & REFUSABLE and not refused and self._lasting:
+            yield Member(name, operations, columns)
+            return
+        plain = operations - REFUSABLE
+        if self.table.kind == "p":  # the root always: its partitions' changes come under its name
+            yield Member(name, plain or frozenset({"insert"}), columns, keyed=False, refused=bool(refused))
+            keyed = operations & REFUSABLE
+            parts = [part for part in self.parts if keyed and part not in refused]
+            yield from (Member((part.schema, part.name), keyed, columns, root=name) for part in parts)
+        else:
+            yield Member(name, plain, columns, keyed=False, refused=bool(refused))
+
+    @property
+    def parts(self) -> tuple[Table | Leaf, ...]:
+        """What holds the rows that are in the WAL."""
+        return self.table.logged_leaves if self.table.kind == "p" else (self.table,)
+
+    @property
+    def _is_partition(self) -> bool:
+        return self.table.root != (self.table.schema, self.table.name)
+
+    @property
+    def _lasting(self) -> bool:
+        """A partition made later has an identity, too: it gets the root's primary key, by which the default identity goes."""
+        if self.table.kind != "p":
+            return True
+        key = {column.name for column in self.table.columns if column.primary_key}
+        return self.table.has_primary_key and (self.columns is None or key <= set(self.columns))
+
+    @property
+    def columns(self) -> Columns | None:
+        """A column list keeps the application from dropping or retyping what is in it: so it names what is used, and the key."""
+        if not self.never:
+            return None
+        sent = [column for column in self.table.columns if column.name not in self.never and self._sent(column.generated)]
+        keys = {name for part in self.parts for name in _key(part)}
+        used = self.need.columns | self.need.old_columns | keys
+        chosen = tuple(c.name for c in sent if self.need.every_column or c.name in used or c.primary_key)
+        return chosen or tuple(column.name for column in sent[:1])
+
+    def _sent(self, generated: str) -> bool:
+        return not generated or (generated == "s" and (self.plugin == "wal2json" or self.version >= GENERATED_VERSION))
+
+    def _refused(self, part: Table | Leaf) -> bool:
+        return self._bare(part) or not self._covered(part)
+
+    def _bare(self, part: Table | Leaf) -> bool:
+        """The plugin gives no update or delete of it; with pgoutput, PostgreSQL refuses them if they are published."""
+        return not part.has_key or (part.identity == "f" and self.table.has_virtual and self.plugin != "wal2json")
+
+    def _covered(self, part: Table | Leaf) -> bool:
+        """PostgreSQL refuses updates of a row whose identity the column list leaves out; under FULL it takes no list at all."""
+        return self.columns is None or (part.identity != "f" and set(_key(part)) <= set(self.columns))
+
+    # What cannot be captured.
+
+    def problems(self) -> Iterator[Problem]:
+        unpublishable = self._unpublishable()
+        if unpublishable:
+            yield unpublishable
+            return
+        yield from self._columns()
+        yield from self._elsewhere()
+        if self.columns is not None and self.plugin != "wal2json":
+            listed = ", ".join(self.columns)
+            text = f"never_capture publishes it by a list of columns: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
+            hint = "before you drop one, take it out of the mappings and run `cdc-tracker setup`; docs/operations.md says more"
+            yield self._problem(text, hint, "warning")
+        mapped = self.need.operations & REFUSABLE
+        if mapped:
+            yield from self._identity(f"{' and '.join(sorted(mapped))} is mapped", "error")
+        elif self.need.every_change:
+            yield from self._identity("a destination takes raw changes of it", "warning")
+
+    def _problem(self, message: str, hint: str, severity: str = "error") -> Problem:
+        return Problem(self.need.where, self.table.table, message, hint, severity)
+
+    def _unpublishable(self) -> Problem | None:
+        table = self.table
+        if self._is_partition:
+            root = table_name(*table.root)
+            return self._problem(f"is a partition of {root}", f"map {root}: the changes of all its partitions come under it")
+        if table.kind not in "rp":
+            kind = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}[table.kind]
+            return self._problem(f"is {kind}, which has no row changes in the WAL", "map the table behind it")
+        if table.persistence != "p":
+            kind = "unlogged" if table.persistence == "u" else "temporary"
+            return self._problem(f"is {kind}: its changes are not in the WAL", f"ALTER TABLE {_quoted(table)} SET LOGGED")
+        if not table.publishable:
+            return self._problem("is a table of PostgreSQL's own: no changes of it are given out", "map the application's tables")
+        return None
+
+    def _columns(self) -> Iterator[Problem]:
+        used = self.need.columns | self.need.old_columns
+        for name in sorted(used & set(self.never)):
+            text = f"the column {name} is mapped, and never_capture keeps it in the database"
+            yield self._problem(text, "take it out of the mapping or out of never_capture")
+        for column in self.table.columns:
+            if column.name not in used or not column.generated or column.name in self.never:
+                continue
+            if column.generated == "v":
+                text = f"the column {column.name} is a virtual generated column: no value of it is in the WAL"
+                yield self._problem(text, "compute it in the mapping, or make the column STORED")
+            elif self.plugin and not self._sent(column.generated):
+                text = f"the column {column.name} is generated: pgoutput sends those from PostgreSQL 18 on only"
+                yield self._problem(text, "compute it in the mapping, use wal2json, or upgrade the server")
+
+    def _elsewhere(self) -> Iterator[Problem]:
+        """Rows that a query of the table shows, and that are not its own in the WAL."""
+        if self.table.has_children:
+            text = "other tables inherit from it: their rows, which a query of it shows, too, are not captured with it"
+            yield self._problem(text, "map those tables as well", "warning")
+        foreign = [_quoted(leaf) for leaf in self.table.leaves if leaf.kind == "f"]
+        if foreign:
+            text = f"the changes of {_some(foreign)} are not captured: a foreign table's are not in this server's WAL"
+            yield self._problem(text, "nothing needs to be done where they are archives that nobody changes", "warning")
+
+    def _identity(self, use: str, severity: str) -> Iterator[Problem]:
+        bare = [part for part in self.parts if self._bare(part)]
+        if bare:
+            yield self._without_identity(use, bare, severity)
+        elif any(not self._covered(part) for part in self.parts):
+            yield self._problem(
+                f"{use}, and never_capture leaves out a column of the replica identity: updates and deletes would fail",
+                f"take that column out of never_capture, or ALTER TABLE {_quoted(self.table)} REPLICA IDENTITY USING INDEX … "
+                "without it",
+                severity,
+            )
+        elif not self._lasting:
+            yield self._problem(
+                f"{use}, and a partition made later will have no replica identity: only its inserts are captured, until it has "
+                "one and `cdc-tracker setup` is run again",
+                "give the partitioned table a primary key that is not DEFERRABLE: every partition gets it, too",
+                "warning",
+            )
+
+    def _without_identity(self, use: str, bare: list[Table | Leaf], severity: str) -> Problem:
+        named, virtual = [_quoted(part) for part in bare], self.table.has_virtual and self.plugin != "wal2json"
+        refused = "such changes cannot be captured: PostgreSQL would refuse the application's own once they were published"
+        key = "give it a primary key that is not DEFERRABLE"
+        if virtual and any(part.has_key for part in bare):
+            return self._problem(
+                f"{use}, and {_some(named)} has REPLICA IDENTITY FULL and a virtual generated column: {refused}",
+                "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",
+                severity,
+            )
+        meaning = "such changes cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
+        full = "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in named)
+        hint = key if virtual else f"{full} (or {key})"
+        return self._problem(f"{use}, and {_some(named)} has no replica identity: {meaning}", hint, severity)
+
+
+def _key(part: Table | Leaf) -> tuple[str, ...]:
+    return part.key if isinstance(part, Leaf) else tuple(column.name for column in part.columns if column.key)
+
+
+def _some(named: list[str]) -> str:
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+def _quoted(table: Table | Leaf) -> str:
+    return sql.Identifier(table.schema, table.name).as_string(None)

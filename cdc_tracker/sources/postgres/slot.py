@@ -1,0 +1,267 @@
+"""The replication slot: made, looked at, dropped, kept moving. Whether it is still the one we made is decided in verify.py."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceUnavailable
+from cdc_tracker.model import Lsn, format_lsn, parse_lsn
+from cdc_tracker.refusals import Refusal
+from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.faults import When
+
+HEARTBEAT = "cdc_tracker.heartbeat"
+"""The prefix of the logical message that keeps an idle database's slot moving."""
+
+FAILOVER_VERSION = 170000
+PROBE_TIMEOUT = 5.0  # seconds that the server may look for what comes next
+PROBE_CHANGES = 1000
+CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for every transaction that was running when it was asked for
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The session that reads from a slot. The role may not see more of it than its pid."""
+
+    pid: int
+    application_name: str = ""
+    client: str = ""
+    user: str = ""
+
+    def __str__(self) -> str:
+        known = [self.application_name, f"user {self.user}" if self.user else "", f"from {self.client}" if self.client else ""]
+        details = ", ".join(filter(None, known))
+        return f"pid {self.pid} ({details})" if details else f"pid {self.pid}"
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """A slot as pg_replication_slots has it. `invalidation_reason` is `""` while the slot is good."""
+
+    name: str
+    plugin: str  # empty for a physical slot
+    database: str
+    temporary: bool
+    holder: Holder | None
+    restart_lsn: Lsn | None
+    confirmed_flush_lsn: Lsn | None
+    wal_status: str
+    safe_wal_size: int | None  # bytes that may still be written before WAL that it needs is removed; None: no limit
+    retained_bytes: int | None  # WAL that the server keeps for it
+    invalidation_reason: str
+    two_phase: bool
+    failover: bool
+    synced: bool  # a copy on a standby that follows the primary's slot
+
+    @property
+    def active_pid(self) -> int | None:
+        return self.holder.pid if self.holder else None
+
+    @property
+    def lost(self) -> bool:
+        return bool(self.invalidation_reason) or self.wal_status == "lost"
+
+
+_END = "(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)"
+# As JSON: which columns the view has depends on the server's version.
+_INSPECT = f"""
+SELECT to_jsonb(s), ({_END} - s.restart_lsn)::int8, a.application_name,
+       coalesce(a.client_addr::text, a.client_hostname), a.usename
+  FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+ WHERE s.slot_name = %s
+"""
+
+
+@translated()
+def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
+    """The slot as it is now; None when there is none of that name."""
+    row = connection.execute(_INSPECT, [name]).fetchone()
+    if row is None:
+        return None
+    found, retained, application_name, client, user = row
+    pid = found["active_pid"]
+    reason = found.get("invalidation_reason") or ("rows_removed" if found.get("conflicting") else "")
+    return SlotState(
+        name=name,
+        plugin=found["plugin"] or "",
+        database=found["database"] or "",
+        temporary=found["temporary"],
+        holder=Holder(pid, application_name or "", client or "", user or "") if pid else None,
+        restart_lsn=_lsn(found["restart_lsn"]),
+        confirmed_flush_lsn=_lsn(found["confirmed_flush_lsn"]),
+        wal_status=found["wal_status"] or "",
+        safe_wal_size=found["safe_wal_size"],
+        retained_bytes=retained,
+        invalidation_reason=reason or ("wal_removed" if found["wal_status"] == "lost" else ""),
+        two_phase=found["two_phase"],
+        failover=found.get("failover", False),
+        synced=found.get("synced", False),
+    )
+
+
+def _lsn(text: str | None) -> Lsn | None:
+    return None if text is None else parse_lsn(text)
+
+
+def create_statement(name: str, plugin: str, *, failover: bool = False) -> str:
+    """What `create` runs, for `setup --print-sql`."""
+    arguments = sql.SQL(", ").join([sql.Literal(name), sql.Literal(plugin), sql.SQL("false"), sql.SQL("false")])
+    if failover:
+        arguments += sql.SQL(", failover => true")
+    return sql.SQL("SELECT lsn FROM pg_create_logical_replication_slot({})").format(arguments).as_string(None)
+
+
+def create(connection: psycopg.Connection[Any], name: str, plugin: str, *, failover: bool = False) -> SlotState:
+    """Make the slot: every transaction that commits from now on can be read from it.
+
+    It waits for the transactions that are running; where that takes too long, SourceUnavailable names the oldest. Raises
+    SourceError where a slot of that name exists, or where the server is too old for `failover`.
+    """
+    version = connection.info.server_version
+    if failover and version < FAILOVER_VERSION:
+        raise SourceError(
+            f"PostgreSQL {version // 10000} has no failover slots", hint="set `failover: false`, or upgrade the server to 17"
+        )
+    with translated():
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL statement_timeout = {round(CREATE_TIMEOUT * 1000)}")
+                connection.execute(create_statement(name, plugin, failover=failover).encode())
+        except psycopg.errors.QueryCanceled as error:
+            raise SourceUnavailable(
+                f"the slot could not be made within {CREATE_TIMEOUT:.0f} s: it waits for transactions that began before it",
+                hint=f"end the oldest of them: {_oldest_transaction(connection)}",
+            ) from error
+    made = inspect(connection, name)
+    if made is None:
+        raise SourceUnavailable(f"the slot {name} went away as soon as it was made")
+    return made
+
+
+def _oldest_transaction(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute(
+        "SELECT pid, usename, application_name, xact_start::text FROM pg_stat_activity"
+        " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return "see pg_stat_activity and pg_prepared_xacts"
+    return f"SELECT pg_terminate_backend({row[0]}) ends that of {row[1]} ({row[2] or 'no application_name'}), open since {row[3]}"
+
+
+@translated()
+def drop(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Drop the slot; False when there was none. Raises SlotBusy while someone reads from it."""
+    cursor = connection.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
+    )
+    return cursor.rowcount > 0
+
+
+@translated()
+def clock(connection: psycopg.Connection[Any]) -> int:
+    """The server's time, microseconds since the Unix epoch: what commit times are of."""
+    [(now,)] = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").fetchall()
+    return int(now)
+
+
+def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mapping[str, str]) -> None:
+    """Raise what a stream from this slot would end with at once. Nothing is consumed.
+
+    The server decodes the next changes with the plugin, as it would for START_REPLICATION. Nothing is raised while somebody
+    reads from the slot, or where the server has not come to a change in time.
+    """
+    arguments = [word for option in options.items() for word in option]
+    query = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s, VARIADIC %s::text[])"
+    try:
+        with translated(When.STREAMING), connection.transaction():
+            connection.execute(f"SET LOCAL statement_timeout = {round(PROBE_TIMEOUT * 1000)}")
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # as the stream has it
+                connection.execute("SET LOCAL client_encoding TO SQL_ASCII")
+            connection.execute(query, [found.name, PROBE_CHANGES, arguments])
+    except (SlotBusy, SourceUnavailable):
+        return
+    except SlotLost:
+        if has_plugin(connection, found.plugin):
+            raise
+        raise Refusal.PLUGIN_MISSING.error(
+            f"the server has not the plugin {found.plugin} any more, with which the slot {found.name} was made",
+            hint="install its package on the server (postgresql-NN-wal2json; no restart)",
+        ) from None
+
+
+@translated()
+def advance(connection: psycopg.Connection[Any], name: str, commit: Lsn) -> None:
+    """Move the slot past the transaction whose commit begins at `commit`. The server does not decode what lies before."""
+    connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, format_lsn(commit + 1)])
+
+
+def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
+    """Whether the server can load the output plugin.
+
+    No catalog knows. A temporary slot is asked for: the plugin is loaded first, so that a missing one fails at once, and an
+    existing one has answered the question even if the slot then waits longer than we do. Needs the REPLICATION attribute.
+    """
+    name = f"cdc_tracker_probe_{uuid.uuid4().hex[:16]}"  # no pid: a pooler makes up its own, negative ones among them
+    with translated():
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL statement_timeout = '300ms'")
+                connection.execute("SELECT pg_create_logical_replication_slot(%s, %s, true)", [name, plugin])
+        except psycopg.errors.UndefinedFile:
+            return False
+        except psycopg.errors.QueryCanceled:
+            return True
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+    return True
+
+
+@translated()
+def heartbeat(connection: psycopg.Connection[Any]) -> bool:
+    """Write one WAL record that means nothing; False on a standby, which cannot.
+
+    Not transactional: it takes no transaction id, makes no commit to wait for and nothing for the journal. Reading past it moves
+    the keepalive's WAL end, which an idle stream confirms; and its frame shows that WAL comes all the way. From 17 on it is
+    flushed at once; before, with the next commit or running-transactions record (15 seconds at most).
+    """
+    flush = ", true" if connection.info.server_version >= FAILOVER_VERSION else ""
+    [(done,)] = connection.execute(
+        f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(false, %s, ''{flush}) END IS NOT NULL".encode(),
+        [HEARTBEAT],
+    ).fetchall()
+    return bool(done)
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How the slot stands, by one query. `faults`: what keeps changes of mapped tables from coming."""
+
+    wal_end: Lsn
+    exists: bool
+    restart_lsn: Lsn | None
+    confirmed_flush_lsn: Lsn | None
+    retained_bytes: int | None
+    safe_wal_size: int | None
+    wal_status: str
+    active_pid: int | None
+    faults: tuple[Problem, ...] = ()
+
+
+_VITALS = f"""
+SELECT {_END}::text, s.slot_name IS NOT NULL, s.restart_lsn::text, s.confirmed_flush_lsn::text, ({_END} - s.restart_lsn)::int8,
+       s.safe_wal_size, s.wal_status, s.active_pid
+  FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s
+"""
+
+
+@translated()
+def vitals(connection: psycopg.Connection[Any], name: str) -> Vitals:
+    """The slot's state and the WAL's end. Cheap: for every few seconds."""
+    [row] = connection.execute(_VITALS.encode(), [name]).fetchall()
+    end, exists, restart, confirmed, retained, safe, status, pid = row
+    return Vitals(parse_lsn(end), exists, _lsn(restart), _lsn(confirmed), retained, safe, status or "", pid)

@@ -1,0 +1,22 @@
+"""A table's present rows, read in chunks by key, as segments of the plugin `snapshot`: see reader.py."""
+
+from cdc_tracker.sources.postgres.snapshot.conditions import Condition, since
+from cdc_tracker.sources.postgres.snapshot.key import Extent, Key, extent, usable_key
+from cdc_tracker.sources.postgres.snapshot.marks import WATERMARK, emit
+from cdc_tracker.sources.postgres.snapshot.reader import Chunk, TableReader
+from cdc_tracker.sources.postgres.snapshot.rows import Decoder, excerpt
+
+__all__ = [
+    "WATERMARK",
+    "Chunk",
+    "Condition",
+    "Decoder",
+    "Extent",
+    "Key",
+    "TableReader",
+    "emit",
+    "excerpt",
+    "extent",
+    "since",
+    "usable_key",
+]

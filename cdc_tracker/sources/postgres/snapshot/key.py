@@ -1,0 +1,158 @@
+"""The key that a table is read by, and how much there is to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_tracker.errors import SourceError
+from cdc_tracker.model import table_name
+from cdc_tracker.sources.postgres import catalog
+from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.faults import translate
+from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where, shown, texts
+
+
+@dataclass(frozen=True)
+class Key:
+    """Columns whose values, together, are of one row only and never NULL: the primary key's, else those of a unique index."""
+
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The planner's estimate of what is to be read."""
+
+    rows: int
+    bytes: int
+
+
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+# Of the unique indexes those that a comparison of the columns is served by and that no row is left out of.
+_KEYS = """
+SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+              WHERE k.n <= i.indnkeyatts ORDER BY k.n)
+  FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+ WHERE i.indrelid = %s::int8::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+   AND m.amname = 'btree'
+   AND NOT EXISTS (
+       SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[])
+                   WITH ORDINALITY k (attnum, class, collation_, n)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         LEFT JOIN pg_opclass o ON o.oid = k.class
+        WHERE k.n <= i.indnkeyatts AND (NOT a.attnotnull OR NOT o.opcdefault OR k.collation_ <> a.attcollation))
+ ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, x.relname LIMIT 1
+"""
+
+
+def usable_key(connection: psycopg.Connection[Any], table: str) -> Key:
+    """The key to read `schema.table` by. Raises SourceError where it cannot be read, each time saying why."""
+    return key_of(connection, readable(connection, table))
+
+
+def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
+    """The table, which is one that rows can be read of. Raises SourceError."""
+    found = catalog.tables(connection, [table]).get(table)
+    if found is None:
+        raise SourceError(f"there is no table {table}", hint="mend the mapping's `table`: `schema.table`, as the catalog has it")
+    if found.kind in _KINDS:
+        raise SourceError(
+            f"{table} is {_KINDS[found.kind]}: its rows are not those that the stream tells of",
+            hint="a backfill reads the table that the mapping names; map the table itself",
+        )
+    if found.root != (found.schema, found.name):
+        root = table_name(*found.root)
+        raise SourceError(f"{table} is a partition of {root}", hint=f"name the root, {root}: it is read with all its partitions")
+    _allowed(connection, found)
+    return found
+
+
+@translated()
+def _allowed(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
+    """Raises SourceError with what the table's owner has to run, where the role may not read the table, or not all of it."""
+    user = sql.Identifier(connection.info.user).as_string(connection)
+    name = sql.Identifier(table.schema, table.name).as_string(connection)
+    if not table.can_select:
+        schema = sql.Identifier(table.schema).as_string(connection)
+        raise SourceError(
+            f"the role {connection.info.user} may not read {table.table}: the stream needs no such right, a backfill does",
+            hint=f"GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {name} TO {user};",
+        )
+    row = connection.execute("SELECT row_security_active(%s::int8::oid)", [table.oid]).fetchone()
+    if row and row[0]:
+        raise SourceError(
+            f"{table.table} has row-level security, which may hide rows from the role {connection.info.user}",
+            hint=f"ALTER ROLE {user} BYPASSRLS; as a superuser",
+        )
+
+
+@translated()
+def key_of(connection: psycopg.Connection[Any], table: catalog.Table) -> Key:
+    row = connection.execute(_KEYS, [table.oid]).fetchone()
+    if row is None:
+        raise SourceError(
+            f"{table.table} has no key to read it by",
+            hint="a backfill goes by the primary key, or by a unique index on NOT NULL columns: without expressions or WHERE, "
+            "with their own collation and default operator class",
+        )
+    return Key(tuple(row[0]))
+
+
+def source_of(table: catalog.Table) -> sql.Composable:
+    """What stands after FROM. The stream tells a table's own rows; those of a partitioned one are its partitions'."""
+    name = sql.Identifier(table.schema, table.name)
+    return name if table.kind == "p" else sql.SQL("ONLY {}").format(name)
+
+
+def filters(where: Where, conditions: Sequence[Condition]) -> list[sql.Composable]:
+    """Conditions to be joined by AND. A line's end closes a comment that a person's text may end with."""
+    own: list[sql.Composable] = [sql.SQL("({}\n)").format(sql.SQL(_literally(text))) for text in texts(where)]
+    return [*own, *(sql.SQL("({})").format(condition) for condition in conditions)]
+
+
+def _literally(text: str) -> Any:
+    return text  # sql.SQL wants a LiteralString, which a person's own SQL cannot be; braces are not looked at without format()
+
+
+def extent(connection: psycopg.Connection[Any], table: str, where: Where = None, conditions: Sequence[Condition] = ()) -> Extent:
+    """What the planner expects to be read, without reading it. Raises SourceError where PostgreSQL refuses a condition."""
+    found = readable(connection, table)
+    for text in texts(where):
+        _planned(connection, found, filters(text, ()), f"the condition {shown(text)}")
+    plan = _planned(connection, found, filters(where, conditions), "the range")
+    rows = int(plan["Plan Rows"])
+    return Extent(rows, rows * int(plan["Plan Width"]))
+
+
+def refusal(error: psycopg.Error, what: str) -> SourceError | None:
+    """An error that what was asked for will always meet: it does not fit the table or its values, or it would write."""
+    state = error.sqlstate or ""
+    if state == "42501" or (state[:2] not in {"0A", "21", "22", "42"} and state not in {"25001", "25006"}):
+        return None
+    reason = error.diag.message_primary or str(error)
+    return SourceError(f"{what}: PostgreSQL says: {reason}", hint="mend the condition: it is what may stand after WHERE in SQL")
+
+
+def _planned(
+    connection: psycopg.Connection[Any], table: catalog.Table, conditions: Sequence[Condition], what: str
+) -> dict[str, Any]:
+    query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {} WHERE {}").format(
+        source_of(table), sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true")
+    )
+    try:
+        connection.execute("BEGIN READ ONLY")
+        try:
+            # `binary` takes the extended protocol, by which PostgreSQL takes one statement only
+            [(plan,)] = connection.execute(query, binary=True).fetchall()
+        finally:
+            connection.execute("ROLLBACK")
+    except psycopg.Error as error:
+        raise refusal(error, f"{what} does not fit {table.table}") or translate(error) from error
+    found: dict[str, Any] = plan[0]["Plan"]
+    return found

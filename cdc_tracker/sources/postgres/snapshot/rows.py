@@ -1,0 +1,145 @@
+"""Rows of COPY's text format: lines → a segment, segments → Changes. Pure.
+
+A segment of the plugin `snapshot` holds the lines as they came, without the newline. Its relation says which columns a line has.
+Row `n` of the chunk that was read from LSN `low` on has the position `(low, n)`, the LSN `low` and the index `n`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cdc_tracker.model import Change, Column, Lsn, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
+from cdc_tracker.sources.postgres.segments import Wanted, opened, single, walk
+
+PLUGIN = "snapshot"
+_FRAME = struct.Struct(">IQ")
+_ESCAPED = re.compile(r"\\(.)")
+_MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+class Description(msgspec.Struct, frozen=True):
+    """The table that the lines are of, and their columns in order."""
+
+    schema: str
+    table: str
+    identity: str
+    columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the replica identity
+
+    @classmethod
+    def of(cls, relation: Relation) -> Description:
+        return cls(relation.schema, relation.name, relation.identity, relation.columns)
+
+    def relation(self) -> Relation:
+        return Relation(self.schema, self.table, tuple(Column(*column) for column in self.columns), self.identity)
+
+
+def segment_of(lines: Sequence[bytes | memoryview], relation: bytes, low: Lsn, read_at: int) -> Segment:
+    """`relation` is a Description as JSON, `read_at` in microseconds since the Unix epoch."""
+    pack = _FRAME.pack
+    return Segment(
+        plugin=PLUGIN,
+        frames=b"".join([part for line in lines for part in (pack(len(line), low), line)]),
+        count=len(lines),
+        changes=len(lines),
+        first=Position(low, 0),
+        last=Position(low, len(lines) - 1),
+        first_time=read_at,
+        last_time=read_at,
+        relations=(relation,),
+        open=OpenTransaction(Transaction(0, low, read_at), 0, low, -1),
+    )
+
+
+class _Table(NamedTuple):
+    relation: Relation
+    row: Callable[[bytes], Row] | None  # None: its rows are not wanted
+
+
+class Decoder:
+    """Segments of rows read → Changes of op `r` with the columns wanted. Keeps what it made for each relation description."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._known: dict[bytes, _Table] = {}
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        """The segment's rows past `after`, in order. Raises ValueError where a line does not have the relation's columns."""
+        try:
+            yield from self._changes(segment, after)
+        except (LookupError, struct.error) as error:
+            raise ValueError(f"damaged rows at {segment.first}: {error!r}") from error
+
+    def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        [payload] = segment.relations
+        table = self._known.get(payload) or self._made(payload)
+        relation, row = table
+        if row is None:
+            return
+        transaction, ordinal, _, index = opened(segment.open)
+        low = transaction.commit_lsn
+        frames, unpack, made = segment.frames, _FRAME.unpack_from, tuple.__new__
+        at, end = 0, len(frames)
+        skipping = segment.first <= after
+        while at < end:
+            size, lsn = unpack(frames, at)
+            start, at = at + 12, at + 12 + size
+            if at > end:
+                raise ValueError(f"a row of {segment.first} is cut off")
+            index += 1
+            position = made(Position, (low, ordinal))
+            ordinal += 1
+            if skipping and position <= after:
+                continue
+            yield Change("r", relation, row(frames[start:at]), None, position, lsn, index, transaction)
+
+    def _made(self, payload: bytes) -> _Table:
+        relation = msgspec.json.decode(payload, type=Description).relation()
+        wanted = self._wanted(relation)
+        made = _Table(relation, None if wanted is None else _compile_row(relation, wanted[0]))
+        self._known[payload] = made
+        return made
+
+
+def _compile_row(relation: Relation, wanted: tuple[str, ...]) -> Callable[[bytes], Row]:
+    """A function from a line to the cells wanted. Only a line with a backslash has a NULL or an escape."""
+    places = {column.name: place for place, column in enumerate(relation.columns)}
+    found = [places.get(name) for name in wanted]
+    plain = "".join("None, " if place is None else f"c[{place}], " for place in found)
+    other = "".join("None, " if place is None else f"x if B not in (x := c[{place}]) else meant(x), " for place in found)
+    lines = [
+        "def row(line):",
+        "  s = line.decode(); c = s.split('\t')",
+        f"  if len(c) != {len(relation.columns)}: raise ValueError('a row of another shape than its relation')",
+        f"  return ({plain}) if B not in s else ({other})",
+    ]
+    scope: dict[str, Any] = {"meant": meant, "B": "\\"}
+    exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: no name goes in
+    row: Callable[[bytes], Row] = scope["row"]
+    return row
+
+
+def meant(cell: str) -> Text:
+    """A cell of COPY's text format. It has only these escapes; everything else stands for itself."""
+    return None if cell == "\\N" else _ESCAPED.sub(lambda found: _MEANT[found[1]], cell)
+
+
+def cells(line: bytes | memoryview) -> list[Text]:
+    """All cells of a line."""
+    return [meant(cell) for cell in bytes(line).decode().split("\t")]
+
+
+def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """The segment of each single row at `positions`: what a dead letter keeps."""
+    transaction, first, _, index = opened(segment.open)
+    found = {}
+    for offset, (lsn, at, end) in enumerate(walk(segment.frames)):
+        position = Position(transaction.commit_lsn, first + offset)
+        if position in positions:
+            start = OpenTransaction(transaction, position.ordinal, lsn, index + offset)
+            found[position] = single(segment, lsn, segment.frames[at:end], start, 1, list(segment.relations))
+    return found

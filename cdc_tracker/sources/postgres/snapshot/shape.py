@@ -1,0 +1,90 @@
+"""A table as it was found, and the queries that go through it by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from cdc_tracker.errors import SourceError
+from cdc_tracker.model import Relation
+from cdc_tracker.sources.postgres import catalog
+from cdc_tracker.sources.postgres.snapshot.key import Key, key_of, readable, source_of
+from cdc_tracker.sources.postgres.snapshot.rows import Description, cells
+
+Order = Literal["asc", "desc"]
+
+_SIGNS = {"asc": (">", "<=", "ASC"), "desc": ("<", ">=", "DESC")}  # past a key, up to a key
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`columns` are those that are read, in the table's order; `types` the key's, as SQL; `relation` a Description as JSON."""
+
+    table: catalog.Table
+    key: Key
+    types: tuple[str, ...]
+    columns: tuple[str, ...]
+    relation: bytes
+    fingerprint: str
+
+    def select(
+        self,
+        columns: Sequence[str],
+        order: Order,
+        after: Sequence[str] | None,
+        upto: Sequence[str] | None = None,
+        filters: Sequence[sql.Composable] = (),
+    ) -> sql.Composed:
+        """The rows past the key `after` and not past `upto`, in the key's order."""
+        past, until, direction = _SIGNS[order]
+        limits = [(past, after), (until, upto)]
+        wanted = [self._compared(sign, key) for sign, key in limits if key is not None] + list(filters)
+        return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            source_of(self.table),
+            sql.SQL(" AND ").join(wanted) if wanted else sql.SQL("true"),
+            sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(direction)) for name in self.key.columns),
+        )
+
+    def _compared(self, sign: str, key: Sequence[str]) -> sql.Composable:
+        """`("a", "b") > ('1'::integer, 'x'::text)`: compared as the index is ordered, by the columns' own collation."""
+        names = sql.SQL(", ").join(map(sql.Identifier, self.key.columns))
+        values = sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(type_name))  # the type as the catalog writes it
+            for text, type_name in zip(key, self.types, strict=True)
+        )
+        return sql.SQL("({}) {} ({})").format(names, sql.SQL(sign), values)
+
+    def key_of(self, line: bytes | memoryview) -> tuple[str, ...]:
+        """The key of a row that was read."""
+        row = cells(line)
+        return tuple(str(row[self.columns.index(column)]) for column in self.key.columns)
+
+
+def described(
+    connection: psycopg.Connection[Any], name: str, columns: Collection[str], never: Collection[str], fingerprint: str
+) -> Shape:
+    """The table `name` with those of `columns` that it has, and its key's. Raises SourceError where it cannot be read."""
+    table = readable(connection, name)
+    key = key_of(connection, table)
+    if kept := set(never) & set(key.columns):
+        raise SourceError(
+            f"{name} can only be read by its key, and never_capture keeps back {', '.join(sorted(kept))}",
+            hint="a backfill would store the key's values",
+        )
+    wanted = (set(columns) - set(never)) | set(key.columns)
+    found = tuple(column for column in table.relation.columns if column.name in wanted)
+    types = {column.name: column.type_name for column in table.columns}
+    return Shape(
+        table,
+        key,
+        tuple(types[column] for column in key.columns),
+        tuple(column.name for column in found),
+        msgspec.json.encode(Description.of(Relation(table.schema, table.name, found, table.relation.identity))),
+        fingerprint,
+    )

@@ -1,0 +1,33 @@
+"""Whether the server counts our stream among the standbys that commits wait for.
+
+A walsender is a candidate by its application_name alone, a logical one too: https://www.postgresql.org/docs/current/warm-standby.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+
+from cdc_tracker.errors import Problem
+from cdc_tracker.sources.postgres.connection import translated
+
+_NAMES = re.compile(r'"((?:[^"]|"")*)"|([^\s,()"]+)')
+
+
+@translated()
+def synchronous(connection: psycopg.Connection[Any], application_name: str) -> Problem | None:
+    """The problem where `synchronous_standby_names` names our stream: the application's commits wait for what we confirm."""
+    [(names,)] = connection.execute("SELECT current_setting('synchronous_standby_names')").fetchall()
+    named = {(quoted.replace('""', '"') or plain).lower() for quoted, plain in _NAMES.findall(names)}
+    if named.isdisjoint(("*", application_name.lower())):
+        return None
+    return Problem(
+        "source",
+        "synchronous_standby_names",
+        f"is {names!r}, which names our stream {application_name}: the application's commits wait until the worker confirms "
+        "them, with `ack: delivered` until every destination has them, and count as replicated where no standby has them",
+        "name the standbys themselves there instead of `*`, then SELECT pg_reload_conf(); or give source.url an application_name "
+        "that is not in it",
+    )

@@ -1,0 +1,102 @@
+"""Whether the captured tables give what the mappings use of them, as far as only the catalog and the plugin can tell.
+
+Unknown columns and `old.x` that is not logged are found by `mapping.check_columns`, on catalog.relations.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_tracker.errors import Problem
+from cdc_tracker.model import split_name, table_name
+from cdc_tracker.sources.postgres.catalog import Table
+from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.sources.postgres.values import codec
+
+
+def check_tables(
+    connection: psycopg.Connection[Any],
+    tables: Mapping[str, Table],
+    needs: Mapping[str, Need],
+    settings: SourceSettings,
+    plugin: str,
+) -> list[Problem]:
+    """`plugin` is empty where it is not known."""
+    problems: list[Problem] = []
+    outbox = settings.outbox.table if settings.outbox else None  # setup makes it
+    absent = [name for name in needs if name not in tables and name != outbox]
+    if absent:
+        present = _names(connection)
+        problems += [_absent(name, needs[name].where, present) for name in absent]
+    for name, table in tables.items():
+        need = needs[name]
+        problems += _unknown(table, settings.never_capture.get(name, ()))
+        problems += _partitions(table, need)
+        problems += _values(table, need, plugin)
+        if need.backfill and not table.can_select:
+            grant = (
+                f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO …; GRANT SELECT ON {_quoted(table.schema, table.name)} TO …"
+            )
+            text = "a mapping has `backfill`, and the role may not read the table"
+            problems.append(Problem(need.where, name, text, grant, "warning"))
+    return problems
+
+
+@translated()
+def _names(connection: psycopg.Connection[Any]) -> list[str]:
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    ).fetchall()
+    return [table_name(*row) for row in rows]
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _absent(name: str, where: str, present: list[str]) -> Problem:
+    same = [other for other in present if split_name(other)[1] == split_name(name)[1]]
+    hint = f"did you mean {same[0]}?" if same else _nearest(name, present) or "mend the mapping's `table`, or create the table"
+    return Problem(where, name, "does not exist", hint)
+
+
+def _unknown(table: Table, never: Collection[str]) -> Iterator[Problem]:
+    known = {column.name for column in table.columns}
+    for column in sorted(set(never) - known):
+        hint = _nearest(column, known) or f"the table has {', '.join(sorted(known))}"
+        yield Problem("source", "never_capture", f"{table.table} has no column {column}", hint)
+
+
+def _partitions(table: Table, need: Need) -> Iterator[Problem]:
+    """REPLICA IDENTITY is set partition by partition: the root's says nothing about what is logged."""
+    if not need.old_columns or not need.operations & {"update", "delete"}:
+        return
+    weaker = [leaf for leaf in table.logged_leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
+    if weaker:
+        text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of old rows than the root"
+        hint = "; ".join(f"ALTER TABLE {_quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)
+        yield Problem(need.where, table.table, text, hint)
+
+
+def _values(table: Table, need: Need, plugin: str) -> Iterator[Problem]:
+    if plugin != "wal2json":
+        return
+    read = [column for column in table.columns if column.name in need.columns | need.old_columns and not column.not_null]
+    named = [column.name for column in read if codec(column.type_oid).kind in {"float", "decimal"}]
+    if named:
+        text = f"wal2json gives NaN and infinity of {', '.join(named)} as NULL, which nothing tells from NULL"
+        hint = "where it can hold them, use `plugin: pgoutput`, or make it NOT NULL: then such an event is parked"
+        yield Problem(need.where, table.table, text, hint, "warning")
+
+
+def _quoted(*names: str) -> str:
+    return sql.Identifier(*names).as_string(None)

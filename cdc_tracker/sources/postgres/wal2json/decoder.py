@@ -1,0 +1,342 @@
+"""Segments → Changes with the columns wanted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cdc_tracker.model import (
+    UNCHANGED,
+    UNLOGGED,
+    Change,
+    Column,
+    Lsn,
+    Missing,
+    OpenTransaction,
+    Position,
+    Relation,
+    Row,
+    Segment,
+    Text,
+    Transaction,
+)
+from cdc_tracker.sources.postgres.segments import NOWHERE, Wanted, opened, past, single, walk
+from cdc_tracker.sources.postgres.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
+
+BYTEA = 17
+FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
+
+
+class _Gap(Exception):
+    """A cell that is wanted is not there."""
+
+
+class _Table(NamedTuple):
+    """Its functions raise _Gap for a row that is not complete; those of an incomplete relation do not."""
+
+    relation: Relation
+    wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
+    new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
+    row: Callable[[list[Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
+    described: Description
+    lacking: frozenset[str]  # of old rows: columns wanted that the relation has not
+
+
+class Decoder:
+    """Segments of wal2json frames → Changes with the columns wanted."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._known: dict[bytes, _Table] = {}
+        self._incomplete: dict[int, _Table] = {}  # by the id of the relation that they are of
+        self._shapes: dict[tuple[bytes, tuple[tuple[str, int], ...]], _Table] = {}
+
+    def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        """The segment's changes past `after`, in order. Raises ValueError where a frame is not wal2json's."""
+        try:
+            yield from self._changes(segment, after)
+        except (LookupError, OverflowError, struct.error) as error:
+            raise ValueError(f"damaged wal2json frames at {segment.first}: {error!r}") from error
+
+    def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
+        tables: dict[tuple[str, str], _Table] = {}
+        for payload in segment.relations:
+            table = self._table(payload)
+            tables[table.described.schema, table.described.table] = table
+        transaction, ordinal, last, index = opened(segment.open)
+        frames = memoryview(segment.frames)
+        skipping = segment.first <= after
+        minus_zero = MINUS_ZERO in segment.frames
+        for lsn, at, end in walk(segment.frames):
+            try:
+                frame = FRAME.decode(frames[at:end])
+            except ValueError:
+                frame = odd(segment.frames[at:end])
+            if minus_zero and segment.frames.find(MINUS_ZERO, at, end) >= 0:
+                frame = odd(segment.frames[at:end])
+            if frame.action == "B":
+                transaction, ordinal, last, index = transaction_of(frame), 0, 0, 0
+                continue
+            index = index + 1 if lsn == last else 0
+            last = lsn
+            position = Position(transaction.commit_lsn, ordinal)
+            ordinal += 1
+            if skipping and position <= after:
+                continue
+            change = self._change(frame, tables, position, lsn, index, transaction)
+            if change is not None:
+                yield change
+
+    def _change(
+        self,
+        frame: Frame,
+        tables: dict[tuple[str, str], _Table],
+        position: Position,
+        lsn: Lsn,
+        index: int,
+        transaction: Transaction,
+    ) -> Change | None:
+        action = frame.action
+        if action == "M":
+            content = frame.content if isinstance(frame.content, str) else Missing[frame.content["missing"]]
+            return Change("m", None, None, None, position, lsn, index, transaction, frame.prefix, content)
+        key = (frame.schema, frame.table)
+        table = tables[key]
+        row: Row | None = None
+        try:
+            if action in "IU":
+                row = table.row(frame.columns)
+                if row is None:
+                    table = tables[key] = self._fitting(table, frame.columns, action == "U")
+            elif action == "D" and table.lacking:
+                table = self._as_deleted(table, frame.identity)
+            if table.wanted is None:
+                return None
+            if action == "I" and row is not None:
+                return Change("c", table.relation, row, None, position, lsn, index, transaction)
+            new, old = _rows(table, frame, row)
+        except _Gap:
+            table = self._gapped(self._fitting(table, frame.columns, action == "U") if action in "IU" else table)
+            new, old = _rows(table, frame, None)
+        return Change(_OPS[action], table.relation, new, old, position, lsn, index, transaction)
+
+    def _gapped(self, table: _Table) -> _Table:
+        """The same table for rows that are not complete."""
+        key = id(table.relation)
+        if key not in self._incomplete:
+            self._incomplete[key] = self._made(replace(table.relation, incomplete=True), table.described)
+        return self._incomplete[key]
+
+    def _table(self, payload: bytes) -> _Table:
+        table = self._known.get(payload)
+        if table is None:
+            described = msgspec.json.decode(payload, type=Description)
+            table = self._known[payload] = self._made(described.relation(), described)
+        return table
+
+    def _made(self, relation: Relation, described: Description) -> _Table:
+        wanted = self._wanted(relation)
+        places = {column.name: place for place, column in enumerate(relation.columns)}
+        new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
+        lacking = frozenset((wanted or ((), ()))[1]).difference(places)
+        return _Table(relation, wanted, new, _compile_row(relation, new, described.never_null), described, lacking)
+
+    def _fitting(self, table: _Table, cells: list[Cell], update: bool) -> _Table:
+        """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
+        columns = table.relation.columns
+        if len(cells) == len(columns):
+            for place, name in table.new:
+                if place is None or cells[place].name != name or cells[place].typeoid != columns[place].type_oid:
+                    break
+            else:
+                return table
+        shown = tuple((cell.name, cell.typeoid) for cell in cells)
+        if not update:  # only an update leaves columns out: unchanged TOAST
+            return self._shape(table, shown)
+        return table if _fits(columns, shown) else self._shape(table, _with_left_out(columns, shown))
+
+    def _as_deleted(self, table: _Table, cells: list[Cell]) -> _Table:
+        """The table with the columns wanted that the deleted row shows, whatever the catalog says of it since."""
+        shown = tuple((cell.name, cell.typeoid) for cell in cells if cell.name in table.lacking)
+        if not shown:
+            return table
+        return self._shape(table, (*((column.name, column.type_oid) for column in table.relation.columns), *shown))
+
+    def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
+        key = (msgspec.json.encode(table.described), shown)
+        made = self._shapes.get(key)
+        if made is None:
+            keys = {name for name, _, part in table.described.columns if part}
+            columns = tuple(Column(name, oid, table.described.identity == "f" or name in keys) for name, oid in shown)
+            base = table.relation
+            relation = base if columns == base.columns else Relation(base.schema, base.name, columns, base.identity)
+            made = self._shapes[key] = table if relation is base else self._made(relation, table.described)
+        return made
+
+
+def _with_left_out(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The columns of an updated row: those it shows, and after their neighbours those that it may have left out."""
+    names = {name for name, _ in shown}
+    found, place = list(shown), 0
+    for column in columns:
+        if column.name in names:
+            place = 1 + next(at for at, (name, _) in enumerate(found) if name == column.name)
+        elif column.type_oid not in FIXED_LENGTH:
+            found.insert(place, (column.name, column.type_oid))
+            place += 1
+    return tuple(found)
+
+
+def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bool:
+    """The row's columns are the relation's, less some that may be unchanged TOAST."""
+    at = 0
+    for column in columns:
+        if at < len(shown) and shown[at] == (column.name, column.type_oid):
+            at += 1
+        elif column.type_oid in FIXED_LENGTH:
+            return False
+    return at == len(shown)
+
+
+_OPS = {"I": "c", "U": "u", "D": "d", "T": "t"}
+
+
+def _rows(table: _Table, frame: Frame, row: Row | None) -> tuple[Row | None, Row | None]:
+    """(new, old). `row` is the new one where it is known already."""
+    action = frame.action
+    if action == "I":
+        return _new(table, frame.columns) if row is None else row, None
+    if action == "U":
+        return _whole(table, frame) if row is None else row, _old(table, frame.identity)
+    if action == "D":
+        return None, _old(table, frame.identity)
+    if action == "T":
+        return None, None
+    raise ValueError(f"unknown wal2json action {action!r}")
+
+
+def _present(cell: Cell) -> str | None:
+    """A cell's value as PostgreSQL's text output."""
+    value = cell.value
+    if value.__class__ is str:
+        return "\\x" + value if cell.typeoid == BYTEA else value
+    if value is None:
+        return None
+    if value.__class__ is bool:
+        return "t" if value else "f"
+    if value.__class__ is dict:
+        raise _Gap
+    return str(value)
+
+
+def _text(table: _Table, cell: Cell) -> Text:
+    """The same, or why it is not there."""
+    missing: Missing | None = None
+    if cell.value is None and cell.name in table.described.never_null:
+        missing = Missing.SPECIAL
+    elif cell.value.__class__ is dict:
+        missing = Missing[cell.value["missing"]]
+    if missing is None:
+        return _present(cell)
+    if not table.relation.incomplete:
+        raise _Gap
+    return missing
+
+
+def _certain(cell: Cell) -> str:
+    """The text of a cell that cannot be NULL."""
+    if cell.value is None:
+        raise _Gap
+    return str(_present(cell))
+
+
+def _new(table: _Table, cells: list[Cell]) -> Row:
+    return tuple([None if place is None else _text(table, cells[place]) for place, _ in table.new])
+
+
+def _compile_row(
+    relation: Relation, new: tuple[tuple[int | None, str], ...], never_null: Collection[str]
+) -> Callable[[list[Cell]], Row | None]:
+    """The usual case, once a row: all columns are there, and those wanted have the name and type that they should have."""
+    places = [place for place, _ in new if place is not None]
+    if len(places) < len(new):
+        return lambda _cells: None
+    lines = ["def row(cells):", f"  if len(cells) != {len(relation.columns)}: return None"]
+    scope: dict[str, Any] = {"text": _present, "certain": _certain}
+    for place in dict.fromkeys(places):
+        column = relation.columns[place]
+        scope[f"n{place}"] = column.name
+        value = "text(c)" if column.type_oid == BYTEA else "v if v.__class__ is str or v is None else text(c)"
+        if column.name in never_null:
+            value = "v if v.__class__ is str else certain(c)"
+        lines += [
+            f"  c = cells[{place}]; v = c.value",
+            f"  if c.name != n{place} or c.typeoid != {column.type_oid}: return None",
+            f"  a{place} = {value}",
+        ]
+    lines.append(f"  return ({''.join(f'a{place}, ' for place in places)})")
+    exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: names go in as values
+    row: Callable[[list[Cell]], Row | None] = scope["row"]
+    return row
+
+
+def _whole(table: _Table, frame: Frame) -> Row:
+    """A new row; what is left out is unchanged TOAST, filled from the old row where that holds it."""
+    if len(frame.columns) == len(table.relation.columns):
+        return _new(table, frame.columns)
+    after = {cell.name: cell for cell in frame.columns}
+    before = {cell.name: cell for cell in frame.identity}
+
+    def cell(place: int | None, name: str) -> Text:
+        if place is None:
+            return None
+        found = after.get(name) or before.get(name)
+        return UNCHANGED if found is None else _text(table, found)
+
+    return tuple(cell(place, name) for place, name in table.new)
+
+
+def _old(table: _Table, cells: list[Cell]) -> Row:
+    found = {cell.name: cell for cell in cells}
+    wanted = table.wanted[1] if table.wanted else ()
+    return tuple(_text(table, found[name]) if name in found else UNLOGGED for name in wanted)
+
+
+def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Frame]]:
+    """Each change: where the transaction stands before it, its LSN, its payload, as bytes and read."""
+    start = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        frame = odd(payload)
+        if frame.action == "B":
+            start = OpenTransaction(transaction_of(frame), 0, 0, 0)
+        else:
+            yield start, lsn, payload, frame
+            start = past(start, lsn)
+
+
+def left_off(segment: Segment) -> OpenTransaction:
+    """How far the segment is within the transaction that it ends in."""
+    stands = segment.open or NOWHERE
+    for start, lsn, _, _ in _steps(segment):
+        stands = past(start, lsn)
+    return stands
+
+
+def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """The segment of each single change at `positions`: what a dead letter keeps."""
+    described = {}
+    for payload in segment.relations:
+        table = msgspec.json.decode(payload, type=Description)
+        described[table.schema, table.table] = payload
+    found: dict[Position, Segment] = {}
+    for start, lsn, payload, frame in _steps(segment):
+        position = Position(start.transaction.commit_lsn, start.ordinal)
+        if position in positions:
+            relations = [] if frame.action == "M" else [described[frame.schema, frame.table]]
+            found[position] = single(segment, lsn, payload, start, 1, relations)
+    return found

@@ -1,0 +1,1 @@
+"""SQL stores of ours: opened, migrated, with errors translated at one boundary."""

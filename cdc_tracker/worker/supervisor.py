@@ -1,0 +1,207 @@
+"""The worker's roles as processes: started, started again, told what signals ask for, and ended with the lock on the source."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import structlog
+
+from cdc_tracker.config import Config
+from cdc_tracker.delivery.sender import Interrupted
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.monitoring import Observer
+from cdc_tracker.monitoring.server import HealthServer
+from cdc_tracker.monitoring.worker import WorkerReport
+from cdc_tracker.refusals import Refusal
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.state import Lock, SourceRecord, State
+from cdc_tracker.worker.processes import ForkServer
+from cdc_tracker.worker.signals import Signals
+
+NEEDS_A_PERSON = 3
+LONGEST = 30.0  # seconds between two starts of a role that keeps failing
+STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
+LEAVE = 5.0  # seconds that a role has to leave what it does once it is to be abandoned
+HUNG = 60.0  # seconds without a look at the roles after which the supervisor is not alive any more
+GRACE = 3.0  # seconds that a standby leaves a lock alone that has become free: its holder may only have lost the session
+
+log = structlog.get_logger("daemon")
+
+
+def known(config: Config, state: State) -> SourceRecord:
+    record = state.source(config.source.name)
+    if record is None:
+        raise Refusal.STATE_MISSING.error(
+            f"the state store knows nothing of the source {config.source.name!r}",
+            hint="run `cdc-tracker setup`; if it was set up before, the state store was lost: restore it, or see `setup --help`",
+        )
+    return record
+
+
+def needs(config: Config) -> dict[str, Need]:
+    return config.needs(config.load_mappings())
+
+
+class Role:
+    """One process: what `cdc-tracker run --only ROLE` does."""
+
+    def __init__(self, forks: ForkServer, name: str) -> None:
+        self._forks, self.name = forks, name
+        self._started = self._again = 0.0
+        self._wait = 0.1
+        self.running = False
+        self.stopped = False  # a person is needed
+
+    def tend(self) -> bool:
+        """Start the role if it is time to. Whether it was."""
+        if self.running or time.monotonic() < self._again:
+            return False
+        self._forks.start(self.name)
+        self.running, self._started = True, time.monotonic()
+        return True
+
+    def back_off(self, code: int) -> None:
+        """It has ended, and is to be started again after a while."""
+        if time.monotonic() - self._started > STEADY:
+            self._wait = 0.1
+        self.stopped = code == NEEDS_A_PERSON
+        self._again = time.monotonic() + (LONGEST if self.stopped else self._wait)
+        self._wait = min(self._wait * 2, LONGEST)
+        say = log.error if code else log.info
+        say("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
+
+    def send(self, number: signal.Signals) -> None:
+        if self.running:
+            self._forks.send(self.name, number)
+
+
+class Supervisor:
+    """Starts the roles, restarts those that end, answers health probes, and passes signals on."""
+
+    def __init__(self, config: Config, signals: Signals, standby: bool, forks: ForkServer) -> None:
+        self._config, self._signals, self._standby, self._forks = config, signals, standby, forks
+        self._needs: dict[str, Need] = {}
+        names = ["capture", *(f"deliver:{name}" for name in config.destinations)]
+        self._roles = {name: Role(forks, name) for name in names}
+        self._capture = self._roles["capture"]
+        self._looked = time.monotonic()  # when we last looked after the roles
+
+    def _alive(self) -> bool:
+        return not self._signals.stop() and time.monotonic() < self._looked + HUNG
+
+    def run(self) -> None:
+        """Lead until told to stop. A standby that loses the lead, or its stores while it takes over, stands by again."""
+        while not self._signals.stop():
+            try:
+                self._work()
+            except (Fenced, Retry) as error:
+                if not self._standby:
+                    raise
+                log.error(str(error), hint="No role runs here. This worker stands by again.")
+
+    def _work(self) -> None:
+        config = self._config
+        with ExitStack() as stack:
+            state, lock = self._lead(stack)
+            known(config, state)
+            mappings = config.load_mappings()
+            self._needs = config.needs(mappings)
+            self._report = WorkerReport(config, state, mappings)
+            stack.callback(self._report.close)
+            journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
+            observer = Observer(state, journal, config.source.name, list(config.destinations), config.data)
+            if config.http.port is not None:
+                server = HealthServer(config.http.host, config.http.port, observer, self._alive)
+                stack.callback(server.close)
+                log.info("health and metrics", url=f"http://{config.http.host}:{server.port}")
+            self._supervise(lock)
+
+    def _lead(self, stack: ExitStack) -> tuple[State, Lock]:
+        """The state store, with the source's lock held; a standby waits for both. Raises Interrupted when told to stop."""
+        name, stop = f"{self._config.source.name}.worker", self._signals.stop
+        wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
+        state: State | None = None
+        said = ""
+        deadline = time.monotonic() + wait  # for roles of an older version that was killed a moment ago
+        while not stop():
+            try:
+                state = state or stack.enter_context(State.open(self._config.state_url))
+                return state, stack.enter_context(state.lock(name, wait, grace=grace, stop=stop))
+            except (AlreadyRunning, Retry) as error:
+                if not self._standby and not stop() and (isinstance(error, Retry) or time.monotonic() > deadline):
+                    raise
+                if self._standby and said != str(error):  # it may wait for a store first, and then for a lock
+                    log.info("standing by", because=str(error))
+                said = str(error)
+                time.sleep(0.2 if state or not self._standby else 1.0)
+        raise Interrupted([])
+
+    def _supervise(self, lock: Lock) -> None:
+        try:
+            while not self._signals.stop():
+                lock.check()
+                for role in self._roles.values():
+                    if role.tend():
+                        self._report.started(role.name)
+                for role, code in self._ended(0.05):
+                    role.back_off(code)
+                    self._report.ended(role.name, code)
+                self._looked = time.monotonic()
+                if self._capture.stopped:
+                    raise Stop("capture has stopped, and the worker with it", hint="capture's own error says why, and what to do")
+                if self._signals.take_reload():
+                    self._reload()
+        finally:
+            self._end(LEAVE if lock.lost else self._config.drain_timeout)
+
+    def _ended(self, seconds: float) -> Iterator[tuple[Role, int]]:
+        """Wait so long for roles that end, with their exit codes."""
+        for name, code in self._forks.ended(seconds):
+            self._roles[name].running = False
+            yield self._roles[name], code
+
+    def _reload(self) -> None:
+        try:
+            mappings = self._config.load_mappings()
+        except CdcTrackerError as error:
+            log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
+            self._report.reload_failed(error)
+            return
+        self._report.reloaded(mappings)
+        needs = self._config.needs(mappings)
+        if needs != self._needs:
+            added = sorted(needs.keys() - self._needs.keys())
+            log.info("other tables, columns or operations are mapped now: capture starts anew", added=added)
+            self._needs = needs
+            self._capture.send(signal.SIGTERM)
+        for role in self._roles.values():
+            if role is not self._capture:
+                role.send(signal.SIGHUP)
+
+    def _end(self, drain: float) -> None:
+        """What is in flight has so many seconds."""
+        limit = time.monotonic() + drain + LEAVE
+        self._tell(signal.SIGTERM)
+        while self._wait() and time.monotonic() < limit and not self._signals.abandon():
+            pass
+        limit = min(limit, time.monotonic() + LEAVE)
+        while self._wait() and time.monotonic() < limit:
+            pass
+        self._tell(signal.SIGKILL)
+        while self._wait():
+            pass
+
+    def _tell(self, number: signal.Signals) -> None:
+        for role in self._roles.values():
+            role.send(number)
+
+    def _wait(self) -> bool:
+        """A moment; whether any role still runs."""
+        running = any(role.running for role in self._roles.values())
+        for _ in self._ended(0.02 if running else 0.0):
+            pass
+        return running

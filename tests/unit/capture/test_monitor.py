@@ -1,0 +1,129 @@
+"""What capture sees beside the stream, and the alarms that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_tracker.capture import monitor
+from cdc_tracker.capture.monitor import Lookout
+from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.sources.postgres.slot import Vitals
+from cdc_tracker.state import State
+
+MB = 1_000_000
+GB = 1000 * MB
+
+
+@pytest.fixture
+def lookout(tmp_path: Path) -> Iterator[Lookout]:
+    settings = SourceSettings.model_validate({"url": "postgresql://u@h/d", "max_wal": "10GB"})
+    with (
+        State.open(f"sqlite:///{tmp_path}/state.sqlite") as state,
+        Journal.open(f"sqlite:///{tmp_path}/journal.sqlite", "main") as journal,
+    ):
+        yield Lookout(settings, Retention(age=3600, size=GB), state, journal)
+
+
+WELL = Vitals(
+    wal_end=1000,
+    exists=True,
+    restart_lsn=900,
+    confirmed_flush_lsn=900,
+    retained_bytes=100,
+    safe_wal_size=None,
+    wal_status="reserved",
+    active_pid=7,
+)
+
+
+def vitals(**changes: Any) -> Vitals:
+    return replace(WELL, **changes)
+
+
+def alarms(lookout: Lookout) -> list[str]:
+    return [alarm["what"] for alarm in said(lookout)["alarms"]]
+
+
+def said(lookout: Lookout) -> dict[str, Any]:
+    lookout.report(force=True)
+    [role] = lookout.state.roles("main")
+    return role.detail
+
+
+@pytest.mark.parametrize("limit", [32 * MB, 64 * MB, 256 * MB, 512 * MB, 100 * GB])
+def test_an_idle_slot_is_well_whatever_max_slot_wal_keep_size_is(lookout: Lookout, limit: int) -> None:
+    lookout.look(vitals(retained_bytes=100_000, safe_wal_size=limit - 100_000))
+    assert alarms(lookout) == []
+
+
+@pytest.mark.parametrize("limit", [32 * MB, 256 * MB, 100 * GB])
+def test_a_slot_that_holds_most_of_what_it_may_is_told_of_before_it_is_lost(lookout: Lookout, limit: int) -> None:
+    lookout.settings = lookout.settings.model_copy(update={"max_wal": 1000 * GB})
+    lookout.look(vitals(retained_bytes=limit // 2, safe_wal_size=limit // 2))
+    assert alarms(lookout) == []
+    lookout.look(vitals(retained_bytes=limit * 8 // 10, safe_wal_size=limit * 2 // 10))
+    assert alarms(lookout) == ["the server gives the slot up soon: see max_slot_wal_keep_size"]
+    lookout.look(vitals(retained_bytes=limit, safe_wal_size=-1, wal_status="unreserved"))
+    assert alarms(lookout) == ["the slot is unreserved: the server removes WAL that was not read yet"]
+
+
+def test_an_alarm_says_since_when_it_holds_and_what_to_do(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1_000_000, 10_000_000, 1_000_000))
+    monkeypatch.setattr(monitor, "now_us", lambda: next(clock))
+    since = []
+    for gone in (True, True, False, True):
+        lookout.look(vitals(exists=not gone))
+        since += [alarm["since"] for alarm in said(lookout)["alarms"] if alarm["hint"]]
+    assert len(since) == 3 and since[0] == since[1] < since[2]
+
+
+def test_what_is_known_of_the_server_grows_old_while_nothing_is_seen_of_it(
+    lookout: Lookout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000]
+    monkeypatch.setattr(monitor, "now_us", lambda: now[0])
+    lookout.progress.seen = 1000
+    lookout.look(vitals(wal_end=1000))
+    assert said(lookout)["current_at"] == 1_000
+    now[0] = 2_000
+    lookout.look(vitals(wal_end=5000))  # capture has not seen that yet
+    assert said(lookout)["current_at"] == 1_000
+    now[0] = 3_000
+    lookout.progress.seen = 6000
+    assert said(lookout)["current_at"] == 2_000  # all that was written until then
+    now[0] = 9_000
+    found = said(lookout)
+    assert (found["current_at"], found["asked_at"]) == (2_000, 2_000)
+
+
+def test_a_stream_that_moves_is_told_from_one_that_stands_still(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000]
+    monkeypatch.setattr(monitor, "now_us", lambda: now[0])
+    lookout.progress.seen = 500
+    lookout.look(vitals(wal_end=1000))
+    assert said(lookout)["moved_at"] == 1_000
+    now[0] = 2_000
+    assert said(lookout)["moved_at"] == 1_000  # nothing came, although there is more
+    lookout.progress.frames += 10
+    assert said(lookout)["moved_at"] == 2_000  # in the middle of a large transaction
+    now[0] = 3_000
+    lookout.progress.seen = 1000
+    assert said(lookout)["moved_at"] == 3_000
+    now[0] = 4_000
+    assert said(lookout)["moved_at"] == 4_000  # there is nothing more
+
+
+def test_the_time_of_a_state_is_that_of_its_beginning(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5_000]
+    monkeypatch.setattr(monitor, "now_us", lambda: now[0])
+    lookout.progress.enter("reconnecting", "refused", "is it running?")
+    now[0] = 6_000
+    lookout.progress.enter("reconnecting", "refused again", "is it running?")
+    found = said(lookout)
+    assert (found["since"], found["trouble"], found["hint"]) == (5_000, "refused again", "is it running?")
