@@ -37,7 +37,7 @@ from cdc_tracker.units import Duration
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mappings
-    from cdc_tracker.pipeline.pipeline import Translator
+    from cdc_tracker.pipeline.pipeline import Pipeline
 
 DEFAULT_FILE = "cdc-tracker.yml"
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
@@ -199,14 +199,14 @@ class Config(BaseSettings):
         mappings: Mappings | None = None,
         *,
         only: Collection[str] | None = None,
-    ) -> Translator:
+    ) -> Pipeline:
         """What mappings (None: those on disk now) make of the source's changes for a destination (None: for any).
 
         `only`: the keys of what is to be made (a mapping's, `outbox`, `raw:TABLE`); None: of everything.
         """
-        from cdc_tracker.pipeline.pipeline import Translator  # noqa: PLC0415  most commands do without it
+        from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415  most commands do without it
 
-        return Translator(
+        return Pipeline(
             self.load_mappings() if mappings is None else mappings,
             outbox=self.source.outbox,
             space=uuid.UUID(record.namespace),

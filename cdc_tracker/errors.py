@@ -22,7 +22,7 @@ CdcTrackerError
 ├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
 ├── CheckpointMoved        the checkpoint that a destination holds is not where we left it: the role starts anew and reads it
 ├── TooLarge               413: the core splits the batch
-└── Unexplained            a 400 or 422 that names no event: the core bisects the batch
+└── BatchRejected            a 400 or 422 that names no event: the core bisects the batch
 """
 
 from __future__ import annotations
@@ -175,5 +175,8 @@ class TooLarge(CdcTrackerError):
     """The destination finds the batch too large."""
 
 
-class Unexplained(CdcTrackerError):
+class BatchRejected(CdcTrackerError):
     """The destination refuses the batch without saying which event it minds."""
+
+
+Unexplained = BatchRejected  # the earlier name, which plugins may use

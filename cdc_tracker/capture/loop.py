@@ -11,7 +11,7 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from cdc_tracker.capture.gaps import times_of
-from cdc_tracker.capture.monitor import Lookout, holders
+from cdc_tracker.capture.monitor import CaptureMonitor, holders
 from cdc_tracker.errors import (
     JournalUnavailable,
     Retry,
@@ -71,7 +71,7 @@ class Capture:
         self._stop, self._verify = stop, verify
         self._standby = standby
         self._to_its_end = to_its_end
-        self._lookout = Lookout(settings, retention, state, journal)
+        self._lookout = CaptureMonitor(settings, retention, state, journal)
         self._progress = self._lookout.progress
         self._journal_end = START
         self._appended: Position | None = None  # the journal's last change, as we left it

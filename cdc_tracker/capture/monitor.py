@@ -79,7 +79,7 @@ class Progress:
 
 
 @dataclass
-class Lookout:
+class CaptureMonitor:
     """`journal_full`: it is over its size, and somebody still needs all of it.
 
     `journal_lost`: when and from which LSN on the journal had to begin anew. Told until retention would have cut that far itself.

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cdc_tracker.config import Config
-    from cdc_tracker.delivery.jobs.forecast import Forecast
+    from cdc_tracker.delivery.jobs.forecast import Estimate
     from cdc_tracker.destinations.base import Destination
     from cdc_tracker.journal import Journal
     from cdc_tracker.model import Position
-    from cdc_tracker.pipeline.pipeline import Translator
+    from cdc_tracker.pipeline.pipeline import Pipeline
     from cdc_tracker.state import State
 
 only_missing = click.option("--only-missing", is_flag=True, help="Hold back what the destination's sent_ledger holds.")
@@ -30,12 +30,12 @@ yes_duplicates = click.option("--yes-duplicates", is_flag=True, help="Send also 
 
 
 @dataclass(frozen=True)
-class Outlook:
+class ReplayEstimate:
     """A forecast, and what the destination does with what it gets. `since`: from when on the sent-ledger knows."""
 
     destination: str
     kind: type[Destination]
-    found: Forecast
+    found: Estimate
     only_missing: bool
     since: int | None
     dry_run: bool
@@ -124,14 +124,14 @@ def outlook(
     config: Config,
     state: State,
     destination: str,
-    translator: Translator,
+    translator: Pipeline,
     journal: Journal,
     after: Position,
     upto: Position,
     *,
     only_missing: bool = False,
     events: Collection[str] | None = None,
-) -> Outlook:
+) -> ReplayEstimate:
     """Count the events of a range, with a line on the terminal that shows that work goes on."""
     from cdc_tracker.delivery.jobs.forecast import forecast  # noqa: PLC0415
     from cdc_tracker.destinations import registry  # noqa: PLC0415
@@ -156,7 +156,7 @@ def outlook(
             shaping=Shaping.of(settings),
             advance=advance,
         )
-    return Outlook(destination, kind, found, only_missing, since, settings.dry_run)
+    return ReplayEstimate(destination, kind, found, only_missing, since, settings.dry_run)
 
 
 def has_sent_ledger(config: Config, destination: str) -> None:

@@ -18,9 +18,9 @@ from cdc_tracker.sources.postgres.needs import Need
 if TYPE_CHECKING:
     from cdc_tracker.config import Config
     from cdc_tracker.model import Segment
-    from cdc_tracker.pipeline.pipeline import Made, Translator
+    from cdc_tracker.pipeline.pipeline import Made, Pipeline
     from cdc_tracker.sources.postgres.catalog import Identity
-    from cdc_tracker.sources.postgres.temporary_stream import Peek
+    from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
 
 
 class _Limits:
@@ -55,7 +55,7 @@ def preview(
     It reads through a temporary slot, which ends with it; a running worker is not disturbed. Ctrl-C ends it.
     """
     from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
-    from cdc_tracker.sources.postgres.temporary_stream import Peek  # noqa: PLC0415
+    from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream  # noqa: PLC0415
 
     config = load_config(invocation)
     mappings = config.load_mappings()
@@ -64,7 +64,7 @@ def preview(
     limits = _Limits(seconds, count)
     with ExitStack() as stack:
         shown = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
-        peek = stack.enter_context(Peek(config.source, shown))
+        peek = stack.enter_context(TemporaryStream(config.source, shown))
         _welcome(peek, watched)
         translator = _translator(config, peek.identity)
         try:
@@ -76,7 +76,7 @@ def preview(
     output.say(f"{output.plural(limits.changes, 'change')}{made}. Nothing was delivered.", err=True)
 
 
-def _welcome(peek: Peek, watched: Iterable[str]) -> None:
+def _welcome(peek: TemporaryStream, watched: Iterable[str]) -> None:
     for problem in peek.problems:
         output.say(f"⚠ {problem}", fg="yellow", err=True)
     if peek.made:
@@ -84,18 +84,18 @@ def _welcome(peek: Peek, watched: Iterable[str]) -> None:
     output.say(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
 
 
-def _translator(config: Config, identity: Identity) -> Translator:
+def _translator(config: Config, identity: Identity) -> Pipeline:
     """With the ids that a run would give: in the namespace of the record, or in that which `setup` would make."""
     from cdc_tracker import envelope  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
-    from cdc_tracker.pipeline.pipeline import Translator  # noqa: PLC0415
+    from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415
 
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
         with opened_state(config, to_read=True) as state:
             record = state.source(config.source.name)
     space = record.namespace if record else config.source.namespace
-    return Translator(
+    return Pipeline(
         config.load_mappings(),
         outbox=config.source.outbox,
         space=uuid.UUID(space) if space else envelope.namespace(identity.system_id, identity.database, 1),
@@ -105,7 +105,7 @@ def _translator(config: Config, identity: Identity) -> Translator:
 
 
 def _print(
-    segment: Segment, watched: frozenset[str], limits: _Limits, translator: Translator | None, database: str, as_json: bool
+    segment: Segment, watched: frozenset[str], limits: _Limits, translator: Pipeline | None, database: str, as_json: bool
 ) -> None:
     for change, made in _changes(segment, translator):
         if limits.reached or (change.relation and change.relation.table not in watched):
@@ -121,7 +121,7 @@ def _print(
             output.say(_json(change, made) if as_json else _text(change, made))
 
 
-def _changes(segment: Segment, translator: Translator | None) -> Iterator[tuple[Change, list[Made]]]:
+def _changes(segment: Segment, translator: Pipeline | None) -> Iterator[tuple[Change, list[Made]]]:
     from cdc_tracker.pipeline.pipeline import whole_changes  # noqa: PLC0415
 
     if translator is not None:

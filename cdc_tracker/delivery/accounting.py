@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from cdc_tracker.delivery.batcher import Parcel
+from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dead_letters import park
 from cdc_tracker.delivery.outcomes import Kind
 from cdc_tracker.errors import StateUnavailable
@@ -35,7 +35,7 @@ class Tally:
     def pending(self) -> bool:
         return bool(self.counts) or bool(self.letters) or bool(self.settled)
 
-    def take(self, parcel: Parcel, receipts: Sequence[Receipt]) -> None:
+    def take(self, parcel: PendingBatch, receipts: Sequence[Receipt]) -> None:
         """One final receipt for each of the parcel's events, in order."""
         refused = _refused(parcel.events, receipts)
         self._tally(parcel.events, receipts)
@@ -105,7 +105,7 @@ class Tally:
                         self.counts[letter.hour, letter.mapping, outcome] += 1
 
 
-class Settlement:
+class Accounting:
     """The live stream's: `position` is what was dealt with, `stored` what is committed of it."""
 
     def __init__(self, state: State, source: str, name: str, checkpoint: Checkpoint, *, keep_ids: bool = False) -> None:
@@ -133,7 +133,7 @@ class Settlement:
         """There are dead letters to commit."""
         return bool(self.tally.letters)
 
-    def take(self, parcel: Parcel, receipts: Sequence[Receipt]) -> None:
+    def take(self, parcel: PendingBatch, receipts: Sequence[Receipt]) -> None:
         """One final receipt for each of the parcel's events, in order."""
         self.tally.take(parcel, receipts)
         self.position = parcel.upto

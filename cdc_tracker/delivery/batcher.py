@@ -14,7 +14,7 @@ KEEP = 16  # segments that one parcel may hold, so that memory is bounded where 
 
 
 @dataclass
-class Parcel:
+class PendingBatch:
     """All that the changes up to `upto` became, since the parcel before."""
 
     upto: Position
@@ -35,7 +35,7 @@ class Parcel:
         self.events = [event for event in self.events if event.message_id not in ids]
 
 
-class Packing:
+class Batcher:
     """Gathers what runs of changes became into parcels within a destination's limits.
 
     A parcel ends between two changes, unless one change alone has more events than the limits allow. Where it ends depends on
@@ -48,9 +48,9 @@ class Packing:
         `keep`: segments of a parcel at most.
         """
         self._limits, self._shaping, self._most_segments = limits, shaping, keep
-        self._parcel = Parcel(after)
+        self._parcel = PendingBatch(after)
 
-    def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[Parcel]:
+    def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[PendingBatch]:
         """Take in what the segment's changes up to `upto` became, since the run before. Gives the parcels that are full."""
         parcel, limits, shaping = self._parcel, self._limits, self._shaping
         before = parcel.upto
@@ -67,7 +67,7 @@ class Packing:
                 if full and number and made.position != before:
                     parcel.upto = before
                     yield parcel
-                    parcel = self._parcel = Parcel(before, segments=[segment])
+                    parcel = self._parcel = PendingBatch(before, segments=[segment])
                 if event is not None:
                     parcel.events.append(event)
                     parcel.size += size
@@ -80,9 +80,9 @@ class Packing:
         parcel.time = segment.last_time
         if len(parcel.segments) >= self._most_segments and upto == segment.last:
             yield parcel
-            self._parcel = Parcel(upto)
+            self._parcel = PendingBatch(upto)
 
-    def close(self) -> Parcel:
+    def close(self) -> PendingBatch:
         """The last parcel, which may be empty."""
         return self._parcel
 
@@ -112,11 +112,11 @@ def pack(
     limits: Limits,
     shaping: Shaping | None = None,
     keep: int = KEEP,
-) -> Iterator[Parcel]:
+) -> Iterator[PendingBatch]:
     """The parcels of what the segments hold past `after`, as `made` gives it.
 
     The last one ends where the last segment does, and may be empty."""
-    packing = Packing(after, limits, shaping, keep)
+    packing = Batcher(after, limits, shaping, keep)
     for segment in segments:
         yield from packing.add(segment, made(segment, after), segment.last)
         after = segment.last

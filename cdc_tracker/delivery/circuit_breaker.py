@@ -20,7 +20,7 @@ LONGEST = 60.0  # seconds between two tries
 
 
 @dataclass
-class Doubt:
+class CircuitBreaker:
     """Of one destination's stream. It is read again from where everything is dealt with, so that events that have come since, and
     mappings that were mended, are tried with those that failed. One that passes shows that they are at fault. Where there is
     none, but the destination has taken others before, a few events are held to be at fault, once.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cdc_tracker.journal import decode, encode
 from cdc_tracker.model import START, Position, Rejection, Segment
-from cdc_tracker.pipeline.pipeline import Made, Translator, excerpts
+from cdc_tracker.pipeline.pipeline import Made, Pipeline, excerpts
 from cdc_tracker.state import DeadLetter
 
 
@@ -29,7 +29,7 @@ def park(
     return letters
 
 
-def remake(letter: DeadLetter, translator: Translator) -> Made | None:
+def remake(letter: DeadLetter, translator: Pipeline) -> Made | None:
     """What the letter's change becomes now; None where its mapping does not match any more, or is gone."""
     segment = decode(letter.segment, f"dead letter {letter.id}")
     made = (

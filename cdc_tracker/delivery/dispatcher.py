@@ -25,7 +25,7 @@ class _Call(NamedTuple):
     began: float  # by the monotonic clock
 
 
-class Lane:
+class Dispatcher:
     """At most `width` calls at once: one, where the destination holds its checkpoint. Used from one thread."""
 
     def __init__(

@@ -11,10 +11,10 @@ from typing import TypeAlias, TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.delivery.accounting import Settlement
-from cdc_tracker.delivery.batcher import KEEP, Parcel, pack
-from cdc_tracker.delivery.circuit_breaker import LOOKAHEAD, Doubt
-from cdc_tracker.delivery.dispatcher import Lane
+from cdc_tracker.delivery.accounting import Accounting
+from cdc_tracker.delivery.batcher import KEEP, PendingBatch, pack
+from cdc_tracker.delivery.circuit_breaker import LOOKAHEAD, CircuitBreaker
+from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.retries import QueuedLetters
 from cdc_tracker.delivery.jobs.runner import Jobs, known
 from cdc_tracker.delivery.reconciliation import READ, HeldCheckpoint
@@ -32,7 +32,7 @@ from cdc_tracker.errors import (
 )
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import DELIVERED, START, Batch, Outcome, Position, Receipt, Segment
-from cdc_tracker.pipeline.pipeline import Made, Translator
+from cdc_tracker.pipeline.pipeline import Made, Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import Checkpoint, State
 
@@ -50,7 +50,7 @@ UNANSWERED = (
 )
 
 T = TypeVar("T")
-Translation: TypeAlias = tuple[Translator, Mapping[str, str]]
+Translation: TypeAlias = tuple[Pipeline, Mapping[str, str]]
 """What the mappings on disk make now, and their texts: file name → text."""
 
 log = structlog.get_logger("deliver")
@@ -68,7 +68,7 @@ class Delivery:
         shaping: Shaping | None,
         dry_run: bool,
         translator: Callable[[], Translation],
-        made_by: Callable[[Mapping[str, str]], Translator],
+        made_by: Callable[[Mapping[str, str]], Pipeline],
         journal: Journal,
         state: State,
         jobs: Jobs,
@@ -96,7 +96,7 @@ class Delivery:
         self._shaping, self._dry_run = shaping, dry_run
         self._translate, self._made_by = translator, made_by
         self._translator, self._texts = translator()
-        self._then: Translator | None = None  # of the mappings by which the destination got what we do not know of
+        self._then: Pipeline | None = None  # of the mappings by which the destination got what we do not know of
         self._noted: Mapping[str, str] | None = None  # the mappings' texts that the state store has
         self._journal, self._state = journal, state
         self._jobs, self._sent_ledger = jobs, sent_ledger
@@ -104,9 +104,9 @@ class Delivery:
         self._passes = 0  # calls that had passed when the last trouble came
         self._report = DeliveryReport(state, source, name)
         self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator, shaping)
-        self._lane = Lane(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
+        self._lane = Dispatcher(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
         checkpoint = self._checkpoint()
-        self._settlement = Settlement(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
+        self._settlement = Accounting(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(
             state,
             source,
@@ -120,7 +120,7 @@ class Delivery:
         self._only_missing = checkpoint.only_missing
         self._read = self._settlement.position
         self._reads = KEEP if destination.limits.events >= LARGE else READ
-        self._doubt = Doubt()
+        self._doubt = CircuitBreaker()
         self._behind = False  # the journal holds more than was read in the last round
         self._held = START
         self._settlement.time = self._report.delivered_until(checkpoint.position) or self._settlement.time
@@ -350,7 +350,7 @@ class Delivery:
             self._tend()
         return bool(segments)
 
-    def _submit(self, parcel: Parcel) -> None:
+    def _submit(self, parcel: PendingBatch) -> None:
         """Send what the destination does not have yet."""
         self._jobs.note(parcel.events)
         self._lively = time.monotonic() if parcel.events else self._lively
@@ -379,7 +379,7 @@ class Delivery:
 
     # From receipts to the checkpoint.
 
-    def _take(self, parcel: Parcel, have: int, receipts: list[Receipt]) -> None:
+    def _take(self, parcel: PendingBatch, have: int, receipts: list[Receipt]) -> None:
         self._settlement.take(parcel, [DELIVERED] * have + receipts)
         if parcel.events:
             self._report.enter("delivering")

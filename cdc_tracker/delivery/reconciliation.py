@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cdc_tracker.delivery.sender import before
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import HOUR, State
 
@@ -37,7 +37,7 @@ class HeldCheckpoint:
     journal: Journal
     source: str
     name: str
-    translator: Callable[[], Translator]
+    translator: Callable[[], Pipeline]
     shaping: Shaping | None
 
     def reconcile(self, held: Position | None, ours: Position, *, dry: bool, moved: bool) -> Reconciled:

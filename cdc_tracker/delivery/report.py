@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from cdc_tracker.delivery.accounting import Settlement
+from cdc_tracker.delivery.accounting import Accounting
 from cdc_tracker.delivery.outcomes import RecentOutcomes
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, Problem, StateUnavailable
 from cdc_tracker.model import Position
@@ -57,7 +57,7 @@ class DeliveryReport:
     def due(self) -> bool:
         return time.monotonic() > self._written + EVERY
 
-    def write(self, settlement: Settlement, *, in_flight: int, dry_run: bool, problems: Sequence[Problem]) -> None:
+    def write(self, settlement: Accounting, *, in_flight: int, dry_run: bool, problems: Sequence[Problem]) -> None:
         self._written = time.monotonic()
         tally = settlement.tally
         detail = {

@@ -14,13 +14,13 @@ from cdc_tracker.delivery.batching import split_by_limits
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
 from cdc_tracker.destinations.support.faults import Fault, checked, sound
 from cdc_tracker.errors import (
+    BatchRejected,
     CdcTrackerError,
     CheckpointMoved,
     DestinationBlocked,
     DestinationUnavailable,
     Stop,
     TooLarge,
-    Unexplained,
 )
 from cdc_tracker.model import ASSUMED, DELIVERED, START, Batch, Outcome, Position, Receipt
 from cdc_tracker.units import format_size
@@ -84,7 +84,7 @@ def send(
       DestinationBlocked: once a minute.
     - TooLarge: in halves; an event alone is REJECTED `too_large`. One above `limits.event_bytes` is REJECTED
       `event_too_large` without being sent.
-    - Unexplained: in halves, until what is refused is alone: REJECTED `refused`.
+    - BatchRejected: in halves, until what is refused is alone: REJECTED `refused`.
     - RETRY receipts: those events again, alone; the others keep their receipts.
     - Whatever else it raises, and an answer that is not one receipt an event: in halves. An event that fails alone, and alone
       once more after others have passed, is REJECTED `destination_error`. Where none passes, NothingPasses is raised and
@@ -130,7 +130,7 @@ class _Sending:
             part = parts.pop()
             try:
                 self._until_final(part)
-            except (TooLarge, Unexplained, Fault) as error:
+            except (TooLarge, BatchRejected, Fault) as error:
                 left = [i for i in part if self._receipts[i] is None]
                 if len(left) > 1:
                     parts.extend(reversed([[i] for i in left] if self._doubtful else self._halves(left)))
@@ -160,7 +160,7 @@ class _Sending:
         places = iter(sendable)
         return [list(islice(places, len(call))) for call in calls][::-1]
 
-    def _alone(self, left: list[int], error: TooLarge | Unexplained | Fault) -> None:
+    def _alone(self, left: list[int], error: TooLarge | BatchRejected | Fault) -> None:
         """A call with one event, or with none, has failed."""
         if isinstance(error, Fault):
             if not left:
@@ -180,7 +180,7 @@ class _Sending:
         for i in sorted(suspects):
             try:
                 self._until_final([i])
-            except (TooLarge, Unexplained) as error:
+            except (TooLarge, BatchRejected) as error:
                 self._alone([i], error)
             except Fault as fault:
                 detail = f"the destination failed at this event: {fault.place}"
@@ -225,7 +225,7 @@ class _Sending:
         try:
             with sound():
                 receipts = checked(self._destination.deliver(self._part(left)), len(left))
-        except (DestinationUnavailable, TooLarge, Unexplained) as error:
+        except (DestinationUnavailable, TooLarge, BatchRejected) as error:
             self._on_trouble(error)
             raise
         except (Stop, CheckpointMoved):  # none of them is an event's

@@ -34,7 +34,7 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
 from cdc_tracker.destinations.support.json_splice import Refused, decoded, levels, members, moment, quoted
 from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
-from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
 
@@ -257,7 +257,7 @@ class AmplitudeDestination:
         if not named:
             self._http.check(reply)
         if not all(0 <= place < count for place in named):
-            raise Unexplained(f"{reply.place} names events that were not sent: {self._http.quoted(reply.text)}")
+            raise BatchRejected(f"{reply.place} names events that were not sent: {self._http.quoted(reply.text)}")
         return named
 
     def _named(self, answer: _Answer) -> dict[int, Receipt]:

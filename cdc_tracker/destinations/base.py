@@ -51,7 +51,7 @@ class Limits:
     whole_changes: bool = False  # never divides the events of one change, even above the limits
 
 
-class Wants(NamedTuple):
+class Requirements(NamedTuple):
     """What a destination is to be given beyond mapped events.
 
     `raw`: every captured change as it was, as an event of the type RAW, instead of what the mappings and the outbox make of it.
@@ -63,7 +63,10 @@ class Wants(NamedTuple):
     key_columns: Mapping[str, Sequence[str]] = {}
 
 
-NOTHING_MORE = Wants()
+Wants = Requirements  # the earlier name, which plugins may use
+
+
+NOTHING_MORE = Requirements()
 
 
 class DestinationSettings(BaseModel):
@@ -85,7 +88,7 @@ class DestinationSettings(BaseModel):
     dry_run: bool = Field(default=False, description="it is sent nothing; its checkpoint moves, and events count as suppressed")
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> Requirements:
         """Of the settings, not of the destination: history is counted and compared without opening it."""
         return NOTHING_MORE
 
@@ -96,8 +99,8 @@ class Destination(Protocol):
     A type whose promises depend on its settings has a classmethod `of(settings)` that gives the class for them.
 
     `deliver` returns one Receipt an event, in order, or raises: DestinationUnavailable (send the same bytes again),
-    DestinationBlocked, TooLarge (split), Unexplained (bisect). Whatever else it raises is bisected, too, and is held against the
-    event at which it is raised alone while others pass. An event whose id it has already, of another change, may be REPEATED.
+    DestinationBlocked, TooLarge (split), BatchRejected (bisect). Whatever else it raises is bisected, too, and is held against
+    the event at which it is raised alone while others pass. An event whose id it has already, of another change, may be REPEATED.
     It is called from up to `limits.in_flight` threads.
     Everything it returned DELIVERED for is durable at the destination when it returns.
     """
@@ -145,7 +148,7 @@ class Cursor(NamedTuple):
 class HoldsCheckpoint(Protocol):
     """A destination that stores `batch.upto` (or, where it has one, `batch.aside`) atomically with the events: exactly once.
 
-    All or nothing: its `deliver` takes the whole batch or raises (Unexplained, where an event is at fault). It answers neither
+    All or nothing: its `deliver` takes the whole batch or raises (BatchRejected, where an event is at fault). It answers neither
     RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.
     `upto` may stay where it was. Its `limits.in_flight` is 1 and `whole_changes` is set.
 

@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings
 from cdc_tracker.destinations.support.http import Reply, check_url
-from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
@@ -98,7 +98,8 @@ class JitsuDestination(TrackingDestination):
         cut = [_FOREIGN.sub("_", event.message_id)[:64] for event in events]
         alike = Counter(cut)
         if any(1 < alike[name] != len(receipts) for name, receipts in named.items()):
-            raise Unexplained(f"Jitsu names one of several events whose ids it cuts to the same: {self._http.quoted(errors[0])}")
+            said = self._http.quoted(errors[0])
+            raise BatchRejected(f"Jitsu names one of several events whose ids it cuts to the same: {said}")
         receipts = [named[name].pop(0) if named.get(name) else ASSUMED for name in cut]
         if receipts.count(ASSUMED) == len(receipts):
             raise DestinationUnavailable(f"Jitsu names events that were not sent: {self._http.quoted(errors[0])}")

@@ -37,7 +37,7 @@ from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, che
 from cdc_tracker.destinations.support.json_splice import Refused, levels, members, moment, quoted
 from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
-from cdc_tracker.errors import Unexplained
+from cdc_tracker.errors import BatchRejected
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
@@ -246,7 +246,7 @@ class MixpanelDestination:
         if isinstance(answer, _Answer) and answer.num_records_imported == len(bodies):
             return [DELIVERED] * len(bodies)
         if kind != "import" and (answer == 0 or (isinstance(answer, _Answer) and answer.status == 0)):
-            raise Unexplained(f"{reply.place} answered 0: {self._http.quoted(reply.text)}")
+            raise BatchRejected(f"{reply.place} answered 0: {self._http.quoted(reply.text)}")
         return [ASSUMED] * len(bodies)
 
     def _named(self, answer: _Answer, count: int, reply: Reply) -> list[Receipt]:
@@ -254,7 +254,7 @@ class MixpanelDestination:
         failed = {record.index: record for record in answer.failed_records}
         landed = answer.num_records_imported
         if not all(0 <= index < count for index in failed) or landed not in (-1, count - len(failed)):
-            raise Unexplained(f"{reply.place} named events that do not add up: {self._http.quoted(reply.text)}")
+            raise BatchRejected(f"{reply.place} named events that do not add up: {self._http.quoted(reply.text)}")
         rest = ASSUMED if landed < 0 else DELIVERED
         return [self._refused(failed[i]) if i in failed else rest for i in range(count)]
 

@@ -30,7 +30,7 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.event_view import read
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.support.naming import legal_id, snake_case
-from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt, Transaction
 
 _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?").fullmatch  # what every server takes as a header's value: visible ASCII
@@ -171,7 +171,7 @@ class WebhookDestination:
             try:
                 self._single(event)
                 receipts.append(DELIVERED)
-            except Unexplained as error:
+            except BatchRejected as error:
                 receipts.append(Receipt(Outcome.REJECTED, "refused", detail=str(error)))
             except TooLarge as error:
                 receipts.append(Receipt(Outcome.REJECTED, "too_large", detail=str(error)))

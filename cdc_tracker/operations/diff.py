@@ -12,7 +12,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mapping, Mappings
 from cdc_tracker.model import Event, Position, Rejection, Segment, canonical
 from cdc_tracker.operations.masking import Masks, flattened
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 
 Kind = Literal["added", "removed", "changed", "rejected"]
 MAX_PATHS = 200  # of changed values counted for an event: names made of data would be without end
@@ -87,7 +87,7 @@ class Side(NamedTuple):
     """Mappings, and a translator of them without an outbox: those events do not depend on mappings."""
 
     mappings: Mappings
-    translator: Translator
+    translator: Pipeline
 
 
 def difference(
@@ -150,7 +150,7 @@ class _Comparing:
                 counts.unchanged += 1
 
     def _made(
-        self, translator: Translator, segment: Segment, begin: Position
+        self, translator: Pipeline, segment: Segment, begin: Position
     ) -> tuple[_ById, dict[tuple[Position, str], Rejection], int]:
         made: _ById = {}
         rejected: dict[tuple[Position, str], Rejection] = {}

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from cdc_tracker.destinations.base import NOTHING_MORE, Wants
+from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.envelope import default_name, id_maker
 from cdc_tracker.errors import Problem, Stop
 from cdc_tracker.mapping import Mappings, compile_plan
@@ -36,7 +36,7 @@ _EXCERPT = {"pgoutput": pgoutput.excerpt, "wal2json": wal2json.excerpt, "snapsho
 _MAPPED = "cudtr"  # operations that a mapping may name, as Op's letters
 
 
-class Translator:
+class Pipeline:
     """What one destination (None: any) is to be sent of a source's changes. Pure: the same segment gives the same events."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Translator:
         space: uuid.UUID,
         database: str,
         destination: str | None,
-        wants: Wants = NOTHING_MORE,
+        wants: Requirements = NOTHING_MORE,
         only: Collection[str] | None = None,
     ) -> None:
         """`wants`: what the destination is given beyond events. `only`: the keys of what is made, as in the ledger; None: all."""

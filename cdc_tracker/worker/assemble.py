@@ -164,7 +164,7 @@ def _abandoned(signals: Signals, lock: Lock) -> bool:
 
 
 def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translation]:
-    """Makes a Translator of the mappings as they are on disk now; keeps the last good one where they do not load."""
+    """Makes a Pipeline of the mappings as they are on disk now; keeps the last good one where they do not load."""
     last: list[Translation] = []
 
     def make() -> Translation:

@@ -18,7 +18,7 @@ from typing import Any
 
 from cdc_tracker.mapping import load
 from cdc_tracker.model import START, Column, Relation
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.snapshot.rows import Description, segment_of
 from tests.bench.__main__ import MAPPING, ROW, SCHEMA, Growth, committed, say
@@ -94,7 +94,7 @@ def copy_and_map(server: Server, worker: Worker, rows: int) -> float:
             {"schema": "bench", "table": "orders", "identity": "d", "columns": [list(row) for row in found]}
         ).encode()
         assert Description.of(relation).relation() == relation
-        translator = Translator(mappings, outbox=None, space=uuid.UUID(int=0), database="b", destination=None)
+        translator = Pipeline(mappings, outbox=None, space=uuid.UUID(int=0), database="b", destination=None)
         columns = ", ".join(name for name, _, _ in found)
         began, events = time.monotonic(), 0
         lines: list[bytes] = []

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee, HoldsCheckpoint
-from cdc_tracker.errors import CdcTrackerError, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Batch, Event, Outcome, Position, Receipt
 
 
@@ -29,7 +29,7 @@ class Faulty:
         self.errors: deque[CdcTrackerError] = deque()  # raised by the next calls, which deliver nothing
         self.unanswered = 0  # so many next calls deliver, and then seem to fail
         self.most = 1_000_000  # events in a call; more is TooLarge
-        self.minds: Callable[[Event], bool] = lambda event: False  # a batch with such an event is Unexplained
+        self.minds: Callable[[Event], bool] = lambda event: False  # a batch with such an event is BatchRejected
         self.throttles: set[str] = set()  # messageIds that get RETRY once
 
     def deliver(self, batch: Batch) -> list[Receipt]:
@@ -39,7 +39,7 @@ class Faulty:
         if len(batch.events) > self.most:
             raise TooLarge(f"more than {self.most} events")
         if any(self.minds(event) for event in batch.events):
-            raise Unexplained("something in there is wrong")
+            raise BatchRejected("something in there is wrong")
         later = [event.message_id in self.throttles for event in batch.events]
         self.throttles -= {event.message_id for event in batch.events}
         if any(later):

@@ -13,7 +13,7 @@ import pytest
 
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Column, Event, Rejection
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from tests.integration.stream import Seen, Tap, agreed, arriving, decode, decoder, flushed, gather, seen, tapped
 from tests.postgres import Database, plugins
 
@@ -163,7 +163,7 @@ def test_only_rows_written_without_a_mapped_column_are_rejected(database: Databa
     with streamed(database, "public.t") as taps:
         database.execute(f"BEGIN; DELETE FROM t; {written}; COMMIT")
         for tap in taps:
-            translator = Translator(
+            translator = Pipeline(
                 load_texts({"m.yml": RENAMED}), outbox=None, space=uuid.UUID(int=7), database="d", destination=None
             )
             made = [one for segment in tap.segments() for one in translator.made(segment, START)]

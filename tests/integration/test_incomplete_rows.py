@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from cdc_tracker.destinations.base import NOTHING_MORE, Wants
+from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, Event, Missing, Rejection, Segment
-from cdc_tracker.pipeline.pipeline import Translator, excerpts
+from cdc_tracker.pipeline.pipeline import Pipeline, excerpts
 from cdc_tracker.sources.postgres.scripts import script
 from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.integration.stream import Tap, gather, read, tapped
@@ -39,9 +39,9 @@ def captured(tap: Tap) -> list[Segment]:
     return [unpack(pack(segment)) for segment in made]
 
 
-def translator(wants: Wants = NOTHING_MORE) -> Translator:
+def translator(wants: Requirements = NOTHING_MORE) -> Pipeline:
     mappings = load_texts({"m.yml": MAPPINGS})
-    return Translator(mappings, outbox=OutboxSettings(), space=uuid.UUID(int=7), database="d", destination=None, wants=wants)
+    return Pipeline(mappings, outbox=OutboxSettings(), space=uuid.UUID(int=7), database="d", destination=None, wants=wants)
 
 
 def told(made: Sequence[Event | Rejection]) -> list[tuple[object, ...]]:
@@ -93,7 +93,7 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             assert told(translator().made(kept[parked.position], START)) == told(
                 [f for f in found if f.position == parked.position]
             )
-            raw = translator(Wants(raw=True))
+            raw = translator(Requirements(raw=True))
             reasons = [getattr(one, "reason", "event") for segment in made for one in raw.made(segment, START)]
             assert reasons == ["event", *["value_too_large"] * 4, "event"]
 

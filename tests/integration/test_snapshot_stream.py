@@ -17,7 +17,7 @@ from psycopg import sql
 from cdc_tracker.delivery.dead_letters import park, remake
 from cdc_tracker.mapping import Mappings, load
 from cdc_tracker.model import START, Event, Rejection
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.sources.postgres import slot, snapshot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.settings import OutboxSettings
@@ -148,9 +148,9 @@ def mappings(folder: Path, text: str = MAPPING) -> Mappings:
     return load([path])
 
 
-def translator(found: Mappings) -> Translator:
+def translator(found: Mappings) -> Pipeline:
     space = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
-    return Translator(found, outbox=OutboxSettings(), space=space, database="shop", destination=None)
+    return Pipeline(found, outbox=OutboxSettings(), space=space, database="shop", destination=None)
 
 
 def test_a_row_makes_the_event_that_its_insert_made_marked_as_read(orders: Database, tmp_path: Path) -> None:

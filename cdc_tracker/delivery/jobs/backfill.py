@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from cdc_tracker.delivery.batcher import Packing, Parcel
+from cdc_tracker.delivery.batcher import Batcher, PendingBatch
 from cdc_tracker.delivery.jobs.forecast import own_time
 from cdc_tracker.delivery.jobs.overlap import MARGIN, Overlap, Reading
 from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps
@@ -23,7 +23,7 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import SourceUnavailable
 from cdc_tracker.journal import Journal, decode, encode
 from cdc_tracker.model import START, Event, Lsn, Position
-from cdc_tracker.pipeline.pipeline import Made, Translator
+from cdc_tracker.pipeline.pipeline import Made, Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.sources.postgres.snapshot import Chunk, TableReader
 
@@ -84,8 +84,8 @@ class Backfill:
         stored: Stored,
         stream: Stream,
         reader: TableReader,
-        translator: Translator,
-        everything: Translator,
+        translator: Pipeline,
+        everything: Pipeline,
         journal: Journal,
         limits: Limits,
         shaping: Shaping | None,
@@ -201,13 +201,13 @@ class Backfill:
         segment = decode(self.stored.segment, "a job's chunk")
         self._last = segment.last
         after = Position(self.stored.low, self.stored.at)
-        packing = Packing(after, self._limits, self._shaping)
+        packing = Batcher(after, self._limits, self._shaping)
         for found, reached in self._translator.portions(segment, after, PORTION):
             yield from self._given(packing.add(segment, list(self._wanted(found)), reached))
             yield Pause.WORKED
         yield from self._given([packing.close()])
 
-    def _given(self, parcels: Iterable[Parcel]) -> Iterator[Parcel]:
+    def _given(self, parcels: Iterable[PendingBatch]) -> Iterator[PendingBatch]:
         """What gives way is taken out at the last moment: until then the stream may make what overtakes it."""
         for parcel in parcels:
             parcel.withhold(self.stream.overlap.withheld(parcel.events, self._reading))

@@ -13,7 +13,7 @@ import msgspec
 
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Event, Position, Rejection, Segment
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import sent_id
 
@@ -30,7 +30,7 @@ _when = msgspec.json.Decoder(_When)
 
 
 @dataclass
-class Forecast:
+class Estimate:
     """Counts of the events of a range. `withheld`, `outside_window` and `past_age` are parts of `events`.
 
     `left_out` is no part of it: events that the destination's own settings leave out.
@@ -58,7 +58,7 @@ class Forecast:
 
 
 def forecast(
-    translator: Translator,
+    translator: Pipeline,
     journal: Journal,
     after: Position,
     upto: Position,
@@ -71,14 +71,14 @@ def forecast(
     events: Collection[str] | None = None,
     shaping: Shaping | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Forecast:
+) -> Estimate:
     """Read the range, a few segments at a time, and count what it makes. Sends nothing.
 
     `known` asks the sent-ledger, where only what is missing is to go. `known_since`: from when on the ledger knows what was
     delivered. What was committed since and is not in it was never delivered, so that it cannot be there twice.
     `events`: keys of the mappings that count; None: all. `shaping`: what the destination's settings make of an event.
     """
-    counting = _Counting(Forecast(after, upto), now_us, dedupe_window, age_limit, known, known_since, shaping)
+    counting = _Counting(Estimate(after, upto), now_us, dedupe_window, age_limit, known, known_since, shaping)
     for segment, begin in segments(journal, after, upto):
         made = [
             each
@@ -103,7 +103,7 @@ def segments(journal: Journal, after: Position, upto: Position) -> Iterator[tupl
 class _Counting:
     def __init__(
         self,
-        forecast: Forecast,
+        forecast: Estimate,
         now_us: int,
         dedupe_window: float,
         age_limit: float,

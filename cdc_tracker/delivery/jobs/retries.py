@@ -16,12 +16,12 @@ import structlog
 from cdc_tracker.delivery.accounting import counted_as, is_held, refusal
 from cdc_tracker.delivery.batching import split_by_limits
 from cdc_tracker.delivery.dead_letters import remake
-from cdc_tracker.delivery.dispatcher import Lane
+from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import START, Event, Outcome, Receipt, Rejection
-from cdc_tracker.pipeline.pipeline import Made, Translator
+from cdc_tracker.pipeline.pipeline import Made, Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import DeadLetter, State, sent_id
 
@@ -49,7 +49,7 @@ class QueuedLetters:
         name: str,
         limits: Limits,
         shaping: Shaping | None,
-        lane: Lane,
+        lane: Dispatcher,
         *,
         keep_ids: bool,
         persist: Callable[[Callable[[], None]], object],
@@ -69,7 +69,7 @@ class QueuedLetters:
     def look(self) -> None:
         self._due = self._due or bool(self._state.queued(self._source, self._name, 1, 0))
 
-    def step(self, translator: Translator) -> bool:
+    def step(self, translator: Pipeline) -> bool:
         """Send the next ones, unless some are in flight. False where there is nothing to do now."""
         if self._call is not None or not self._due:
             return False
@@ -89,7 +89,7 @@ class QueuedLetters:
         self._lane.submit(events, START, done, aside=_named(noted), history=True, vouched=True)
         return True
 
-    def finish(self, translator: Translator) -> None:
+    def finish(self, translator: Pipeline) -> None:
         """Send what was in flight when the last run was killed, by the mappings that it was made with."""
         self._due = bool(self._state.in_hand(self._source, self._name).letters)
         if self.step(translator):
@@ -99,7 +99,7 @@ class QueuedLetters:
         """Nothing of what is in flight was taken."""
         self._call = None
 
-    def _made(self, letters: Sequence[DeadLetter], translator: Translator) -> _Call:
+    def _made(self, letters: Sequence[DeadLetter], translator: Pipeline) -> _Call:
         """As many as fit into one call, the events in their order."""
         call = _Call()
         made: list[tuple[int, Event]] = []
@@ -131,7 +131,7 @@ class QueuedLetters:
         log.info("dead letters were sent again", destination=self._name, settled=len(call.outcomes), parked_again=len(call.again))
 
 
-def _remade(letter: DeadLetter, translator: Translator) -> Made | None:
+def _remade(letter: DeadLetter, translator: Pipeline) -> Made | None:
     """One that cannot be read any more must not end the role."""
     try:
         return remake(letter, translator)

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import structlog
 
 from cdc_tracker.delivery.accounting import Tally
-from cdc_tracker.delivery.batcher import Parcel
-from cdc_tracker.delivery.dispatcher import Lane
+from cdc_tracker.delivery.batcher import PendingBatch
+from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.backfill import Backfill, Stored, Stream
 from cdc_tracker.delivery.jobs.overlap import Overlap
 from cdc_tracker.delivery.jobs.replay import replayed
@@ -24,7 +24,7 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnav
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import Job, State, sent_id
@@ -36,7 +36,7 @@ log = structlog.get_logger("jobs")
 
 
 class Translators(Protocol):
-    def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Translator: ...
+    def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Pipeline: ...
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Jobs:
             if job is not None:
                 self._begin(job, high)
 
-    def step(self, lane: Lane, read: Position) -> bool:
+    def step(self, lane: Dispatcher, read: Position) -> bool:
         """One small step. False where there is none to do now. `read`: how far the live stream has been read."""
         run = self._run
         self._read = read
@@ -117,7 +117,7 @@ class Jobs:
             run.backfill.stream.read = read
         try:
             given = next(run.steps, None)
-            if isinstance(given, Parcel):
+            if isinstance(given, PendingBatch):
                 self._submit(run, given, lane)
             elif given is None:
                 lane.settle(0)
@@ -131,7 +131,7 @@ class Jobs:
             self._fail(run, lane, error)
         return True
 
-    def rest(self, error: NothingPasses, lane: Lane) -> None:
+    def rest(self, error: NothingPasses, lane: Dispatcher) -> None:
         """Nothing of what is in flight was taken: the job at work goes on later, from what is stored."""
         if self._run is not None:
             self._doubted_at = lane.passes
@@ -195,14 +195,14 @@ class Jobs:
         log.info("job done", job=run.job.id, **{key: value for key, value in run.job.counts.items() if value})
         self._leave("")
 
-    def _fail(self, run: _Run, lane: Lane, error: Stop) -> None:
+    def _fail(self, run: _Run, lane: Dispatcher, error: Stop) -> None:
         lane.settle(0)
         run.trouble = _said(error)
         log.error("job failed", job=run.job.id, error=str(error), hint=error.hint)
         self._commit(run, "failed")
         self._leave("")
 
-    def _postpone(self, run: _Run, lane: Lane, error: Retry) -> None:
+    def _postpone(self, run: _Run, lane: Dispatcher, error: Retry) -> None:
         lane.settle(0)
         run.trouble = _said(error)
         log.warning("job waits", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
@@ -220,7 +220,7 @@ class Jobs:
 
     # From parcels to progress.
 
-    def _submit(self, run: _Run, parcel: Parcel, lane: Lane) -> None:
+    def _submit(self, run: _Run, parcel: PendingBatch, lane: Dispatcher) -> None:
         if run.only_missing and parcel.events:
             parcel.withhold(known(self._state, self._source, self._name, parcel.events))
         rate = run.job.spec.get("max_rate")
@@ -231,7 +231,7 @@ class Jobs:
         vouched = self._doubted_at is not None and lane.passes > self._doubted_at  # since then others have passed
         lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True, vouched=vouched)
 
-    def _take(self, run: _Run, parcel: Parcel, receipts: list[Receipt]) -> None:
+    def _take(self, run: _Run, parcel: PendingBatch, receipts: list[Receipt]) -> None:
         run.tally.take(parcel, receipts)
         if receipts:
             self._doubted_at = None

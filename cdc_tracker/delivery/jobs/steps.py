@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from cdc_tracker.delivery.batcher import Parcel
+from cdc_tracker.delivery.batcher import PendingBatch
 
 EVENTS = 2_000  # that go in one call at most beside the stream: a live change waits for no more than that
 BYTES = 2 * 1024**2
@@ -18,5 +18,5 @@ class Pause(enum.Enum):
     WAITING = enum.auto()  # for something that takes a while
 
 
-Steps: TypeAlias = Iterator[Parcel | Pause]
+Steps: TypeAlias = Iterator[PendingBatch | Pause]
 """A job as a generator: it gives a parcel to send, or says that it lets others have a turn. It ends where the job does."""

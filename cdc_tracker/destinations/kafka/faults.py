@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from cdc_tracker.destinations.kafka.client import KafkaError
 from cdc_tracker.errors import (
     AlreadyRunning,
+    BatchRejected,
     CdcTrackerError,
     DestinationBlocked,
     DestinationUnavailable,
     TooLarge,
-    Unexplained,
 )
 
 FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
@@ -59,6 +59,6 @@ def translated(
     if code in _FORBIDDEN or code in _NO_TOPIC:
         return DestinationBlocked(text, hint=_FORBIDDEN.get(code, _MAKE_IT))
     if code in TOO_LARGE or code in REFUSED:
-        return TooLarge(text) if code in TOO_LARGE else Unexplained(text)
+        return TooLarge(text) if code in TOO_LARGE else BatchRejected(text)
     said = f" ({behind.str()})" if behind is not None and behind.code() != code else ""
     return DestinationUnavailable(text + said)

@@ -10,7 +10,7 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.kafka.client import KafkaError, KafkaException, Message, Producer
 from cdc_tracker.destinations.kafka.connection import Connection, Report, discard
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 
 _UNANSWERED = KafkaError(KafkaError._TIMED_OUT)
@@ -94,7 +94,7 @@ def _taker(answers: list[KafkaError | None], number: int, records: int) -> Repor
 
 def _raise(troubles: list[CdcTrackerError | None]) -> NoReturn:
     """Nothing was taken. First what splitting finds out, then what a person has to know of."""
-    for kind in (TooLarge, Unexplained, DestinationBlocked, DestinationUnavailable):
+    for kind in (TooLarge, BatchRejected, DestinationBlocked, DestinationUnavailable):
         for trouble in troubles:
             if isinstance(trouble, kind):
                 raise trouble

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from cdc_tracker.destinations.base import Wants
+from cdc_tracker.destinations.base import Requirements
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.routing import check_key, check_raw_key, check_template, literal
 from cdc_tracker.units import Duration, Size
@@ -133,5 +133,5 @@ class KafkaSettings(FormatSettings):
         return self.tombstones and self.format == "debezium" and self.keyed_by == "row"
 
     @property
-    def wants(self) -> Wants:
-        return Wants(raw=self.format == "debezium", row_key=self.keyed_by == "row", key_columns=self.key_columns)
+    def wants(self) -> Requirements:
+        return Requirements(raw=self.format == "debezium", row_key=self.keyed_by == "row", key_columns=self.key_columns)

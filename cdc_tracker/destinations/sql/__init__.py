@@ -74,7 +74,7 @@ class SqlDestination:
         self._checkpoints.bind(cursor, owns)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises Unexplained where a value does not go into the database; nothing is written then.
+        """Durable on return. Raises BatchRejected where a value does not go into the database; nothing is written then.
 
         Of the stream's events, one whose message_id is there already is REPEATED.
         """

@@ -28,12 +28,12 @@ from sqlalchemy.exc import DBAPIError
 
 from cdc_tracker.destinations.sql.database import Database, Row, placeholders
 from cdc_tracker.errors import (
+    BatchRejected,
     CdcTrackerError,
     ConfigError,
     DestinationBlocked,
     DestinationUnavailable,
     TooLarge,
-    Unexplained,
 )
 from cdc_tracker.model import canonical
 
@@ -157,13 +157,13 @@ class MySql(Database):
             moment = datetime.fromisoformat(value)
             return (moment.astimezone(UTC) if moment.tzinfo else moment).replace(tzinfo=None).isoformat(" ")
         except (ValueError, OverflowError):
-            raise Unexplained(f"{self}: the event's timestamp is not a time that goes into a DATETIME") from None
+            raise BatchRejected(f"{self}: the event's timestamp is not a time that goes into a DATETIME") from None
 
     def bind(self, kind: str, value: Any) -> object:
         if kind == "boolean":
             return int(value)
         if kind == "time":
-            with suppress(Unexplained):
+            with suppress(BatchRejected):
                 return self.time(value)
             return None
         if kind == "number":
@@ -201,7 +201,7 @@ class MySql(Database):
     def fault(self, cause: BaseException) -> CdcTrackerError:
         code, message = _code(cause), str(cause.args[1] if len(cause.args) > 1 else cause)
         if code in _VALUE:
-            return Unexplained(self.said(_QUOTED.sub("…", message)))
+            return BatchRejected(self.said(_QUOTED.sub("…", message)))
         said = self.said(message)
         if code == _PACKET:
             return TooLarge(said)

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 
 from cdc_tracker.destinations.sql.database import Database, Row
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import canonical
 
 _CONNECT = {  # for a server that hangs rather than refuses; a URL may say otherwise
@@ -134,7 +134,7 @@ class PostgreSql(Database):
             if code in _REFUSED:
                 return DestinationBlocked(said, hint=_REFUSED[code])
         if state[:2] in _VALUE or (not state and type(cause).__name__ == "DataError"):
-            return Unexplained(said)
+            return BatchRejected(said)
         if not state and any(sign in said for sign in _LOGIN):
             return DestinationBlocked(said, hint="correct the credentials or the database in `url`, or the server's pg_hba.conf")
         return DestinationUnavailable(said)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 
 from cdc_tracker.destinations.sql.database import Database, Row, placeholders
-from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import canonical
 
 
@@ -94,7 +94,7 @@ class Sqlite(Database):
     def fault(self, cause: BaseException) -> CdcTrackerError:
         said = self.said(cause)
         if isinstance(cause, sqlite3.DataError | sqlite3.IntegrityError):
-            return Unexplained(said)
+            return BatchRejected(said)
         name = getattr(cause, "sqlite_errorname", "") or ""
         if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_NOTADB")):
             return DestinationBlocked(said, hint="make it a SQLite file that the worker's user may write to")

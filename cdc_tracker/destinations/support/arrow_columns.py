@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cdc_tracker.destinations.support.event_view import Call, parse
-from cdc_tracker.errors import ConfigError, Unexplained
+from cdc_tracker.errors import BatchRejected, ConfigError
 from cdc_tracker.model import EPOCH, Event
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def arrow(extra: str) -> None:
 
 
 def table(events: Sequence[Event]) -> pa.Table:
-    """A row an event, in order. Raises Unexplained where one is not in the shape of a call."""
+    """A row an event, in order. Raises BatchRejected where one is not in the shape of a call."""
     import pyarrow as pa  # noqa: PLC0415
 
     calls = [parse(event) for event in events]
@@ -68,5 +68,5 @@ def _micros(text: str | None) -> int | None:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         since = moment - EPOCH
     except (ValueError, OverflowError):
-        raise Unexplained("the event's timestamp is not a time") from None
+        raise BatchRejected("the event's timestamp is not a time") from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cdc_tracker.errors import Unexplained
+from cdc_tracker.errors import BatchRejected
 from cdc_tracker.model import Event
 
 T = TypeVar("T")
@@ -39,15 +39,15 @@ _DECODER = msgspec.json.Decoder(Call)
 
 
 def parse(event: Event) -> Call:
-    """Raises Unexplained where it is not an event in the Segment spec's shape."""
+    """Raises BatchRejected where it is not an event in the Segment spec's shape."""
     return read(_DECODER, event)
 
 
 def read(decoder: msgspec.json.Decoder[T], event: Event) -> T:
-    """What the decoder is about of an event. Raises Unexplained, which parks it, where it is written in another way."""
+    """What the decoder is about of an event. Raises BatchRejected, which parks it, where it is written in another way."""
     try:
         return decoder.decode(event.body)
     except msgspec.DecodeError as error:
-        raise Unexplained(f"the event is not in the shape of a call: {error}") from error
+        raise BatchRejected(f"the event is not in the shape of a call: {error}") from error
     except RecursionError as error:
-        raise Unexplained("the event is nested deeper than can be read") from error
+        raise BatchRejected("the event is nested deeper than can be read") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 
 from cdc_tracker.destinations.base import HoldsCheckpoint
-from cdc_tracker.errors import DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, DELIVERED, Outcome, Position, Receipt
 
 _FRAMES = 15  # of a traceback: a recursion has a thousand
@@ -47,7 +47,7 @@ class WrongReceipts(TypeError):
     """A destination's answer is not one receipt an event."""
 
 
-_KNOWN = (DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained)
+_KNOWN = (DestinationBlocked, DestinationUnavailable, TooLarge, BatchRejected)
 _USUAL = (DELIVERED, ASSUMED)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Wants
+from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Requirements
 from cdc_tracker.destinations.support.routing import check_raw_template
 
 
@@ -20,8 +20,8 @@ class FormatSettings(DestinationSettings):
     )
 
     @property
-    def wants(self) -> Wants:
-        return Wants(raw=True) if self.format == "debezium" else NOTHING_MORE
+    def wants(self) -> Requirements:
+        return Requirements(raw=True) if self.format == "debezium" else NOTHING_MORE
 
     @model_validator(mode="after")
     def _of_changes(self) -> Self:

@@ -23,7 +23,7 @@ from pydantic import Field
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.support.deadline import bounded, within
-from cdc_tracker.errors import ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Outcome, Receipt
 from cdc_tracker.units import Duration
 
@@ -150,7 +150,7 @@ class Http:
         text = f"{reply.place} answered {status} {phrase}".rstrip() + (f": {said}" if said else "")
         wait = retry_after(reply.headers)
         if status in _OF_EVENTS:
-            raise Unexplained(text)
+            raise BatchRejected(text)
         if status == 413:
             raise TooLarge(text)
         if status in _LATER or (status >= 500 and status not in _BLOCKED):

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cdc_tracker.errors import DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Event, Outcome, Receipt, Transaction
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def in_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Rece
             try:
                 answers = send()
                 taken = True
-            except (TooLarge, Unexplained) as error:
+            except (TooLarge, BatchRejected) as error:
                 if len(indexes) == 1:
                     code = "too_large" if isinstance(error, TooLarge) else "refused"
                     answers = [Receipt(Outcome.REJECTED, code, detail=str(error))]

@@ -15,7 +15,7 @@ from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql import migrations, times
 from cdc_tracker.journal.sql.tables import segments as s
-from cdc_tracker.journal.sql.wake import Bell, FifoBell, NotifyBell, Waiter
+from cdc_tracker.journal.sql.wake import FifoBell, Notifier, NotifyBell, Waiter
 from cdc_tracker.model import START, Position, Segment
 from cdc_tracker.storage.database import Database, Kind
 
@@ -103,7 +103,7 @@ class Trimmed:
 class Journal:
     """One source's segments. Several processes may read; one appends. Methods may be called from any thread."""
 
-    def __init__(self, database: Database, source: str, bell: Bell) -> None:
+    def __init__(self, database: Database, source: str, bell: Notifier) -> None:
         self._database = database
         self._bell = bell
         self.source = source

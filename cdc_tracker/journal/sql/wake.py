@@ -43,7 +43,7 @@ class Waiter(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class Bell(Protocol):
+class Notifier(Protocol):
     def announce(self, connection: Connection) -> None:
         """Called inside the transaction that appends."""
 

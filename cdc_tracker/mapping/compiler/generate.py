@@ -11,7 +11,7 @@ from cdc_tracker.mapping.compiler.properties import write_members
 from cdc_tracker.mapping.compiler.scope import UNSET
 from cdc_tracker.mapping.compiler.times import write_timestamp
 from cdc_tracker.mapping.compiler.writer import Fault, Table, Writer, f_string
-from cdc_tracker.mapping.language.expression_compiler import Translator
+from cdc_tracker.mapping.language.expression_compiler import ExpressionCompiler
 from cdc_tracker.mapping.language.operators import MAX_STEPS
 from cdc_tracker.mapping.schema.declared import Mapping
 from cdc_tracker.model import Change, Event, Op, Rejection
@@ -68,7 +68,7 @@ def _source(writer: Writer) -> str:
 def _write_when(writer: Writer) -> None:
     if writer.mapping.when is not None:
         writer.line("try:")
-        writer.line(f"if not {Translator(writer.scope).truth(writer.mapping.when.expression.node)}:", 1)
+        writer.line(f"if not {ExpressionCompiler(writer.scope).truth(writer.mapping.when.expression.node)}:", 1)
         writer.line("return None", 2)
         writer.line("except Error as e:")
         writer.line(writer.refuse(writer.refusals.error("when"), "e"), 1)

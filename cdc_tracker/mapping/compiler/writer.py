@@ -16,7 +16,7 @@ from cdc_tracker.mapping.compiler.kinds import TOASTABLE
 from cdc_tracker.mapping.compiler.rejections import Refusal, Refusals
 from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, Cell, Scope, column_of
 from cdc_tracker.mapping.compiler.times import committed_at
-from cdc_tracker.mapping.language.expression_compiler import Translator
+from cdc_tracker.mapping.language.expression_compiler import ExpressionCompiler
 from cdc_tracker.mapping.schema.declared import Mapping, Placed
 from cdc_tracker.model import Codec, Event, Op, Relation, canonical, format_lsn
 
@@ -130,7 +130,7 @@ class Writer:
 
     def value(self, placed: Placed) -> tuple[str, str]:
         """Source of an expression's value, and its kind."""
-        return Translator(self.scope).value(placed.expression.node)
+        return ExpressionCompiler(self.scope).value(placed.expression.node)
 
     def guarded(self, statement: str, field: str) -> None:
         """A statement that may raise. A `try` costs nothing where nothing is raised."""

@@ -63,7 +63,7 @@ class _Inside:
 _OUTSIDE = _Inside({}, looped=False)
 
 
-class Translator:
+class ExpressionCompiler:
     """Makes source of the nodes that expressions.py lets through."""
 
     def __init__(self, scope: Scope) -> None:

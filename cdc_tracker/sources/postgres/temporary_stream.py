@@ -30,7 +30,7 @@ SELECT p.pubname FROM pg_publication p
 """
 
 
-class Peek:
+class TemporaryStream:
     """A context manager; `segments` streams what is committed from its start on.
 
     wal2json needs no publication. For pgoutput the present ones serve where they hold every table wanted; else publications
@@ -43,7 +43,7 @@ class Peek:
         self.made = ""
         self.problems: list[Problem] = []
 
-    def __enter__(self) -> Peek:
+    def __enter__(self) -> TemporaryStream:
         try:
             self._open()
         except BaseException:

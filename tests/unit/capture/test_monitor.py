@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cdc_tracker.capture import monitor
-from cdc_tracker.capture.monitor import Lookout
+from cdc_tracker.capture.monitor import CaptureMonitor
 from cdc_tracker.journal import Journal, Retention
 from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.slot import Vitals
@@ -21,13 +21,13 @@ GB = 1000 * MB
 
 
 @pytest.fixture
-def lookout(tmp_path: Path) -> Iterator[Lookout]:
+def lookout(tmp_path: Path) -> Iterator[CaptureMonitor]:
     settings = SourceSettings.model_validate({"url": "postgresql://u@h/d", "max_wal": "10GB"})
     with (
         State.open(f"sqlite:///{tmp_path}/state.sqlite") as state,
         Journal.open(f"sqlite:///{tmp_path}/journal.sqlite", "main") as journal,
     ):
-        yield Lookout(settings, Retention(age=3600, size=GB), state, journal)
+        yield CaptureMonitor(settings, Retention(age=3600, size=GB), state, journal)
 
 
 WELL = Vitals(
@@ -46,24 +46,24 @@ def vitals(**changes: Any) -> Vitals:
     return replace(WELL, **changes)
 
 
-def alarms(lookout: Lookout) -> list[str]:
+def alarms(lookout: CaptureMonitor) -> list[str]:
     return [alarm["what"] for alarm in said(lookout)["alarms"]]
 
 
-def said(lookout: Lookout) -> dict[str, Any]:
+def said(lookout: CaptureMonitor) -> dict[str, Any]:
     lookout.report(force=True)
     [role] = lookout.state.roles("main")
     return role.detail
 
 
 @pytest.mark.parametrize("limit", [32 * MB, 64 * MB, 256 * MB, 512 * MB, 100 * GB])
-def test_an_idle_slot_is_well_whatever_max_slot_wal_keep_size_is(lookout: Lookout, limit: int) -> None:
+def test_an_idle_slot_is_well_whatever_max_slot_wal_keep_size_is(lookout: CaptureMonitor, limit: int) -> None:
     lookout.look(vitals(retained_bytes=100_000, safe_wal_size=limit - 100_000))
     assert alarms(lookout) == []
 
 
 @pytest.mark.parametrize("limit", [32 * MB, 256 * MB, 100 * GB])
-def test_a_slot_that_holds_most_of_what_it_may_is_told_of_before_it_is_lost(lookout: Lookout, limit: int) -> None:
+def test_a_slot_that_holds_most_of_what_it_may_is_told_of_before_it_is_lost(lookout: CaptureMonitor, limit: int) -> None:
     lookout.settings = lookout.settings.model_copy(update={"max_wal": 1000 * GB})
     lookout.look(vitals(retained_bytes=limit // 2, safe_wal_size=limit // 2))
     assert alarms(lookout) == []
@@ -73,7 +73,7 @@ def test_a_slot_that_holds_most_of_what_it_may_is_told_of_before_it_is_lost(look
     assert alarms(lookout) == ["the slot is unreserved: the server removes WAL that was not read yet"]
 
 
-def test_an_alarm_says_since_when_it_holds_and_what_to_do(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alarm_says_since_when_it_holds_and_what_to_do(lookout: CaptureMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1_000_000, 10_000_000, 1_000_000))
     monkeypatch.setattr(monitor, "now_us", lambda: next(clock))
     since = []
@@ -84,7 +84,7 @@ def test_an_alarm_says_since_when_it_holds_and_what_to_do(lookout: Lookout, monk
 
 
 def test_what_is_known_of_the_server_grows_old_while_nothing_is_seen_of_it(
-    lookout: Lookout, monkeypatch: pytest.MonkeyPatch
+    lookout: CaptureMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000]
     monkeypatch.setattr(monitor, "now_us", lambda: now[0])
@@ -102,7 +102,7 @@ def test_what_is_known_of_the_server_grows_old_while_nothing_is_seen_of_it(
     assert (found["current_at"], found["asked_at"]) == (2_000, 2_000)
 
 
-def test_a_stream_that_moves_is_told_from_one_that_stands_still(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_moves_is_told_from_one_that_stands_still(lookout: CaptureMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000]
     monkeypatch.setattr(monitor, "now_us", lambda: now[0])
     lookout.progress.seen = 500
@@ -119,7 +119,7 @@ def test_a_stream_that_moves_is_told_from_one_that_stands_still(lookout: Lookout
     assert said(lookout)["moved_at"] == 4_000  # there is nothing more
 
 
-def test_the_time_of_a_state_is_that_of_its_beginning(lookout: Lookout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_state_is_that_of_its_beginning(lookout: CaptureMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [5_000]
     monkeypatch.setattr(monitor, "now_us", lambda: now[0])
     lookout.progress.enter("reconnecting", "refused", "is it running?")

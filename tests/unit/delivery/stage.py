@@ -19,7 +19,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import LedgerRow, State
@@ -60,9 +60,9 @@ class Stage:
         self._reload.set()
         self.journal.wake()
 
-    def translator(self, mappings: Mappings | None = None, *, only: Any = None) -> Translator:
+    def translator(self, mappings: Mappings | None = None, *, only: Any = None) -> Pipeline:
         given = mappings or load_texts({"events.yml": self.mapping})
-        return Translator(given, outbox=None, space=SPACE, database="shop", destination="d", only=only)
+        return Pipeline(given, outbox=None, space=SPACE, database="shop", destination="d", only=only)
 
     def _take_reload(self) -> bool:
         asked = self._reload.is_set()

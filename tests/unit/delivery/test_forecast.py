@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.delivery.jobs.forecast import Forecast, forecast, own_time
+from cdc_tracker.delivery.jobs.forecast import Estimate, forecast, own_time
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
-from cdc_tracker.pipeline.pipeline import Translator
+from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import sent_id
 from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, segments, translator
@@ -42,7 +42,7 @@ def _in(ledger: set[bytes]) -> Callable[[Sequence[bytes]], set[bytes]]:
     return ledger.intersection
 
 
-def _made(translator: Translator, journal: Journal) -> list[Event]:
+def _made(translator: Pipeline, journal: Journal) -> list[Event]:
     found = [made for segment in journal.read(START, 10) for made in translator.made(segment, START)]
     return [each for each in found if isinstance(each, Event)]
 
@@ -57,7 +57,7 @@ def _of(
     known: Callable[[Sequence[bytes]], set[bytes]] | None = None,
     known_since: int | None = None,
     events: Sequence[str] | None = None,
-) -> Forecast:
+) -> Estimate:
     return forecast(
         translator(MAPPING),
         journal,

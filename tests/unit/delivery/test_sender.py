@@ -15,13 +15,13 @@ from cdc_tracker.delivery.sender import Backoff, Interrupted, NothingPasses, sen
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import (
+    BatchRejected,
     CdcTrackerError,
     CheckpointMoved,
     DestinationBlocked,
     DestinationUnavailable,
     Stop,
     TooLarge,
-    Unexplained,
 )
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 
@@ -121,7 +121,7 @@ def test_whatever_is_refused_exactly_that_is_rejected(count: int, bad: set[int],
 
     def answer(asked: Batch) -> list[Receipt]:
         if any(int(one.message_id[3:]) in bad for one in asked.events):
-            raise Unexplained("400")
+            raise BatchRejected("400")
         return [DELIVERED] * len(asked.events)
 
     destination.always = answer

@@ -15,7 +15,7 @@ import pytest
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.support.request_groups import Item, in_waves
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy
 from tests.vendors.amplitude import INVALID, AmplitudeServer
@@ -283,8 +283,8 @@ def test_where_all_is_throttled_it_waits_as_amplitude_asks(vendor: AmplitudeServ
     ("answer", "error"),
     [
         (Answer(400, b'{"code":400,"error":"Invalid API key: nope"}'), DestinationBlocked),
-        (Answer(400, b'{"code":400,"error":"Invalid JSON request body"}'), Unexplained),
-        (Answer(400, b'{"events_with_invalid_fields":{"time":[9]}}'), Unexplained),
+        (Answer(400, b'{"code":400,"error":"Invalid JSON request body"}'), BatchRejected),
+        (Answer(400, b'{"events_with_invalid_fields":{"time":[9]}}'), BatchRejected),
         (Answer(413, b'{"error":"Payload too large"}'), TooLarge),
         (Answer(429, b"{}", {"Retry-After": "7"}), DestinationUnavailable),
         (Answer(403), DestinationBlocked),

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cdc_tracker.destinations import registry
-from cdc_tracker.destinations.base import NOTHING_MORE, Wants
+from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.destinations.jsonl import JsonlDestination, JsonlSettings
 from cdc_tracker.destinations.support.routing import Route
 from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Position
@@ -28,7 +28,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 def test_raw_changes_are_wanted_where_the_format_says_so(kind: str) -> None:
     model = registry.load(kind).Settings
     assert model.model_validate({"type": kind, **OTHERS[kind]}).wants == NOTHING_MORE
-    assert model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium"}).wants == Wants(raw=True)
+    assert model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium"}).wants == Requirements(raw=True)
     with pytest.raises(ValidationError, match="`properties` chooses among events"):
         model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium", "properties": {"only": ["a"]}})
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.segment import SegmentDestination, SegmentSettings
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url, retry_after
-from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Batch, Event, Outcome, Position
 from tests.vendors.segment import SegmentServer
 from tests.vendors.server import Answer, Cut, Slow
@@ -72,7 +72,7 @@ def deliver(destination: SegmentDestination, made: Batch) -> tuple[list[Outcome]
 def meaning_of(status: int) -> type[CdcTrackerError]:
     """By RFC 9110 and its relatives: what speaks of the content, what passes, and what speaks of the request as a whole."""
     if status in (400, 422):
-        return Unexplained
+        return BatchRejected
     if status == 413:
         return TooLarge
     if status in (408, 425, 429) or (status >= 500 and status not in (501, 505, 511)):

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
 from cdc_tracker.delivery.sender import Backoff, send
-from cdc_tracker.destinations.base import Destination, Wants
+from cdc_tracker.destinations.base import Destination, Requirements
 from cdc_tracker.destinations.kafka import KafkaDestination, checkpoints
 from cdc_tracker.destinations.kafka.plain import PlainKafka
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
@@ -207,7 +207,7 @@ def test_a_position_is_found_however_far_back_it_lies(broker: Broker, topic: str
 
 
 def raw(n: int, op: str, *, key: bytes = b"", old_key: bytes = b"", table: str = "orders") -> Event:
-    """A change as the Translator gives it."""
+    """A change as the Pipeline gives it."""
     body = f'{{"before":null,"after":{{"id":{n},"user_id":"u{n}"}},"source":{{"schema":"shop","table":"{table}"}},"op":"{op}"}}'
     return Event(f"id-{n}", RAW, body.encode(), f"raw:shop.{table}", Position(1_000 + n, 0), 0, key or b'{"id":%d}' % n, old_key)
 
@@ -277,15 +277,15 @@ def test_a_change_counts_once_its_tombstone_is_taken_too(broker: Broker) -> None
 
 
 def test_what_the_settings_want_of_the_worker() -> None:
-    def wants(**more: Any) -> Wants:
+    def wants(**more: Any) -> Requirements:
         return KafkaSettings.model_validate({"brokers": "host:9092", "topic": "t", **more}).wants
 
-    assert wants() == wants(key="properties.x") == Wants()
-    assert wants(key="row") == Wants(row_key=True)
-    assert wants(format="debezium") == Wants(raw=True, row_key=True)
-    assert wants(format="debezium", key="none") == Wants(raw=True)
+    assert wants() == wants(key="properties.x") == Requirements()
+    assert wants(key="row") == Requirements(row_key=True)
+    assert wants(format="debezium") == Requirements(raw=True, row_key=True)
+    assert wants(format="debezium", key="none") == Requirements(raw=True)
     columns = {"shop.orders": ["id"]}
-    assert wants(key="row", key_columns=columns) == Wants(row_key=True, key_columns=columns)
+    assert wants(key="row", key_columns=columns) == Requirements(row_key=True, key_columns=columns)
 
 
 def test_the_class_that_speaks_for_the_settings_is_the_one_that_delivers() -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.destinations.registry import load
-from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge, Unexplained
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy
 from tests.vendors.kit import made
@@ -333,7 +333,7 @@ def test_rows_that_mixpanel_names_are_rejected_and_the_others_have_landed(vendor
 )
 def test_a_400_that_does_not_add_up_is_unexplained(body: dict[str, Any], vendor: MixpanelServer, mixpanel: Destination) -> None:
     vendor.answers(Answer(400, json.dumps(body).encode()))
-    with pytest.raises(Unexplained):
+    with pytest.raises(BatchRejected):
         deliver(mixpanel, call(0), call(1))
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.sql import SqlDestination, SqlSettings
-from cdc_tracker.errors import CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable, Unexplained
+from cdc_tracker.errors import BatchRejected, CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, REPEATED, START, Batch, Event, Outcome, Position
 from tests.postgres import Database, Server, fresh_database
 from tests.vendors.kit import Engines
@@ -323,7 +323,7 @@ def test_what_a_constraint_refuses_is_rejected_alone_and_its_values_are_not_show
 
 
 def test_a_body_that_is_no_event_is_unexplained(place: Place) -> None:
-    with pytest.raises(Unexplained, match="not in the shape"):
+    with pytest.raises(BatchRejected, match="not in the shape"):
         place.open().deliver(batch(event(0, '{"type":"track","messageId":7}')))
 
 

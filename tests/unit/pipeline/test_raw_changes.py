@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cdc_tracker.delivery.dead_letters import park, remake
-from cdc_tracker.destinations.base import Wants
+from cdc_tracker.destinations.base import Requirements
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import RAW, START, Event, Rejection, Segment
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.pipeline.pipeline import Translator, whole_changes
+from cdc_tracker.pipeline.pipeline import Pipeline, whole_changes
 from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
@@ -27,14 +27,14 @@ KEYS = {"shop.orders": ("id",)}
 COMMITS = [Commit(at(n), [Order(2 * n), Order(2 * n + 1, status="open", amount="12345678901234567.123456789")]) for n in range(3)]
 
 
-def translator(mapping: str = MAPPING, *, only: list[str] | None = None, **wants: object) -> Translator:
-    return Translator(
+def translator(mapping: str = MAPPING, *, only: list[str] | None = None, **wants: object) -> Pipeline:
+    return Pipeline(
         load_texts({"events.yml": mapping}),
         outbox=OutboxSettings(),
         space=SPACE,
         database="shop",
         destination=None,
-        wants=Wants(**wants),  # type: ignore[arg-type]  # as the tests name them
+        wants=Requirements(**wants),  # type: ignore[arg-type]  # as the tests name them
         only=only,
     )
 
@@ -45,7 +45,7 @@ def segment() -> Segment:
     return made
 
 
-def made(given: Translator, segment: Segment) -> list[Event]:
+def made(given: Pipeline, segment: Segment) -> list[Event]:
     found = given.made(segment, START)
     assert all(isinstance(each, Event) for each in found)
     return [each for each in found if isinstance(each, Event)]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cdc_tracker.delivery.batcher import Packing, Parcel
+from cdc_tracker.delivery.batcher import Batcher, PendingBatch
 from cdc_tracker.destinations.base import DestinationSettings, Limits
 from cdc_tracker.model import START, Event, Position, Rejection, Segment
 from cdc_tracker.pipeline.shaping import Shaping
@@ -283,8 +283,8 @@ def test_settings_that_contradict_themselves_are_refused(asked: dict[str, Any], 
 SEGMENT = Segment("pgoutput", b"", 0, 0, START, Position(99, -1), 5, 5)
 
 
-def packed(made: list[Event | Rejection], limits: Limits, wanted: Shaping | None) -> list[Parcel]:
-    packing = Packing(START, limits, wanted)
+def packed(made: list[Event | Rejection], limits: Limits, wanted: Shaping | None) -> list[PendingBatch]:
+    packing = Batcher(START, limits, wanted)
     return [*packing.add(SEGMENT, made, SEGMENT.last), packing.close()]
 
 
