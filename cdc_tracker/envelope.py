@@ -1,4 +1,4 @@
-"""What every event carries, whatever made it: its id and where it came from."""
+"""The parts that every event has, mapped or from the outbox: its id and `context.source`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIBRARY = '{"name":"cdc-tracker"}'  # without the version: an upgrade must not change an event's bytes
-SNAPSHOT = ',"snapshot":true'  # the end of `context.source` where a row was read from its table
+SNAPSHOT = ',"snapshot":true'  # the end of `context.source` of a snapshot read
 _VARIANT = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 
 
 def namespace(system_id: str, database: str, epoch: int) -> uuid.UUID:
-    """The namespace of a source's event ids. `epoch` counts the times that the source was declared new after a restore."""
+    """The namespace of a source's event ids. `epoch` counts how often the source was declared new after a restore."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"cdc-tracker:{system_id}:{database}:{epoch}")
 
 
 def id_maker(space: uuid.UUID) -> Callable[[str], str]:
-    """A function from a name to its UUIDv5 in the namespace, as text. Five times faster than uuid.uuid5."""
+    """Returns a function from a name to its UUIDv5 in the namespace, as text. Five times faster than uuid.uuid5."""
     seeded = hashlib.sha1(space.bytes, usedforsecurity=False)
 
     def make(name: str) -> str:
@@ -36,17 +36,17 @@ def id_maker(space: uuid.UUID) -> Callable[[str], str]:
 
 
 def default_name(key: str, change: Change) -> str:
-    """The name of an event that declares no id: the mapping and the change itself."""
+    """The name, for its id, of an event without a declared id: the mapping and the change."""
     return f"{key}|{change.lsn:X}|{change.index}"
 
 
 def declared_name(key: str, values: str) -> str:
-    """The name of an event that declares an id: `values` is the canonical JSON list of the values."""
+    """The name, for its id, of an event with a declared id: `values` is the canonical JSON list of the id's values."""
     return f"{key}|{values}"
 
 
 def source_prefix(database: str, relation: Relation | None) -> str:
-    """JSON text of `context.source` up to its operation; `source_block` completes it. Made once a relation."""
+    """JSON text of `context.source` up to its operation, computed once per relation; `source_block` completes it."""
     table = f',"schema":{encode_basestring(relation.schema)},"table":{encode_basestring(relation.name)}' if relation else ""
     return f'{{"db":{encode_basestring(database)}{table}'
 
@@ -54,7 +54,7 @@ def source_prefix(database: str, relation: Relation | None) -> str:
 def source_block(prefix: str, change: Change) -> str:
     """JSON text of `context.source`: Debezium's fields `db, schema, table, op, lsn, txId, ts_ms`; `lsn` as pg_lsn text.
 
-    A row read from the table has no transaction of its own (txId 0) and is marked as what it is.
+    A snapshot read has txId 0 and `"snapshot":true`.
     """
     transaction = change.transaction
     read = SNAPSHOT if change.op == Op.READ else ""
@@ -65,5 +65,5 @@ def source_block(prefix: str, change: Change) -> str:
 
 
 def quote(text: str) -> str:
-    """JSON text of a string; non-ASCII stays as it is."""
+    """JSON text of a string. Non-ASCII characters are not escaped."""
     return encode_basestring(text)

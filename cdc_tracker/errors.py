@@ -1,28 +1,28 @@
-"""Every error of ours. What a class says is what is done with it; `hint` tells the operator how to mend it.
+"""The errors that cdc-tracker raises. The class decides what the caller does; `hint` tells the operator how to fix it.
 
 CdcTrackerError
-├── Stop                   a person is needed: the role ends, exit code 3
-│   ├── ConfigError        the configuration or a mapping does not hold (exit code 1 from `check` and `test-mappings`)
-│   │   └── MappingError   … in a mapping file; `problems` lists each with file, line and key
-│   ├── SourceError        the captured PostgreSQL cannot be read as it is set up
-│   │   ├── SourceRefused    it does not let us in: credentials, grants, TLS; tried again once it has let us in before
-│   │   ├── Undecodable PublicationLost   it cannot decode what comes next; a few tries, as it may pass
-│   │   ├── SlotMissing SlotLost SlotForeign SlotBusy
+├── Stop                   an operator must act: the role ends with exit code 3
+│   ├── ConfigError        invalid configuration (exit code 1 from `check` and `test-mappings`)
+│   │   └── MappingError   invalid mapping files; `problems` lists each with file, line and key
+│   ├── SourceError        the source PostgreSQL cannot be read with its present setup
+│   │   ├── SourceRefused    credentials, grants, TLS; retried if the server has accepted this worker before
+│   │   ├── Undecodable, PublicationLost   the server cannot decode the next change; retried a few times
+│   │   ├── SlotMissing, SlotLost, SlotForeign, SlotBusy
 │   │   ├── SourceRestored
-│   │   └── Gap            going on would skip changes
-│   ├── StateMissing       the state store is empty although the source knows us
-│   └── AlreadyRunning     another process of ours holds the role
-├── Retry                  passing: try again with backoff, forever
+│   │   └── Gap            continuing would skip changes
+│   ├── StateMissing       the state store does not know a source that was set up before
+│   └── AlreadyRunning     another process holds the role's lock
+├── Retry                  transient: retried with backoff, without a limit
 │   ├── SourceUnavailable
-│   ├── JournalUnavailable   its disk is full, its database away
+│   ├── JournalUnavailable   disk full, database unreachable
 │   ├── StateUnavailable
 │   └── DestinationUnavailable   network, 408, 429, 5xx; `retry_after` in seconds
-│       └── DestinationBlocked   401, 404, 415 …, what speaks of the request: once a minute, and alarm
-├── Fenced                 another process writes by now: the role ends, and starts anew once it can have its lock
-├── JournalGone            its file was removed or replaced under us: the role starts anew and looks what is missing
-├── CheckpointMoved        the checkpoint that a destination holds is not where we left it: the role starts anew and reads it
-├── TooLarge               413: the core splits the batch
-└── BatchRejected            a 400 or 422 that names no event: the core bisects the batch
+│       └── DestinationBlocked   401, 404, 415 and other faults of the request: retried once a minute, with an alarm
+├── Fenced                 another process has become the writer: the role ends, and restarts once it gets its lock
+├── JournalGone            the journal's file was removed or replaced: the role restarts and looks for what is missing
+├── CheckpointMoved        the checkpoint that a destination holds has changed: the role restarts and reads it
+├── TooLarge               413: the sender splits the batch
+└── BatchRejected          a 400 or 422 that names no event: the sender bisects the batch
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 
 class CdcTrackerError(Exception):
-    """Something went wrong in cdc-tracker."""
+    """The base class. `hint`: how to fix it, empty if there is nothing to do."""
 
     hint: str = ""
 
@@ -42,18 +42,18 @@ class CdcTrackerError(Exception):
 
 
 class Stop(CdcTrackerError):
-    """A person is needed before this can go on. `refusal`: the name of the Refusal that it is, where it is one."""
+    """An operator must act before the role can continue. `refusal`: the name of its Refusal, empty if it has none."""
 
     refusal: str = ""
 
 
 class ConfigError(Stop):
-    """The configuration does not hold."""
+    """The configuration is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding about a file or the setup: where (`file:line`), which key, what is wrong, how to mend it."""
+    """One finding about a file or the setup: where (`file:line`), which key, what is wrong, how to fix it."""
 
     where: str
     key: str
@@ -68,7 +68,7 @@ class Problem:
 
 
 class MappingError(ConfigError):
-    """A mapping file does not hold."""
+    """Mapping files are invalid. `problems` has one Problem for each fault."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -76,19 +76,19 @@ class MappingError(ConfigError):
 
 
 class SourceError(Stop):
-    """The source PostgreSQL cannot be read as it is set up."""
+    """The source PostgreSQL cannot be read with its present setup."""
 
 
 class SourceRefused(SourceError):
-    """The server does not let us in, or not do what we need: credentials, grants, TLS, configuration."""
+    """The server refuses the connection or a command: credentials, grants, TLS, configuration."""
 
 
 class Undecodable(SourceError):
-    """The server cannot decode a change, and fails at it again whenever it is asked."""
+    """The server cannot decode a change, and fails again at each attempt."""
 
 
 class PublicationLost(Undecodable):
-    """The publication did not exist when the changes were made that come next."""
+    """The publication did not exist when the next changes were made."""
 
 
 class SlotMissing(SourceError):
@@ -100,7 +100,7 @@ class SlotLost(SourceError):
 
 
 class SlotForeign(SourceError):
-    """The replication slot is not the one this worker made, or someone else has read from it."""
+    """The replication slot was not created by this worker, or another client has read from it."""
 
 
 class SlotBusy(SourceError):
@@ -108,15 +108,15 @@ class SlotBusy(SourceError):
 
 
 class SourceRestored(SourceError):
-    """The server's WAL position is behind what was already read: it was restored, or it is another server."""
+    """The server's WAL position is behind what was already read: it was restored, or it is a different server."""
 
 
 class Gap(SourceError):
-    """Going on would skip changes that no journal holds."""
+    """Continuing would skip changes that the journal does not have."""
 
 
 class StateMissing(Stop):
-    """The state store knows nothing of a source that was set up before."""
+    """The state store does not know a source that was set up before."""
 
 
 class AlreadyRunning(Stop):
@@ -124,16 +124,16 @@ class AlreadyRunning(Stop):
 
 
 class Fenced(CdcTrackerError):
-    """Another process has taken over, or the state store was taken back: nothing more is sent or stored from what we know."""
+    """Another process has taken over, or the state store was restored: this process sends and stores nothing more."""
 
     hint = (
-        "Nothing that was in flight is counted. The role ends, and goes on from what is stored once it can have its lock. If two "
+        "Nothing that was in flight is counted. The role ends, and continues from what is stored once it gets its lock. If two "
         "workers run, start one of them with --standby."
     )
 
 
 class Retry(CdcTrackerError):
-    """A passing fault: it is tried again with backoff."""
+    """A transient fault: the caller retries with backoff."""
 
 
 class SourceUnavailable(Retry):
@@ -149,9 +149,9 @@ class JournalGone(CdcTrackerError):
 
 
 class CheckpointMoved(CdcTrackerError):
-    """The checkpoint that a destination holds is not the one stored last: it was restored or removed, or another worker writes.
+    """The checkpoint that a destination holds is not the one stored last: restored, removed, or written by another worker.
 
-    Nothing of the batch was written. Sent again as it is, the batch would hide what the destination lacks.
+    Nothing of the batch was written. Retrying the batch would hide what the destination lacks, so the role restarts instead.
     """
 
 
@@ -168,15 +168,15 @@ class DestinationUnavailable(Retry):
 
 
 class DestinationBlocked(DestinationUnavailable):
-    """The destination refuses us: wrong credentials, or the endpoint is gone."""
+    """The destination refuses every request: wrong credentials, or the endpoint does not exist."""
 
 
 class TooLarge(CdcTrackerError):
-    """The destination finds the batch too large."""
+    """The batch is too large for the destination."""
 
 
 class BatchRejected(CdcTrackerError):
-    """The destination refuses the batch without saying which event it minds."""
+    """The destination refuses the batch and does not name the event at fault."""
 
 
 Unexplained = BatchRejected  # the earlier name, which plugins may use

@@ -1,4 +1,7 @@
-"""The nouns that every part shares. Nothing here does I/O."""
+"""The types that all packages share. No I/O.
+
+LSNs are ints, times are microseconds since the Unix epoch in UTC, sizes are bytes.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,12 @@ Lsn: TypeAlias = int
 
 
 def format_lsn(lsn: Lsn) -> str:
+    """0x16B374D848 → `16/B374D848`."""
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 def parse_lsn(text: str) -> Lsn:
-    """`16/B374D848` → int. Raises ValueError where the text is not a pg_lsn."""
+    """`16/B374D848` → int. Raises ValueError if the text is not a pg_lsn."""
     high, slash, low = text.strip().partition("/")
     if not slash or not 0 < len(high) <= 8 or not 0 < len(low) <= 8:
         raise ValueError(f"not an LSN: {text!r} (expected something like 16/B374D848)")
@@ -29,12 +33,12 @@ def parse_lsn(text: str) -> Lsn:
 
 
 class Position(NamedTuple):
-    """Where a change stands in the total order of changes.
+    """A change's place in the total order of changes: by commit, then by order within the transaction.
 
-    `ordinal` counts the row changes (and our own logical messages) of a transaction from 0, before any filtering;
-    a truncate counts once per table. `Position(L, -1)` lies before every change whose transaction committed at or
-    after L: it is the end of everything older. In every case `commit_lsn` is an LSN that may be confirmed to the server
-    without losing anything past this position, because the server sends again what commits at or after it.
+    `ordinal` counts a transaction's row changes and cdc-tracker's logical messages from 0, before any filter; a truncate
+    counts once per table. `Position(L, -1)` precedes every change of a transaction that commits at or after L, and so is the
+    end of all older ones. `commit_lsn` can always be confirmed to the server without losing a change past this position: the
+    server sends again every transaction that commits at or after it.
     """
 
     commit_lsn: Lsn
@@ -45,11 +49,11 @@ class Position(NamedTuple):
 
 
 START = Position(0, -1)
-"""Before everything."""
+"""Precedes every change."""
 
 
 class Missing(enum.Enum):
-    """Why a column of a row has no text, where it is not NULL (that is None). `reason`: of a rejection; `why`: for people."""
+    """Why a column's text is not available. (NULL is None.) `reason`: the rejection's code; `why`: the sentence for people."""
 
     UNCHANGED = (
         "unchanged_toast",
@@ -69,14 +73,14 @@ UNCHANGED = Missing.UNCHANGED
 UNLOGGED = Missing.UNLOGGED
 
 Text: TypeAlias = str | Missing | None
-"""A column's value as PostgreSQL's text output, NULL, or why it is missing. Both plugins give the same text."""
+"""A column's value as PostgreSQL's text output, None for NULL, or why it is missing. Both plugins give the same text."""
 
 Row: TypeAlias = tuple[Text, ...]
-"""The columns that were asked for, in the order in which they were asked for."""
+"""The columns that were asked for, in that order."""
 
 
 def table_name(schema: str, name: str) -> str:
-    """What a mapping's `table` names: `shop.orders`, unquoted. A schema with a dot in it is quoted: `"my.shop".orders`."""
+    """The name that mappings use: `shop.orders`, unquoted. A schema that contains a dot is quoted: `"my.shop".orders`."""
     if "." in schema or schema.startswith('"'):
         schema = '"' + schema.replace('"', '""') + '"'
     if name.startswith('"'):
@@ -88,9 +92,9 @@ _NAME = re.compile(r'("(?:[^"]|"")+"|[^."][^.]*)\.("(?:[^"]|"")+"|[^"].*)', re.D
 
 
 def split_name(table: str) -> tuple[str, str]:
-    """Schema and name of what `table_name` made, or of a name quoted as in SQL; without a dot it is in `public`.
+    """Schema and name of a table name as `table_name` returns it, or quoted as in SQL. Without a dot the schema is `public`.
 
-    Raises ValueError where a part is empty or its quotes do not end.
+    Raises ValueError if a part is empty or a quote is not closed.
     """
     found = _NAME.fullmatch(table if "." in table else f"public.{table}")
     if found is None:
@@ -100,6 +104,8 @@ def split_name(table: str) -> tuple[str, str]:
 
 
 class Column(NamedTuple):
+    """A column of a Relation."""
+
     name: str
     type_oid: int
     key: bool  # part of the replica identity
@@ -107,10 +113,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Relation:
-    """A table as it was when the change was made; a partition is named by its root.
+    """A table's columns when the change was made. A partition has the name of its root table.
 
-    `identity` is PostgreSQL's relreplident: `d`efault, `n`othing, `f`ull, `i`ndex. `incomplete`: any cell of its rows may be
-    Missing for another reason than UNCHANGED and UNLOGGED; a decoder gives such a row a relation of its own.
+    `identity` is PostgreSQL's relreplident: `d`efault, `n`othing, `f`ull, `i`ndex. `incomplete`: cells of its rows can be
+    Missing for reasons other than UNCHANGED and UNLOGGED; decoders give such a row a Relation of its own.
     """
 
     schema: str
@@ -121,7 +127,7 @@ class Relation:
 
     @property
     def table(self) -> str:
-        """What a mapping's `table` names."""
+        """The name that mappings use; see `table_name`."""
         return table_name(self.schema, self.name)
 
 
@@ -130,12 +136,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """`committed_at` in microseconds since the Unix epoch, `commit_lsn` the commit record's start."""
+    """`committed_at`: microseconds since the Unix epoch. `commit_lsn`: the start of the commit record."""
 
     xid: int
     commit_lsn: Lsn
     committed_at: int
-    timestamp: str = field(init=False, compare=False)  # committed_at as ISO 8601 in UTC, made once a transaction
+    timestamp: str = field(init=False, compare=False)  # committed_at as ISO 8601 in UTC, computed once per transaction
 
     def __post_init__(self) -> None:
         moment = (EPOCH + timedelta(microseconds=self.committed_at)).replace(tzinfo=None)
@@ -143,7 +149,7 @@ class Transaction:
 
 
 class Op(enum.StrEnum):
-    """Debezium's letters."""
+    """The kind of a change, by Debezium's letters."""
 
     INSERT = "c"
     UPDATE = "u"
@@ -154,16 +160,17 @@ class Op(enum.StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One row change, truncate or logical message.
+    """One row change, truncate, snapshot read or logical message.
 
-    `new` and `old` hold the columns asked for (see source.Wanted), not all of the relation's. On an update under
-    default identity whose key did not change, `old` has the key's text and UNLOGGED elsewhere.
-    `lsn` is the change's own WAL address, `index` its place among consecutive changes of the transaction that share it
-    (the rows of one COPY do): `(lsn, index)` names the change whatever is published and whatever the plugin.
-    For a message, `relation` is None, `prefix` and `content` are set; `content` may be Missing as a cell may.
+    `new` and `old` have the columns that were asked for (see Wanted in sources.postgres.segments), not all columns of the
+    relation. For an update under the default replica identity that does not change the key, `old` has the key's text, and
+    UNLOGGED elsewhere.
+    `lsn` is the change's own WAL address, `index` its number among consecutive changes of the transaction that share that
+    address, such as the rows of one COPY. `(lsn, index)` identifies the change whatever is published and whatever the plugin.
+    A logical message has no `relation`; it has `prefix` and `content`, and `content` can be Missing as a cell can.
     """
 
-    op: str  # an Op's value: a plain str keeps the hot path short
+    op: str  # an Op's value: plain str is faster than the enum
     relation: Relation | None
     new: Row | None
     old: Row | None
@@ -176,12 +183,12 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class Codec(NamedTuple):
-    """How the text of one column becomes a value and JSON. Made by source.values, used by the mapping compiler.
+    """Converts a column's text to a Python value and to JSON. sources.postgres.values makes it, the mapping compiler uses it.
 
     `kind` is one of: integer, decimal, float, boolean, text, uuid, json, timestamptz, timestamp, date, time, bytes, array, other.
-    `load(text)` gives the value that expressions see: int, Decimal, float, bool, str, UUID, dict/list/…, datetime (aware, UTC),
-    naive datetime, date, str (time), bytes, list, str. What Python cannot hold (infinity, BC, NaN, year > 9999) becomes Special.
-    `to_json(text)` gives JSON text, equal to `canonical(load(text))` and never slower.
+    `load(text)` returns the value that expressions see: int, Decimal, float, bool, str, UUID, dict/list/…, datetime (aware, UTC),
+    naive datetime, date, str (time), bytes, list, str. Values that Python cannot represent (infinity, BC, NaN, year > 9999) are
+    Special. `to_json(text)` returns JSON text, equal to `canonical(load(text))`.
     Neither raises for text that PostgreSQL printed.
     """
 
@@ -191,7 +198,7 @@ class Codec(NamedTuple):
 
 
 class Special(str):
-    """The text of a value that Python or JSON cannot hold: infinity, NaN, a BC date, a year past 9999."""
+    """The text of a value that Python or JSON cannot represent: infinity, NaN, a BC date, a year past 9999."""
 
     __slots__ = ()
 
@@ -206,24 +213,24 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=_encode_other)
 
 
 def canonical(value: object) -> str:
-    """JSON text of a value, byte-stable: Decimal as an exact number, datetime as ISO 8601 (UTC as `Z`), bytes as base64.
+    """A value's JSON text, always the same bytes: Decimal as an exact number, datetime as ISO 8601 (UTC as `Z`), bytes as base64.
 
-    Raises TypeError for what has no JSON.
+    Raises TypeError for a type without a JSON form.
     """
     return _ENCODER.encode(value).decode()
 
 
 RAW = "raw"
-"""The type of an event that is a change as it was captured. It is counted under `raw:shop.orders`."""
+"""The type of an event that is a captured change, unmapped. The ledger counts it under `raw:shop.orders`."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One track, identify, group, alias, page or screen call. `body` is its whole JSON in the Segment spec's shape.
+    """One track, identify, group, alias, page or screen call. `body` is the complete JSON in the Segment spec's shape.
 
-    `mapping` is the key under which the ledger counts it: the mapping's key, or `outbox`. A destination that wants raw changes
-    gets each as an event of the type RAW instead, whose body is Debezium's envelope.
-    `row_key` is made where the destination wants it: the row's key as canonical JSON, such as `{"id":7}`; empty where it is not
-    known. `old_key` of a raw update is what it was before, where that is something else.
+    `mapping` is the ledger's key: the mapping's key, or `outbox`. A destination that requires raw changes gets each change as
+    an event of the type RAW, whose body is Debezium's envelope.
+    `row_key` is set if the destination requires it: the row's key as canonical JSON, such as `{"id":7}`, empty if unknown.
+    `old_key` of a raw update is the key before the update, if the update changed it.
     """
 
     message_id: str
@@ -236,7 +243,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     old_key: bytes = b""
 
     def decoded(self) -> dict[str, Any]:
-        """The body as Python values; numbers with a fraction are Decimal."""
+        """The body as Python values. Numbers with a fraction are Decimal."""
         decoded: dict[str, Any] = _DECODER.decode(self.body)
         return decoded
 
@@ -245,10 +252,10 @@ _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
-    """An event or change that did not pass, and why.
+    """An event or change that did not pass, and why. It becomes a dead letter.
 
     `reason` is a stable code such as `type_mismatch`; `field` the path within the event (`properties.revenue`);
-    `value_type` the offending value's type; `detail` a sentence for a person, without the value where the property is `pii`.
+    `value_type` the type of the value; `detail` a sentence for people, without the value if the property is `pii`.
     """
 
     reason: str
@@ -262,26 +269,30 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(enum.StrEnum):
+    """What a destination did with one event."""
+
     DELIVERED = "delivered"  # the destination has it, durably
-    ASSUMED = "assumed"  # it answered 2xx, as it does to everything
-    RETRY = "retry"  # not taken; send the same bytes again
+    ASSUMED = "assumed"  # it answered 2xx, and answers 2xx to invalid events, too
+    RETRY = "retry"  # not accepted; send the same bytes again
     REJECTED = "rejected"  # refused for good
-    SUPPRESSED = "suppressed"  # left out, as the settings ask; not sent
+    SUPPRESSED = "suppressed"  # left out on purpose; not sent
 
 
 class Receipt(NamedTuple):
+    """A destination's answer for one event."""
+
     outcome: Outcome
     reason: str = ""  # a stable code, or the vendor's, for retry and rejected
     field: str = ""
-    detail: str = ""  # a sentence for a person, such as the vendor's own words
-    retry_after: float | None = None  # of RETRY: seconds that the destination asks us to wait
+    detail: str = ""  # a sentence for people, such as the vendor's message
+    retry_after: float | None = None  # of RETRY: seconds that the destination asks to wait
 
 
 DELIVERED = Receipt(Outcome.DELIVERED)
 ASSUMED = Receipt(Outcome.ASSUMED)
 SUPPRESSED = Receipt(Outcome.SUPPRESSED)
 REPEATED = Receipt(Outcome.SUPPRESSED, "repeated")
-"""The destination has an event with this id already, of another change: it was not taken a second time."""
+"""The destination already has an event with this id, of another change, and did not store it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,15 +314,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive replication frames as they came, self-contained.
+    """Consecutive replication frames as the server sent them. A segment is decoded without any other.
 
-    `frames` is a run of frames, each `>IQ` (payload length in bytes, the frame's start LSN), then the payload.
-    `relations` are payloads of the same plugin that describe the relations the frames need and do not carry themselves.
-    `open`: the transaction that began in an earlier segment and goes on in this one, with the ordinal of this segment's first
-    change and the (lsn, index) of the change before it.
-    `first`, `last`: positions of the first change and of the end; `last` is `(end lsn of the commit, -1)` where the last
-    transaction is complete. `first_time`, `last_time`: the earliest and the latest commit, which are not always the first and the
-    last one; microseconds since the Unix epoch, 0 where the segment has no transaction.
+    `frames`: each frame is `>IQ` (payload length in bytes, the frame's start LSN), then the payload.
+    `relations`: payloads of the same plugin that describe the relations which the frames need and do not contain.
+    `open`: the transaction that began in an earlier segment and continues here, with the ordinal of this segment's first change
+    and the (lsn, index) of the change before it.
+    `first`, `last`: the positions of the first change and of the end; `last` is `(end LSN of the commit, -1)` if the last
+    transaction is complete. `first_time`, `last_time`: the earliest and the latest commit, not always those of the first and
+    the last transaction; microseconds since the Unix epoch, 0 if the segment has no transaction.
     """
 
     plugin: str
@@ -328,6 +339,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
+    """A transaction that continues from an earlier segment; see Segment."""
+
     transaction: Transaction
     ordinal: int
     lsn: Lsn

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `7d`, `250ms`, `10GB`. Inside: seconds and bytes."""
+"""Durations and sizes as text, such as `7d`, `250ms`, `10GB`, to and from seconds and bytes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The journal: the durable, ordered store of segments. What rewind reads."""
+"""The journal: the durable, ordered store of segments, which deliveries, rewinds and replays read."""
 
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.settings import JournalSettings, Retention
+from cdc_tracker.journal.sql.notifier import Waiter
 from cdc_tracker.journal.sql.store import Horizon, Journal, Trimmed, Waiting
-from cdc_tracker.journal.sql.wake import Waiter
 
 __all__ = ["Horizon", "Journal", "JournalSettings", "Retention", "Trimmed", "Waiter", "Waiting", "decode", "encode"]

@@ -1,6 +1,6 @@
-"""A segment as bytes: `CDCS`, a version byte, then one zstd frame with checksum over header and replication frames.
+"""A segment's stored form: `CDCS`, a version byte, then a zstd frame with a checksum over the header and the replication frames.
 
-The header is in the zstd frame too, so that the checksum covers it: a damaged segment is found, never half understood.
+The header is inside the zstd frame, so the checksum covers it, too: a damaged segment is always detected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cdc_tracker.model import OpenTransaction, Position, Segment, Transaction
 MAGIC = b"CDCS"
 VERSION = 1
 _PREFIX = MAGIC + bytes([VERSION])
-_HINT = "Restore the journal from a backup, or rewind the destinations beyond this segment: what it holds would be missing."
+_HINT = "Restore the journal from a backup, or rewind the destinations beyond this segment: its changes would be missing."
 
 
 class _Open(msgspec.Struct, array_like=True):
@@ -44,7 +44,7 @@ _header_decoder = msgspec.msgpack.Decoder(_Header)
 
 
 class _Zstd(threading.local):
-    """One thread may use a compressor at a time, and making one for each segment costs more than small segments do."""
+    """A compressor for each thread: it is not thread-safe, and creating one costs more than compressing a small segment."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
@@ -55,6 +55,7 @@ _zstd = _Zstd()
 
 
 def encode(segment: Segment) -> bytes:
+    """The segment's stored form."""
     opened = segment.open
     header = msgspec.msgpack.encode(
         _Header(
@@ -73,9 +74,9 @@ def encode(segment: Segment) -> bytes:
 
 
 def decode(data: bytes, where: str = "a segment") -> Segment:
-    """Raises Stop, naming `where`, for what is not exactly what `encode` gave."""
+    """The segment of a stored form. Raises Stop, which names `where`, for anything else than `encode` returned."""
     if data[:4] != MAGIC:
-        raise _damaged(where, "it does not begin as a segment does")
+        raise _damaged(where, "it does not begin with CDCS")
     if data[4:5] != _PREFIX[4:]:
         raise Stop(
             f"{where} has format version {data[4] if len(data) > 4 else 'none'}, this program reads {VERSION}.",

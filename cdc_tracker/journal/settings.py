@@ -10,7 +10,7 @@ from cdc_tracker.units import Duration, Size
 
 
 class Retention(BaseModel):
-    """How far back a rewind can reach. Nothing is deleted that a destination has not been through."""
+    """How far back a rewind can reach. A segment that a destination still needs is never deleted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,7 +19,7 @@ class Retention(BaseModel):
 
 
 class JournalSettings(BaseModel):
-    """Where captured changes are kept until every destination has them, and for rewinds after that."""
+    """Where captured segments are stored: until every destination has passed them, then as long as `retention` says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""The SQL journal: the durable, ordered store of a source's segments."""
+"""The journal in SQLite or PostgreSQL: the durable, ordered store of a source's segments."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql import migrations, times
+from cdc_tracker.journal.sql.notifier import FifoNotifier, Notifier, PostgresNotifier, Waiter
 from cdc_tracker.journal.sql.tables import segments as s
-from cdc_tracker.journal.sql.wake import FifoBell, Notifier, NotifyBell, Waiter
 from cdc_tracker.model import START, Position, Segment
 from cdc_tracker.storage.database import Database, Kind
 
@@ -27,11 +27,11 @@ KIND = Kind(
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
 )
-COUNTED = 10_000  # segments whose changes are counted for those who ask how much waits
-TRIM_SEGMENTS = 200  # in one transaction: the writer waits for no more than that
+COUNTED = 10_000  # segments at most whose changes `waiting` counts
+TRIM_SEGMENTS = 200  # per transaction: the writer waits for no more than that
 TRIM_BYTES = 32 * 1024 * 1024
 VACUUM_PAGES = 2000
-ANYWHERE = Position(-1, -1)  # wherever the journal ends
+ANYWHERE = Position(-1, -1)  # no check of the journal's end
 
 _of_source = s.c.source == bindparam("source")
 _last = tuple_(s.c.last_lsn, s.c.last_ordinal)
@@ -66,7 +66,7 @@ _DELETE = delete(s).where(_of_source, s.c.number <= bindparam("upto"))
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """What the journal holds. `first` is the position of its first change; a rewind reaches back to just before it."""
+    """The journal's extent. `first` is the position of its first change; a rewind reaches back to just before it."""
 
     first: Position
     first_time: int  # microseconds since the Unix epoch
@@ -77,23 +77,23 @@ class Horizon:
 
     @property
     def start(self) -> Position:
-        """The lowest position a checkpoint may be set back to."""
+        """The lowest position that a checkpoint can be rewound to."""
         return _before(self.first)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What lies after a position, by whole segments: never too little, and up to a segment too much."""
+    """What the journal has after a position, in whole segments: at least the exact amount, at most one segment more."""
 
     changes: int = 0
     bytes: int = 0
-    oldest: int = 0  # commit time, microseconds since the Unix epoch; 0 where nothing waits
-    more: bool = False  # than COUNTED segments: those changes are not counted
+    oldest: int = 0  # commit time, microseconds since the Unix epoch; 0 if nothing waits
+    more: bool = False  # there are more than COUNTED segments, whose changes are not counted
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """`blocked`: the journal is larger than it may be, and a destination still needs its oldest segment."""
+    """The result of a trim. `blocked`: the journal exceeds its size, and its oldest segment is still needed."""
 
     deleted: int  # segments
     bytes: int  # of the deleted
@@ -101,48 +101,51 @@ class Trimmed:
 
 
 class Journal:
-    """One source's segments. Several processes may read; one appends. Methods may be called from any thread."""
+    """One source's segments. One process appends, any number read. Methods are thread-safe.
 
-    def __init__(self, database: Database, source: str, bell: Notifier) -> None:
+    Every method raises JournalUnavailable if the store does not answer, and JournalGone if its file was removed or replaced.
+    """
+
+    def __init__(self, database: Database, source: str, notifier: Notifier) -> None:
         self._database = database
-        self._bell = bell
+        self._notifier = notifier
         self.source = source
 
     @classmethod
     def open(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
-        """Created and migrated where needed. `wake_dir` holds SQLite readers' FIFOs; None: a folder beside the file."""
+        """Opens the journal, creates or migrates it if necessary. `wake_dir`: the folder of SQLite readers' FIFOs; None: beside it."""
         return cls._of(Database.open(url, KIND), source, wake_dir)
 
     @classmethod
     def open_to_read(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
-        """For reading, also where the disk is full. What is missing or of an older version is created and migrated."""
+        """Opens the journal to read, also on a full disk. Creates or migrates it if necessary."""
         return cls._of(Database.open_to_read(url, KIND), source, wake_dir)
 
     @classmethod
     def _of(cls, database: Database, source: str, wake_dir: Path | None) -> Journal:
         if not database.is_sqlite:
-            return cls(database, source, NotifyBell(database, source))
-        return cls(database, source, FifoBell(wake_dir or Path(f"{database.path}.wake"), source))
+            return cls(database, source, PostgresNotifier(database, source))
+        return cls(database, source, FifoNotifier(wake_dir or Path(f"{database.path}.wake"), source))
 
     def end(self) -> Position | None:
-        """`last` of the newest segment. None only while nothing was ever appended: trim always leaves the newest."""
+        """`last` of the newest segment, None if nothing was ever appended: trim always keeps the newest segment."""
         with self._database.reading() as connection:
             newest = self._newest(connection)
         return _last_of(newest) if newest else None
 
     def newest(self) -> Segment | None:
-        """The segment that the journal ends with."""
+        """The last segment, None if there is none."""
         end = self.end()
         return self.read(Position(end.commit_lsn, end.ordinal - 1), 1)[0] if end else None
 
     def append(self, segments: Sequence[Segment], *, after: Position | None = ANYWHERE) -> None:
-        """One transaction, durable on return; then wakes every reader. Raises JournalUnavailable.
+        """Stores the segments in one transaction, durable on return, and wakes every reader. Raises JournalUnavailable.
 
-        After that error it is open whether they were stored (a connection may break in the middle of COMMIT): append the same
-        ones again, those already there are passed over, or ask end().
+        After that error the segments may or may not be stored (a connection can break in the middle of COMMIT): append the same
+        ones again, which skips those already stored, or ask end().
 
-        `after`: where the caller knows the journal to end (None: it is empty). Raises Fenced where it ends elsewhere: another
-        process appends to it, or its database was taken back to an earlier time.
+        `after`: where the journal must end before (None: it must be empty). Raises Fenced if it ends elsewhere: another process
+        appends to it, or its database was restored.
         """
         encoded = [(segment, encode(segment)) for segment in segments]
         if not encoded:
@@ -152,13 +155,13 @@ class Journal:
             if rows:
                 self._insert(connection, rows)
                 times.add(connection, self.source, rows)
-                self._bell.announce(connection)
-        self._bell.committed()
+                self._notifier.announce(connection)
+        self._notifier.committed()
 
     def _insert(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         try:
             connection.execute(_INSERT, rows)
-        except IntegrityError as error:  # the number is taken: of two that append at once, one is late
+        except IntegrityError as error:  # another process took the number at the same time
             raise Fenced(f"Another process appends to the journal of {self.source}.") from error
 
     def _rows(self, connection: Connection, encoded: list[tuple[Segment, bytes]], after: Position | None) -> list[dict[str, Any]]:
@@ -166,8 +169,8 @@ class Journal:
         end = _last_of(newest) if newest else None
         if after != ANYWHERE and end not in (after, encoded[-1][0].last):
             raise Fenced(
-                f"The journal of {self.source} ends at {end}, and was left at {after}: another process appends to it, "
-                "or its database was taken back to an earlier time."
+                f"The journal of {self.source} ends at {end} instead of {after}: another process appends to it, "
+                "or its database was restored."
             )
         number, total = (newest.number, newest.total) if newest else (0, 0)
         rows = []
@@ -182,7 +185,7 @@ class Journal:
         return rows
 
     def _pass_over(self, connection: Connection, segment: Segment, end: Position) -> None:
-        """Nothing is lost by not storing a segment without changes, or one that is there already. Raises Stop otherwise."""
+        """Skips a segment that has no changes or is already stored. Raises Stop for any other: it would be lost."""
         if not segment.changes:
             return
         row = _row(segment)
@@ -195,14 +198,14 @@ class Journal:
             )
 
     def read(self, after: Position, limit: int) -> list[Segment]:
-        """The first `limit` segments whose `last` lies after the position, in order. The first may also hold earlier changes."""
+        """The first `limit` segments whose `last` is past the position, in order. The first can also have earlier changes."""
         place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": limit}
         with self._database.reading() as connection:
             rows = connection.execute(_READ, place).all()
         return [decode(row.segment, f"Segment {row.id} of {self.source} in {self._database.place}") for row in rows]
 
     def waiting(self, after: Position) -> Waiting:
-        """What the journal holds after the position, in bounded time."""
+        """How much the journal has after the position, in bounded time."""
         place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": COUNTED}
         with self._database.reading() as connection:
             rows = connection.execute(_AFTER, place).all()
@@ -213,15 +216,15 @@ class Journal:
         return Waiting(sum(row.changes for row in rows), held, rows[0].first_time, newest.number > rows[-1].number)
 
     def waiter(self, name: str) -> Waiter:
-        """Make it before the first read, so that no append is missed. Close it, or use it as a context manager."""
-        return self._bell.waiter(name)
+        """Waits for appends. Create it before the first read, or an append can be missed. The caller closes it."""
+        return self._notifier.waiter(name)
 
     def wake(self, name: str | None = None) -> None:
-        """Wake the readers of this name, or all."""
-        self._bell.ring(name)
+        """Wakes the readers of this name; None: all."""
+        self._notifier.wake(name)
 
     def horizon(self) -> Horizon | None:
-        """None where nothing was ever appended."""
+        """The journal's extent, None if nothing was ever appended."""
         with self._database.reading() as connection:
             oldest = connection.execute(_OLDEST, {"source": self.source, "limit": 1}).first()
             newest = self._newest(connection)
@@ -237,24 +240,24 @@ class Journal:
         )
 
     def locate(self, time_us: int) -> Position:
-        """The position before the first segment that holds a transaction committed at or after the time.
+        """The position before the first segment that has a transaction committed at or after the time.
 
-        The journal's end where none does. A time before the horizon gives the horizon's start: compare with it first.
+        The journal's end if no segment has one. For a time before the horizon it is the horizon's start: compare first.
         """
         with self._database.reading() as connection:
             found = self._before(connection, times.first_reaching(connection, self.source, time_us))
         return found or self.end() or START
 
     def locate_end(self, time_us: int) -> Position:
-        """The position before the last segment that holds a transaction committed before the time; START where none does."""
+        """The position before the last segment that has a transaction committed before the time; START if none has."""
         with self._database.reading() as connection:
             return self._before(connection, times.last_before(connection, self.source, time_us)) or START
 
     def trim(self, *, age_s: float, size: int, keep_after: Position) -> Trimmed:
-        """Delete the oldest segments while they are too old, or all of them too many bytes; in small transactions.
+        """Deletes the oldest segments while they are older than the age or the journal exceeds the size, in small transactions.
 
-        Never one whose `last` lies after `keep_after`, the lowest checkpoint, and never the newest, which says where the
-        journal ends.
+        Never deletes a segment whose `last` is past `keep_after`, the lowest checkpoint, or the newest, which marks the
+        journal's end.
         """
         before = time.time_ns() // 1000 - int(age_s * 1_000_000)
         deleted = freed = 0
@@ -276,14 +279,14 @@ class Journal:
                 self._shrink()
 
     def clear(self) -> None:
-        """Delete every segment of the source: for one that is given up or begins anew."""
+        """Deletes every segment of the source."""
         with self._database.writing() as connection:
             connection.execute(delete(s).where(_of_source), {"source": self.source})
             times.clear(connection, self.source)
         self._shrink()
 
     def _shrink(self) -> None:
-        """Give SQLite's free pages back to the disk, few at a time. PostgreSQL's autovacuum needs no help."""
+        """Returns SQLite's free pages to the disk, few at a time. PostgreSQL has autovacuum."""
         if not self._database.is_sqlite:
             return
         with self._database.reading() as connection:
@@ -291,7 +294,7 @@ class Journal:
                 # Only executescript runs the statement to its end: execute() would free one page.
                 driver: Any = connection.connection.driver_connection
                 driver.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()  # only this cuts the file
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()  # truncates the file
 
     def close(self) -> None:
         self._database.close()
@@ -346,5 +349,5 @@ def _last_of(row: Row[Any]) -> Position:
 
 
 def _before(first: Position) -> Position:
-    """The end of everything older than the change at `first`."""
+    """The position just before the change at `first`."""
     return Position(first.commit_lsn, max(first.ordinal - 1, -1))

@@ -1,4 +1,4 @@
-"""Where in the journal a time is, on a connection that the caller owns."""
+"""Finds segments by commit time, on a connection that the caller owns. Times are microseconds since the Unix epoch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CLEAR = delete(t).where(_of_source)
 
 
 def add(connection: Connection, source: str, segments: Sequence[dict[str, Any]]) -> None:
-    """Rows of new segments, in order."""
+    """Inserts the rows of new segments, in order."""
     latest = connection.execute(_LATEST, {"of_source": source}).first()
     reached, setback = latest if latest else (segments[0]["last_time"], 0)
     rows = []
@@ -52,7 +52,8 @@ def first_reaching(connection: Connection, source: str, time_us: int) -> int | N
 def last_before(connection: Connection, source: str, time_us: int) -> int | None:
     """The number of the last segment with a commit before the time.
 
-    A segment that begins before the time has reached less than the time and the largest setback: the search goes back from there.
+    Commit times are not in order. `reached` is the latest commit time up to a segment, `setback` the most that a commit was
+    behind it: the segment sought has reached less than the time plus the setback.
     """
     latest = connection.execute(_LATEST, {"of_source": source}).first()
     if latest is None:
@@ -63,10 +64,11 @@ def last_before(connection: Connection, source: str, time_us: int) -> int | None
 
 
 def remove_oldest(connection: Connection, source: str, count: int, upto: int) -> None:
-    """Of the `count` oldest segments, the last of which has the number `upto`."""
+    """Deletes the rows of the `count` oldest segments, the last of which has the number `upto`."""
     reached = connection.execute(_NTH, {"of_source": source, "offset": count - 1}).scalar()
     connection.execute(_DELETE, {"of_source": source, "upto_reached": reached, "upto_number": upto})
 
 
 def clear(connection: Connection, source: str) -> None:
+    """Deletes the rows of every segment of the source."""
     connection.execute(_CLEAR, {"of_source": source})

@@ -1,6 +1,6 @@
-"""How readers learn at once that the journal has grown: a FIFO for each reader beside SQLite, NOTIFY in PostgreSQL.
+"""Notifies readers when the journal grows: a FIFO for each reader beside SQLite, LISTEN and NOTIFY in PostgreSQL.
 
-A reader first makes its waiter and then reads: what is appended between two waits makes the next one return at once.
+A reader creates its waiter before it reads: an append between two waits makes the next wait return at once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ _NOTIFY = sql_select(func.pg_notify(CHANNEL, text_parameter("payload")))
 
 
 class Waiter(Protocol):
-    def wait(self, timeout_s: float) -> bool:
-        """True at once when something was appended (or wake() called) since the last wait, False after the timeout.
+    """One reader's end."""
 
-        Never too seldom; it may be True once more for what was read already.
+    def wait(self, timeout_s: float) -> bool:
+        """True as soon as there was an append or a wake() since the last wait, False after the timeout, in seconds.
+
+        It misses no append, and can be True once more for an append that was already read.
         """
 
     def fileno(self) -> int:
-        """Readable when wait() would return True, for use in select and poll."""
+        """Readable if wait() would return True, for select and poll."""
 
     def close(self) -> None: ...
 
@@ -44,14 +46,16 @@ class Waiter(Protocol):
 
 
 class Notifier(Protocol):
+    """The appending process's end, and the maker of waiters."""
+
     def announce(self, connection: Connection) -> None:
         """Called inside the transaction that appends."""
 
     def committed(self) -> None:
-        """Called once it is durable. Does not raise: the append has happened."""
+        """Called once the append is durable. Does not raise."""
 
-    def ring(self, name: str | None) -> None:
-        """Wake one reader, or all."""
+    def wake(self, name: str | None) -> None:
+        """Wakes one reader; None: all."""
 
     def waiter(self, name: str) -> Waiter: ...
 
@@ -60,8 +64,8 @@ def _safe(name: str) -> str:
     return quote(name, safe="")  # leaves no @, which separates
 
 
-class FifoBell:
-    """Readers each own a FIFO in one folder; whoever appends writes a byte into each."""
+class FifoNotifier:
+    """Each reader owns a FIFO in one folder; the appending process writes a byte into each."""
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder = folder
@@ -71,14 +75,14 @@ class FifoBell:
         pass
 
     def committed(self) -> None:
-        self.ring(None)
+        self.wake(None)
 
-    def ring(self, name: str | None) -> None:
+    def wake(self, name: str | None) -> None:
         prefix = f"{_safe(self._source)}@" + (f"{_safe(name)}@" if name is not None else "")
-        with contextlib.suppress(OSError):  # a reader that cannot be reached wakes by its timeout
+        with contextlib.suppress(OSError):  # a reader that cannot be reached wakes up by its timeout
             for entry in os.listdir(self._folder):  # noqa: PTH208 — on the path of every append, and Path is 5 times slower
                 if entry.startswith(prefix):
-                    _ring_one(f"{self._folder}/{entry}")
+                    _wake_one(f"{self._folder}/{entry}")
 
     def waiter(self, name: str) -> Waiter:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ class FifoBell:
         return FifoWaiter(self._folder / f"{_safe(self._source)}@{_safe(name)}@{os.getpid()}-{uuid.uuid4().hex}.fifo")
 
     def _sweep(self) -> None:
-        """Remove what readers left that were killed: a FIFO nobody has open, or one never finished."""
+        """Removes FIFOs of killed readers: those that no process has open, and those never renamed."""
         for path in self._folder.iterdir():
             with contextlib.suppress(OSError):
                 if not path.name.startswith("."):
@@ -98,7 +102,7 @@ class FifoBell:
 
 
 def _open(path: str) -> int | None:
-    """For writing. None where nobody reads: names are never used twice, so its reader is gone and it is removed."""
+    """Opens a FIFO to write. None if its reader is gone: removes it then, since names are never reused."""
     try:
         return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -108,10 +112,10 @@ def _open(path: str) -> int | None:
         return None
 
 
-def _ring_one(path: str) -> None:
+def _wake_one(path: str) -> None:
     fifo = _open(path)
     if fifo is not None:
-        with contextlib.suppress(OSError):  # full: its reader has plenty to wake it
+        with contextlib.suppress(OSError):  # full: its reader will wake up anyway
             os.write(fifo, b"\0")
         os.close(fifo)
 
@@ -121,9 +125,9 @@ class FifoWaiter:
         self._path = path
         hidden = path.with_name(f".{path.name}")
         os.mkfifo(hidden, 0o600)
-        # Read and write, so that it never reads as closed while no writer has it open.
+        # Open to read and write: it does not report end of file while no writer has it open.
         self._fifo = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        hidden.rename(path)  # seen by writers only once it is open, so that one without a reader is known to be stale
+        hidden.rename(path)  # visible to writers only once it is open: a FIFO without a reader is stale
         self._poll = select.poll()
         self._poll.register(self._fifo, select.POLLIN)
 
@@ -151,7 +155,7 @@ class FifoWaiter:
         self.close()
 
 
-class NotifyBell:
+class PostgresNotifier:
     def __init__(self, database: Database, source: str) -> None:
         self._database = database
         self._source = _safe(source)
@@ -162,7 +166,7 @@ class NotifyBell:
     def committed(self) -> None:
         pass
 
-    def ring(self, name: str | None) -> None:
+    def wake(self, name: str | None) -> None:
         with self._database.reading() as connection:
             payload = self._source if name is None else f"{self._source}@{_safe(name)}"
             connection.execute(_NOTIFY, {"payload": payload})
@@ -172,7 +176,7 @@ class NotifyBell:
 
 
 class NotifyWaiter:
-    """LISTENs on a connection of its own. When that is lost, wait() raises JournalUnavailable; the next one connects again."""
+    """LISTENs on its own connection. If that is lost, wait() raises JournalUnavailable, and the next wait() reconnects."""
 
     def __init__(self, database: Database, payloads: set[str]) -> None:
         self._database = database
@@ -183,7 +187,7 @@ class NotifyWaiter:
     def wait(self, timeout_s: float) -> bool:
         if self._driver is None:
             self._listen()
-            return True  # what was announced meanwhile is not known
+            return True  # appends may have been missed
         try:
             with self._database.translated():
                 return self._heard(max(0.0, timeout_s))
@@ -193,7 +197,7 @@ class NotifyWaiter:
 
     def fileno(self) -> int:
         if self._driver is None:
-            raise JournalUnavailable("The journal's wake-ups are not heard: wait() connects again.")
+            raise JournalUnavailable("The connection for the journal's notifications is lost; wait() reconnects.")
         return int(self._driver.fileno())
 
     def close(self) -> None:
@@ -215,11 +219,11 @@ class NotifyWaiter:
         remaining = timeout_s
         while not (found := self._receive(remaining, stop_after=1)) and remaining > 0:
             remaining = max(0.0, deadline - time.monotonic())
-        # Those that came with it are answered by the same read.
+        # One read takes all notifications that have arrived.
         return self._receive(0, stop_after=None) or found
 
     def _receive(self, timeout_s: float, stop_after: int | None) -> bool:
-        """Whether one that is meant for us came; the generator is used up, so that none stays behind in it."""
+        """Whether a notification for this reader arrived. Exhausts the generator, so that none stays in it."""
         received = [note.payload for note in self._driver.notifies(timeout=timeout_s, stop_after=stop_after)]
         return not self._payloads.isdisjoint(received)
 
