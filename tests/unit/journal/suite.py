@@ -122,7 +122,7 @@ class JournalSuite:
         with Journal.open(url, "main") as second:
             second.append([segment(3)], after=segment(2).last)
         for after in (None, segment(1).last, segment(2).last, segment(9).last):
-            with pytest.raises(Fenced, match="another process appends to it, or its database was taken back"):
+            with pytest.raises(Fenced, match="another process appends to it, or its database was restored"):
                 journal.append([segment(4)], after=after)
         assert journal.end() == segment(3).last
 
