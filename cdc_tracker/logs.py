@@ -1,4 +1,4 @@
-"""Logs: JSON for machines, or lines for people on a terminal. No secret passes, wherever it stands in an entry."""
+"""Logs: JSON for machines, or lines for people on a terminal. Secrets are redacted anywhere in an entry."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SECRET_KEY = re.compile(r"(?i)(^|_)(password|passwd|pwd|secret|token|api_?key|w
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*(?=@)", re.IGNORECASE)
 _CONNINFO_PASSWORD = re.compile(r"\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE)
 _WEBHOOK_SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]+")
-_QUIET = ("httpx", "httpcore", "alembic", "sqlalchemy.engine")  # they tell each request or statement at INFO
+_QUIET = ("httpx", "httpcore", "alembic", "sqlalchemy.engine")  # they log each request or statement at INFO
 
 
 class LogSettings(BaseModel):
-    """`auto` writes lines for people where the output is a terminal, else JSON."""
+    """The `log:` part of the configuration. `auto` writes lines for people if the output is a terminal, else JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class LogSettings(BaseModel):
 
 
 def hide(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the passwords of URLs and conninfo strings, and without any of `secrets`."""
+    """The text with the passwords of URLs and conninfo strings, and each of `secrets`, replaced."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     text = _URL_PASSWORD.sub(rf"\g<1>{HIDDEN}", text)
@@ -40,15 +40,15 @@ def hide(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key of this name holds a secret."""
+    """Whether the value of a key with this name is a secret."""
     return _SECRET_KEY.search(key) is not None
 
 
 class Redaction:
-    """The processor that runs last before an entry is written."""
+    """The last processor before an entry is rendered: replaces secrets."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first: a secret that contains another must go as a whole. Very short ones would eat ordinary words.
+        # Longest first: a secret can contain another one. Very short ones would match ordinary words.
         self._secrets = sorted({secret for secret in secrets if len(secret) >= 4}, key=len, reverse=True)
 
     def __call__(self, _logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -69,12 +69,12 @@ class Redaction:
 
 
 def _for_people(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Nothing that came from outside reaches a terminal raw. JSON escapes by itself."""
+    """Escapes what a terminal would interpret. JSON needs no such step."""
     return {key: printable(value) if isinstance(value, str) else value for key, value in entry.items()}
 
 
 def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
-    """Send every log line of this process, ours and the libraries', to `stream` (standard error)."""
+    """Sends every log line of this process, those of libraries too, to `stream` (default: standard error)."""
     out = stream or sys.stderr
     people = settings.format == "text" or (settings.format == "auto" and out.isatty())
     shared: list[structlog.types.Processor] = [
@@ -108,5 +108,5 @@ def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,  # roles set up once more after a reload and after a fork
+        cache_logger_on_first_use=False,  # roles call set_up again after a reload and after a fork
     )

@@ -1,4 +1,4 @@
-"""A SQL store of ours: opened, migrated, with the driver's errors turned into ours at this one boundary. State and journal."""
+"""A SQL store, as state and journal use it: opened, migrated, with the driver's errors translated at this one boundary."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from cdc_tracker.storage import sqlite
 
 LOCK_SECONDS = 30
 
-_FULL = "Free some space: it goes on by itself then, and nothing that was confirmed is lost."
-_BUSY = "Another program holds the file for long: a backup, a sqlite3 shell or a second worker. It is tried again."
+_FULL = "Free some space: the worker then continues by itself, and nothing that was confirmed is lost."
+_BUSY = "Another program locks the file: a backup, a sqlite3 shell or a second worker. The worker retries."
 _READ_ONLY = "Make the file, its folder and its file system writable for the user that cdc-tracker runs as."
 _SQLITE_HINTS = {
     5: _BUSY,
@@ -41,31 +41,31 @@ _POSTGRES_HINTS = {
     "53100": _FULL,
     "25006": "The server is read-only: it is a standby, or default_transaction_read_only is set.",
     "28": "Look at the user and password in the URL, and at pg_hba.conf.",
-    "3D": "Create the database, or mend its name in the URL.",
+    "3D": "Create the database, or correct its name in the URL.",
     "42501": "Grant the user CREATE on the schema and ownership of the tables cdc_tracker_*.",
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What tells one store from the other."""
+    """The description of a store: state or journal."""
 
     noun: str  # "the journal"
     unavailable: type[Retry]
     version_table: str
     migrations: Path  # the folder of its Alembic scripts
-    revisions: tuple[str, ...]  # every one, the newest last: known without importing Alembic
-    gone: type[CdcTrackerError] = Stop  # raised once where the file was removed or replaced while it was open
+    revisions: tuple[str, ...]  # all of them, the newest last: listed here to avoid importing Alembic
+    gone: type[CdcTrackerError] = Stop  # raised once if the file was removed or replaced while it was open
     unused: Callable[[Database], AbstractContextManager[None]] = lambda _: (
         nullcontext()
-    )  # nobody works with it; raises where somebody does
+    )  # no worker uses the store while it is migrated; raises if one does
 
 
 class Database:
-    """`reading()` and `writing()` give a connection; every fault of the database leaves them as an error of ours.
+    """`reading()` and `writing()` return a connection, and raise only errors that cdc_tracker.errors defines.
 
-    One connection is held for each (taking one from a pool and giving it back costs three times as much as a small read);
-    threads take turns. A connection that met an error is thrown away.
+    Each keeps one connection (a checkout from a pool costs three times as much as a small read); threads take turns. A
+    connection is discarded after an error.
     """
 
     def __init__(self, url: str, kind: Kind, *, reading: bool = False) -> None:
@@ -79,11 +79,11 @@ class Database:
         options: dict[str, Any] = {"reading": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader = _Held(self.engine.execution_options(**options))
         self._writer = _Held(self.engine)
-        self._file: tuple[int, int] | None = None  # which file the connections hold
+        self._file: tuple[int, int] | None = None  # identity of the open file
 
     @classmethod
     def open(cls, url: str, kind: Kind) -> Database:
-        """Connected, created where it was missing, and migrated. Safe in several processes at once."""
+        """Connects to the store, and creates or migrates it if necessary. Several processes may do so at once."""
         database = cls(url, kind)
         try:
             database._create()
@@ -94,7 +94,7 @@ class Database:
 
     @classmethod
     def open_to_read(cls, url: str, kind: Kind) -> Database:
-        """As open(), but nothing is written where the store is there and up to date: a full disk keeps nobody from reading."""
+        """As open(), but writes nothing if the store exists and is up to date: it can be read on a full disk."""
         database = cls(url, kind, reading=True)
         try:
             if not database.is_sqlite or database.path.exists():
@@ -124,7 +124,7 @@ class Database:
 
     @property
     def place(self) -> str:
-        """Where the store is, for a person: no user, password or parameters, any of which may be secret."""
+        """The store's location for people: without user, password or parameters, which can be secret."""
         if self.is_sqlite:
             return str(self.path)
         hosts = self.url.query.get("host", "")
@@ -133,22 +133,22 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, committed at the end. In SQLite it holds the write lock from the start."""
+        """A transaction, committed at the end of the block. SQLite locks for writing from the start."""
         self._check_file()
         with self.translated(), self._writer.taken() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection without a transaction: each statement sees what is committed when it starts."""
+        """A connection in autocommit: each statement sees what was committed when it started."""
         self._check_file()
         with self.translated(), self._reader.taken() as connection:
             yield connection
 
     def _check_file(self) -> None:
-        """SQLite goes on in a file that was removed or replaced, unseen by others and gone with the process: not with us.
+        """SQLite would go on writing to a file that was removed or replaced, and the data would end with the process.
 
-        Raises `kind.gone`, once: a new file is then in use.
+        Raises `kind.gone` once; a new file is then in use.
         """
         if self._file is None or sqlite.identity(self.path) == self._file:
             return
@@ -157,11 +157,11 @@ class Database:
         self._create()
         raise self.kind.gone(
             f"{self.kind.noun[0].upper()}{self.kind.noun[1:]} ({self.place}) was removed or replaced while it was in use.",
-            hint="What it held is gone with the old file, unless that is put back while nothing runs.",
+            hint="Its contents are lost, unless the old file is put back while no worker runs.",
         )
 
     def own_connection(self) -> Any:
-        """The driver's connection in autocommit, outside the pool: for LISTEN and locks of a session. The caller closes it."""
+        """The driver's connection in autocommit, outside the pool: for LISTEN and session locks. The caller closes it."""
         pooled = self.engine.raw_connection()
         driver: Any = pooled.driver_connection
         pooled.detach()
@@ -169,7 +169,7 @@ class Database:
         return driver
 
     def ask(self, connection: Any, query: str, seconds: float) -> str:
-        """The first value that a query gives on such a connection, "" for none. Raises `kind.unavailable` after that time."""
+        """The first value that a query returns on such a connection, "" for none. Raises `kind.unavailable` after the timeout."""
         with self.translated():
             session = connection.pgconn
             session.send_query(query.encode())
@@ -188,14 +188,15 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
+        """Translates the driver's and the system's errors: `kind.unavailable` for transient ones, else Stop."""
         try:
             yield
         except (DBAPIError, PoolTimeout, OSError) as error:
-            raise self._ours(error) from error
+            raise self._translate(error) from error
         except Exception as error:
-            # What the driver raises on a connection used without SQLAlchemy: LISTEN waits on one.
+            # The driver's own errors, from a connection used without SQLAlchemy, such as that of LISTEN.
             if isinstance(error, self.engine.dialect.loaded_dbapi.Error):
-                raise self._ours(error) from error
+                raise self._translate(error) from error
             raise
 
     def close(self) -> None:
@@ -203,7 +204,7 @@ class Database:
         self._writer.close()
         self.engine.dispose()
 
-    def _ours(self, error: Exception) -> CdcTrackerError:
+    def _translate(self, error: Exception) -> CdcTrackerError:
         origin = (error.orig if isinstance(error, DBAPIError) else None) or error
         text = str(origin).strip() or type(origin).__name__
         message = f"{self.kind.noun} ({self.place}) cannot be used: {text}"
@@ -239,11 +240,11 @@ class Database:
                 raise Stop(
                     f"{self.kind.noun} ({self.place}) was made by a newer cdc-tracker: its version is {found}, "
                     f"this program knows {revisions[-1]} and older.",
-                    hint="Run the newer cdc-tracker. There is no way back to an older version.",
+                    hint="Run the newer cdc-tracker. A store cannot be migrated back.",
                 )
             if found == revisions[-1]:
                 return
-            if found is not None:  # an older worker would go on with tables that are not as it knows them
+            if found is not None:  # an older worker must not meet migrated tables
                 stack.enter_context(self.kind.unused(self))
             self._upgrade(connection)
 
@@ -256,7 +257,7 @@ class Database:
         return str(row[0]) if row else None
 
     def _upgrade(self, connection: Connection) -> None:
-        from alembic import command  # noqa: PLC0415 — 10 MB and 0.1 s that only the first start should pay
+        from alembic import command  # noqa: PLC0415 — 10 MB and 0.1 s, needed at the first start only
         from alembic.config import Config  # noqa: PLC0415
 
         config = Config(attributes={"connection": connection, "version_table": self.kind.version_table})
@@ -265,7 +266,7 @@ class Database:
 
 
 class _Held:
-    """A connection that is kept, for one thread at a time."""
+    """A connection that is kept open, for one thread at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -293,7 +294,7 @@ class _Held:
 
 
 def readable(descriptors: Sequence[int], seconds: float) -> list[int]:
-    """Those that can be read from, waiting so long for the first. Unlike select, also of numbers above 1023."""
+    """The descriptors that are ready to read; waits for the first until the timeout. Unlike select it takes those above 1023."""
     polled = poll()
     for descriptor in descriptors:
         polled.register(descriptor, POLLIN)
@@ -329,21 +330,21 @@ def _postgres_engine(url: URL, kind: Kind) -> Engine:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,  # milliseconds: a dead network would else hold us for a quarter of an hour
-        "client_encoding": "UTF8",  # PGCLIENTENCODING may say otherwise
+        "tcp_user_timeout": 30_000,  # milliseconds: else a dead network is noticed after a quarter of an hour
+        "client_encoding": "UTF8",  # overrides PGCLIENTENCODING
     }
     arguments = {key: value for key, value in defaults.items() if key not in url.query}
     engine = create_engine(url, hide_parameters=True, connect_args=arguments)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: object) -> None:
-        # A server may have synchronous_commit off; what we confirm to the source must survive a crash of this one.
+        # What is confirmed to the source must survive a crash of this server.
         connection.autocommit = True
         connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-        # A role or database may have them for its applications. Ours end no session that holds a lock, and no migration.
+        # Timeouts of the role or database, meant for applications, must not end a session that holds a lock, or a migration.
         connection.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [_ENDLESS])
         connection.autocommit = False
 
@@ -351,5 +352,5 @@ def _postgres_engine(url: URL, kind: Kind) -> Engine:
 
 
 def text_parameter(name: str) -> Any:
-    """A parameter whose type PostgreSQL cannot infer from where it stands."""
+    """A text parameter where PostgreSQL cannot infer the type."""
     return bindparam(name, type_=Text())

@@ -1,4 +1,4 @@
-"""SQLite files of ours: made for their owner only, opened for writing, or read where nothing can be written."""
+"""SQLite files: created for their owner only, opened to write, or to read where nothing can be written."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
-WAL_FILE_LIMIT = 64 * 1024 * 1024  # SQLite cuts its -wal file back to this after a burst
+WAL_FILE_LIMIT = 64 * 1024 * 1024  # bytes; SQLite truncates its -wal file to this after a burst
 PRIVATE = 0o600
 _BESIDE = ("", "-wal", "-shm")
 
 
 def engine(url: URL, lock_seconds: float) -> Engine:
-    """For reading and writing. The file exists: see created()."""
-    # isolation_level None: the driver begins nothing by itself, we say BEGIN IMMEDIATE.
+    """An engine to read and write. The file must exist: see created()."""
+    # isolation_level None: the driver begins no transaction; `begin` below says BEGIN IMMEDIATE.
     arguments = {"timeout": lock_seconds, "check_same_thread": False, "isolation_level": None}
     made = create_engine(url, hide_parameters=True, connect_args=arguments)
 
     @event.listens_for(made, "connect")
     def prepare(connection: Any, record: object) -> None:
         for pragma in (
-            "auto_vacuum = INCREMENTAL",  # first: it counts only while the file is empty
+            "auto_vacuum = INCREMENTAL",  # first: it has an effect only while the file is empty
             "journal_mode = WAL",
             "synchronous = FULL",
             f"journal_size_limit = {WAL_FILE_LIMIT}",
@@ -45,16 +45,16 @@ def engine(url: URL, lock_seconds: float) -> Engine:
 
 
 def reading_engine(url: URL, lock_seconds: float) -> Engine:
-    """For reading alone, also where the disk is full, the folder cannot be written or the file belongs to another user."""
+    """An engine to read only: also if the disk is full, the folder is read-only or the file belongs to another user."""
     path = Path(url.database or "")
     return create_engine(url, hide_parameters=True, creator=lambda: _opened(path, lock_seconds))
 
 
 def _opened(path: Path, lock_seconds: float) -> sqlite3.Connection:
-    """Beside a -wal file SQLite takes room and rights for an index of it, which the first that opens the file makes.
+    """If there is a -wal file, the first process that opens it needs disk space and write permission for its index (-shm).
 
-    Without either it can be read all the same: where there is no -wal file; where nobody else has the file open, so that the
-    index may be in memory; or where a worker of another user has made the index.
+    Without them a file can still be read: if there is no -wal file; if no other process has the file open, so that the index
+    can be in memory; or if a worker of another user has made the index.
     """
     uri = f"file:{quote(str(path))}?"
     ways = [(f"{uri}mode=rw", lock_seconds, "query_only = ON")]
@@ -83,16 +83,16 @@ def _tried(uri: str, seconds: float, pragma: str) -> sqlite3.Connection:
 
 @contextmanager
 def created(path: Path) -> Iterator[None]:
-    """The file exists, readable by its owner only, and no other process creates or migrates one beside it meanwhile.
+    """Creates the file if it is missing, for its owner only. No other process creates or migrates it during the block.
 
-    Two processes that switch a new file to WAL mode at once would get "database is locked" without SQLite waiting.
+    Of two processes that switch a new file to WAL mode at once, one gets "database is locked", without SQLite waiting.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if not path.exists():
-            for left in _BESIDE[1:]:  # of a file that was removed: SQLite would take them for the new one's
+            for left in _BESIDE[1:]:  # left by a removed file: SQLite would apply them to the new one
                 path.with_name(path.name + left).unlink(missing_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
         _tighten(path)
@@ -102,7 +102,7 @@ def created(path: Path) -> Iterator[None]:
 
 
 def _tighten(path: Path) -> None:
-    """A file that others may read, such as one restored from a backup, is for its owner alone from now on."""
+    """Restricts a file that other users may read, such as one restored from a backup, to its owner."""
     for end in _BESIDE:
         beside = path.with_name(path.name + end)
         try:
@@ -114,7 +114,7 @@ def _tighten(path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is; None where there is none."""
+    """The file's device and inode, None if there is no file."""
     try:
         found = os.stat(path)  # noqa: PTH116  before every transaction: three times as fast as Path.stat
     except FileNotFoundError:

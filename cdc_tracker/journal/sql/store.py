@@ -113,7 +113,7 @@ class Journal:
 
     @classmethod
     def open(cls, url: str, source: str, wake_dir: Path | None = None) -> Journal:
-        """Opens the journal, creates or migrates it if necessary. `wake_dir`: for SQLite readers' FIFOs; None: beside the file."""
+        """Opens the journal, creates or migrates it if needed. `wake_dir`: for SQLite readers' FIFOs; None: beside the file."""
         return cls._of(Database.open(url, KIND), source, wake_dir)
 
     @classmethod
