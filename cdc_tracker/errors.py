@@ -22,6 +22,7 @@ CdcTrackerError
 ├── JournalGone            the journal's file was removed or replaced: the role restarts and looks for what is missing
 ├── CheckpointMoved        the checkpoint that a destination holds has changed: the role restarts and reads it
 ├── TooLarge               413: the sender splits the batch
+├── InvalidRequest         a caller asks for what does not exist; nothing was changed (exit code 2)
 └── BatchRejected          a 400 or 422 that names no event: the sender bisects the batch
 """
 
@@ -169,6 +170,10 @@ class DestinationUnavailable(Retry):
 
 class DestinationBlocked(DestinationUnavailable):
     """The destination refuses every request: wrong credentials, or the endpoint does not exist."""
+
+
+class InvalidRequest(CdcTrackerError):
+    """A caller of an operation asks for what does not exist or cannot be combined. Nothing was changed."""
 
 
 class TooLarge(CdcTrackerError):

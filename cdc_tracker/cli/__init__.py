@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import click
 
 from cdc_tracker import __version__
-from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.cli.invocation import Invocation
+from cdc_tracker.errors import CdcTrackerError, InvalidRequest
 from cdc_tracker.worker.signals import hold_for
+
+__all__ = ["FOUND_PROBLEMS", "NEEDS_A_PERSON", "Invocation", "cli", "main", "tell"]
 
 FOUND_PROBLEMS = 1
 NEEDS_A_PERSON = 3
@@ -48,14 +51,6 @@ _COMMANDS = {
 }
 
 
-class Invocation:
-    """What the global options said. `config` and `debug` are asked by commands."""
-
-    def __init__(self, config_path: Path | None, debug: bool) -> None:
-        self.config_path = config_path
-        self.debug = debug
-
-
 class _Lazy(click.Group):
     """Imports a command's module only to run it or to show its own help. Turns our errors into a paragraph and an exit code."""
 
@@ -85,6 +80,8 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except InvalidRequest as error:
+            raise click.UsageError(str(error)) from None
         except CdcTrackerError as error:
             if ctx.params.get("debug"):
                 raise

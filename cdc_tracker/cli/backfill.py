@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 from cdc_tracker.units import format_duration, format_size
@@ -64,12 +65,12 @@ def backfill(
 
     config = stores.load_config(invocation)
     for name in names:
-        stores.one_destination(config, name)
+        operations.named.destination(config, name)
     mappings = config.load_mappings()
-    keys = options.keys_of(mappings.all, [event])
+    keys = operations.named.events(mappings.all, [event])
     period = (start.time_us if start else None, end.time_us if end else None)
     with stores.opened_state(config) as state:
-        source = stores.known_source(config, state).name
+        source = operations.named.source(config, state).name
         plans = [
             _plan(config, state, source, mapping, name, period, asked)
             for mapping in mappings.all

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, options, output
 from cdc_tracker.errors import Stop
 
@@ -54,16 +55,16 @@ def diff(
 
     config = stores.load_config(invocation)
     if destination is not None:
-        stores.one_destination(config, destination)
+        operations.named.destination(config, destination)
         if config.destinations[destination].wants.raw:
             raise Stop(
                 f"The destination {destination!r} gets the changes as they are: no mapping makes any difference to it.",
                 hint="Leave out --destination to compare the events.",
             )
     current, other = config.load_mappings(), _other(config, paths)
-    keys = options.keys_of([*current.all, *other.all], names)
+    keys = operations.named.events([*current.all, *other.all], names)
     with stores.opened_state(config, to_read=True) as state:
-        record = stores.known_source(config, state)
+        record = operations.named.source(config, state)
     before, after = (_side(config, record, mappings, keys, destination) for mappings in (current, other))
     with stores.opened_journal(config, to_read=True) as journal:
         begin, upto = range_of(journal, start, end, journal.end() or START)

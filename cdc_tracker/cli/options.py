@@ -1,29 +1,28 @@
-"""What part of history a command is for, as its options name it: points in it, and events."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from cdc_tracker.delivery.points import Target, parse_target
-from cdc_tracker.documents import nearest
-from cdc_tracker.model import RAW
-
 if TYPE_CHECKING:
-    from cdc_tracker.mapping import Mapping
+    from cdc_tracker.delivery.points import Target
 
 POINT = 'An LSN, an ISO time, how long ago ("2h"), or "earliest".'
 
 events = click.option("--events", "names", multiple=True, metavar="NAME", help="Only this event, by key or name. Repeatable.")
+only_missing = click.option("--only-missing", is_flag=True, help="Hold back what the destination's sent_ledger holds.")
+yes_duplicates = click.option("--yes-duplicates", is_flag=True, help="Send also what the destination will then have twice.")
 
 
 def point(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Target | None:
     """The callback of an option that names a point in history."""
     if value is None:
         return None
+    from cdc_tracker.delivery.points import parse_target  # noqa: PLC0415  it reads journals, too: --help is quick without
+
     try:
         return parse_target(value, datetime.now(UTC))
     except ValueError as error:
@@ -38,20 +37,11 @@ def moment(context: click.Context, parameter: click.Parameter, value: str | None
     return found
 
 
-def keys_of(mappings: Sequence[Mapping], names: Sequence[str]) -> list[str]:
-    """The keys of the mappings that are named by key or name; all where none is given. Raises UsageError for an unknown one."""
-    known = dict.fromkeys(text for mapping in mappings for text in (mapping.key, mapping.name))
-    for name in names:
-        if name not in known:
-            raise click.UsageError(f"no mapping makes an event {name!r}{nearest(name, list(known))}")
-    found = (mapping.key for mapping in mappings if not names or mapping.key in names or mapping.name in names)
-    return list(dict.fromkeys(found))
+def hour(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """The callback of an option that names an hour of the ledger: in hours since the Unix epoch."""
+    from cdc_tracker.delivery.points import parse_since  # noqa: PLC0415
 
-
-def raw_keys_of(tables: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The same of a destination that gets raw changes: by table, or by `raw:TABLE` as the ledger has it."""
-    known = {text: f"{RAW}:{table}" for table in tables for text in (table, f"{RAW}:{table}")}
-    for name in names:
-        if name not in known:
-            raise click.UsageError(f"no table {name!r} is captured{nearest(name, list(known))}")
-    return list(dict.fromkeys(known[name] for name in names))
+    try:
+        return parse_since(value, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 
@@ -68,7 +69,7 @@ def replay(
     from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    stores.one_destination(config, destination)
+    operations.named.destination(config, destination)
     if only_missing:
         outlook.has_sent_ledger(config, destination)
     files = [file for path in paths for file in (config.mapping_paths if path == CURRENT else [_existing(path)])]
@@ -76,7 +77,7 @@ def replay(
     mappings = mapping.load_texts(texts)
     keys = _keys(config, destination, mappings, names) if names else None
     with stores.opened_state(config) as state, stores.opened_journal(config) as journal:
-        record = stores.known_source(config, state)
+        record = operations.named.source(config, state)
         checkpoint = state.checkpoint(record.name, destination)
         if checkpoint is None:
             raise Stop(
@@ -109,8 +110,8 @@ def replay(
 
 def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:
     if config.destinations[destination].wants.raw:
-        return options.raw_keys_of(config.captured_tables(mappings), names)
-    return options.keys_of(mappings.all, names)
+        return operations.named.raw_events(config.captured_tables(mappings), names)
+    return operations.named.events(mappings.all, names)
 
 
 def _existing(path: str) -> Path:

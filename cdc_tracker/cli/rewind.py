@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 
@@ -46,11 +47,11 @@ def rewind(
     from cdc_tracker.delivery.points import located  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    stores.one_destination(config, destination)
+    operations.named.destination(config, destination)
     if only_missing:
         outlook.has_sent_ledger(config, destination)
     with stores.opened_state(config) as state, stores.opened_journal(config) as journal:
-        record = stores.known_source(config, state)
+        record = operations.named.source(config, state)
         position = _checkpoint(state, record.name, destination).position
         to = _behind(located(journal, target), position)
         translator = config.translator(record, destination)

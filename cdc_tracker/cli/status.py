@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.capture.monitor import holders
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.cli.jobs import as_dict
@@ -36,13 +37,13 @@ Snapshot = dict[str, Any]
 @click.pass_obj
 def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
     """Show the slot, lag, checkpoints, dead letters and roles. Exit code 1 when something is wrong."""
-    from cdc_tracker.cli.stores import known_source, load_config, opened_journal, opened_state  # noqa: PLC0415
+    from cdc_tracker.cli.stores import load_config, opened_journal, opened_state  # noqa: PLC0415
     from cdc_tracker.monitoring import Observer  # noqa: PLC0415
 
     config = load_config(invocation)
     with ExitStack() as stack:
         state = stack.enter_context(opened_state(config, to_read=True))
-        record = known_source(config, state)
+        record = operations.named.source(config, state)
         journal = stack.enter_context(opened_journal(config, to_read=True))
         observer = Observer(state, journal, record.name, list(config.destinations), config.data)
         look = partial(snapshot, config, record, state, observer)

@@ -1,1 +1,23 @@
-"""What a person can do or ask, as functions that return values and print nothing."""
+"""What a person can do or ask, as functions of opened things that return typed values. Nothing here prints, asks or exits.
+
+The command line calls them, and so can a console or an API. Where a person must decide, one function returns what would happen
+and another does it. Errors are those of cdc_tracker.errors. A module is imported when it is first used (`operations.ledger`),
+so that a command imports only its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cdc_tracker.operations import diff, ledger, named, scaffold
+
+__all__ = ["diff", "ledger", "named", "scaffold"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

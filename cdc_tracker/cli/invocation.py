@@ -1,0 +1,57 @@
+"""What a command is called with: the global options, and the configuration, state and journal that they lead to.
+
+Imported by every command, so it imports nothing heavy before it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cdc_tracker.config import Config
+    from cdc_tracker.journal import Journal
+    from cdc_tracker.state import State
+
+
+class Invocation:
+    """`config_path` and `debug` are the global options."""
+
+    def __init__(self, config_path: Path | None, debug: bool) -> None:
+        self.config_path = config_path
+        self.debug = debug
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ConfigError.
+
+        From the first use on, warnings of libraries go to standard error, so that `--json` stays JSON, and files that the command
+        writes are readable as the configuration says.
+        """
+        from cdc_tracker import config, logs  # noqa: PLC0415
+
+        loaded = config.load(self.config_path)
+        os.umask(loaded.umask)
+        logs.set_up(logs.LogSettings(format="text", level="warning"), secrets=loaded.secrets())
+        return loaded
+
+    @property
+    def source(self) -> str:
+        """The name of the source that is configured."""
+        return self.config.source.name
+
+    def state(self, *, to_read: bool = False) -> State:
+        """The state store, to be closed. `to_read`: opened without writing, so that a full disk does not matter."""
+        from cdc_tracker.state import State  # noqa: PLC0415
+
+        return (State.open_to_read if to_read else State.open)(self.config.state_url)
+
+    def journal(self, *, to_read: bool = False) -> Journal:
+        """The journal, to be closed. `to_read`: as for the state store."""
+        from cdc_tracker.journal import Journal  # noqa: PLC0415
+
+        opened = Journal.open_to_read if to_read else Journal.open
+        return opened(self.config.journal_url, self.source, self.config.wake_dir)

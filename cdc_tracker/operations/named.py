@@ -1,0 +1,52 @@
+"""What a caller names: the source, a destination, events. Raises InvalidRequest for what does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from cdc_tracker.config import Config
+from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.documents import nearest
+from cdc_tracker.errors import InvalidRequest, StateMissing
+from cdc_tracker.mapping import Mapping
+from cdc_tracker.model import RAW
+from cdc_tracker.state import SourceRecord, State
+
+
+def source(config: Config, state: State) -> SourceRecord:
+    """The record that `setup` made of the configured source. Raises StateMissing where there is none."""
+    record = state.source(config.source.name)
+    if record is None:
+        raise StateMissing(
+            f"The state store does not know the source {config.source.name!r}: nothing was set up here, or its data is gone.",
+            hint="Run `cdc-tracker check`, then `cdc-tracker setup`. If it was set up before, check `data_dir` and `state.url`.",
+        )
+    return record
+
+
+def destination(config: Config, name: str) -> DestinationSettings:
+    """The settings of a configured destination."""
+    if name not in config.destinations:
+        raise InvalidRequest(f"there is no destination {name!r} in {config.path}{nearest(name, list(config.destinations))}")
+    return config.destinations[name]
+
+
+def events(mappings: Sequence[Mapping], names: Sequence[str]) -> list[str]:
+    """The keys of the mappings with these keys or names; of all mappings where none is given."""
+    known = dict.fromkeys(text for mapping in mappings for text in (mapping.key, mapping.name))
+    _check(names, known, "no mapping makes an event {}")
+    found = (mapping.key for mapping in mappings if not names or mapping.key in names or mapping.name in names)
+    return list(dict.fromkeys(found))
+
+
+def raw_events(tables: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The keys (`raw:TABLE`) of raw changes of these captured tables, each named by table or key."""
+    known = {text: f"{RAW}:{table}" for table in tables for text in (table, f"{RAW}:{table}")}
+    _check(names, known, "no table {} is captured")
+    return list(dict.fromkeys(known[name] for name in names))
+
+
+def _check(names: Iterable[str], known: Collection[str], text: str) -> None:
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(f"{text.format(repr(name))}{nearest(name, list(known))}")
