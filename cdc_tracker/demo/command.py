@@ -1,4 +1,4 @@
-"""The demo's options, and what it says at the end."""
+"""The demo's options and exit codes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from cdc_tracker.demo.place import Place, PlaceTaken
+from cdc_tracker.demo.folder import DemoFolder, FolderTaken
+from cdc_tracker.demo.scenario import Scenario, ScenarioFailed
 from cdc_tracker.demo.screen import Screen
 from cdc_tracker.demo.server import ServerFailed
-from cdc_tracker.demo.story import Story, StoryFailed
 from cdc_tracker.demo.worker import WorkerFailed
 
 INTERRUPTED = 130
@@ -24,23 +24,23 @@ INTERRUPTED = 130
 @click.option("--keep", is_flag=True, help="Keep the database's files, too.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-data"), show_default=True)
 def demo(seconds: float, rate: float, seed: int, keep: bool, folder: Path) -> int:
-    """Run cdc-tracker against a shop of its own: an embedded PostgreSQL, real transactions, two SIGKILLs, and a count at the end.
+    """Run cdc-tracker against a shop of its own: an embedded PostgreSQL, real transactions, two SIGKILLs, and a comparison.
 
     Exit code 1 if an event was lost or doubled.
     """
-    with Place(folder) as place, Screen() as screen:
-        story = Story(place, screen, seconds=seconds, rate=rate, seed=seed)
-        return 0 if story.tell(keep=keep) else 1
+    with DemoFolder(folder) as files, Screen() as screen:
+        scenario = Scenario(files, screen, seconds=seconds, rate=rate, seed=seed)
+        return 0 if scenario.run(keep=keep) else 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the demo; the exit code."""
-    # A terminal that closes or a `kill` must end the processes of the demo just as Ctrl-C does.
+    """Runs the demo; returns the exit code."""
+    # SIGTERM and SIGHUP must end the demo's processes as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         code = demo.main(list(arguments), prog_name="cdc-tracker demo", standalone_mode=False)
-    except (ServerFailed, WorkerFailed, StoryFailed, PlaceTaken) as error:
+    except (ServerFailed, WorkerFailed, ScenarioFailed, FolderTaken) as error:
         click.echo(f"error: {error}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):

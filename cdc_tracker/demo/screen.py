@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, a line every two seconds anywhere else."""
+"""The demo's output: a live table on a terminal, else a line every two seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE_SECONDS = 2.0
 
 
 class Screen:
-    """Started by `with`, which gives the terminal back at its end."""
+    """The output. `with` restores the terminal at its end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -35,16 +35,17 @@ class Screen:
         self.close()
 
     def close(self) -> None:
-        """End the live table; what it showed last stays."""
+        """Ends the live table; its last state stays on the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def say(self, text: str, style: str = "") -> None:
-        """One line that stays, with the time since the start."""
+        """Prints one line, with the time since the start."""
         self._console.print(Text(f"{time.monotonic() - self._started:5.1f} s  ", "dim") + Text(text, style))
 
     def show(self, view: View) -> None:
+        """Updates the table, or prints a line if the last one is older than two seconds."""
         if self._console.is_terminal:
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False)
@@ -55,10 +56,13 @@ class Screen:
             self.say(_line(view))
 
     def verdict(self, verdicts: Sequence[Verdict]) -> None:
-        """Each destination, what is wrong in words, and as the last line the sum."""
+        """Prints a row for each destination, and an example of each fault."""
         self.close()
         table = Table(
-            title="What the source calls for, and what the destinations hold", title_justify="left", box=None, pad_edge=False
+            title="Events that the source calls for, compared with the destinations",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
         )
         table.add_column("destination")
         for column in ("expected", "delivered", "lost", "duplicated", "sent again, dropped there"):
@@ -81,7 +85,7 @@ class Screen:
 
 
 def sum_line(verdicts: Sequence[Verdict]) -> str:
-    """`expected N, delivered N, lost 0, duplicated 0` over all destinations; more where more went wrong."""
+    """`expected N, delivered N, lost 0, duplicated 0` over all destinations; with further counts if they are not 0."""
     parts = [f"{name} {sum(getattr(one, name) for one in verdicts)}" for name in ("expected", "delivered", "lost", "duplicated")]
     parts += [f"{name} {count}" for name in ("unexpected", "torn") if (count := sum(getattr(one, name) for one in verdicts))]
     return ", ".join(parts)
@@ -90,7 +94,7 @@ def sum_line(verdicts: Sequence[Verdict]) -> str:
 def _wrong(verdict: Verdict) -> list[str]:
     wrong = list(verdict.examples)
     if verdict.torn:
-        wrong.append(f"{verdict.torn} events came again under their id, but not with the same bytes")
+        wrong.append(f"{verdict.torn} events were sent twice under one id with different bytes")
     return wrong
 
 

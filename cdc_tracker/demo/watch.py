@@ -1,4 +1,4 @@
-"""What the live table shows: read from the worker's state store and the server, for the eye only. The oracle uses none of it."""
+"""The live table's numbers, from the worker's state store and the server. The oracle does not use them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from cdc_tracker.demo.place import SOURCE
-from cdc_tracker.demo.shop import Shopper
+from cdc_tracker.demo.folder import SOURCE
+from cdc_tracker.demo.shopper import Shopper
 from cdc_tracker.demo.worker import alive
 from cdc_tracker.errors import StateUnavailable
 from cdc_tracker.model import Position, parse_lsn
@@ -19,6 +19,8 @@ from cdc_tracker.state import State
 
 @dataclass(frozen=True)
 class DestinationView:
+    """One destination's numbers."""
+
     name: str
     position: Position | None
     behind: int  # bytes of WAL
@@ -28,19 +30,19 @@ class DestinationView:
 
 @dataclass(frozen=True)
 class View:
-    """One look at everything."""
+    """All numbers at one moment."""
 
     transactions: int
     rows: int
     rolled_back: int
     kills: Sequence[str]
-    retained: int = 0  # bytes of WAL that the slot holds back
+    retained: int = 0  # bytes of WAL that the slot retains
     destinations: Sequence[DestinationView] = ()
     mappings: dict[str, Counter[str]] = field(default_factory=dict)  # mapping → destination → delivered
 
 
 class Watch:
-    """Looks from outside; a look that fails shows the one before."""
+    """Reads the numbers. If a read fails, the previous numbers stay."""
 
     def __init__(
         self, state: State, server: psycopg.Connection, destinations: Sequence[str], shoppers: Sequence[Shopper]
@@ -53,6 +55,7 @@ class Watch:
         self._seen: tuple[list[DestinationView], dict[str, Counter[str]], int] = ([], {}, 0)
 
     def look(self) -> View:
+        """The numbers of now."""
         with contextlib.suppress(StateUnavailable):  # busy: the next look is a moment away
             self._seen = self._read()
         destinations, mappings, retained = self._seen
@@ -88,7 +91,7 @@ class Watch:
         return destinations, mappings, retained
 
     def _wal(self) -> tuple[int, int]:
-        """The WAL's end, and how many bytes of it the slot holds back."""
+        """The end of the WAL, and how many bytes of WAL the slot retains."""
         row = self._server.execute(
             "SELECT pg_current_wal_lsn()::text, (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint"
             " FROM pg_replication_slots)"
@@ -99,8 +102,8 @@ class Watch:
         """The process of one role, as the worker reports it."""
         return next((record.pid for record in self._state.roles(SOURCE) if record.role == role), None)
 
-    def at_work(self) -> bool:
-        """Whether every role says that it runs, and its process is there."""
+    def running(self) -> bool:
+        """Whether every role reports that it runs, and its process is alive."""
         records = self._state.roles(SOURCE)
         busy = {record.role for record in records if record.state not in ("starting", "stopped") and alive(record.pid)}
         return busy >= {"capture", *(f"deliver:{name}" for name in self._destinations)}

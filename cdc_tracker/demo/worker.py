@@ -1,4 +1,4 @@
-"""The worker as a person runs it: by the command line, in processes of its own, which the demo kills."""
+"""The worker as a user runs it: by the command line, in its own processes, which the demo kills."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """`cdc-tracker run` in a session of its own, ended by the end of `with`."""
+    """`cdc-tracker run` in its own session. The end of `with` kills it."""
 
     def __init__(self, config: Path, log: Path) -> None:
         self._environment = {**os.environ, "CDC_TRACKER_CONFIG": str(config)}
@@ -36,7 +36,7 @@ class Worker:
             self.kill()
 
     def command(self, *arguments: str) -> str:
-        """Run a command of cdc-tracker to its end; its output. Raises WorkerFailed."""
+        """Runs a command of cdc-tracker; returns its output. Raises WorkerFailed."""
         done = subprocess.run(
             [*_COMMAND, *arguments],
             check=False,
@@ -51,6 +51,7 @@ class Worker:
         return done.stdout
 
     def start(self) -> None:
+        """Starts the daemon."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_COMMAND, "run"],
@@ -58,12 +59,12 @@ class Worker:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C is for us; we then end the worker
-                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only; at once, since to drain would need the receiver, which goes with us
+                start_new_session=True,  # Ctrl-C is for the demo, which then ends the worker
+                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only; SIGKILL, since draining would need the receiver, which ends with the demo
             )
 
-    def see_alive(self) -> None:
-        """Raises WorkerFailed where the daemon has ended by itself."""
+    def check_alive(self) -> None:
+        """Raises WorkerFailed if the daemon has ended."""
         if self._process is not None and (code := self._process.poll()) is not None:
             raise WorkerFailed(f"The worker ended by itself with exit code {code}. The end of {self._log}:\n{self._tail()}")
 
@@ -71,7 +72,7 @@ class Worker:
         return "\n".join(self._log.read_text(errors="backslashreplace").splitlines()[-15:])
 
     def kill(self, roles: Sequence[int] = ()) -> None:
-        """SIGKILL to the daemon and to the processes of its roles, all at once. Roles that are not named end with the daemon."""
+        """SIGKILL to the daemon and to the processes of its roles, all at once. Roles that are not given end with the daemon."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -81,7 +82,7 @@ class Worker:
         _wait_for(roles)
 
     def stop(self) -> None:
-        """SIGTERM, as a service manager does. Raises WorkerFailed where it does not end well, and in time."""
+        """SIGTERM, as from a service manager. Raises WorkerFailed if it does not end in time with exit code 0."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -98,7 +99,7 @@ class Worker:
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL; False where the process is gone."""
+    """SIGKILL; False if there is no such process."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -107,6 +108,7 @@ def kill(pid: int) -> bool:
 
 
 def alive(pid: int) -> bool:
+    """Whether there is such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -115,7 +117,7 @@ def alive(pid: int) -> bool:
 
 
 def _wait_for(pids: Sequence[int]) -> None:
-    """Until they are gone; at most for a second, since a system without an init keeps their names for ever."""
+    """Waits until they have ended, at most a second: a system without an init process keeps zombies."""
     deadline = time.monotonic() + 1
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_tracker.demo.place import mappings
+from cdc_tracker.demo.folder import mappings
 from cdc_tracker.mapping import load, run_examples
 from cdc_tracker.sources.postgres.values import codec
 

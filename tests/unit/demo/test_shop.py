@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from cdc_tracker.demo import oracle
-from cdc_tracker.demo.till import PutBack, Till
+from cdc_tracker.demo.traffic import RolledBack, Traffic
 from tests.postgres import Database
 
 # What the till needs of the outbox; the real one is in sql/ and is used by the whole demo.
@@ -34,11 +34,11 @@ def _trade(shop: Database, transactions: int, seed: int = 3) -> int:
     """How many were rolled back."""
     put_back = 0
     with shop.connect() as connection:
-        till = Till(connection, seed, random.Random(seed))
+        traffic = Traffic(connection, seed, random.Random(seed))
         for _ in range(transactions):
             try:
-                till.ring_up()
-            except PutBack:
+                traffic.transact()
+            except RolledBack:
                 put_back += 1
     return put_back
 

@@ -1,7 +1,7 @@
 """The transactions of the demo shop, one method each.
 
-Some are there because they have broken such workers: several rows in one COPY, a savepoint or a whole transaction rolled back,
-an outbox row deleted in the transaction that wrote it, an update that leaves a long text alone.
+Some are of kinds that have broken change-data-capture workers: many rows in one COPY, a savepoint or a whole transaction rolled
+back, an outbox row deleted in the transaction that inserted it, an update that does not touch a long text.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _REFUND = "UPDATE shop.orders SET status = 'refunded', refunded_at = now() WHERE
 _CANCEL = "UPDATE shop.subscriptions SET status = 'cancelled', cancelled_at = now() WHERE id = %s"
 
 
-class PutBack(Exception):
-    """The shopper thought better of it."""
+class RolledBack(Exception):
+    """The transaction was rolled back on purpose."""
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Basket:
         return Jsonb([{"sku": sku, "qty": quantity, "price": float(price)} for sku, quantity, price in self.items])
 
 
-class Till:
-    """One connection's accounts and orders; `number` tells it from the others, `chance` makes all its choices."""
+class Traffic:
+    """One connection's accounts and orders. `number` identifies the connection, `chance` makes all choices."""
 
     def __init__(self, connection: psycopg.Connection, number: int, chance: random.Random) -> None:
         self._connection = connection
@@ -61,18 +61,18 @@ class Till:
         self._weights: dict[Callable[[], int], int] = {
             self._sign_up: 14, self._order: 24, self._pay: 18, self._refund: 5, self._order_and_pay: 3, self._import_orders: 1,
             self._subscribe: 6, self._renew: 12, self._cancel: 2, self._rename: 4, self._close_account: 2,
-            self._outbox: 4, self._outbox_and_gone: 3, self._message: 5, self._put_one_back: 3, self._abandon: 3,
+            self._outbox: 4, self._outbox_and_delete: 3, self._message: 5, self._roll_back_to_savepoint: 3, self._roll_back: 3,
         }  # fmt: skip
 
-    def ring_up(self) -> int:
-        """One transaction; the rows that it wrote. Raises PutBack where it was rolled back."""
+    def transact(self) -> int:
+        """Runs one transaction; returns the number of rows written. Raises RolledBack if it was rolled back."""
         (step,) = self._random.choices(list(self._weights), list(self._weights.values()))
         if not self._accounts:
             step = self._sign_up
         with self._connection.transaction():
             return step()
 
-    # Each step runs in a transaction of its own and returns the rows that it wrote.
+    # Each step runs in its own transaction and returns the number of rows written.
 
     def _sign_up(self) -> int:
         about = self._long_text() if self._random.random() < 0.4 else None
@@ -93,7 +93,7 @@ class Till:
         return user
 
     def _rename(self) -> int:
-        """Leaves `about` alone: the server does not log its text again."""
+        """Does not change `about`: the server does not log its text again."""
         account = self._random.choice(self._accounts)
         self._run("UPDATE shop.users SET name = name || ' ' || %s WHERE id = %s", [self._random.choice(_NAMES), account.id])
         return 1
@@ -144,7 +144,7 @@ class Till:
         return 1
 
     def _order_and_pay(self) -> int:
-        """A row that is written and changed in one transaction, now and then twice."""
+        """A row that is inserted and updated in one transaction, sometimes twice."""
         order, rows = self._insert_order()
         self._mark_paid(order)
         if self._random.random() < 0.5:
@@ -154,7 +154,7 @@ class Till:
         return rows + 1
 
     def _import_orders(self) -> int:
-        """COPY, as a nightly import does: its rows share their WAL address."""
+        """COPY, as in a nightly import: its rows share a WAL address."""
         orders: list[tuple[int, int, Basket]] = []
         for _ in range(self._random.randint(20, 60)):
             order = self._value("SELECT nextval(pg_get_serial_sequence('shop.orders', 'id'))", [])
@@ -204,15 +204,15 @@ class Till:
     def _outbox(self) -> int:
         return self._place_in_outbox(str(self._random.choice(self._accounts).id), "Parcel Shipped")
 
-    def _outbox_and_gone(self) -> int:
-        """An outbox that never grows: the row goes in the transaction that wrote it, and its event comes all the same."""
+    def _outbox_and_delete(self) -> int:
+        """The row is deleted in the transaction that inserted it; its event is delivered, and the outbox never grows."""
         account = str(self._random.choice(self._accounts).id)
         rows = self._place_in_outbox(account, "Newsletter Opened")
         self._run("DELETE FROM cdc_tracker.outbox WHERE event = 'Newsletter Opened' AND user_id = %s", [account])
         return rows
 
     def _message(self) -> int:
-        """An event that is never a row: a logical message."""
+        """An event from a logical message, without a row."""
         account = str(self._random.choice(self._accounts).id)
         number = self._next()
         if self._random.random() < 0.3:
@@ -223,23 +223,23 @@ class Till:
             self._audit("track message", account, {"event": "Ticket Opened", "ticket": number})
         return 1
 
-    def _put_one_back(self) -> int:
-        """An order and a message that are rolled back to a savepoint, and one order that stays."""
+    def _roll_back_to_savepoint(self) -> int:
+        """An order and a message that are rolled back to a savepoint, and one order that is committed."""
         account = str(self._random.choice(self._accounts).id)
         try:
             with self._connection.transaction():
                 self._insert_order()
                 self._run("SELECT cdc_tracker.track('Never Happened', %s, %s)", [account, Jsonb({})])
-                raise PutBack
-        except PutBack:
+                raise RolledBack
+        except RolledBack:
             return self._order()
 
-    def _abandon(self) -> int:
-        """A whole transaction rolled back: nothing of it may come out."""
+    def _roll_back(self) -> int:
+        """A whole transaction that is rolled back: it must produce no event."""
         order, _ = self._insert_order()
         self._mark_paid(order)
         self._place_in_outbox(str(self._random.choice(self._accounts).id), "Never Happened")
-        raise PutBack
+        raise RolledBack
 
     def _place_in_outbox(self, user_id: str, event: str) -> int:
         number = self._next()
@@ -261,7 +261,7 @@ class Till:
         return self._random.randbytes(self._random.randint(1500, 4000)).hex()  # 3 to 8 kB: stored outside the row
 
     def _next(self) -> int:
-        """A number that no other shopper gives out."""
+        """A number that no other connection uses."""
         self._serial += 1
         return self._number * 1_000_000_000 + self._serial
 

@@ -1,4 +1,4 @@
-"""Traffic for the demo shop: threads that ring up one real transaction after the other, each a sequence fixed by its seed."""
+"""Threads that run the demo shop's transactions one after the other. The seed fixes each thread's sequence."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 
 import psycopg
 
-from cdc_tracker.demo.till import PutBack, Till
+from cdc_tracker.demo.traffic import RolledBack, Traffic
 
 
 class Shopper(threading.Thread):
-    """One connection at about `rate` transactions a second, until `stop` is called. `failure` is what ended it early."""
+    """One connection at about `rate` transactions a second, until `stop` is called. `failure`: the error that ended it early."""
 
     def __init__(self, url: str, *, seed: int, rate: float) -> None:
         super().__init__(name=f"shopper-{seed}")
@@ -31,16 +31,16 @@ class Shopper(threading.Thread):
     def run(self) -> None:
         try:
             with psycopg.connect(self._url, autocommit=True, application_name=self.name) as connection:
-                self._shop(Till(connection, self._seed, random.Random(self._seed)))  # noqa: S311 -- a shop, not a key
+                self._shop(Traffic(connection, self._seed, random.Random(self._seed)))  # noqa: S311 -- a shop, not a key
         except psycopg.Error as error:
             self.failure = error
 
-    def _shop(self, till: Till) -> None:
+    def _shop(self, traffic: Traffic) -> None:
         due = time.monotonic()
         while not self._ended.wait(max(0.0, due - time.monotonic())):
             try:
-                self.rows += till.ring_up()
+                self.rows += traffic.transact()
                 self.transactions += 1
-            except PutBack:
+            except RolledBack:
                 self.rolled_back += 1
-            due = max(due + self._pause, time.monotonic() - 1)  # catches up with a stall, though not for ever
+            due = max(due + self._pause, time.monotonic() - 1)  # catches up with a stall of at most a second

@@ -1,4 +1,4 @@
-"""The demo from beginning to end: a database, a worker, traffic, two kills, and the count."""
+"""The demo from start to end: a database, a worker, traffic, two kills, and the comparison."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psycopg
 
 from cdc_tracker import config
 from cdc_tracker.demo import oracle
+from cdc_tracker.demo.folder import DemoFolder
 from cdc_tracker.demo.oracle import Verdict
-from cdc_tracker.demo.place import Place
 from cdc_tracker.demo.receiver import Receiver
 from cdc_tracker.demo.screen import Screen
 from cdc_tracker.demo.server import Server
-from cdc_tracker.demo.shop import Shopper
+from cdc_tracker.demo.shopper import Shopper
 from cdc_tracker.demo.watch import Watch
 from cdc_tracker.demo.worker import Worker, kill
 from cdc_tracker.state import State
@@ -28,24 +28,26 @@ _CATCH_UP_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
 
 
-class StoryFailed(Exception):
-    """Something other than the worker went wrong, so that the count would mean nothing."""
+class ScenarioFailed(Exception):
+    """Something else than the worker failed: the comparison would prove nothing."""
 
 
-class Story:
-    def __init__(self, place: Place, screen: Screen, *, seconds: float, rate: float, seed: int) -> None:
-        self._place = place
+class Scenario:
+    """One run of the demo."""
+
+    def __init__(self, folder: DemoFolder, screen: Screen, *, seconds: float, rate: float, seed: int) -> None:
+        self._folder = folder
         self._screen = screen
         self._seconds = seconds
         self._rate = rate
         self._seed = seed
 
-    def tell(self, *, keep: bool) -> bool:
-        """Whether nothing was lost and nothing doubled."""
+    def run(self, *, keep: bool) -> bool:
+        """Runs it; whether no event was lost or duplicated. Raises ScenarioFailed, ServerFailed or WorkerFailed."""
         self._screen.say("Starting an embedded PostgreSQL 18 with an empty shop in it.")
-        server = Server(self._place.server)
+        server = Server(self._folder.server)
         try:
-            with server, Receiver(self._place.vendor) as receiver, Worker(self._place.config, self._place.log) as worker:
+            with server, Receiver(self._folder.vendor) as receiver, Worker(self._folder.config, self._folder.log) as worker:
                 self._open(server, receiver, worker)
                 with self._watch(server.url) as (watch, shoppers):
                     self._start(worker, watch)
@@ -58,7 +60,7 @@ class Story:
         self._screen.verdict(verdicts)
         good = all(verdict.good for verdict in verdicts)
         if not good:
-            self._screen.say(f"What was parked: cdc-tracker --config {self._place.config} dead-letters list")
+            self._screen.say(f"What was parked: cdc-tracker --config {self._folder.config} dead-letters list")
         self._screen.end(verdicts, self._files(server, keep))
         return good
 
@@ -66,7 +68,7 @@ class Story:
         schema = resources.files(__package__).joinpath("schema.sql").read_bytes()
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(schema)
-        self._place.write_config(server.url, receiver.endpoint)
+        self._folder.write_config(server.url, receiver.endpoint)
         self._screen.say("cdc-tracker setup: outbox, publication, slot.")
         worker.command("setup", "--yes")
         self._screen.say("cdc-tracker check")
@@ -74,11 +76,11 @@ class Story:
 
     @contextlib.contextmanager
     def _watch(self, url: str) -> Iterator[tuple[Watch, list[Shopper]]]:
-        """The shoppers, and someone who looks on. Both end with the block."""
+        """The shoppers and the observer of their work. Both end with the block."""
         shoppers = [Shopper(url, seed=self._seed * 10 + one, rate=self._rate / _CONNECTIONS) for one in range(_CONNECTIONS)]
         try:
             with (
-                State.open(config.load(self._place.config).state_url) as state,
+                State.open(config.load(self._folder.config).state_url) as state,
                 psycopg.connect(url, autocommit=True) as connection,
             ):
                 yield Watch(state, connection, DESTINATIONS, shoppers), shoppers
@@ -89,14 +91,14 @@ class Story:
         self._screen.say("cdc-tracker run")
         worker.start()
         deadline = time.monotonic() + _START_SECONDS
-        while not watch.at_work():
-            worker.see_alive()
+        while not watch.running():
+            worker.check_alive()
             if time.monotonic() > deadline:
-                raise StoryFailed(f"Not every role of the worker has started within {_START_SECONDS:g} s: see {self._place.log}")
+                raise ScenarioFailed(f"Not all roles of the worker started within {_START_SECONDS:g} s: see {self._folder.log}")
             time.sleep(0.05)
 
     def _trade(self, worker: Worker, watch: Watch, shoppers: list[Shopper]) -> None:
-        """Until the shop closes. Kills the whole worker after a third of the time and one role after two."""
+        """Traffic until the shop closes. Kills the whole worker after a third of the time, and one role after two thirds."""
         for shopper in shoppers:
             shopper.start()
         opened = time.monotonic()
@@ -105,18 +107,18 @@ class Story:
             (opened + self._seconds / 3, lambda: self._kill_everything(worker, watch)),
             (opened + self._seconds * 2 / 3, lambda: self._kill_one_role(watch)),
         ]
-        # A slow machine keeps the shop open until both kills have met a worker at work.
+        # On a slow machine the shop stays open until both kills have hit a running worker.
         while time.monotonic() < closes or (kills and time.monotonic() < closes + _START_SECONDS):
-            worker.see_alive()
-            _see_well(shoppers)
-            if kills and time.monotonic() >= kills[0][0] and watch.at_work():
+            worker.check_alive()
+            _check_shoppers(shoppers)
+            if kills and time.monotonic() >= kills[0][0] and watch.running():
                 kills.pop(0)[1]()
             self._screen.show(watch.look())
             time.sleep(_LOOK_SECONDS)
         _end(shoppers)
-        _see_well(shoppers)
+        _check_shoppers(shoppers)
         if kills:
-            raise StoryFailed(f"The worker did not come back to work after a kill: see {self._place.log}")
+            raise ScenarioFailed(f"The worker did not come back to work after a kill: see {self._folder.log}")
 
     def _kill_everything(self, worker: Worker, watch: Watch) -> None:
         worker.kill(watch.role_pids())
@@ -128,12 +130,12 @@ class Story:
         role = ("capture", *(f"deliver:{name}" for name in DESTINATIONS))[self._seed % 4]
         pid = watch.role_pid(role)
         if pid is None or not kill(pid):
-            raise StoryFailed(f"There is no process of the role {role} to kill.")
+            raise ScenarioFailed(f"There is no process of the role {role} to kill.")
         watch.kills.append(role)
         self._screen.say(f"SIGKILL to the role {role}; its supervisor starts it again.", "yellow")
 
     def _settle(self, url: str, worker: Worker, watch: Watch) -> list[Verdict]:
-        """The shop is closed: wait until the destinations have everything, stop the worker, and count once more."""
+        """Waits until the destinations have every event, stops the worker, and compares."""
         view = watch.look()
         self._screen.say(
             f"The shop is closed: {view.transactions:,} transactions, {view.rows:,} changes, {view.rolled_back:,} rolled back. "
@@ -142,7 +144,7 @@ class Story:
         wanted = oracle.expected(url)
         deadline = time.monotonic() + _CATCH_UP_SECONDS
         while time.monotonic() < deadline and not self._complete(wanted):
-            worker.see_alive()
+            worker.check_alive()
             self._screen.show(watch.look())
             time.sleep(2 * _LOOK_SECONDS)
         self._screen.show(watch.look())
@@ -150,30 +152,30 @@ class Story:
         return [oracle.compare(name, wanted, self._held(name)) for name in DESTINATIONS]
 
     def _complete(self, wanted: oracle.Expected) -> bool:
-        """Whether nothing is missing any more. One destination after the other: the worker needs the machine more than we do."""
+        """Whether no event is missing. Looks at one destination after the other, to leave the CPU to the worker."""
         return all(not oracle.compare(name, wanted, self._held(name)).lost for name in DESTINATIONS)
 
     def _held(self, name: str) -> oracle.Held:
-        place = self._place
+        folder = self._folder
         if name == "events":
-            return oracle.in_jsonl(place.event_files())
-        return oracle.in_warehouse(place.warehouse) if name == "warehouse" else oracle.at_vendor(place.vendor)
+            return oracle.in_jsonl(folder.event_files())
+        return oracle.in_warehouse(folder.warehouse) if name == "warehouse" else oracle.at_vendor(folder.vendor)
 
     def _files(self, server: Server, keep: bool) -> list[tuple[str, str]]:
         files = [
-            ("events, as lines", str(self._place.events)),
-            ("events, as rows", str(self._place.warehouse)),
-            ("events, by HTTP", str(self._place.vendor)),
-            ("the worker's log", str(self._place.log)),
-            ("its configuration", str(self._place.config)),
+            ("events, as lines", str(self._folder.events)),
+            ("events, as rows", str(self._folder.warehouse)),
+            ("events, by HTTP", str(self._folder.vendor)),
+            ("the worker's log", str(self._folder.log)),
+            ("its configuration", str(self._folder.config)),
         ]
         return [*files, ("the database", str(server.data))] if keep else files
 
 
-def _see_well(shoppers: list[Shopper]) -> None:
+def _check_shoppers(shoppers: list[Shopper]) -> None:
     for shopper in shoppers:
         if shopper.failure is not None:
-            raise StoryFailed(f"The shop could not write to the database: {shopper.failure}") from shopper.failure
+            raise ScenarioFailed(f"The shop could not write to the database: {shopper.failure}") from shopper.failure
 
 
 def _end(shoppers: list[Shopper]) -> None:

@@ -1,4 +1,4 @@
-"""The demo's folder: what is where, and the configuration that the worker gets."""
+"""The demo's folder: its files, and the worker's configuration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SOURCE = "shop"
 _MARK = ".cdc-tracker-demo"  # only a folder with this file in it is ever deleted
 
 
-class PlaceTaken(Exception):
-    """The folder holds something that the demo did not put there."""
+class FolderTaken(Exception):
+    """The folder has files that the demo did not create, or another demo uses it."""
 
 
-class Place:
-    """By `with` it is taken, so that a second demo does not delete what the first one works with."""
+class DemoFolder:
+    """The paths. `with` locks the folder, so that a second demo does not delete the files of the first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -32,18 +32,18 @@ class Place:
         self.warehouse = self.folder / "warehouse.db"
         self.vendor = self.folder / "segment.jsonl"
 
-    def __enter__(self) -> Place:
-        """Delete what an earlier run left. Raises PlaceTaken."""
+    def __enter__(self) -> DemoFolder:
+        """Deletes the files of an earlier run. Raises FolderTaken."""
         mark = self.folder / _MARK
         if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
-            raise PlaceTaken(f"{self.folder} is not empty and not from an earlier demo: name another folder with --dir.")
+            raise FolderTaken(f"{self.folder} is not empty and not from an earlier demo: name another folder with --dir.")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = mark.open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise PlaceTaken(
+            raise FolderTaken(
                 f"Another demo runs in {self.folder}: wait for its end, or name another folder with --dir."
             ) from None
         for left in self.folder.iterdir():
@@ -57,10 +57,10 @@ class Place:
         self._lock.close()
 
     def write_config(self, url: str, endpoint: str) -> None:
-        """The configuration, as one would write it by hand."""
+        """Writes the configuration, as a user would."""
         config = {
             "version": 1,
-            # At 1 s a heartbeat is seen in a short demo; usually it is more.
+            # 1 s shows a heartbeat in a short demo; the default is longer.
             "source": {"name": SOURCE, "url": url, "plugin": "auto", "heartbeat": "1s"},
             "data_dir": str(self.data),
             "mappings": [str(mappings())],
@@ -75,6 +75,7 @@ class Place:
         self.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def event_files(self) -> list[Path]:
+        """The files of the jsonl destination."""
         return sorted(self.events.glob("*.jsonl"))
 
 
@@ -82,5 +83,5 @@ def mappings() -> Path:
     """The repository's example mappings."""
     found = Path(cdc_tracker.__file__).parents[1] / "mappings"
     if not found.is_dir():
-        raise PlaceTaken("The demo runs from a checkout of the repository, with `make demo`: there is no folder `mappings` here.")
+        raise FolderTaken("The demo needs a checkout of the repository: run `make demo` there. No folder `mappings` was found.")
     return found
