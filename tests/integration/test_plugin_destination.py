@@ -1,4 +1,4 @@
-"""A destination that is a package of somebody else's: the one that the README shows, as it stands there."""
+"""A destination that is a package of somebody else's: the one that the documentation shows, unchanged."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class AcmeServer(VendorServer):
 
 
 def chapter(language: str) -> str:
-    """The only block of a language in the README's chapter."""
-    text = (ROOT / "README.md").read_text().partition("\n## Writing a destination\n")[2].partition("\n## ")[0]
+    """The only block of a language in the guide's first chapter."""
+    text = (ROOT / "docs/developer/plugin.md").read_text().partition("\n## ")[0]
     [block] = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return str(block)
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package of the README, installed by pip where this process and workers look for it."""
+    """The package of the guide, installed by pip where this process and workers look for it."""
     source, target = tmp_path / "acme", tmp_path / "site"
     source.mkdir()
     (source / "pyproject.toml").write_text(chapter("toml"))

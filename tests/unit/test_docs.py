@@ -34,9 +34,11 @@ from tests.bench.targets import TARGETS
 from tests.vendors.server import VendorServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(DOCS.rglob("*.md"))]
 MAPPINGS, OPERATIONS, DESTINATIONS = (
-    (ROOT / "docs" / name).read_text() for name in ("mappings.md", "operations.md", "destinations.md")
+    "\n".join(page.read_text() for page in sorted((DOCS / folder).glob("*.md")))
+    for folder in ("analyst", "operator", "destinations")
 )
 REJECTING = {"_make": 2, "Receipt": 1, "Rejection": 0} | dict.fromkeys(
     ("Failure", "Fault", "Refused", "_Invalid", "_refuse", "_simple", "always", "fault", "value"), 0
@@ -104,7 +106,7 @@ def _is_code(text: str) -> bool:
 
 
 def test_every_reason_of_a_rejection_is_in_the_mapping_reference_and_no_other() -> None:
-    table = MAPPINGS.partition("## Rejections")[2].partition("## Examples")[0]
+    table = MAPPINGS.partition("\n## Rejections\n")[2].partition("\n# ")[0]
     documented = {code for line in re.findall(r"^\| (`[^|]+)\|", table, re.MULTILINE) for code in re.findall(r"`(\w+)`", line)}
     assert documented == reason_codes()
     assert {"required_missing", "column_missing", "unchanged_toast", "refused", "malformed"} <= documented
@@ -161,18 +163,15 @@ def test_every_setting_of_every_destination_is_documented_with_its_default(kind:
     for name, field in registry.load(kind).Settings.model_fields.items():
         key = field.alias or name
         row = _row(section, key)
-        row = _row(DESTINATIONS, key) if row == "no row" else row
+        row = _row((DOCS / "destinations/index.md").read_text(), key) if row == "no row" else row
         assert row != "no row", f"{kind}: {key} is not in the table"
         expected = _plain(field.default) if key != "type" else None
         assert expected is None or row == expected, f"{kind}: {key} is {expected!r}, documented as {row!r}"
         assert _same_number(row, field.default), f"{kind}: {key} is {field.default!r}, documented as {row!r}"
 
 
-PROMISES = {
-    "README.md": (ROOT / "README.md").read_text().partition("## What it guarantees")[2].partition("\n## ")[0],
-    "destinations.md": DESTINATIONS.partition("## What each promises")[2].partition("\n## ")[0],
-}
-"""The two tables of destinations."""
+PROMISES = DESTINATIONS.partition("## What each promises")[2].partition("\n## ")[0]
+"""The table of destinations."""
 NEEDED: dict[str, dict[str, Any]] = {
     "jsonl": {"path": "out"},
     "sql": {"url": "sqlite:///events.db"},
@@ -198,9 +197,9 @@ NEEDED: dict[str, dict[str, Any]] = {
 """Settings without which a destination cannot be made."""
 
 
-def promises(page: str) -> dict[str, dict[str, str]]:
+def promises() -> dict[str, dict[str, str]]:
     """Type → column → cell."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PROMISES[page].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PROMISES.splitlines() if line.startswith("|")]
     head, _, *body = rows[: next((n for n, row in enumerate(rows) if row[0] == "for"), len(rows))]
     return {row[0].split("`")[1]: dict(zip(head, row, strict=True)) for row in body}
 
@@ -237,23 +236,27 @@ def tried(kind: str) -> set[str]:
     return {"live", "contract server"} if through_s3 else {"live"}
 
 
-@pytest.mark.parametrize("page", PROMISES)
-def test_every_destination_has_a_row_in_the_tables_and_no_other(page: str) -> None:
-    assert promises(page).keys() == set(registry.names())
+def test_every_destination_has_a_row_in_the_tables_and_no_other() -> None:
+    assert promises().keys() == set(registry.names())
 
 
-@pytest.mark.parametrize("page", PROMISES)
 @pytest.mark.parametrize("kind", registry.names())
-def test_the_tables_of_destinations_say_what_the_code_does(page: str, kind: str) -> None:
-    row, made = promises(page)[kind], registry.load(kind)
+def test_the_tables_of_destinations_say_what_the_code_does(kind: str) -> None:
+    row, made = promises()[kind], registry.load(kind)
     assert row["guarantee"] == made.guarantee
     assert row["window"] == spoken(made.dedupe_window, "for ever")
-    assert row.get("age limit", spoken(made.age_limit, "none")) == spoken(made.age_limit, "none")
+    assert row["age limit"] == spoken(made.age_limit, "none")
     said = set(re.findall(r"live|real engine|contract server", row["tried against"]))
     assert said == tried(kind)
     section = DESTINATIONS.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
     unmet = re.search(r"has (not )?met", section) is not None
     assert said != {"contract server"} or unmet, "the section does not say that the vendor was not met"
+
+
+def test_the_readme_has_every_destination_beside_its_guarantee() -> None:
+    rows = re.findall(r"^\| ([\w' ]+) \| (`[^|]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = {kind: guarantee for guarantee, kinds in rows for kind in re.findall(r"`(\w+)`", kinds)}
+    assert listed == {kind: registry.load(kind).guarantee for kind in registry.names()}
 
 
 def test_the_benchmark_measures_every_destination() -> None:
@@ -268,7 +271,7 @@ def test_the_table_of_destinations_has_their_limits(kind: str, tmp_path: Path) -
         limits = destination.limits
     finally:
         destination.close()
-    cell = promises("destinations.md")[kind]["one call, at most"]
+    cell = promises()[kind]["one call, at most"]
     assert cell.startswith(f"{limits.events:,} events")
     size = re.search(r"(\d+) ([KM])B", cell)
     if size:
@@ -277,7 +280,8 @@ def test_the_table_of_destinations_has_their_limits(kind: str, tmp_path: Path) -
 
 
 def mapping_files() -> list[tuple[str, str]]:
-    found = [(page.name, text) for page in PAGES for text in blocks(page, "yaml") if text.startswith("version: 1\n")]
+    texts = [(str(page.relative_to(ROOT)), text) for page in PAGES for text in blocks(page, "yaml")]
+    found = [(name.replace("/", "-"), text) for name, text in texts if text.startswith("version: 1\n")]
     return [(f"{name}-{number}", text) for number, (name, text) in enumerate(found, 1) if "events:" in text]
 
 
@@ -290,14 +294,14 @@ def test_every_mapping_file_in_the_documentation_loads_and_its_examples_hold(nam
 
 
 def test_the_mapping_reference_has_examples_to_run() -> None:
-    assert sum(text.count("examples:") for name, text in mapping_files() if name.startswith("mappings.md")) >= 8
+    assert sum(text.count("examples:") for name, text in mapping_files() if name.startswith("docs-analyst-")) >= 8
 
 
 def test_the_destinations_in_the_documentation_are_settings_that_hold() -> None:
     variables = {"WAREHOUSE_URL": "postgresql://w@host/db", "PARTNER_URL": "https://partner.example/hook"}
     variables |= {"SEGMENT_WRITE_KEY": "key", "PARTNER_SECRET": "whsec_" + "QUJD" * 8}
-    found = blocks(ROOT / "docs/destinations.md", "yaml")
-    assert len(found) >= 2
+    found = [block for page in sorted((DOCS / "destinations").glob("*.md")) for block in blocks(page, "yaml")]
+    assert len(found) >= 3
     for block in found:
         text = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], block)
         for settings in yaml.safe_load(text)["destinations"].values():
@@ -335,7 +339,8 @@ def test_every_command_line_names_a_command_and_options_that_exist(where: str, l
 
 def test_there_are_command_lines_to_look_at() -> None:
     assert len(command_lines()) > 60
-    assert {"README.md", "operations.md", "verify.py", "preflight.py"} <= {where for where, _ in command_lines()}
+    named = {where for where, _ in command_lines()}
+    assert {"README.md", "running.md", "stops.md", "history.md", "verify.py", "preflight.py"} <= named
 
 
 def test_every_link_within_the_documentation_leads_somewhere() -> None:
@@ -348,6 +353,19 @@ def test_every_link_within_the_documentation_leads_somewhere() -> None:
             assert linked.exists(), f"{page.name}: {target}"
             if anchor:
                 assert anchor in _anchors(linked), f"{page.name}: {target}"
+
+
+def test_every_path_in_the_documentation_is_in_the_repository() -> None:
+    tops = "cdc_tracker|docs|mappings|packaging|sql|tests"
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", (DOCS / "index.md").read_text())}
+    assert listed == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
 def _anchors(page: Path) -> set[str]:
@@ -364,7 +382,7 @@ def test_every_metric_is_in_the_operating_guide() -> None:
     families |= {f"{name}_total" for name in re.findall(r'CounterMetricFamily\(\s*"(cdc_tracker_\w+)"', source)}
     assert len(gauges | counters | families) >= 20
     assert {name for name in gauges | counters | families if name not in OPERATIONS} == set()
-    [rules] = [text for text in blocks(ROOT / "docs/operations.md", "yaml") if text.startswith("groups:")]
+    [rules] = [text for text in blocks(DOCS / "operator/monitoring.md", "yaml") if text.startswith("groups:")]
     named = set(re.findall(r"cdc_tracker_\w+", rules))
     assert len(named) >= 8 and named <= gauges | counters | families
     counted = set(re.findall(r"increase\((\w+)", rules))

@@ -166,7 +166,7 @@ class _Place:
         if self.columns is not None and self.plugin != "wal2json":
             listed = ", ".join(self.columns)
             text = f"never_capture publishes it by a list of columns: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
-            hint = "before you drop one, take it out of the mappings and run `cdc-tracker setup`; docs/operations.md says more"
+            hint = "before you drop one, take it out of the mappings and run `cdc-tracker setup`: see docs/operator/database.md"
             yield self._problem(text, hint, "warning")
         mapped = self.need.operations & REFUSABLE
         if mapped:
