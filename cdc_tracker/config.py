@@ -174,7 +174,7 @@ class Config(BaseSettings):
 
     def needs(self, mappings: Mappings) -> dict[str, Need]:
         """What mappings and destinations use of each captured table."""
-        wants = [destination.wants for destination in self.destinations.values()]
+        wants = [destination.requirements for destination in self.destinations.values()]
         raw = any(each.raw for each in wants)
         needs = {} if self.source.outbox is None else {self.source.outbox.table: replace(OUTBOX, every_change=raw)}
         for table in mappings.tables():
@@ -212,7 +212,7 @@ class Config(BaseSettings):
             space=uuid.UUID(record.namespace),
             database=record.database,
             destination=destination,
-            wants=NOTHING_MORE if destination is None else self.destinations[destination].wants,
+            wants=NOTHING_MORE if destination is None else self.destinations[destination].requirements,
             only=only,
         )
 

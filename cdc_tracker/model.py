@@ -295,21 +295,34 @@ REPEATED = Receipt(Outcome.SUPPRESSED, "repeated")
 """The destination already has an event with this id, of another change, and did not store it again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Batch:
     """Events for one call of a destination, in order of position.
 
-    `upto`: once every event here is dealt with, so is every change up to and including this position. A destination that
-    stores its own checkpoint stores `upto` with the events, in one atomic step.
-    `aside` names a batch that leaves the position where it is, because it goes beside the stream: a dead letter sent again, a
-    part of a job. A destination that stores its own checkpoint stores the name, too, and does not take it twice in a row.
-    `history`: the events went before, or are of long ago; a vendor may have a way of its own for such.
+    `upto`: when every event of the batch has a final receipt, every change up to and including this position is dealt with.
+    A destination that stores its own checkpoint stores `upto` in the same atomic step as the events.
+    `out_of_band`: the name of a batch that is not part of the stream and does not move the position, such as a retried dead
+    letter or a part of a job; empty for the stream. A destination that stores its own checkpoint stores this name as well, and
+    does not write a batch whose name is the one stored last.
+    `history`: the events were sent before, or are old. A vendor may have its own endpoint or flag for such events.
     """
 
     events: Sequence[Event]
     upto: Position
-    aside: str = ""
-    history: bool = False
+    out_of_band: str
+    history: bool
+
+    def __init__(
+        self, events: Sequence[Event], upto: Position, out_of_band: str = "", history: bool = False, *, aside: str = ""
+    ) -> None:
+        """`aside`: the earlier name of `out_of_band`, which plugins may use."""
+        for name, value in (("events", events), ("upto", upto), ("out_of_band", aside or out_of_band), ("history", history)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def aside(self) -> str:
+        """The earlier name of `out_of_band`, which plugins may use."""
+        return self.out_of_band
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _plan(
     from cdc_tracker.sources.postgres.snapshot import extent, usable_key  # noqa: PLC0415
 
     settings = config.destinations[name]
-    if settings.wants.raw:
+    if settings.requirements.raw:
         raise Stop(
             f"The destination {name!r} gets changes as they were captured, and a backfill makes events of rows that are there.",
             hint="What the journal holds can be sent again: `cdc-tracker replay`.",
@@ -146,7 +146,7 @@ def _plan(
         "bytes": size.bytes,
         "depth": "table",
         "guarantee": kind.guarantee,
-        "repeats": kind.repeats,
+        "repeats": kind.duplicate_handling,
         "only_missing": only_missing,
         "dry_run": settings.dry_run,
         "may_be_twice": 0 if only_missing else _delivered_before(state, source, mapping.key, name, kind.dedupe_window),

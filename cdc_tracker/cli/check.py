@@ -188,7 +188,7 @@ def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[P
     from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
 
     for name, settings in config.destinations.items():
-        wants = settings.wants
+        wants = settings.requirements
         if not wants.row_key:
             continue
         names = config.captured_tables(mappings) if wants.raw else mappings.tables()

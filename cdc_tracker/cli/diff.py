@@ -56,7 +56,7 @@ def diff(
     config = stores.load_config(invocation)
     if destination is not None:
         operations.named.destination(config, destination)
-        if config.destinations[destination].wants.raw:
+        if config.destinations[destination].requirements.raw:
             raise Stop(
                 f"The destination {destination!r} gets the changes as they are: no mapping makes any difference to it.",
                 hint="Leave out --destination to compare the events.",

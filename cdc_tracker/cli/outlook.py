@@ -60,7 +60,7 @@ class ReplayEstimate:
             "dedupe_window": _seconds(kind.dedupe_window),
             "age_limit": _seconds(kind.age_limit),
             "guarantee": kind.guarantee,
-            "repeats": kind.repeats,
+            "repeats": kind.duplicate_handling,
             "only_missing": self.only_missing,
             "sent_ledger_since": output.moment(self.since) if self.since else None,
         }
@@ -80,7 +80,7 @@ class ReplayEstimate:
             output.say(f"{output.plural(found.left_out, 'event')} more its own settings leave out.")
         if self.only_missing:
             output.say(self._withheld())
-        output.say(f"An event that it already has: this destination {kind.repeats}.")
+        output.say(f"An event that it already has: this destination {kind.duplicate_handling}.")
         if found.outside_window:
             _warn(f"{self._outside()}.")
         if found.past_age:

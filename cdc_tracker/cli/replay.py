@@ -109,7 +109,7 @@ def replay(
 
 
 def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:
-    if config.destinations[destination].wants.raw:
+    if config.destinations[destination].requirements.raw:
         return operations.named.raw_events(config.captured_tables(mappings), names)
     return operations.named.events(mappings.all, names)
 

@@ -32,7 +32,7 @@ class CircuitBreaker:
     _spent: int = 0  # passes that have vouched for events already
 
     def met(self, error: NothingPasses, passes: int) -> bool:
-        """`passes`: the lane's, so far. Returns whether a person is to hear of it."""
+        """`passes`: the dispatcher's, so far. Returns whether a person is to hear of it."""
         self.failures += 1
         few = 0 < error.count <= FEW and passes > self._spent
         self._vouched = few and self.failures >= TRIES

@@ -60,7 +60,7 @@ class Dispatcher:
         done: Done,
         *,
         least: Position = START,
-        aside: str = "",
+        out_of_band: str = "",
         history: bool = False,
         vouched: bool = False,
         store: bool = False,
@@ -74,7 +74,7 @@ class Dispatcher:
             done([])
             return
         self.settle(self._width - 1)
-        batch = Batch(list(events), max(upto, least), aside, history)
+        batch = Batch(list(events), max(upto, least), out_of_band, history)
         self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, vouched), time.monotonic()))
 
     def settle(self, leave: int) -> None:
@@ -110,7 +110,7 @@ class Dispatcher:
                 passed = _passed(self._result(call.future)) or passed
         if passed:
             return self._result(self._pool.submit(self._send, failed.batch, True))
-        error.beside = all(call.batch.aside for call in self._calls)
+        error.out_of_band = all(call.batch.out_of_band for call in self._calls)
         self._calls.clear()
         raise error
 

@@ -104,7 +104,7 @@ class Delivery:
         self._passes = 0  # calls that had passed when the last trouble came
         self._report = DeliveryReport(state, source, name)
         self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator, shaping)
-        self._lane = Dispatcher(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
+        self._dispatcher = Dispatcher(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
         checkpoint = self._checkpoint()
         self._settlement = Accounting(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
         self._letters = QueuedLetters(
@@ -113,7 +113,7 @@ class Delivery:
             name,
             destination.limits,
             shaping,
-            self._lane,
+            self._dispatcher,
             keep_ids=sent_ledger is not None,
             persist=self._persist,
         )
@@ -140,12 +140,12 @@ class Delivery:
                             self._tend()
                         if not busy and not worked:
                             waiter.wait(self._pause())
-                        self._lane.settle(len(self._lane))
+                        self._dispatcher.settle(len(self._dispatcher))
                         heard = not worked or waiter.wait(0)
                     except NothingPasses as error:
                         self._begin_again(error)
                         heard = True
-            self._lane.settle(0)
+            self._dispatcher.settle(0)
             self._commit()
         except (Interrupted, NothingPasses):
             self._commit()
@@ -155,12 +155,12 @@ class Delivery:
             raise
         except Retry:  # a store is away: what is in flight is waited for and stored, lest it go again
             with suppress(Interrupted, NothingPasses):
-                self._lane.settle(0)
+                self._dispatcher.settle(0)
             self._commit()
             raise
         finally:
             self._jobs.close()
-            self._lane.close()
+            self._dispatcher.close()
             self._report.enter("stopped", self._report.trouble, self._report.hint)
             self._write_report()
 
@@ -173,7 +173,7 @@ class Delivery:
             return False
         worked = self._noted is self._texts and not self._dry_run and self._letters.step(self._translator)
         if not self._behind:
-            worked = self._jobs.step(self._lane, self._read) or worked
+            worked = self._jobs.step(self._dispatcher, self._read) or worked
         self._rested = time.monotonic() + 2 * (time.monotonic() - began)
         return worked
 
@@ -181,11 +181,11 @@ class Delivery:
         """Nothing that was in flight has been taken: the stream and the job go on from where everything is dealt with."""
         self._read = self._settlement.position
         self._letters.rest()
-        self._jobs.rest(error, self._lane)
-        told = error.beside or self._doubt.met(error, self._lane.passes)
+        self._jobs.rest(error, self._dispatcher)
+        told = error.out_of_band or self._doubt.met(error, self._dispatcher.passes)
         if told:
             log.error("the destination fails", destination=self._name, error=error.fault.place, traceback=error.fault.trace)
-        if told and not error.beside:
+        if told and not error.out_of_band:
             self._on_trouble(error)
         if self._doubt.lasting:
             raise DestinationUnavailable(
@@ -311,7 +311,7 @@ class Delivery:
                 self._write_report()
 
     def _rewind(self, to: Position) -> None:
-        self._lane.settle(0)
+        self._dispatcher.settle(0)
         self._commit()
         if self._holds is not None:
             self._patiently(partial(self._holds.rewind, to))
@@ -329,7 +329,7 @@ class Delivery:
         if self._doubt.holds():
             return False
         if self._noted is not self._texts and self._read >= self._held:
-            self._lane.settle(0)
+            self._dispatcher.settle(0)
             self._commit()
             self._note_mappings()
         if self._doubt.failures:
@@ -345,7 +345,7 @@ class Delivery:
             self._read = segments[-1].last
         self._behind = len(segments) == self._reads
         if not (self._behind or self._jobs.active or self._letters.active):
-            self._lane.settle(0)
+            self._dispatcher.settle(0)
         if time.monotonic() > self._tended + 1.0:
             self._tend()
         return bool(segments)
@@ -362,17 +362,17 @@ class Delivery:
         have = sum(event.position <= held for event in events) if events and events[0].position <= held else 0
         done = partial(self._take, parcel, have)
         left = events[have:] if have else events
-        vouched = self._doubt.vouched(len(left), self._lane.passes)
-        self._lane.submit(left, parcel.upto, done, least=held, history=again, vouched=vouched)
+        vouched = self._doubt.vouched(len(left), self._dispatcher.passes)
+        self._dispatcher.submit(left, parcel.upto, done, least=held, history=again, vouched=vouched)
 
     def _on_trouble(self, error: CdcTrackerError) -> None:
-        self._passes = self._lane.passes
+        self._passes = self._dispatcher.passes
         self._report.meet(error)
         self._settlement.tally.totals["troubles"] += 1
 
     def _wait(self) -> None:
         """Once a second while a call is waited for. One that neither passes nor fails would else be told of by nothing."""
-        if self._lane.waited > PATIENCE and not self._report.trouble:
+        if self._dispatcher.waited > PATIENCE and not self._report.trouble:
             self._report.enter("delivering", "it has been given events, and does not answer", UNANSWERED)
             log.warning("not answered yet", destination=self._name, hint=UNANSWERED)
         self._write_report()
@@ -390,7 +390,7 @@ class Delivery:
             self._commit()
         if self._holds is not None and any(receipt.outcome is Outcome.REJECTED for receipt in receipts):
             # Its position lies before the first that was rejected, until the dead letter is stored: now it is.
-            self._lane.submit((), parcel.upto, lambda _: None, store=True)
+            self._dispatcher.submit((), parcel.upto, lambda _: None, store=True)
 
     def _commit(self) -> None:
         """Checkpoint, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
@@ -429,10 +429,10 @@ class Delivery:
                 self._commit()
             return
         self._tended = time.monotonic()
-        self._lane.settle(0)
+        self._dispatcher.settle(0)
         self._commit()
         if (
-            self._report.trouble and self._lane.passes > self._passes
+            self._report.trouble and self._dispatcher.passes > self._passes
         ):  # it is over, also where a job or a retry has found that out
             self._report.enter("delivering")
         if self._reload():
@@ -456,4 +456,6 @@ class Delivery:
             self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
 
     def _write_report(self) -> None:
-        self._report.write(self._settlement, in_flight=len(self._lane), dry_run=self._dry_run, problems=self._translator.problems)
+        self._report.write(
+            self._settlement, in_flight=len(self._dispatcher), dry_run=self._dry_run, problems=self._translator.problems
+        )

@@ -64,7 +64,7 @@ class NothingPasses(DestinationBlocked):
             "Nothing of them is lost or parked; they are tried again, and one that passes shows which are at fault",
         )
         self.count, self.fault = count, fault
-        self.beside = False  # only events that go beside the stream were in flight
+        self.out_of_band = False  # only events that go beside the stream were in flight
 
 
 def send(
@@ -262,8 +262,8 @@ class _Sending:
         upto = self._batch.upto if barrier is None else before(events[barrier].position)
         if isinstance(self._destination, HoldsCheckpoint):
             upto = max(upto, self._destination.position() or START)
-        aside = f"{self._batch.aside} {left[0]}-{left[-1]}" if self._batch.aside else ""
-        return Batch([events[i] for i in left], upto, aside, self._batch.history)
+        out_of_band = f"{self._batch.out_of_band} {left[0]}-{left[-1]}" if self._batch.out_of_band else ""
+        return Batch([events[i] for i in left], upto, out_of_band, self._batch.history)
 
     def _halves(self, part: list[int]) -> list[list[int]]:
         """Two parts, cut as near the middle as a border between two changes allows."""

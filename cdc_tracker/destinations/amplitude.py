@@ -98,7 +98,7 @@ class AmplitudeDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = AmplitudeSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "drops an event of one device or user and insert_id within 7 days, and counts it again after that; a user or a group is "
         "set to the same values again"
     )

@@ -70,7 +70,7 @@ NOTHING_MORE = Requirements()
 
 
 class DestinationSettings(BaseModel):
-    """What every destination's settings share. Each destination owns a subclass of its own, which may say more in `wants`."""
+    """What every destination's settings share. Each destination owns a subclass of its own, which may override `requirements`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -88,8 +88,13 @@ class DestinationSettings(BaseModel):
     dry_run: bool = Field(default=False, description="it is sent nothing; its checkpoint moves, and events count as suppressed")
 
     @property
+    def requirements(self) -> Requirements:
+        """What the pipeline adds for the destination. It depends on the settings alone: counting history opens no destination."""
+        return self.wants
+
+    @property
     def wants(self) -> Requirements:
-        """Of the settings, not of the destination: history is counted and compared without opening it."""
+        """The earlier name of `requirements`, which plugins may override."""
         return NOTHING_MORE
 
 
@@ -107,7 +112,7 @@ class Destination(Protocol):
 
     Settings: ClassVar[type[DestinationSettings]]
     guarantee: ClassVar[Guarantee]
-    repeats: ClassVar[str]  # a clause for a person: what the destination does with an event it already has
+    duplicate_handling: ClassVar[str]  # a clause for a person: what the destination does with an event it already has
     dedupe_window: ClassVar[float]  # seconds for which it knows an event again by its id; inf: for ever; 0: it never does
     age_limit: ClassVar[float]  # seconds; events older than that it refuses or falsifies; inf: it takes any
 
@@ -146,7 +151,7 @@ class Cursor(NamedTuple):
 
 @runtime_checkable
 class HoldsCheckpoint(Protocol):
-    """A destination that stores `batch.upto` (or, where it has one, `batch.aside`) atomically with the events: exactly once.
+    """A destination that stores `batch.upto`, or a batch's `out_of_band` name, atomically with the events: exactly once.
 
     All or nothing: its `deliver` takes the whole batch or raises (BatchRejected, where an event is at fault). It answers neither
     RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.

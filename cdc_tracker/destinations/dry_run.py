@@ -16,7 +16,7 @@ def dry(kind: type[Destination]) -> type[Destination]:
     class DryRun:
         Settings: ClassVar[type[DestinationSettings]] = kind.Settings
         guarantee: ClassVar[Guarantee] = kind.guarantee
-        repeats: ClassVar[str] = kind.repeats
+        duplicate_handling: ClassVar[str] = kind.duplicate_handling
         dedupe_window: ClassVar[float] = kind.dedupe_window
         age_limit: ClassVar[float] = kind.age_limit
         limits = Limits(events=10_000, batch_bytes=1024**2, event_bytes=1024**2)  # of what is counted at once; nothing is sent

@@ -63,7 +63,7 @@ class HeapDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = HeapSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = "drops it by its idempotency_key; user properties are set to the same values again"
+    duplicate_handling: ClassVar[str] = "drops it by its idempotency_key; user properties are set to the same values again"
     dedupe_window: ClassVar[float] = math.inf
     age_limit: ClassVar[float] = math.inf
 

@@ -60,7 +60,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 
 class JitsuDestination(TrackingDestination):
     Settings: ClassVar[type[DestinationSettings]] = JitsuSettings
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "drops it by its messageId within 31 days in the warehouses that it loads, as they are set up by default; its other "
         "destinations receive it again"
     )

@@ -21,8 +21,8 @@ Behind the slots stands whose files these are: the first source that writes them
 Someone may remove, replace or cut files that are open. So every batch looks whether they are where they were, and hold what they
 held, before it is written and after it; where not, it does not count, and everything is opened anew.
 
-A batch that goes beside the stream (`batch.aside`) leaves the position where it is; the digest of its name is stored instead,
-so that one which was taken just before a crash is not appended a second time.
+An out-of-band batch leaves the position where it is; the digest of its name is stored instead, so that one which was taken just
+before a crash is not appended a second time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlock
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Size
 
-_SLOT = struct.Struct(">8sQ?QqQQ16s")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length, aside
+_SLOT = struct.Struct(">8sQ?QqQQ16s")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length, out_of_band
 _MAGIC = b"cdctrk1\n"
 _OWNER = struct.Struct(">8s128s")  # magic, the cursor's key
 _PAGE = 4096
@@ -77,11 +77,13 @@ class _State:
     position: Position | None = None
     number: int = 1
     length: int = 0
-    aside: bytes = bytes(16)  # digest of the name of the last batch that left the position where it was
+    out_of_band: bytes = bytes(16)  # digest of the name of the last batch that left the position where it was
 
     def encode(self) -> bytes:
         lsn, ordinal = self.position or (0, 0)
-        body = _SLOT.pack(_MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length, self.aside)
+        body = _SLOT.pack(
+            _MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length, self.out_of_band
+        )
         return _with_crc(body)
 
 
@@ -89,8 +91,8 @@ def _decode(slot: bytes) -> _State | None:
     body = slot[: _SLOT.size]
     if len(body) < _SLOT.size or slot[: _SLOT.size + 4] != _with_crc(body):
         return None
-    magic, sequence, has, lsn, ordinal, number, length, aside = _SLOT.unpack(body)
-    return _State(sequence, Position(lsn, ordinal) if has else None, number, length, aside) if magic == _MAGIC else None
+    magic, sequence, has, lsn, ordinal, number, length, out_of_band = _SLOT.unpack(body)
+    return _State(sequence, Position(lsn, ordinal) if has else None, number, length, out_of_band) if magic == _MAGIC else None
 
 
 def _with_crc(body: bytes) -> bytes:
@@ -102,7 +104,7 @@ class JsonlDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = JsonlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "appends it again: after a rewind the same id stands in the files more than once"
+    duplicate_handling: ClassVar[str] = "appends it again: after a rewind the files hold the same id more than once"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
@@ -128,9 +130,9 @@ class JsonlDestination:
         try:
             self._ready()
             data = as_lines(batch.events)
-            if batch.aside:
-                state = replace(self._state, aside=hashlib.blake2b(batch.aside.encode(), digest_size=16).digest())
-                if state.aside == self._state.aside:
+            if batch.out_of_band:
+                state = replace(self._state, out_of_band=hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).digest())
+                if state.out_of_band == self._state.out_of_band:
                     return [DELIVERED] * len(batch.events)
             else:
                 state = replace(self._state, position=batch.upto)

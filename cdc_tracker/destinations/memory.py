@@ -29,7 +29,7 @@ class MemoryDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = MemorySettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "keeps it a second time"
+    duplicate_handling: ClassVar[str] = "keeps it a second time"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

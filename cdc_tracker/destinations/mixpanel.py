@@ -119,7 +119,7 @@ class MixpanelDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = MixpanelSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "drops all but the latest event of one name, time, user and $insert_id, in reports at once and in storage later (raw "
         "exports show them all); a profile is set to the same values again"
     )

@@ -129,7 +129,7 @@ class PosthogDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = PosthogSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "replaces it by the repeated one (same uuid, name, day and distinct_id) when its storage is tidied up, and may count "
         "both until then"
     )

@@ -143,7 +143,7 @@ class _Held:
 
     token: str
     position: Position | None
-    aside: str
+    out_of_band: str
 
 
 class RedisDestination:
@@ -151,7 +151,7 @@ class RedisDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = RedisSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "appends it again: after a rewind the same message-id stands in the streams more than once"
+    duplicate_handling: ClassVar[str] = "appends it again: after a rewind the streams hold the same message-id more than once"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
@@ -174,10 +174,10 @@ class RedisDestination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         """All or nothing."""
         held = self._ready()
-        aside = _digest(batch.aside) if batch.aside else held.aside
-        if not batch.aside or aside != held.aside:
-            position = held.position if batch.aside else batch.upto
-            self._write(batch, held, replace(held, token=self._token(batch), position=position, aside=aside))
+        out_of_band = _digest(batch.out_of_band) if batch.out_of_band else held.out_of_band
+        if not batch.out_of_band or out_of_band != held.out_of_band:
+            position = held.position if batch.out_of_band else batch.upto
+            self._write(batch, held, replace(held, token=self._token(batch), position=position, out_of_band=out_of_band))
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
@@ -255,7 +255,17 @@ class RedisDestination:
 
     def _call(self, keys: list[str], follows: str, held: _Held, fields: list[Any]) -> str:
         lsn, ordinal = held.position if held.position is not None else ("", "")
-        arguments = [*keys, follows, held.token, lsn, ordinal, held.aside, self._settings.maxlen or 0, self._fields, *fields]
+        arguments = [
+            *keys,
+            follows,
+            held.token,
+            lsn,
+            ordinal,
+            held.out_of_band,
+            self._settings.maxlen or 0,
+            self._fields,
+            *fields,
+        ]
         try:
             said = self._redis.evalsha(_SHA, len(keys), *arguments)
         except redis.exceptions.NoScriptError:
@@ -335,4 +345,4 @@ def _digest(text: str) -> str:
 
 
 def _contents(batch: Batch) -> str:
-    return _digest("\n".join([str(batch.upto), batch.aside, *[event.message_id for event in batch.events]]))
+    return _digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))

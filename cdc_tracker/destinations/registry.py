@@ -37,6 +37,7 @@ def load(type_name: str) -> type[Destination]:
             f"the destination type `{type_name}` cannot be loaded: {what}",
             hint=f"{declared}: install what that package needs",
         ) from error
+    _adopt_earlier_names(kind)
     if faults := list(_faults(kind)):
         raise ConfigError(f"the destination type `{type_name}` is not a destination: {'; '.join(faults)}", hint=f"{declared}")
     return cast("type[Destination]", kind)
@@ -45,8 +46,22 @@ def load(type_name: str) -> type[Destination]:
 def described(settings: DestinationSettings) -> type[Destination]:
     """The class that delivers under these settings, and says what they promise. Raises ConfigError as `load` does."""
     kind = load(settings.type)
-    chosen = getattr(kind, "of", None)
-    return kind if chosen is None else cast("type[Destination]", chosen(settings))
+    choose = getattr(kind, "of", None)
+    if choose is None:
+        return kind
+    chosen = cast("type[Destination]", choose(settings))
+    _adopt_earlier_names(chosen)
+    return chosen
+
+
+def _adopt_earlier_names(kind: object) -> None:
+    """A plugin may declare `repeats`, the earlier name of `duplicate_handling`. The declaration nearest to the class counts."""
+    for declared in map(vars, getattr(kind, "__mro__", ())):
+        if "duplicate_handling" in declared:
+            return
+        if "repeats" in declared:
+            setattr(kind, "duplicate_handling", declared["repeats"])  # noqa: B010 -- `kind` is not known to be a class
+            return
 
 
 _CALLS: dict[str, tuple[Any, ...]] = {"deliver": (None, None), "probe": (None,), "close": (None,)}
@@ -62,8 +77,8 @@ def _faults(kind: object) -> Iterator[str]:
         yield "`Settings` must be a subclass of DestinationSettings"
     if getattr(kind, "guarantee", None) not in get_args(Guarantee):
         yield f"`guarantee` must be one of: {', '.join(get_args(Guarantee))}"
-    if not isinstance(getattr(kind, "repeats", None), str):
-        yield "`repeats` must say in a clause what it does with an event that it has already"
+    if not isinstance(getattr(kind, "duplicate_handling", None), str):
+        yield "`duplicate_handling` must say in a clause what it does with an event that it has already"
     for name in ("dedupe_window", "age_limit"):
         value = getattr(kind, name, None)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:

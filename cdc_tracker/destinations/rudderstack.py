@@ -36,7 +36,7 @@ class RudderstackSettings(TrackingSettings):
 
 class RudderstackDestination(TrackingDestination):
     Settings: ClassVar[type[DestinationSettings]] = RudderstackSettings
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "drops it by its messageId within 1 hour where deduplication is turned on there, else it counts it again"
     )
     dedupe_window: ClassVar[float] = 3_600.0

@@ -120,7 +120,7 @@ class SegmentSettings(TrackingSettings):
 
 class SegmentDestination(TrackingDestination):
     Settings: ClassVar[type[DestinationSettings]] = SegmentSettings
-    repeats: ClassVar[str] = "drops it by its messageId within about 24 hours, and counts it again after that"
+    duplicate_handling: ClassVar[str] = "drops it by its messageId within about 24 hours, and counts it again after that"
     dedupe_window: ClassVar[float] = 86_400.0
 
     def __init__(self, name: str, settings: SegmentSettings, base: Path) -> None:

@@ -98,7 +98,7 @@ class SnowplowDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = SnowplowSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "keeps it again under the same event_id, by which its data models drop repeats"
+    duplicate_handling: ClassVar[str] = "keeps it again under the same event_id, by which its data models drop repeats"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

@@ -23,7 +23,7 @@ class StdoutDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = StdoutSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "prints it again"
+    duplicate_handling: ClassVar[str] = "prints it again"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

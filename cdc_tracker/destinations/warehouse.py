@@ -76,7 +76,9 @@ class WarehouseDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = WarehouseSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "replaces it by its message_id: after a rewind under a changed mapping the new contents hold"
+    duplicate_handling: ClassVar[str] = (
+        "replaces it by its message_id: after a rewind under a changed mapping the new contents are kept"
+    )
     dedupe_window: ClassVar[float] = math.inf
     age_limit: ClassVar[float] = math.inf
 
@@ -110,7 +112,7 @@ class WarehouseDestination:
         if len(batch.events) < _MANY:
             time.sleep(max(0.0, self._loaded + self._every - time.monotonic()))
         rows = arrow_columns.table(batch.events) if self._ready() and batch.events else None
-        self._load(rows, None if batch.aside else batch.upto)
+        self._load(rows, None if batch.out_of_band else batch.upto)
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:

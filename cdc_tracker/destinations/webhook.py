@@ -126,7 +126,7 @@ class WebhookDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = WebhookSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "receives it again, under the same messageId (without batches also the same webhook-id)"
+    duplicate_handling: ClassVar[str] = "receives it again, under the same messageId (without batches also the same webhook-id)"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

@@ -18,7 +18,7 @@ class Faulty:
 
     Settings: ClassVar[type[DestinationSettings]] = DestinationSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "does what the one behind does"
+    duplicate_handling: ClassVar[str] = "does what the one behind does"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

@@ -81,7 +81,7 @@ def test_older_events_sent_again_do_not_move_the_position_back(holder: Kit) -> N
     destination.deliver(batch(made))
     front = faulty(destination)
     front.most = 2
-    send(front, Batch(made[:8], made[-1].position, aside="dead letter 1"), stop=never, on_trouble=quiet, backoff=QUICK)
+    send(front, Batch(made[:8], made[-1].position, out_of_band="dead letter 1"), stop=never, on_trouble=quiet, backoff=QUICK)
     assert {call.upto for call in front.calls} == {made[-1].position}
     assert destination.position() == made[-1].position
     destination.close()
@@ -92,7 +92,7 @@ def test_a_batch_that_goes_beside_the_stream_leaves_the_position_and_is_taken_on
     destination = opened(holder)
     made = events(40)
     destination.deliver(batch(made[:10]))
-    beside = Batch(made[20:30], made[9].position, aside="job 1 at 3")
+    beside = Batch(made[20:30], made[9].position, out_of_band="job 1 at 3")
     destination.deliver(beside)
     assert destination.position() == made[9].position
     destination.close()
@@ -100,7 +100,7 @@ def test_a_batch_that_goes_beside_the_stream_leaves_the_position_and_is_taken_on
     again.deliver(beside)
     again.deliver(batch(made[10:20]))
     again.deliver(beside)
-    again.deliver(Batch(made[30:], made[19].position, aside="job 1 at 4"))
+    again.deliver(Batch(made[30:], made[19].position, out_of_band="job 1 at 4"))
     assert again.position() == made[19].position
     again.close()
     assert sorted(order(holder)) == list(range(40))

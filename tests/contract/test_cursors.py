@@ -179,7 +179,7 @@ def test_a_batch_beside_the_stream_is_not_written_into_what_was_taken_back(holde
         with pytest.raises(CheckpointMoved):
             for _ in range(2):
                 with suppress(DestinationUnavailable):
-                    destination.deliver(Batch(made[20:30], made[9].position, aside="job 1 at 3"))
+                    destination.deliver(Batch(made[20:30], made[9].position, out_of_band="job 1 at 3"))
 
 
 def test_names_that_differ_in_case_signs_or_length_are_different_cursors() -> None:

@@ -51,7 +51,7 @@ def test_the_same_batch_twice_does_what_the_destination_says(destination: Destin
     ids = [call["messageId"] for call in kit.held()]
     assert len(set(ids)) == 5
     assert len(ids) == (10 if kit.keeps_repeats else 5)
-    says = destination.repeats.split()[0]
+    says = destination.duplicate_handling.split()[0]
     assert says in (("keeps", "prints", "receives", "appends") if kit.keeps_repeats else ("drops", "ignores", "replaces"))
 
 

@@ -49,7 +49,7 @@ class QueuedLetters:
         name: str,
         limits: Limits,
         shaping: Shaping | None,
-        lane: Dispatcher,
+        dispatcher: Dispatcher,
         *,
         keep_ids: bool,
         persist: Callable[[Callable[[], None]], object],
@@ -57,7 +57,7 @@ class QueuedLetters:
         """`keep_ids`: the destination has a sent-ledger. `persist` calls until the state store is there."""
         self._state, self._source, self._name = state, source, name
         self._limits = replace(limits, events=min(limits.events, EVENTS), batch_bytes=min(limits.batch_bytes, BYTES))
-        self._shaping, self._lane, self._keep_ids = shaping, lane, keep_ids
+        self._shaping, self._dispatcher, self._keep_ids = shaping, dispatcher, keep_ids
         self._persist = persist
         self._due = False  # there are some
         self._call: _Call | None = None  # that is in flight
@@ -86,14 +86,14 @@ class QueuedLetters:
         done = partial(self._take, call)
         events = [event for _, event in call.events]
         # They failed before: there is nothing to be learned from others.
-        self._lane.submit(events, START, done, aside=_named(noted), history=True, vouched=True)
+        self._dispatcher.submit(events, START, done, out_of_band=_named(noted), history=True, vouched=True)
         return True
 
     def finish(self, translator: Pipeline) -> None:
         """Send what was in flight when the last run was killed, by the mappings that it was made with."""
         self._due = bool(self._state.in_hand(self._source, self._name).letters)
         if self.step(translator):
-            self._lane.settle(0)
+            self._dispatcher.settle(0)
 
     def rest(self) -> None:
         """Nothing of what is in flight was taken."""

@@ -80,7 +80,7 @@ class Jobs:
         self._keep_ids, self._abandon = keep_ids, abandon
         self._read = START  # how far the live stream has been read
         self._run: _Run | None = None
-        self._doubted_at: int | None = None  # the lane's passes when the destination failed at every event of a parcel
+        self._doubted_at: int | None = None  # the dispatcher's passes when the destination failed at every event of a parcel
         self._again = 0.0
 
     @property
@@ -107,7 +107,7 @@ class Jobs:
             if job is not None:
                 self._begin(job, high)
 
-    def step(self, lane: Dispatcher, read: Position) -> bool:
+    def step(self, dispatcher: Dispatcher, read: Position) -> bool:
         """One small step. False where there is none to do now. `read`: how far the live stream has been read."""
         run = self._run
         self._read = read
@@ -118,24 +118,24 @@ class Jobs:
         try:
             given = next(run.steps, None)
             if isinstance(given, PendingBatch):
-                self._submit(run, given, lane)
+                self._submit(run, given, dispatcher)
             elif given is None:
-                lane.settle(0)
+                dispatcher.settle(0)
                 self._end(run)
             return given is not Pause.WAITING
         except (NothingPasses, AlreadyRunning):  # concerns the stream as well
             raise
         except Retry as error:
-            self._postpone(run, lane, error)
+            self._postpone(run, dispatcher, error)
         except Stop as error:
-            self._fail(run, lane, error)
+            self._fail(run, dispatcher, error)
         return True
 
-    def rest(self, error: NothingPasses, lane: Dispatcher) -> None:
+    def rest(self, error: NothingPasses, dispatcher: Dispatcher) -> None:
         """Nothing of what is in flight was taken: the job at work goes on later, from what is stored."""
         if self._run is not None:
-            self._doubted_at = lane.passes
-            self._postpone(self._run, lane, error)
+            self._doubted_at = dispatcher.passes
+            self._postpone(self._run, dispatcher, error)
 
     def close(self) -> None:
         self._leave("")
@@ -195,15 +195,15 @@ class Jobs:
         log.info("job done", job=run.job.id, **{key: value for key, value in run.job.counts.items() if value})
         self._leave("")
 
-    def _fail(self, run: _Run, lane: Dispatcher, error: Stop) -> None:
-        lane.settle(0)
+    def _fail(self, run: _Run, dispatcher: Dispatcher, error: Stop) -> None:
+        dispatcher.settle(0)
         run.trouble = _said(error)
         log.error("job failed", job=run.job.id, error=str(error), hint=error.hint)
         self._commit(run, "failed")
         self._leave("")
 
-    def _postpone(self, run: _Run, lane: Dispatcher, error: Retry) -> None:
-        lane.settle(0)
+    def _postpone(self, run: _Run, dispatcher: Dispatcher, error: Retry) -> None:
+        dispatcher.settle(0)
         run.trouble = _said(error)
         log.warning("job waits", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
         self._commit(run)
@@ -220,16 +220,18 @@ class Jobs:
 
     # From parcels to progress.
 
-    def _submit(self, run: _Run, parcel: PendingBatch, lane: Dispatcher) -> None:
+    def _submit(self, run: _Run, parcel: PendingBatch, dispatcher: Dispatcher) -> None:
         if run.only_missing and parcel.events:
             parcel.withhold(known(self._state, self._source, self._name, parcel.events))
         rate = run.job.spec.get("max_rate")
         if rate:
             matched = len(parcel.events) + len(parcel.withheld) + len(parcel.rejections)
             run.allowed = max(run.allowed, time.monotonic()) + matched / rate
-        aside = f"job {run.job.id} at {parcel.upto}"
-        vouched = self._doubted_at is not None and lane.passes > self._doubted_at  # since then others have passed
-        lane.submit(parcel.events, START, partial(self._take, run, parcel), aside=aside, history=True, vouched=vouched)
+        out_of_band = f"job {run.job.id} at {parcel.upto}"
+        vouched = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
+        dispatcher.submit(
+            parcel.events, START, partial(self._take, run, parcel), out_of_band=out_of_band, history=True, vouched=vouched
+        )
 
     def _take(self, run: _Run, parcel: PendingBatch, receipts: list[Receipt]) -> None:
         run.tally.take(parcel, receipts)

@@ -128,7 +128,7 @@ class Ga4Destination:
 
     Settings: ClassVar[type[DestinationSettings]] = Ga4Settings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = (
+    duplicate_handling: ClassVar[str] = (
         "keeps it as one more event, since GA4 knows none of our ids; only a purchase is known again, by its transaction_id"
     )
     dedupe_window: ClassVar[float] = 0.0

@@ -45,7 +45,7 @@ class KafkaDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = KafkaSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "keeps it again: after a rewind the same message-id stands in the topics more than once"
+    duplicate_handling: ClassVar[str] = "keeps it again: after a rewind the topics hold the same message-id more than once"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
@@ -75,10 +75,10 @@ class KafkaDestination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         """All or nothing, and durable on return."""
         self._ready()
-        contents = digest("\n".join([str(batch.upto), batch.aside, *[event.message_id for event in batch.events]]))
+        contents = digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))
         held = replace(self._held, batch=self._name(contents))
-        held = replace(held, aside=digest(batch.aside)) if batch.aside else replace(held, position=batch.upto)
-        taken = held.batch == self._held.batch or (batch.aside and held.aside == self._held.aside)
+        held = replace(held, out_of_band=digest(batch.out_of_band)) if batch.out_of_band else replace(held, position=batch.upto)
+        taken = held.batch == self._held.batch or (batch.out_of_band and held.out_of_band == self._held.out_of_band)
         if not taken:
             self._attempt = (contents, held.batch)
             self._write(batch, held)
@@ -91,7 +91,7 @@ class KafkaDestination:
 
     def rewind(self, to: Position) -> None:
         self._ready()
-        self._write(Batch((), to), Held(to, self._held.aside))
+        self._write(Batch((), to), Held(to, self._held.out_of_band))
 
     def probe(self) -> None:
         """Does not touch transactions: that would shut out the worker that delivers."""

@@ -36,15 +36,15 @@ _CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a record says. `batch` names the batch it came with, `aside` is the digest of the last batch beside the stream."""
+    """What a record says. `batch` names the batch it came with, `out_of_band` is the digest of the last out-of-band name."""
 
     position: Position | None = None
-    aside: str = ""
+    out_of_band: str = ""
     batch: str = ""
 
     def encode(self) -> bytes:
         lsn, ordinal = self.position if self.position is not None else (None, None)
-        return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": self.aside, "batch": self.batch})
+        return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": self.out_of_band, "batch": self.batch})
 
 
 def decode(value: bytes) -> Held:

@@ -21,7 +21,7 @@ class PlainKafka:
 
     Settings: ClassVar[type[DestinationSettings]] = KafkaSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "keeps it again, under the same message-id"
+    duplicate_handling: ClassVar[str] = "keeps it again, under the same message-id"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

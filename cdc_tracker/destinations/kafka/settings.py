@@ -133,5 +133,5 @@ class KafkaSettings(FormatSettings):
         return self.tombstones and self.format == "debezium" and self.keyed_by == "row"
 
     @property
-    def wants(self) -> Requirements:
+    def requirements(self) -> Requirements:
         return Requirements(raw=self.format == "debezium", row_key=self.keyed_by == "row", key_columns=self.key_columns)

@@ -80,7 +80,7 @@ class NatsDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = NatsSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    repeats: ClassVar[str] = "drops it by its Nats-Msg-Id within the stream's duplicate window (2 minutes by default)"
+    duplicate_handling: ClassVar[str] = "drops it by its Nats-Msg-Id within the stream's duplicate window (2 minutes by default)"
     dedupe_window: ClassVar[float] = 120.0
     age_limit: ClassVar[float] = float("inf")
 

@@ -101,7 +101,7 @@ class ParquetDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = ParquetSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "appends it again: after a rewind the same id stands in the files more than once"
+    duplicate_handling: ClassVar[str] = "appends it again: after a rewind the files hold the same id more than once"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
@@ -128,12 +128,14 @@ class ParquetDestination:
         record = self._ready()
         self._check(record)
         receipts = [DELIVERED] * len(batch.events)
-        identity = (batch.upto, batch.aside, tuple(event.message_id for event in batch.events))
+        identity = (batch.upto, batch.out_of_band, tuple(event.message_id for event in batch.events))
         attempt, self._attempt = self._attempt, None
         if attempt and attempt.token == self._found and attempt.batch == identity:
             return receipts  # the try before this one failed after it counted
-        aside = hashlib.blake2b(batch.aside.encode(), digest_size=16).hexdigest() if batch.aside else record.aside
-        if batch.aside and aside == record.aside:
+        out_of_band = (
+            hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).hexdigest() if batch.out_of_band else record.out_of_band
+        )
+        if batch.out_of_band and out_of_band == record.out_of_band:
             return receipts
         token = secrets.token_hex(8)
         made = msgspec.structs.replace(
@@ -141,8 +143,8 @@ class ParquetDestination:
             sequence=record.sequence + 1,
             token=token,
             batch=token,
-            position=record.position if batch.aside else batch.upto,
-            aside=aside,
+            position=record.position if batch.out_of_band else batch.upto,
+            out_of_band=out_of_band,
         )
         self._attempt = _Attempt(token, identity)
         self._write(made, batch)
@@ -261,7 +263,7 @@ class ParquetDestination:
         if last and grown is not None:
             return last.path, self._encoded(grown)
         first = batch.events[0].position
-        begin = f"aside-{record.aside[:16]}" if batch.aside else f"{first.commit_lsn:016X}-{first.ordinal}"
+        begin = f"aside-{record.out_of_band[:16]}" if batch.out_of_band else f"{first.commit_lsn:016X}-{first.ordinal}"
         return f"{partition}/{self._name}-{begin}-{record.sequence}.parquet", self._encoded(rows)
 
     def _grown(self, last: Growing, rows: pa.Table) -> pa.Table | None:

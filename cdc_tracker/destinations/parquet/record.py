@@ -22,7 +22,7 @@ class Record(msgspec.Struct, frozen=True):
     token: str = ""  # of the attempt that wrote it
     batch: str = ""  # token of the last record that brought a batch
     position: tuple[int, int] | None = None
-    aside: str = ""  # digest of the name of the last batch that left the position where it was
+    out_of_band: str = msgspec.field(default="", name="aside")  # digest of the name of the last out-of-band batch
     moves: list[tuple[str, str]] = []  # from the log to the data
     growing: dict[str, Growing] = {}  # by partition, the one touched last at the end
 

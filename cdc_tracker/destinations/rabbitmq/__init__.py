@@ -85,7 +85,7 @@ class RabbitmqDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = RabbitmqSettings
     guarantee: ClassVar[Guarantee] = "at least once"
-    repeats: ClassVar[str] = "keeps it again, under the same message_id"
+    duplicate_handling: ClassVar[str] = "keeps it again, under the same message_id"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 

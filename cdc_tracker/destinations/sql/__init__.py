@@ -56,7 +56,7 @@ class SqlDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = SqlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    repeats: ClassVar[str] = "ignores it by its message_id, also where a changed mapping gives it other contents"
+    duplicate_handling: ClassVar[str] = "ignores it by its message_id, also where a changed mapping gives it other contents"
     dedupe_window: ClassVar[float] = math.inf
     age_limit: ClassVar[float] = math.inf
 
@@ -103,16 +103,16 @@ class SqlDestination:
             # Tables and columns first: where making them ends the transaction, nothing of the batch is in it yet.
             tables = self._typed.make_room(connection, rows) if self._typed else {}
             new = self._tracks.insert(connection, rows)
-            if new is not None and new < len(rows) and not (look or batch.aside or batch.history):
+            if new is not None and new < len(rows) and not (look or batch.out_of_band or batch.history):
                 raise _SomeAreThere
             if self._typed:
                 self._typed.insert(connection, tables)
-            if batch.aside:  # such a batch moves no position, and its ids are enough to take it once
+            if batch.out_of_band:  # such a batch moves no position, and its ids are enough to take it once
                 self._check(self._checkpoints.load(connection) in self._expected)
             else:
                 self._check(self._checkpoints.advance(connection, self._expected, batch.upto))
                 self._expected = list(dict.fromkeys([*self._expected, batch.upto]))
-        if not batch.aside:
+        if not batch.out_of_band:
             self._expected = [batch.upto]
         return known
 

@@ -20,7 +20,7 @@ class FormatSettings(DestinationSettings):
     )
 
     @property
-    def wants(self) -> Requirements:
+    def requirements(self) -> Requirements:
         return Requirements(raw=True) if self.format == "debezium" else NOTHING_MORE
 
     @model_validator(mode="after")

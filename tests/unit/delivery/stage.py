@@ -215,16 +215,18 @@ class Holder(MemoryDestination):
         self.limits = Limits(10_000, 8 * 1024**2, 1024**2, whole_changes=True)
         self.stored: Any = None
         self.stores: list[Position] = []
-        self.aside = ""
+        self.out_of_band = ""
         self._last: Any = None
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         given = [event.message_id for event in batch.events]
-        if batch.aside == self.aside if batch.aside else (given, batch.upto) == self._last:  # its answer was lost
+        if (
+            batch.out_of_band == self.out_of_band if batch.out_of_band else (given, batch.upto) == self._last
+        ):  # its answer was lost
             return [DELIVERED] * len(batch.events)
         receipts = super().deliver(batch)
-        if batch.aside:
-            self.aside = batch.aside
+        if batch.out_of_band:
+            self.out_of_band = batch.out_of_band
         else:
             self.stored = batch.upto
             self._last = (given, batch.upto)

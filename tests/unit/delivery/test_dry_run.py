@@ -18,7 +18,11 @@ from tests.vendors.kit import batch, events
 def test_it_says_what_the_real_one_does_and_holds_no_checkpoint(name: str) -> None:
     kind = load(name)
     stand_in = dry(kind)
-    assert (stand_in.Settings, stand_in.guarantee, stand_in.repeats) == (kind.Settings, kind.guarantee, kind.repeats)
+    assert (stand_in.Settings, stand_in.guarantee, stand_in.duplicate_handling) == (
+        kind.Settings,
+        kind.guarantee,
+        kind.duplicate_handling,
+    )
     assert (stand_in.dedupe_window, stand_in.age_limit) == (kind.dedupe_window, kind.age_limit)
     assert not (hasattr(stand_in, "position") or hasattr(stand_in, "rewind"))
 

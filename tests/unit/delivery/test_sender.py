@@ -228,7 +228,7 @@ def test_exactly_what_a_destination_fails_at_is_rejected(count: int, bad: set[in
 def test_a_destination_that_fails_at_every_event_is_told_and_nothing_is_rejected(count: int) -> None:
     destination = MemoryDestination()
     destination.always = failing(ImportError("no codec"))
-    with pytest.raises(NothingPasses, match=r"ImportError in test_send\.py") as caught:
+    with pytest.raises(NothingPasses, match=r"ImportError in test_sender\.py") as caught:
         deliver(destination, batch(count))
     assert caught.value.hint
     assert destination.events == []

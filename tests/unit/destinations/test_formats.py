@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cdc_tracker.destinations import registry
-from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
+from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Requirements
 from cdc_tracker.destinations.jsonl import JsonlDestination, JsonlSettings
 from cdc_tracker.destinations.support.routing import Route
 from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Position
@@ -27,8 +27,8 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_raw_changes_are_wanted_where_the_format_says_so(kind: str) -> None:
     model = registry.load(kind).Settings
-    assert model.model_validate({"type": kind, **OTHERS[kind]}).wants == NOTHING_MORE
-    assert model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium"}).wants == Requirements(raw=True)
+    assert model.model_validate({"type": kind, **OTHERS[kind]}).requirements == NOTHING_MORE
+    assert model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium"}).requirements == Requirements(raw=True)
     with pytest.raises(ValidationError, match="`properties` chooses among events"):
         model.model_validate({"type": kind, **OTHERS[kind], "format": "debezium", "properties": {"only": ["a"]}})
 
@@ -42,7 +42,7 @@ def test_a_name_made_of_what_only_events_have_is_refused(kind: str, setting: str
 @pytest.mark.parametrize("kind", sorted(set(registry.names()) - set(OTHERS) - {"kafka"}))
 def test_no_other_destination_is_given_raw_changes(kind: str) -> None:
     assert "format" not in registry.load(kind).Settings.model_fields or kind in ("parquet", "webhook")
-    assert registry.load(kind).Settings.wants.fget(None) is NOTHING_MORE  # type: ignore[attr-defined]  # a property
+    assert registry.load(kind).Settings.requirements is DestinationSettings.requirements
 
 
 def test_a_raw_change_is_routed_by_its_table() -> None:

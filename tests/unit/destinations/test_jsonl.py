@@ -208,13 +208,13 @@ def test_a_dead_letter_sent_again_after_a_crash_stands_there_once(opened: Opened
     first = opened()
     first.deliver(batch(0, 3))
     letter = Event("letter", "track", b'{"letter":1}', "m", Position(50, 0), 0)
-    first.deliver(Batch([letter], Position(100, 2), aside="dead letter 1"))
+    first.deliver(Batch([letter], Position(100, 2), out_of_band="dead letter 1"))
     first.close()
     again = opened()
     again.deliver(batch(3))  # what came meanwhile moves the position, and does not make it forget
-    again.deliver(Batch([letter], Position(100, 3), aside="dead letter 1"))
+    again.deliver(Batch([letter], Position(100, 3), out_of_band="dead letter 1"))
     assert lines(tmp_path / "out").count(b"letter") == 1
     again.deliver(
-        Batch([Event("letter", "track", b'{"letter":2}', "m", Position(50, 0), 0)], Position(100, 3), aside="dead letter 2")
+        Batch([Event("letter", "track", b'{"letter":2}', "m", Position(50, 0), 0)], Position(100, 3), out_of_band="dead letter 2")
     )
     assert lines(tmp_path / "out").count(b"letter") == 2

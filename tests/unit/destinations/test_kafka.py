@@ -278,7 +278,7 @@ def test_a_change_counts_once_its_tombstone_is_taken_too(broker: Broker) -> None
 
 def test_what_the_settings_want_of_the_worker() -> None:
     def wants(**more: Any) -> Requirements:
-        return KafkaSettings.model_validate({"brokers": "host:9092", "topic": "t", **more}).wants
+        return KafkaSettings.model_validate({"brokers": "host:9092", "topic": "t", **more}).requirements
 
     assert wants() == wants(key="properties.x") == Requirements()
     assert wants(key="row") == Requirements(row_key=True)

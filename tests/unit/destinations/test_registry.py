@@ -21,7 +21,7 @@ def test_each_says_what_it_is(name: str) -> None:
     made = load(name)
     assert made.Settings.model_fields["type"].default == name
     assert made.guarantee in ("exactly once", "once within the vendor's window", "at least once")
-    assert made.repeats
+    assert made.duplicate_handling
 
 
 def test_an_unknown_type_names_the_nearest() -> None:

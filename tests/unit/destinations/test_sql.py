@@ -295,7 +295,7 @@ def test_an_id_that_is_there_already_is_told_unless_it_is_ours_whose_answer_was_
         REPEATED,
         REPEATED,
     ]
-    assert destination.deliver(Batch([first], Position(0, -1), aside="job 1")) == [DELIVERED]
+    assert destination.deliver(Batch([first], Position(0, -1), out_of_band="job 1")) == [DELIVERED]
     assert place.rows("SELECT count(*) FROM tracks") == [(3,)]
 
 
