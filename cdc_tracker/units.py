@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from pydantic import BeforeValidator
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {
@@ -62,8 +65,19 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.3g} d"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+class _Written(NamedTuple):
+    """Has pydantic `parse` the value first, as its BeforeValidator does, without the 150 ms that importing pydantic takes."""
+
+    parse: Callable[[object], float]
+
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema  # noqa: PLC0415
+
+        return core_schema.no_info_before_validator_function(self.parse, handler(source))
+
+
+Duration = Annotated[float, _Written(parse_duration)]
 """Seconds; written as `7d`, `10s`, `250ms`."""
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+Size = Annotated[int, _Written(parse_size)]
 """Bytes; written as `10GB`, `64MiB`."""

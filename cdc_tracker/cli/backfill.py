@@ -61,7 +61,7 @@ def backfill(
     what the stream sends too has the same id, and a later change never loses to an older read.
     """
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
-    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
+    from cdc_tracker.cli.follow_job import follow_jobs  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     for name in names:
@@ -91,9 +91,9 @@ def backfill(
         if as_json:
             output.emit([{key: value for key, value in plan.items() if key != "spec"} for plan in plans])
         elif not dry_run:
-            jobs.say([plan["job"] for plan in plans])
+            jobs.say_queued([plan["job"] for plan in plans])
             if not detach:
-                follow_job(config, state, [plan["job"] for plan in plans])
+                follow_jobs(config, state, [plan["job"] for plan in plans])
 
 
 def _plan(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
 from cdc_tracker.printable import one_line
 
 if TYPE_CHECKING:
-    from cdc_tracker.state import DeadLetter, LetterState, Selection
+    from cdc_tracker.state import DeadLetter, LetterState
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _REASONS_SHOWN = 60
@@ -32,7 +33,7 @@ def _filters(command: _Command) -> _Command:
 def dead_letters() -> None:
     """List, show, retry or discard what was parked.
 
-    A dead letter keeps its change as it came from the WAL: after a mapping is mended, `retry` makes the event anew from it.
+    A dead letter keeps its change as it came from the WAL: once its mapping is corrected, `retry` maps it again.
     """
 
 
@@ -52,14 +53,10 @@ def list_(
     as_json: bool,
 ) -> None:
     """List dead letters, oldest first."""
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config, to_read=True) as store:
-        found = store.dead_letters(
-            config.source.name, destination=destination, state=state, mapping=mapping, reason=reason, limit=limit + 1
+    with invocation.state(to_read=True) as store:
+        found, more = operations.dead_letters.listed(
+            store, invocation.source, destination=destination, mapping=mapping, reason=reason, state=state, limit=limit
         )
-    more, found = len(found) > limit, found[:limit]
     if as_json:
         output.emit([as_dict(letter) for letter in found])
     elif not found:
@@ -112,16 +109,11 @@ def as_dict(letter: DeadLetter) -> dict[str, object]:
 @click.pass_obj
 def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None:
     """Show one dead letter."""
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config, to_read=True) as state:
-        letter = state.dead_letter(number)
-        record = state.source(config.source.name)
-    if letter is None or letter.source != config.source.name:
-        raise click.UsageError(f"there is no dead letter {number}; `cdc-tracker dead-letters list` shows them")
+    with invocation.state(to_read=True) as state:
+        letter = operations.dead_letters.one(state, invocation.source, number)
+        record = state.source(invocation.source)
     told = as_dict(letter)
-    changes = _changes(letter, record.database if record else "") if raw else []
+    changes = operations.dead_letters.changes(letter, record.database if record else "") if raw else []
     if as_json:
         output.emit({**told, "changes": [json.loads(change, parse_float=str) for change in changes]} if raw else told)
         return
@@ -130,15 +122,6 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
         output.say(f"{key.ljust(width)}  {one_line(str(value))}")
     for change in changes:
         output.say(f"\n{change}")
-
-
-def _changes(letter: DeadLetter, database: str) -> list[str]:
-    from cdc_tracker.journal import decode  # noqa: PLC0415
-    from cdc_tracker.pipeline.debezium_envelope import as_envelope  # noqa: PLC0415
-    from cdc_tracker.pipeline.pipeline import whole_changes  # noqa: PLC0415
-
-    segment = decode(letter.segment, f"the segment of dead letter {letter.id}")
-    return [as_envelope(change, database) for change in whole_changes(segment) if change.position == letter.position]
 
 
 @dead_letters.command("retry")
@@ -156,19 +139,13 @@ def retry(
     every: bool,
     as_json: bool,
 ) -> None:
-    """Make the events anew under the present mappings and deliver them.
+    """Map their changes again with the present mappings, and deliver the events.
 
     What fails again is parked again, with its new reason. Event ids stay the same.
     """
-    from cdc_tracker.cli.stores import load_config, opened_journal, opened_state  # noqa: PLC0415
-
-    chosen = _chosen(numbers, destination, mapping, reason, every)
-    config = load_config(invocation)
-    with opened_state(config) as state:
-        queued = state.queue_dead_letters(config.source.name, chosen)
-    if queued:
-        with opened_journal(config) as journal:
-            journal.wake()
+    chosen = operations.dead_letters.selection(numbers, destination, mapping, reason, every=every)
+    with invocation.state() as state, invocation.journal() as journal:
+        queued = operations.dead_letters.retry(state, journal, invocation.source, chosen)
     if as_json:
         output.emit({"queued": queued})
     else:
@@ -192,32 +169,17 @@ def discard(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Give up dead letters for good. The ledger goes on counting them as rejected."""
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    chosen = _chosen(numbers, destination, mapping, reason, every)
-    config = load_config(invocation)
+    """Give up dead letters for good. The ledger still counts them as rejected."""
+    chosen = operations.dead_letters.selection(numbers, destination, mapping, reason, every=every)
     what = (
         f"dead letter{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         if numbers
         else "every dead letter that fits"
     )
     output.ask(f"Discard {what}? Their events will never be delivered.", yes=yes)
-    with opened_state(config) as state:
-        discarded = state.discard_dead_letters(config.source.name, chosen)
+    with invocation.state() as state:
+        discarded = operations.dead_letters.discard(state, invocation.source, chosen)
     if as_json:
         output.emit({"discarded": discarded})
     else:
         output.say(f"{output.plural(discarded, 'dead letter')} discarded.")
-
-
-def _chosen(numbers: tuple[int, ...], destination: str | None, mapping: str | None, reason: str | None, every: bool) -> Selection:
-    """Which ones: by number, by filter, or --all. Never all of them by leaving everything out."""
-    from cdc_tracker.state import Selection  # noqa: PLC0415
-
-    filtered = bool(destination or mapping or reason)
-    if numbers and (filtered or every):
-        raise click.UsageError("name dead letters by ID, or choose them by --destination, --mapping and --reason, not both")
-    if not (numbers or filtered or every):
-        raise click.UsageError("say which: IDs, --destination, --mapping, --reason, or --all")
-    return Selection(list(numbers) or None, destination, mapping, reason)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
-from cdc_tracker.errors import Stop
+from cdc_tracker.cli.follow_job import follow_jobs
 from cdc_tracker.printable import one_line
 from cdc_tracker.units import format_duration
 
 if TYPE_CHECKING:
-    from cdc_tracker.state import Job, State
+    from cdc_tracker.operations.jobs import Control, Progress
+    from cdc_tracker.state import Job
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def jobs(ctx: click.Context) -> None:
-    """List, show, follow, pause, resume or cancel what `replay` and `backfill` have begun.
+    """List, show, follow, pause, resume or cancel what `replay` and `backfill` have started.
 
     Jobs of one destination run one after another, within the worker and beside its live stream.
     """
@@ -34,11 +36,8 @@ def jobs(ctx: click.Context) -> None:
 @click.pass_obj
 def list_(invocation: Invocation, destination: str | None = None, unfinished: bool = False, as_json: bool = False) -> None:
     """List jobs, oldest first."""
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config, to_read=True) as state:
-        found = state.jobs(config.source.name, destination=destination, unfinished=unfinished)
+    with invocation.state(to_read=True) as state:
+        found = state.jobs(invocation.source, destination=destination, unfinished=unfinished)
     if as_json:
         output.emit([as_dict(job) for job in found])
     elif not found:
@@ -55,7 +54,9 @@ def list_(invocation: Invocation, destination: str | None = None, unfinished: bo
 def _row(job: Job) -> tuple[object, ...]:
     counts = job.counts
     numbers = (f"{counts[name]:,}" for name in ("sent", "rejected", "withheld"))
-    return (job.id, job.destination, job.kind, what(job), job.state, share(job), *numbers, left(job))
+    progress = operations.jobs.progress(job)
+    left = format_duration(progress.seconds_left) if progress.seconds_left is not None else ""
+    return (job.id, job.destination, job.kind, what(job), job.state, share(progress), *numbers, left)
 
 
 @jobs.command("show")
@@ -64,11 +65,8 @@ def _row(job: Job) -> tuple[object, ...]:
 @click.pass_obj
 def show_(invocation: Invocation, number: int, as_json: bool) -> None:
     """Show one job: what was asked for, and how far it is."""
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config, to_read=True) as state:
-        job = one(state, config.source.name, number)
+    with invocation.state(to_read=True) as state:
+        job = operations.jobs.one(state, invocation.source, number)
     if as_json:
         output.emit(as_dict(job))
         return
@@ -81,30 +79,25 @@ def show_(invocation: Invocation, number: int, as_json: bool) -> None:
 @click.argument("number", metavar="ID", type=int)
 @click.pass_obj
 def follow(invocation: Invocation, number: int) -> None:
-    """Show a job's progress until it ends. Where no worker runs, one is started for that long."""
-    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
-    from cdc_tracker.cli.stores import load_config, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config) as state:
-        job = one(state, config.source.name, number)
-        follow_job(config, state, [job.id])
+    """Show a job's progress until it ends. If no worker runs, one is started for that long."""
+    with invocation.state() as state:
+        follow_jobs(invocation.config, state, [number])
 
 
 @jobs.command()
 @click.argument("number", metavar="ID", type=int)
 @click.pass_obj
 def pause(invocation: Invocation, number: int) -> None:
-    """Let a job rest where it is. The journal keeps what it still needs."""
-    _control(invocation, number, "paused", "Paused: `cdc-tracker jobs resume` goes on from there.")
+    """Pause a job where it is. The journal keeps what it still needs."""
+    _control(invocation, number, "paused", "Paused: `cdc-tracker jobs resume` continues from there.")
 
 
 @jobs.command()
 @click.argument("number", metavar="ID", type=int)
 @click.pass_obj
 def resume(invocation: Invocation, number: int) -> None:
-    """Let a paused or failed job go on where it was."""
-    _control(invocation, number, "queued", "Queued: it goes on when the jobs before it are done.")
+    """Continue a paused or failed job from where it was."""
+    _control(invocation, number, "queued", "Queued: it continues when the jobs before it are done.")
 
 
 @jobs.command()
@@ -117,28 +110,16 @@ def cancel(invocation: Invocation, number: int, yes: bool) -> None:
     _control(invocation, number, "cancelled", "Cancelled.")
 
 
-def _control(invocation: Invocation, number: int, to: Literal["paused", "queued", "cancelled"], said: str) -> None:
-    from cdc_tracker.cli.stores import load_config, opened_journal, opened_state  # noqa: PLC0415
-
-    config = load_config(invocation)
-    with opened_state(config) as state, opened_journal(config) as journal:
-        job = one(state, config.source.name, number)
-        state.control_job(job.id, to)
-        journal.wake(job.destination)
+def _control(invocation: Invocation, number: int, to: Control, said: str) -> None:
+    with invocation.state() as state, invocation.journal() as journal:
+        operations.jobs.control(state, journal, invocation.source, number, to)
     output.say(said)
-
-
-def one(state: State, source: str, number: int) -> Job:
-    """The source's job of that number. Raises Stop where there is none."""
-    job = state.job(number)
-    if job is None or job.source != source:
-        raise Stop(f"There is no job {number}.", hint="`cdc-tracker jobs` lists those that there are.")
-    return job
 
 
 def as_dict(job: Job) -> dict[str, object]:
     """For JSON; without the mappings' texts."""
     spec = {name: value for name, value in job.spec.items() if name not in ("mappings", "from", "to")}
+    progress = operations.jobs.progress(job)
     return {
         "id": job.id,
         "destination": job.destination,
@@ -146,8 +127,8 @@ def as_dict(job: Job) -> dict[str, object]:
         "what": what(job),
         "state": job.state,
         "trouble": job.trouble,
-        "done": share(job),
-        "left_seconds": seconds_left(job),
+        "done": share(progress),
+        "left_seconds": progress.seconds_left,
         **job.counts,
         "spec": spec,
         "mapping_files": sorted(job.spec["mappings"]),
@@ -170,36 +151,12 @@ def what(job: Job) -> str:
     return f"{spec['event']} of {spec['table']}{period}"
 
 
-def dealt_with(job: Job) -> int:
-    """What counts towards `total`: events of a replay, rows of a backfill."""
-    counts = job.counts
-    return counts["read"] if job.kind == "backfill" else counts["matched"]
+def share(progress: Progress) -> str:
+    """`45 %`, or a dash where it is not known."""
+    return f"{progress.percent} %" if progress.percent is not None else "–"
 
 
-def share(job: Job) -> str:
-    """How much of it is done, as far as that is known beforehand."""
-    total = job.counts["total"]
-    if job.state == "done":
-        return "100 %"
-    return f"{min(99, 100 * dealt_with(job) // total)} %" if total else "–"
-
-
-def seconds_left(job: Job) -> float | None:
-    """By its rate so far; None where that tells nothing."""
-    done, total = dealt_with(job), job.counts["total"]
-    took = (job.updated_at - job.started_at) / 1e6
-    if job.state != "running" or done <= 0 or total <= done or took <= 0:
-        return None
-    return took * (total - done) / done
-
-
-def left(job: Job) -> str:
-    """For a person."""
-    seconds = seconds_left(job)
-    return format_duration(seconds) if seconds is not None else ""
-
-
-def say(numbers: Sequence[int]) -> None:
-    """That jobs were begun."""
+def say_queued(numbers: Sequence[int]) -> None:
+    """Print that these jobs are queued, and the commands for them."""
     for number in numbers:
-        output.say(f"Job {number} is queued. `cdc-tracker jobs` tells how far it is; jobs pause, resume, cancel {number}.")
+        output.say(f"Job {number} is queued. `cdc-tracker jobs` shows how far it is; jobs pause, resume, cancel {number}.")

@@ -41,6 +41,12 @@ def say(text: str = "", *, nl: bool = True, err: bool = False, **style: Any) -> 
     click.secho(printable(text), nl=nl, err=err, **style)  # noqa: TID251
 
 
+def warn(text: str, *, err: bool = False) -> None:
+    """Print a line that begins with a warning sign."""
+    say("⚠ ", fg="yellow", nl=False, err=err)
+    say(text, err=err)
+
+
 def emit(value: object) -> None:
     """One JSON document on standard output."""
     say(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -64,7 +64,7 @@ def replay(
     """
     from cdc_tracker import mapping  # noqa: PLC0415
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
-    from cdc_tracker.cli.follow_job import follow_job  # noqa: PLC0415
+    from cdc_tracker.cli.follow_job import follow_jobs  # noqa: PLC0415
     from cdc_tracker.delivery.jobs.spec import replay_spec  # noqa: PLC0415
     from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
 
@@ -103,9 +103,9 @@ def replay(
         if as_json:
             output.emit(figures)
         elif not dry_run:
-            jobs.say([job.id])
+            jobs.say_queued([job.id])
             if not detach:
-                follow_job(config, state, [job.id])
+                follow_jobs(config, state, [job.id])
 
 
 def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output, tell
 from cdc_tracker.errors import ConfigError, MappingError
 
 if TYPE_CHECKING:
-    from cdc_tracker.mapping import ExampleResult, Mappings
+    from cdc_tracker.operations.examples import Examples
 
 
 @click.command("test-mappings")
@@ -21,36 +22,21 @@ if TYPE_CHECKING:
 def test_mappings(invocation: Invocation, paths: tuple[Path, ...], as_json: bool) -> None:
     """Run the examples in the mapping files. Needs no database.
 
-    PATHS are files or folders; without them, those of the configuration. Exit code 1 where an example or a file does not hold.
+    PATHS are files or folders; without them, those of the configuration. Exit code 1 if an example fails or a file is invalid.
     """
-    from cdc_tracker.mapping import run_examples  # noqa: PLC0415
-    from cdc_tracker.sources.postgres.values import codec  # noqa: PLC0415
-
     try:
-        mappings = _loaded(invocation, paths)
+        found = operations.examples.of_files(paths) if paths else operations.examples.of_config(invocation.config)
     except ConfigError as error:
         if invocation.debug:
             raise
         _refused(error, as_json)
         raise SystemExit(FOUND_PROBLEMS) from None
-    results = run_examples(mappings, codec)
     if as_json:
-        output.emit(_as_json(mappings, results))
+        output.emit(_as_json(found))
     else:
-        _print(mappings, results)
-    if not all(result.passed for result in results):
+        _print(found)
+    if found.failed:
         raise SystemExit(FOUND_PROBLEMS)
-
-
-def _loaded(invocation: Invocation, paths: tuple[Path, ...]) -> Mappings:
-    """Without paths, also checked against the destinations that are configured."""
-    if paths:
-        from cdc_tracker.mapping import load  # noqa: PLC0415
-
-        return load(paths)
-    from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
-
-    return load_config(invocation).load_mappings()
 
 
 def _refused(error: ConfigError, as_json: bool) -> None:
@@ -61,32 +47,27 @@ def _refused(error: ConfigError, as_json: bool) -> None:
     output.emit({"problems": [output.problem(each) for each in problems] or [{"message": str(error)}], "examples": []})
 
 
-def _print(mappings: Mappings, results: list[ExampleResult]) -> None:
-    failed = [result for result in results if not result.passed]
-    for warning in mappings.warnings:
-        output.say("⚠ ", fg="yellow", nl=False)
-        output.say(str(warning))
-    for result in failed:
+def _print(found: Examples) -> None:
+    for warning in found.warnings:
+        output.warn(str(warning))
+    for result in found.failed:
         output.say("✗ ", fg="red", nl=False)
-        output.say(f"{result.where}: {result.mapping}, example {result.index + 1}" + _described(result))
+        described = f" ({result.description})" if result.description else ""
+        output.say(f"{result.where}: {result.mapping}, example {result.index + 1}{described}")
         output.say(f"    expected  {result.expected}")
         output.say(f"    got       {result.got}")
         for difference in result.differences:
             output.say(f"    - {difference}")
-    without = sorted({mapping.key for mapping in mappings.all} - {result.mapping for result in results})
-    if without:
-        output.say(f"without an example: {', '.join(without)}")
-    passed = f"{output.plural(len(results) - len(failed), 'example')} passed"
-    output.say(f"{passed}, {len(failed)} failed" if failed else passed, fg="red" if failed else "green")
+    if found.untested:
+        output.say(f"without an example: {', '.join(found.untested)}")
+    failed = len(found.failed)
+    passed = f"{output.plural(len(found.results) - failed, 'example')} passed"
+    output.say(f"{passed}, {failed} failed" if failed else passed, fg="red" if failed else "green")
 
 
-def _described(result: ExampleResult) -> str:
-    return f" ({result.description})" if result.description else ""
-
-
-def _as_json(mappings: Mappings, results: list[ExampleResult]) -> dict[str, object]:
+def _as_json(found: Examples) -> dict[str, object]:
     return {
-        "problems": [output.problem(warning) for warning in mappings.warnings],
+        "problems": [output.problem(warning) for warning in found.warnings],
         "examples": [
             {
                 "mapping": result.mapping,
@@ -97,6 +78,6 @@ def _as_json(mappings: Mappings, results: list[ExampleResult]) -> dict[str, obje
                 "got": result.got,
                 "differences": result.differences,
             }
-            for result in results
+            for result in found.results
         ],
     }
