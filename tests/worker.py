@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from cdc_tracker import config as configuration
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
+from cdc_tracker.worker.assemble import load_config
 from tests import commands
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,7 @@ class Worker:
         """What the file says at present; read again where it was written since."""
         written = (stat := self.config.stat()).st_mtime_ns, stat.st_size
         if self._read is None or self._read[0] != written:
-            self._read = written, configuration.load(self.config)
+            self._read = written, load_config(self.config)
         return self._read[1]
 
     def command(self, *arguments: str) -> list[str]:

@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from cdc_tracker.capture.gaps import times_of
 from cdc_tracker.capture.monitor import CaptureMonitor, holders
+from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import (
     JournalUnavailable,
     Retry,
@@ -22,13 +23,12 @@ from cdc_tracker.errors import (
     Stop,
     Undecodable,
 )
-from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
 from cdc_tracker.sources.postgres.session import Session
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import Checkpoint, State
 
 GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment

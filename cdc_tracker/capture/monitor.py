@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import JournalUnavailable, StateUnavailable
-from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Lsn, Position, format_lsn
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.slot import Vitals
 from cdc_tracker.state import Checkpoint, Job, State
 from cdc_tracker.units import format_size

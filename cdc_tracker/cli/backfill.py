@@ -15,7 +15,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.delivery.points import Target
     from cdc_tracker.mapping.schema.declared import Mapping
     from cdc_tracker.state import State
@@ -62,11 +62,12 @@ def backfill(
     """
     from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
     from cdc_tracker.cli.follow_job import follow_jobs  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     for name in names:
         operations.named.destination(config, name)
-    mappings = config.load_mappings()
+    mappings = assemble.load_mappings(config)
     keys = operations.named.events(mappings.all, [event])
     period = (start.time_us if start else None, end.time_us if end else None)
     with stores.opened_state(config) as state:

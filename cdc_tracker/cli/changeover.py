@@ -13,6 +13,7 @@ from cdc_tracker.errors import SlotMissing
 from cdc_tracker.model import START, Lsn, format_lsn
 from cdc_tracker.sources.postgres import plugins, slot
 from cdc_tracker.sources.postgres.snapshot import emit
+from cdc_tracker.worker import assemble
 
 _LOOK = 0.2  # seconds between two looks at how far the journal is
 
@@ -25,7 +26,7 @@ def due(place: Standing) -> bool:
     if slot.inspect(place.connection, plugins.spare(record.slot)) is not None:
         return True
     found = slot.inspect(place.connection, record.slot)
-    needs = place.config.needs(place.config.load_mappings())
+    needs = assemble.table_needs(place.config, assemble.load_mappings(place.config))
     return found is not None and plugins.choose_next(place.connection, settings, needs, found) != found.plugin
 
 
@@ -55,7 +56,7 @@ def _read(place: Standing, upto: Lsn) -> None:
     config = place.config
     Capture(
         settings=config.source,
-        needs=config.needs(config.load_mappings()),
+        needs=assemble.table_needs(config, assemble.load_mappings(config)),
         journal=place.journal,
         state=place.state,
         destinations=list(config.destinations),

@@ -17,7 +17,7 @@ from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, MappingError, Problem, Retry, SlotBusy
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.mapping import Mappings
     from cdc_tracker.state import SourceRecord
 
@@ -62,6 +62,7 @@ def _print(findings: list[Problem]) -> None:
 
 def _findings(invocation: Invocation) -> Iterator[Problem]:
     from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     try:
         config = load_config(invocation)
@@ -71,7 +72,7 @@ def _findings(invocation: Invocation) -> Iterator[Problem]:
     yield _fine("configuration", f"{config.path}")
     mappings: Mappings | None = None
     try:
-        mappings = config.load_mappings()
+        mappings = assemble.load_mappings(config)
     except ConfigError as error:
         yield from _as_problems(error, "mappings")
     else:
@@ -155,8 +156,9 @@ def _private(config: Config) -> Iterator[Problem]:
 def _source(config: Config, mappings: Mappings | None, record: SourceRecord | None) -> Iterator[Problem]:
     from cdc_tracker.sources.postgres import preflight  # noqa: PLC0415
     from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
-    needs = config.needs(mappings) if mappings else {}
+    needs = assemble.table_needs(config, mappings) if mappings else {}
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(closing(connect(config.source.url.get_secret_value(), statement_timeout=20.0)))
@@ -186,12 +188,13 @@ def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[P
     """Destinations that key by row, and tables whose stream does not tell what the key is."""
     from cdc_tracker.pipeline import debezium_envelope  # noqa: PLC0415
     from cdc_tracker.sources.postgres import catalog  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     for name, settings in config.destinations.items():
         wants = settings.requirements
         if not wants.row_key:
             continue
-        names = config.captured_tables(mappings) if wants.raw else mappings.tables()
+        names = assemble.captured_tables(config, mappings) if wants.raw else mappings.tables()
         for table in catalog.tables(connection, names).values():
             found = debezium_envelope.row_key(table.relation, wants.key_columns).problem
             if found is not None:
@@ -225,13 +228,15 @@ def _standing(config: Config, connection: Any) -> Iterator[Problem]:
 
 
 def _destinations(config: Config) -> Iterator[Problem]:
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
+
     if not config.destinations:
         yield Problem(
             "destinations", "", "there is none: nothing would be delivered", "Add one, such as events: {type: jsonl, path: out/}."
         )
     for name in config.destinations:
         try:
-            with closing(config.open_destination(name)) as destination:
+            with closing(assemble.open_destination(config, name)) as destination:
                 destination.probe()
                 yield _fine(f"destinations.{name}", f"answers; {destination.guarantee}")
                 if config.destinations[name].dry_run:

@@ -14,7 +14,7 @@ from cdc_tracker.cli import Invocation, options, output
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.delivery.points import Target
     from cdc_tracker.mapping import Mappings
     from cdc_tracker.operations.diff import Side
@@ -52,6 +52,7 @@ def diff(
     from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
     from cdc_tracker.model import START  # noqa: PLC0415
     from cdc_tracker.operations.diff import difference  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     if destination is not None:
@@ -61,7 +62,7 @@ def diff(
                 f"The destination {destination!r} gets the changes as they are: no mapping makes any difference to it.",
                 hint="Leave out --destination to compare the events.",
             )
-    current, other = config.load_mappings(), _other(config, paths)
+    current, other = assemble.load_mappings(config), _other(config, paths)
     keys = operations.named.events([*current.all, *other.all], names)
     with stores.opened_state(config, to_read=True) as state:
         record = operations.named.source(config, state)
@@ -78,7 +79,9 @@ def diff(
 
 def _other(config: Config, paths: Sequence[Path]) -> Mappings:
     """Checked as those in force are, against the destinations that are configured too."""
-    return config.model_copy(update={"mappings": [path.absolute() for path in paths]}).load_mappings()
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
+
+    return assemble.load_mappings(config.model_copy(update={"mappings": [path.absolute() for path in paths]}))
 
 
 def _side(config: Config, record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:

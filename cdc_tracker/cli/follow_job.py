@@ -12,7 +12,7 @@ from cdc_tracker.cli import output
 from cdc_tracker.printable import one_line
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.operations.follow import OwnWorker, Seen
     from cdc_tracker.state import Job, State
 

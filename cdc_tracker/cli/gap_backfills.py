@@ -12,6 +12,7 @@ from cdc_tracker.delivery.jobs.spec import backfill_spec, conditions_of, unfit
 from cdc_tracker.errors import Stop
 from cdc_tracker.mapping import texts
 from cdc_tracker.sources.postgres.snapshot import extent, usable_key
+from cdc_tracker.worker import assemble
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mapping
@@ -23,7 +24,7 @@ _AS_NOW = "rows as they are now; what a later update has overwritten, and rows d
 def fillings(place: Standing, gap: Missing, *, config: str, make_jobs: bool) -> list[dict[str, Any]]:
     """One for each mapping of the destination, and for the outbox. `config`: what --config named."""
     rows = []
-    for mapping in place.config.load_mappings().all:
+    for mapping in assemble.load_mappings(place.config).all:
         if not mapping.goes_to(gap.destination):
             continue
         against = _against(place, mapping, gap)

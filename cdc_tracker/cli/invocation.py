@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.journal import Journal
     from cdc_tracker.state import State
 
@@ -31,9 +31,10 @@ class Invocation:
         From the first use on, warnings of libraries go to standard error, so that `--json` stays JSON, and files that the command
         writes are readable as the configuration says.
         """
-        from cdc_tracker import config, logs  # noqa: PLC0415
+        from cdc_tracker import logs  # noqa: PLC0415
+        from cdc_tracker.worker.assemble import load_config  # noqa: PLC0415
 
-        loaded = config.load(self.config_path)
+        loaded = load_config(self.config_path)
         os.umask(loaded.umask)
         logs.set_up(logs.LogSettings(format="text", level="warning"), secrets=loaded.secrets())
         return loaded
@@ -45,13 +46,12 @@ class Invocation:
 
     def state(self, *, to_read: bool = False) -> State:
         """The state store, to be closed. `to_read`: opened without writing, so that a full disk does not matter."""
-        from cdc_tracker.state import State  # noqa: PLC0415
+        from cdc_tracker.worker.assemble import open_state  # noqa: PLC0415
 
-        return (State.open_to_read if to_read else State.open)(self.config.state_url)
+        return open_state(self.config, to_read=to_read)
 
     def journal(self, *, to_read: bool = False) -> Journal:
         """The journal, to be closed. `to_read`: as for the state store."""
-        from cdc_tracker.journal import Journal  # noqa: PLC0415
+        from cdc_tracker.worker.assemble import open_journal  # noqa: PLC0415
 
-        opened = Journal.open_to_read if to_read else Journal.open
-        return opened(self.config.journal_url, self.source, self.config.wake_dir)
+        return open_journal(self.config, to_read=to_read)

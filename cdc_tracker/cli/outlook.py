@@ -17,7 +17,7 @@ from cdc_tracker.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.delivery.jobs.forecast import Estimate
     from cdc_tracker.destinations.base import Destination
     from cdc_tracker.journal import Journal

@@ -16,7 +16,7 @@ from cdc_tracker.model import START, Change, Event, Op, Rejection
 from cdc_tracker.sources.postgres.needs import Need
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.model import Segment
     from cdc_tracker.pipeline.pipeline import Made, Pipeline
     from cdc_tracker.sources.postgres.catalog import Identity
@@ -56,11 +56,12 @@ def preview(
     """
     from cdc_tracker.cli.stores import load_config  # noqa: PLC0415
     from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = load_config(invocation)
-    mappings = config.load_mappings()
+    mappings = assemble.load_mappings(config)
     watched = frozenset(tables or [*mappings.tables(), *([config.source.outbox.table] if config.source.outbox else [])])
-    needs = config.needs(mappings)
+    needs = assemble.table_needs(config, mappings)
     limits = _Limits(seconds, count)
     with ExitStack() as stack:
         shown = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
@@ -89,6 +90,7 @@ def _translator(config: Config, identity: Identity) -> Pipeline:
     from cdc_tracker import envelope  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
     from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
@@ -96,7 +98,7 @@ def _translator(config: Config, identity: Identity) -> Pipeline:
             record = state.source(config.source.name)
     space = record.namespace if record else config.source.namespace
     return Pipeline(
-        config.load_mappings(),
+        assemble.load_mappings(config),
         outbox=config.source.outbox,
         space=uuid.UUID(space) if space else envelope.namespace(identity.system_id, identity.database, 1),
         database=identity.database,

@@ -52,9 +52,10 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
     """
     from cdc_tracker.cli import setup, standing, stores  # noqa: PLC0415
     from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    needs = config.needs(config.load_mappings())
+    needs = assemble.table_needs(config, assemble.load_mappings(config))
     with ExitStack() as stack:
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=setup.SETUP_TIMEOUT)))
@@ -171,8 +172,10 @@ def _of_publications(place: Standing, wanted: Desired, found: Diagnosis) -> None
 
 def _drifted(place: Standing, problem: Problem) -> str:
     """Since when nobody knows: the server does not keep it."""
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
+
     text = str(Problem(problem.where, problem.key, problem.message))
-    keys = [mapping.key for mapping in place.config.load_mappings().for_table(problem.key) if mapping.backfill]
+    keys = [mapping.key for mapping in assemble.load_mappings(place.config).for_table(problem.key) if mapping.backfill]
     if not keys:
         return f"{text}. Since when is not known, and no mapping of it has a `backfill`: what changed meanwhile is missing"
     return (

@@ -12,7 +12,7 @@ from cdc_tracker.cli import Invocation, options, outlook, output
 from cdc_tracker.errors import Stop
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.delivery.points import Target
     from cdc_tracker.mapping import Mappings
 
@@ -67,6 +67,7 @@ def replay(
     from cdc_tracker.cli.follow_job import follow_jobs  # noqa: PLC0415
     from cdc_tracker.delivery.jobs.spec import replay_spec  # noqa: PLC0415
     from cdc_tracker.delivery.points import range_of  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     operations.named.destination(config, destination)
@@ -85,7 +86,7 @@ def replay(
                 hint="`start: earliest` in its configuration begins with all that the journal holds.",
             )
         after, upto = range_of(journal, start, end, checkpoint.position)
-        translator = config.translator(record, destination, mappings, only=keys)
+        translator = assemble.build_pipeline(config, record, destination, mappings, only=keys)
         plan = outlook.outlook(
             config, state, destination, translator, journal, after, upto, only_missing=only_missing, events=keys
         )
@@ -109,8 +110,10 @@ def replay(
 
 
 def _keys(config: Config, destination: str, mappings: Mappings, names: tuple[str, ...]) -> list[str]:
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
+
     if config.destinations[destination].requirements.raw:
-        return operations.named.raw_events(config.captured_tables(mappings), names)
+        return operations.named.raw_events(assemble.captured_tables(config, mappings), names)
     return operations.named.events(mappings.all, names)
 
 

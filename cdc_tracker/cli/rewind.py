@@ -45,6 +45,7 @@ def rewind(
     """
     from cdc_tracker.cli import stores  # noqa: PLC0415
     from cdc_tracker.delivery.points import located  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
     operations.named.destination(config, destination)
@@ -54,7 +55,7 @@ def rewind(
         record = operations.named.source(config, state)
         position = _checkpoint(state, record.name, destination).position
         to = _behind(located(journal, target), position)
-        translator = config.translator(record, destination)
+        translator = assemble.build_pipeline(config, record, destination)
         again = outlook.outlook(config, state, destination, translator, journal, to, position, only_missing=only_missing)
         plan = {"destination": destination, "from": str(position), "to": str(to), **again.figures()}
         if not as_json:

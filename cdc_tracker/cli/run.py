@@ -25,8 +25,7 @@ def run(invocation: Invocation, only: str | None, standby: bool) -> None:
     SIGTERM and Ctrl-C drain within `drain_timeout`, SIGHUP loads the mappings anew. It may be killed at any moment:
     the next run goes on from the checkpoints.
     """
-    from cdc_tracker import config as configuration  # noqa: PLC0415  what runs nothing needs none of this
-    from cdc_tracker.worker import assemble  # noqa: PLC0415
+    from cdc_tracker.worker import roles  # noqa: PLC0415  what runs nothing needs none of this
+    from cdc_tracker.worker.assemble import load_config  # noqa: PLC0415
 
-    config = configuration.load(invocation.config_path)
-    raise SystemExit(assemble.run(config, only=only, standby=standby))
+    raise SystemExit(roles.run(load_config(invocation.config_path), only=only, standby=standby))

@@ -12,7 +12,7 @@ from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import table_name
 
 if TYPE_CHECKING:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.sources.postgres.needs import Need
     from cdc_tracker.sources.postgres.publication import Desired
 
@@ -41,9 +41,10 @@ def setup(invocation: Invocation, print_sql: bool, mode: str | None, yes: bool) 
     """
     from cdc_tracker.cli import changeover, standing, stores  # noqa: PLC0415
     from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
+    from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     config = stores.load_config(invocation)
-    needs = config.needs(config.load_mappings())
+    needs = assemble.table_needs(config, assemble.load_mappings(config))
     with ExitStack() as stack:
         url = config.source.url.get_secret_value()
         connection = stack.enter_context(closing(connect(url, statement_timeout=SETUP_TIMEOUT)))

@@ -11,7 +11,7 @@ from cdc_tracker import envelope
 from cdc_tracker.capture import gaps
 from cdc_tracker.capture.gaps import Missing
 from cdc_tracker.cli import output
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.start import beginning
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import AlreadyRunning, Gap, Problem, SlotBusy, SlotForeign, SourceError, Stop
@@ -23,6 +23,7 @@ from cdc_tracker.sources.postgres.session import options, published
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.verify import verify
 from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.worker import assemble
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Standing:
         source, found = self.config.source, self.slot()
         if slot.inspect(self.connection, plugins.spare(source.slot)) is not None:
             return plugins.interrupted(source.slot)
-        needs = self.config.needs(self.config.load_mappings())
+        needs = assemble.table_needs(self.config, assemble.load_mappings(self.config))
         return plugins.refusal(self.connection, source, needs, found) if found else None
 
     def missing(self, slot_begins: Lsn) -> list[Missing]:
@@ -194,7 +195,7 @@ class Standing:
         self.drop_slot()
         plugins.drop_spare(self.connection, self.config.source.slot)
         settings = self.config.source
-        plugin = plugins.choose(self.connection, settings, self.config.load_mappings().tables())
+        plugin = plugins.choose(self.connection, settings, assemble.load_mappings(self.config).tables())
         return slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
 
     def save(self, before: SourceRecord | None, made: SlotState, *, quiet: bool = False) -> None:
@@ -244,7 +245,7 @@ class Standing:
         """A destination that keeps its own checkpoint would take the new server's positions for ones that it has."""
         record = self.record()
         for name in self.config.destinations:
-            destination = self.config.open_destination(name)
+            destination = assemble.open_destination(self.config, name)
             try:
                 if isinstance(destination, KeyedCheckpoint) and record is not None:
                     destination.bind(Cursor(self.name, name, origin=record.namespace), lambda found: True)

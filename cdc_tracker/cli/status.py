@@ -23,7 +23,7 @@ from cdc_tracker.units import format_duration, format_size
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
     from cdc_tracker.monitoring import DestinationHealth, Health, Observer
     from cdc_tracker.sources.postgres.slot import SlotState
     from cdc_tracker.state import RoleRecord, SourceRecord, State

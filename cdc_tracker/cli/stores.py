@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from cdc_tracker.cli import Invocation
-from cdc_tracker.config import Config
-from cdc_tracker.journal import Journal
-from cdc_tracker.state import State
+from cdc_tracker.config.config import Config
+from cdc_tracker.worker.assemble import open_journal as opened_journal
+from cdc_tracker.worker.assemble import open_state as opened_state
+
+__all__ = ["load_config", "opened_journal", "opened_state"]
 
 
 def load_config(invocation: Invocation) -> Config:
     """The configuration."""
     return invocation.config
-
-
-@contextmanager
-def opened_state(config: Config, *, to_read: bool = False) -> Iterator[State]:
-    """`to_read`: nothing is changed, so that a full disk does not matter."""
-    state = State.open_to_read(config.state_url) if to_read else State.open(config.state_url)
-    try:
-        yield state
-    finally:
-        state.close()
-
-
-@contextmanager
-def opened_journal(config: Config, *, to_read: bool = False) -> Iterator[Journal]:
-    """`to_read`: as of opened_state."""
-    opened = Journal.open_to_read if to_read else Journal.open
-    journal = opened(config.journal_url, config.source.name, config.wake_dir)
-    try:
-        yield journal
-    finally:
-        journal.close()

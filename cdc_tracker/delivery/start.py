@@ -9,9 +9,9 @@ from datetime import datetime
 
 import structlog
 
+from cdc_tracker.config.destination import Start
 from cdc_tracker.delivery.points import Target, located, moment
 from cdc_tracker.delivery.sender import Interrupted
-from cdc_tracker.destinations.base import Start
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, format_lsn

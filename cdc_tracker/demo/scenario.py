@@ -9,7 +9,6 @@ from importlib import resources
 
 import psycopg
 
-from cdc_tracker import config
 from cdc_tracker.demo import oracle
 from cdc_tracker.demo.folder import DemoFolder
 from cdc_tracker.demo.oracle import Verdict
@@ -19,7 +18,7 @@ from cdc_tracker.demo.server import Server
 from cdc_tracker.demo.shopper import Shopper
 from cdc_tracker.demo.watch import Watch
 from cdc_tracker.demo.worker import Worker, kill
-from cdc_tracker.state import State
+from cdc_tracker.worker import assemble
 
 DESTINATIONS = ("events", "warehouse", "segment")
 _CONNECTIONS = 2
@@ -80,7 +79,7 @@ class Scenario:
         shoppers = [Shopper(url, seed=self._seed * 10 + one, rate=self._rate / _CONNECTIONS) for one in range(_CONNECTIONS)]
         try:
             with (
-                State.open(config.load(self._folder.config).state_url) as state,
+                assemble.open_state(assemble.load_config(self._folder.config)) as state,
                 psycopg.connect(url, autocommit=True) as connection,
             ):
                 yield Watch(state, connection, DESTINATIONS, shoppers), shoppers

@@ -43,6 +43,13 @@ def load(type_name: str) -> type[Destination]:
     return cast("type[Destination]", kind)
 
 
+def settings_class(type_name: object) -> type[DestinationSettings]:
+    """The settings class of a destination type. Raises ConfigError as `load` does."""
+    if not isinstance(type_name, str):
+        raise ConfigError(f"is missing; there are: {', '.join(names())}")
+    return load(type_name).Settings
+
+
 def described(settings: DestinationSettings) -> type[Destination]:
     """The class that delivers under these settings, and says what they promise. Raises ConfigError as `load` does."""
     kind = load(settings.type)

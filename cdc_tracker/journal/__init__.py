@@ -1,8 +1,7 @@
 """The journal: the durable, ordered store of segments, which deliveries, rewinds and replays read."""
 
 from cdc_tracker.journal.segment import decode, encode
-from cdc_tracker.journal.settings import JournalSettings, Retention
 from cdc_tracker.journal.sql.notifier import Waiter
 from cdc_tracker.journal.sql.store import Horizon, Journal, Trimmed, Waiting
 
-__all__ = ["Horizon", "Journal", "JournalSettings", "Retention", "Trimmed", "Waiter", "Waiting", "decode", "encode"]
+__all__ = ["Horizon", "Journal", "Trimmed", "Waiter", "Waiting", "decode", "encode"]

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from cdc_tracker.documents import nearest
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.mapping.compiler.compile import compile_plan
 from cdc_tracker.mapping.compiler.scope import column_of
 from cdc_tracker.mapping.language.moments import to_moment

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from cdc_tracker.capture.monitor import now_us
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.logs import hide
 from cdc_tracker.mapping import Mappings

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping import ExampleResult, Mappings, load, run_examples
 from cdc_tracker.sources.postgres.values import codec
+from cdc_tracker.worker import assemble
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def of_files(paths: Sequence[Path]) -> Examples:
 
 def of_config(config: Config) -> Examples:
     """The same for the configured files. Raises MappingError, also where a mapping names an unknown destination."""
-    return _run(config.load_mappings())
+    return _run(assemble.load_mappings(config))
 
 
 def _run(mappings: Mappings) -> Examples:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Stop
 from cdc_tracker.monitoring import reports
 from cdc_tracker.operations import jobs

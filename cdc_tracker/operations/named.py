@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.documents import nearest
 from cdc_tracker.errors import InvalidRequest, StateMissing
 from cdc_tracker.mapping import Mapping
 from cdc_tracker.model import RAW

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.envelope import LIBRARY, declared_name, default_name, id_maker, quote, source_block, source_prefix
 from cdc_tracker.model import Change, Event, Missing, Rejection, Relation, Special, Text, canonical
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from cdc_tracker.sources.postgres.values import codec, load_json
 
 KEY = "outbox"

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.envelope import default_name, id_maker
 from cdc_tracker.errors import Problem, Stop
@@ -20,7 +21,6 @@ from cdc_tracker.pipeline.outbox import KEY as OUTBOX
 from cdc_tracker.pipeline.outbox import OutboxReader
 from cdc_tracker.sources.postgres import pgoutput, snapshot, wal2json
 from cdc_tracker.sources.postgres.segments import Decoder, Wanted
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from cdc_tracker.sources.postgres.values import codec
 
 Made: TypeAlias = Event | Rejection

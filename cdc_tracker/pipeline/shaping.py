@@ -15,8 +15,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from cdc_tracker.config.selection import CONTEXT, PropertySelection
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.destinations.selection import CONTEXT, PropertySelection
 from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.model import Event
 

@@ -19,7 +19,6 @@ from cdc_tracker.state.records import (
     Totals,
 )
 from cdc_tracker.state.sent import sent_id
-from cdc_tracker.state.settings import StateSettings
 from cdc_tracker.state.store import State
 
 __all__ = [
@@ -39,7 +38,6 @@ __all__ = [
     "Selection",
     "SourceRecord",
     "State",
-    "StateSettings",
     "Totals",
     "sent_id",
 ]

@@ -1,201 +1,131 @@
-"""The composition root: puts the roles together from the configuration."""
+"""The composition root: opens and builds what the configuration describes. Every other module is given what it works with."""
 
 from __future__ import annotations
 
-import gc
-import math
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+import uuid
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import structlog
-
-from cdc_tracker import logs, mapping
-from cdc_tracker.capture.loop import Capture
-from cdc_tracker.config import Config
-from cdc_tracker.delivery.jobs.runner import Jobs
-from cdc_tracker.delivery.loop import Delivery, Translation
-from cdc_tracker.delivery.sender import Interrupted
-from cdc_tracker.delivery.start import begin
-from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.support.faults import Fault
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Stop
+from cdc_tracker.config import config as configuration
+from cdc_tracker.config.config import Config
+from cdc_tracker.config.nearest import nearest
+from cdc_tracker.destinations import registry
+from cdc_tracker.destinations.base import NOTHING_MORE, Destination
+from cdc_tracker.destinations.dry_run import dry
+from cdc_tracker.errors import ConfigError, MappingError, Problem
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import Position
-from cdc_tracker.monitoring.worker import failed
-from cdc_tracker.pipeline.shaping import Shaping
-from cdc_tracker.state import Lock, SourceRecord, State
-from cdc_tracker.worker.processes import ForkServer, name_process
-from cdc_tracker.worker.signals import Signals
-from cdc_tracker.worker.supervisor import NEEDS_A_PERSON, Supervisor, known, needs
+from cdc_tracker.refusals import Refusal
+from cdc_tracker.sources.postgres.needs import OUTBOX, Need
+from cdc_tracker.state import SourceRecord, State
 
-FAILED = 1
-COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
-SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
-TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
-
-log = structlog.get_logger("daemon")
+if TYPE_CHECKING:
+    from cdc_tracker.mapping import Mappings
+    from cdc_tracker.pipeline.pipeline import Pipeline
 
 
-def run(config: Config, only: str | None = None, standby: bool = False) -> int:
-    """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
-    logs.set_up(config.log, secrets=config.secrets())
-    name_process(only or "cdc-tracker")
-    os.umask(config.umask)
-    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    signals = Signals(config.drain_timeout)
-    try:
-        if only is None:
-            _freeze(COLLECT)
-            with closing(ForkServer(lambda name: run(config, name, standby))) as forks:
-                Supervisor(config, signals, standby, forks).run()
-        elif only == "capture":
-            _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
-            run_capture(config, signals, standby)
-        else:
-            run_delivery(config, only.removeprefix("deliver:"), signals, standby)
-    except Interrupted:
-        log.info("stopped before it began")
-    except CdcTrackerError as error:
-        log.error(str(error), hint=error.hint)
-        if not isinstance(error, AlreadyRunning | Fenced):  # then the report is that of the other one
-            failed(config, only, str(error), error.hint)
-        return NEEDS_A_PERSON if isinstance(error, Stop) else FAILED
-    except Exception as error:
-        log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
-        failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
-        return FAILED
-    return 0
+def load_config(path: Path | None = None) -> Config:
+    """The configuration, each destination's settings validated by its own class. Raises ConfigError."""
+    return configuration.load(path, registry.settings_class)
 
 
-def _freeze(threshold: int) -> None:
-    """What is there when a role begins stays: to look through all of it for cycles stops every thread for some 50 ms."""
-    gc.freeze()
-    gc.set_threshold(threshold, 5, 5)
+def open_state(config: Config, *, to_read: bool = False) -> State:
+    """The state store, created and migrated if needed. The caller closes it.
+
+    `to_read`: it works on a full disk, and nothing may be written.
+    """
+    return (State.open_to_read if to_read else State.open)(config.state_url)
 
 
-def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
-    with _opened(config, "capture", signals, standby) as (state, lock, journal):
-        known(config, state)
-        state.claim(lock, config.source.name)
-        Capture(
-            settings=config.source,
-            needs=needs(config),
-            journal=journal,
-            state=state,
-            destinations=list(config.destinations),
-            retention=config.journal.retention,
-            stop=_stopping(signals, lock),
-            verify=lock.check,
-            standby=standby,
-        ).run()
-        lock.check()
+def open_journal(config: Config, *, to_read: bool = False) -> Journal:
+    """The journal, as `open_state` opens the state store."""
+    return (Journal.open_to_read if to_read else Journal.open)(config.journal_url, config.source.name, config.wake_dir)
 
 
-def run_delivery(config: Config, name: str, signals: Signals, standby: bool = False) -> None:
-    with _opened(config, f"deliver.{name}", signals, standby) as (state, lock, journal), ExitStack() as stack:
-        record = known(config, state)
-        slot, settings = Position(record.created_lsn, -1), config.destinations[name]
-        destination = config.open_destination(name, dry_run=settings.dry_run)
-        stack.callback(_close, destination)
-        shaping = Shaping.of(settings)
-        if settings.dry_run:
-            log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
-        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
-        state.claim(lock, record.name, name)
-        abandon = partial(_abandoned, signals, lock)
-        jobs = Jobs(
-            settings=config.source,
-            name=name,
-            limits=destination.limits,
-            shaping=shaping,
-            state=state,
-            journal=journal,
-            translators=partial(config.translator, record, name),
-            keep_ids=settings.sent_ledger is not None,
-            abandon=abandon,
+def source_record(config: Config, state: State) -> SourceRecord:
+    """The record that `setup` made of the source. Raises StateMissing."""
+    record = state.source(config.source.name)
+    if record is None:
+        raise Refusal.STATE_MISSING.error(
+            f"the state store knows nothing of the source {config.source.name!r}",
+            hint="run `cdc-tracker setup`; if it was set up before, the state store was lost: restore it, or see `setup --help`",
         )
-        delivery = Delivery(
-            source=config.source.name,
-            name=name,
-            destination=destination,
-            shaping=shaping,
-            dry_run=settings.dry_run,
-            translator=_translators(config, name, record),
-            made_by=lambda texts: config.translator(record, name, mapping.load_texts(texts)),
-            journal=journal,
-            state=state,
-            jobs=jobs,
-            sent_ledger=settings.sent_ledger,
-            stop=_stopping(signals, lock),
-            abandon=abandon,
-            reload=signals.take_reload,
-            origin=record.namespace,
+    return record
+
+
+def open_destination(config: Config, name: str, *, dry_run: bool = False) -> Destination:
+    """The destination of that name, ready to deliver; for a dry run, one that sends nothing. The caller closes it."""
+    settings = config.destinations.get(name)
+    if settings is None:
+        raise ConfigError(f"{config.path}: there is no destination {name!r}{nearest(name, list(config.destinations))}")
+    kind = registry.described(settings)
+    return (dry(kind) if dry_run else kind)(name, settings, config.base)
+
+
+def load_mappings(config: Config) -> Mappings:
+    """Every mapping file. Raises MappingError, also if a mapping names a destination that is not configured."""
+    from cdc_tracker import mapping as files  # noqa: PLC0415  most commands do without it
+
+    mappings = files.load(config.mapping_paths)
+    known = list(config.destinations)
+    problems = [
+        Problem(mapping.where, "destinations", f"there is no destination {name!r}{nearest(name, known)}")
+        for mapping in mappings.all
+        for name in mapping.destinations or ()
+        if name not in config.destinations
+    ]
+    if problems:
+        raise MappingError(problems)
+    return mappings
+
+
+def captured_tables(config: Config, mappings: Mappings) -> list[str]:
+    """`schema.table` of every mapped table and of the outbox, sorted."""
+    return sorted({*mappings.tables(), *([config.source.outbox.table] if config.source.outbox else [])})
+
+
+def table_needs(config: Config, mappings: Mappings) -> dict[str, Need]:
+    """By captured table: the operations and columns that mappings and destinations use."""
+    requirements = [destination.requirements for destination in config.destinations.values()]
+    raw = any(each.raw for each in requirements)
+    needs = {} if config.source.outbox is None else {config.source.outbox.table: replace(OUTBOX, every_change=raw)}
+    for table in mappings.tables():
+        found = mappings.for_table(table)
+        keys = {name for each in requirements for name in each.key_columns.get(table, ())}
+        base = needs.get(table, Need(frozenset()))
+        needs[table] = Need(
+            operations=base.operations.union(on for mapping in found for on in mapping.on),
+            columns=frozenset(name for mapping in found for name in mapping.new_columns) | keys,
+            old_columns=frozenset(name for mapping in found for name in mapping.old_columns),
+            where=found[0].where,
+            backfill=any(mapping.backfill for mapping in found),
+            every_change=raw,
+            every_column=raw or base.every_column,
         )
-        _freeze(COLLECT)
-        sys.setswitchinterval(SWITCH)
-        delivery.run()
-        lock.check()
+    return needs
 
 
-def _close(destination: Destination) -> None:
-    """At the end of the role: what it raises then changes nothing about what was delivered."""
-    try:
-        destination.close()
-    except Exception as error:
-        log.error("the destination fails at closing", error=Fault(error).place, traceback=Fault(error).trace)
+def build_pipeline(
+    config: Config,
+    record: SourceRecord,
+    destination: str | None,
+    mappings: Mappings | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Pipeline:
+    """The pipeline from the source's changes to a destination's events; None: to events of any destination.
 
+    `mappings`: None loads those on disk. `only`: keys of what is made (a mapping's, `outbox`, `raw:TABLE`); None: all.
+    """
+    from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415  most commands do without it
 
-def _stopping(signals: Signals, lock: Lock) -> Callable[[], bool]:
-    return lambda: signals.stop() or signals.orphaned() or lock.lost is not None
-
-
-def _abandoned(signals: Signals, lock: Lock) -> bool:
-    """Whether to give up what is in flight. Asked before each call to a destination: waits while the lock may be another's."""
-    while True:
-        if lock.lost is not None or signals.abandon() or signals.orphaned():
-            return True
-        if lock.held():
-            return False
-        time.sleep(0.02)
-
-
-def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translation]:
-    """Makes a Pipeline of the mappings as they are on disk now; keeps the last good one where they do not load."""
-    last: list[Translation] = []
-
-    def make() -> Translation:
-        try:
-            texts = mapping.texts(config.mapping_paths)
-            translation = (config.translator(record, destination), texts)
-        except MappingError as error:
-            if not last:
-                raise
-            log.error("the mappings do not load: the old ones stay in force", error=str(error))
-            return last[0]
-        if last:
-            log.info("mappings loaded anew", destination=destination)
-        last[:] = [translation]
-        return translation
-
-    return make
-
-
-@contextmanager
-def _opened(config: Config, role: str, signals: Signals, standby: bool) -> Iterator[tuple[State, Lock, Journal]]:
-    """The stores, with the role's lock held. A standby's role waits for it as long as it takes."""
-    with ExitStack() as stack:
-        state = stack.enter_context(State.open(config.state_url))
-        wait = math.inf if standby else TAKEOVER
-        lock = state.lock(f"{config.source.name}.{role}", wait, stop=lambda: signals.stop() or signals.orphaned())
-        try:
-            stack.enter_context(lock)
-        except AlreadyRunning as error:
-            if signals.stop():
-                raise Interrupted([]) from error
-            raise
-        journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
-        yield state, lock, journal
+    return Pipeline(
+        load_mappings(config) if mappings is None else mappings,
+        outbox=config.source.outbox,
+        space=uuid.UUID(record.namespace),
+        database=record.database,
+        destination=destination,
+        wants=NOTHING_MORE if destination is None else config.destinations[destination].requirements,
+        only=only,
+    )

@@ -9,16 +9,15 @@ from contextlib import ExitStack
 
 import structlog
 
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
-from cdc_tracker.journal import Journal
 from cdc_tracker.monitoring import Observer
 from cdc_tracker.monitoring.server import HealthServer
 from cdc_tracker.monitoring.worker import WorkerReport
-from cdc_tracker.refusals import Refusal
 from cdc_tracker.sources.postgres.needs import Need
-from cdc_tracker.state import Lock, SourceRecord, State
+from cdc_tracker.state import Lock, State
+from cdc_tracker.worker import assemble
 from cdc_tracker.worker.processes import ForkServer
 from cdc_tracker.worker.signals import Signals
 
@@ -30,20 +29,6 @@ HUNG = 60.0  # seconds without a look at the roles after which the supervisor is
 GRACE = 3.0  # seconds that a standby leaves a lock alone that has become free: its holder may only have lost the session
 
 log = structlog.get_logger("daemon")
-
-
-def known(config: Config, state: State) -> SourceRecord:
-    record = state.source(config.source.name)
-    if record is None:
-        raise Refusal.STATE_MISSING.error(
-            f"the state store knows nothing of the source {config.source.name!r}",
-            hint="run `cdc-tracker setup`; if it was set up before, the state store was lost: restore it, or see `setup --help`",
-        )
-    return record
-
-
-def needs(config: Config) -> dict[str, Need]:
-    return config.needs(config.load_mappings())
 
 
 class Role:
@@ -107,12 +92,12 @@ class Supervisor:
         config = self._config
         with ExitStack() as stack:
             state, lock = self._lead(stack)
-            known(config, state)
-            mappings = config.load_mappings()
-            self._needs = config.needs(mappings)
+            assemble.source_record(config, state)
+            mappings = assemble.load_mappings(config)
+            self._needs = assemble.table_needs(config, mappings)
             self._report = WorkerReport(config, state, mappings)
             stack.callback(self._report.close)
-            journal = stack.enter_context(Journal.open(config.journal_url, config.source.name, config.wake_dir))
+            journal = stack.enter_context(assemble.open_journal(config))
             observer = Observer(state, journal, config.source.name, list(config.destinations), config.data)
             if config.http.port is not None:
                 server = HealthServer(config.http.host, config.http.port, observer, self._alive)
@@ -129,7 +114,7 @@ class Supervisor:
         deadline = time.monotonic() + wait  # for roles of an older version that was killed a moment ago
         while not stop():
             try:
-                state = state or stack.enter_context(State.open(self._config.state_url))
+                state = state or stack.enter_context(assemble.open_state(self._config))
                 return state, stack.enter_context(state.lock(name, wait, grace=grace, stop=stop))
             except (AlreadyRunning, Retry) as error:
                 if not self._standby and not stop() and (isinstance(error, Retry) or time.monotonic() > deadline):
@@ -166,13 +151,13 @@ class Supervisor:
 
     def _reload(self) -> None:
         try:
-            mappings = self._config.load_mappings()
+            mappings = assemble.load_mappings(self._config)
         except CdcTrackerError as error:
             log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
             self._report.reload_failed(error)
             return
         self._report.reloaded(mappings)
-        needs = self._config.needs(mappings)
+        needs = assemble.table_needs(self._config, mappings)
         if needs != self._needs:
             added = sorted(needs.keys() - self._needs.keys())
             log.info("other tables, columns or operations are mapped now: capture starts anew", added=added)

@@ -17,8 +17,8 @@ from operator import attrgetter
 from typing import Any
 
 from cdc_tracker import cli
-from cdc_tracker.config import Config
-from cdc_tracker.worker import assemble
+from cdc_tracker.config.config import Config
+from cdc_tracker.worker import roles
 
 
 def install() -> None:
@@ -59,14 +59,14 @@ def _kill_at(place: str) -> None:
 
 
 def _once_it_is(role: str, place: str) -> None:
-    original = assemble.run
+    original = roles.run
 
     def run(config: Config, only: str | None = None, standby: bool = False) -> int:
         if only == role:
             _kill_at(place)
         return original(config, only, standby)
 
-    assemble.run = run
+    roles.run = run
 
 
 if __name__ == "__main__":

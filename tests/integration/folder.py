@@ -14,8 +14,8 @@ from typing import Any
 
 from click.testing import Result
 
-from cdc_tracker.config import load
 from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.worker import assemble
 
 SCHEMA = """
 CREATE SCHEMA shop;
@@ -53,7 +53,7 @@ def events(place: Path) -> list[dict[str, Any]]:
 
 
 def opened(place: Path) -> State:
-    return State.open(load(place / "cdc-tracker.yml").state_url)
+    return assemble.open_state(assemble.load_config(place / "cdc-tracker.yml"))
 
 
 def record_of(place: Path) -> SourceRecord:

@@ -15,13 +15,13 @@ import msgspec
 from psycopg import sql
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.model import START, Change, Lsn, Position, Relation, Segment, Text, Transaction, parse_lsn
 from cdc_tracker.sources.postgres import pgoutput, slot, wal2json
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.publication import ALL_OPERATIONS
 from cdc_tracker.sources.postgres.segments import PAYLOAD, Decoder, SegmentBuilder, Wanted
 from cdc_tracker.sources.postgres.session import Session
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from tests.postgres import Database
 
 PUBLICATION = "tap"

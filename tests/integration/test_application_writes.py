@@ -17,11 +17,11 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.sources.postgres import catalog, publication
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.placement import desired
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from tests.integration.folder import Run
 from tests.postgres import Database
 

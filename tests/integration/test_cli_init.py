@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cdc_tracker.cli import cli
-from cdc_tracker.config import load
+from cdc_tracker.worker.assemble import load_config, load_mappings
 from tests.integration.folder import Run
 from tests.postgres import Database
 
@@ -20,7 +20,7 @@ def test_what_init_writes_loads_and_passes_check(run: Run, place: Path, database
     told = run("init", "--url", database.url)
     assert "cdc-tracker setup" in told.output
     assert sorted(path.name for path in (place / "mappings").iterdir()) == ["orders.yml", "tags.yml", "users.yml"]
-    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    mappings = load_mappings(load_config(place / "cdc-tracker.yml"))
     assert mappings.keys() == ["Order Created", "User Created", "User Plan Changed"]
     assert "Nothing would stop a run" in run("check").output
     run("setup")
@@ -58,7 +58,7 @@ def test_init_maps_odd_names(run: Run, place: Path, database: Database) -> None:
         'CREATE SCHEMA crm; CREATE TABLE crm.orders (id int PRIMARY KEY, customer_id uuid, "ORDER" text);'
     )
     run("init", "--url", database.url)
-    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    mappings = load_mappings(load_config(place / "cdc-tracker.yml"))
     assert {"Odd Table Created", "Crm Order Created", "Shop Order Created"} <= set(mappings.keys())
     [odd] = mappings.for_table("shop.Odd Table")
     assert {"User Id", "class", 'it\'s "x": #1', "état", "body", "list"} <= set(odd.new_columns)
@@ -74,7 +74,7 @@ def test_names_with_line_breaks_stay_within_comments_and_quotes(run: Run, place:
         'CREATE TABLE shop."users\n- x" ("customer\x07id" int)'
     )
     run("init", "--url", database.url)
-    mappings = load(place / "cdc-tracker.yml").load_mappings()
+    mappings = load_mappings(load_config(place / "cdc-tracker.yml"))
     assert "Injected" not in mappings.keys()  # noqa: SIM118  keys of mappings, not of a dict
     [created] = mappings.for_table(f"shop.{injected}")
     assert set(created.new_columns) >= {"id\n", "user_id"}

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.model import Event, Missing, Rejection
 from cdc_tracker.pipeline.outbox import OutboxReader
 from cdc_tracker.sources.postgres.scripts import script
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.integration.stream import Tap, agreed, decode, tapped
 from tests.postgres import Database, Server, drop_database
 

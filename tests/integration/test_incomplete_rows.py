@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
@@ -14,7 +15,6 @@ from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, Event, Missing, Rejection, Segment
 from cdc_tracker.pipeline.pipeline import Pipeline, excerpts
 from cdc_tracker.sources.postgres.scripts import script
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.integration.stream import Tap, gather, read, tapped
 from tests.postgres import Database, plugins
 

@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import OutboxSettings, SourceSettings
 from cdc_tracker.model import START, Change, Event, Rejection, Relation, parse_lsn
 from cdc_tracker.pipeline import outbox
 from cdc_tracker.pipeline.outbox import OutboxReader
 from cdc_tracker.sources.postgres import catalog, pgoutput, placement, publication, scripts, slot, wal2json
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.replication import ReplicationStream
-from cdc_tracker.sources.postgres.settings import OutboxSettings, SourceSettings
 from tests.postgres import Database
 
 SPACE = uuid.UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")

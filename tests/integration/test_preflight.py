@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.sources.postgres import placement, plugins, preflight, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.session import Session
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from tests.postgres import Database, Server, launch
 
 INSERTS = Need(frozenset({"insert"}), where="m.yml:3")

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.sources.postgres import publication, scripts
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.placement import desired
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from tests.postgres import Database
 
 ALL = Need(frozenset({"insert", "update", "delete"}))

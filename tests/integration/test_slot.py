@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
 from cdc_tracker.model import Position
 from cdc_tracker.sources.postgres import catalog, placement, publication, scripts, slot
@@ -20,7 +21,6 @@ from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.plugins import choose
 from cdc_tracker.sources.postgres.replication import ReplicationStream
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.verify import verify
 from tests.postgres import Database, Server, launch, plugins
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.delivery.dead_letters import park, remake
 from cdc_tracker.mapping import Mappings, load
 from cdc_tracker.model import START, Event, Rejection
 from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.sources.postgres import slot, snapshot
 from cdc_tracker.sources.postgres.connection import connect
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.integration.stream import Tap, agreed, decoder, every_column, flushed, tapped
 from tests.integration.tables import cells, chunks, decode, reader, rows
 from tests.integration.value_types import LITERALS, PREPARE

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.sources.postgres import placement, publication, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.session import Session
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from tests.integration.folder import Run, deliver_everything, events
 from tests.postgres import Database, Server, drop_database, plugins
 

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel
 
 from cdc_tracker.cli import cli
-from cdc_tracker.config import Config
+from cdc_tracker.config.config import Config
 from cdc_tracker.destinations import registry
 from cdc_tracker.mapping import load, run_examples
 from cdc_tracker.mapping.language.expressions import NAMES

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.delivery.accounting import Tally
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dispatcher import Dispatcher
@@ -26,7 +27,6 @@ from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
 from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import Job, State, sent_id
 
 AGAIN = 30.0  # seconds between two tries of a job that met a passing fault

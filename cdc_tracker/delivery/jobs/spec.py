@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Stop
 from cdc_tracker.mapping.schema.declared import Mapping as EventMapping
 from cdc_tracker.model import Position
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.snapshot import Condition, TableReader, since
 
 CHUNK = 5_000  # rows read at once at most

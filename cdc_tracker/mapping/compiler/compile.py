@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cdc_tracker.documents import nearest
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper
 from cdc_tracker.mapping.compiler.replica_identity import unlogged

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NoReturn
 
-from cdc_tracker.documents import nearest
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 
 MAX_LENGTH = 4_000

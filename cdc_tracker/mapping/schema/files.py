@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cdc_tracker import documents
-from cdc_tracker.documents import Document, DocumentError, Loc, dotted
+from cdc_tracker.config import yaml_file
+from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
 from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
@@ -23,7 +23,7 @@ _OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
 def load(paths: Sequence[Path]) -> Mappings:
     """Read mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with every problem found."""
     problems: list[Problem] = []
-    return _loaded((partial(documents.load, path) for path in _files(paths, problems)), problems)
+    return _loaded((partial(yaml_file.load, path) for path in _files(paths, problems)), problems)
 
 
 def texts(paths: Sequence[Path]) -> dict[str, str]:
@@ -32,7 +32,7 @@ def texts(paths: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in _files(paths, problems):
         try:
-            found[str(path)] = documents.read_text(path)
+            found[str(path)] = yaml_file.read_text(path)
         except DocumentError as error:
             problems += error.problems
     if problems:
@@ -42,7 +42,7 @@ def texts(paths: Sequence[Path]) -> dict[str, str]:
 
 def load_texts(given: collections.abc.Mapping[str, str]) -> Mappings:
     """As `load`, for texts that were read before: file name → text. What `texts` gave loads to what `load` gives."""
-    return _loaded((partial(documents.parse, text, Path(name)) for name, text in given.items()), [])
+    return _loaded((partial(yaml_file.parse, text, Path(name)) for name, text in given.items()), [])
 
 
 def _loaded(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -> Mappings:
@@ -93,7 +93,7 @@ def read(document: Document, problems: list[Problem]) -> list[Mapping]:
     try:
         shape = FileShape.model_validate(document.value)
     except ValidationError as error:
-        problems += documents.explain(error, document, FileShape)
+        problems += yaml_file.explain(error, document, FileShape)
         return []
     except RecursionError:
         problems.append(Problem(document.where(), "", "is nested too deeply"))

@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.sources.postgres import catalog
@@ -35,7 +36,6 @@ from cdc_tracker.sources.postgres.publication import (
     Publication,
     names,
 )
-from cdc_tracker.sources.postgres.settings import SourceSettings
 
 _ABSENT = "mend the mapping's `table`, or create the table: one that was renamed is captured under its new name only"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import Lsn, format_lsn
 from cdc_tracker.sources.postgres import catalog, slot
 from cdc_tracker.sources.postgres.connection import translated
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.slot import SlotState
 
 EXACT = "pgoutput"

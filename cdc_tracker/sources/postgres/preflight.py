@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Problem
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, slot
 from cdc_tracker.sources.postgres.catalog import Table
@@ -16,7 +17,6 @@ from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.faults import LOST_HINT
 from cdc_tracker.sources.postgres.needs import Need
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.synchronous import synchronous
 from cdc_tracker.sources.postgres.tablecheck import check_tables

@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import translated
-from cdc_tracker.sources.postgres.settings import SourceSettings
 
 ALL_OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
 REFUSABLE = frozenset({"update", "delete"})

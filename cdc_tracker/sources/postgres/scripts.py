@@ -6,8 +6,8 @@ from importlib import resources
 
 from psycopg import sql
 
+from cdc_tracker.config.settings import OutboxSettings, SourceSettings
 from cdc_tracker.model import split_name
-from cdc_tracker.sources.postgres.settings import OutboxSettings, SourceSettings
 
 NAMES = ("role", "outbox", "functions", "publication", "teardown")
 

@@ -12,6 +12,7 @@ import psycopg
 import structlog
 from psycopg.postgres import types
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, Retry, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, OpenTransaction, Position, Segment, Transaction, table_name
 from cdc_tracker.refusals import Refusal
@@ -21,7 +22,6 @@ from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.synchronous import synchronous
 from cdc_tracker.sources.postgres.verify import Record, Times, check_start, verify
 

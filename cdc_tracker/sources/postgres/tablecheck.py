@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.sources.postgres.catalog import Table
 from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.needs import Need
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.values import codec
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Any
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import Position, Segment
 from cdc_tracker.sources.postgres import catalog, plugins, publication
@@ -17,7 +18,6 @@ from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.placement import desired
 from cdc_tracker.sources.postgres.session import Session
-from cdc_tracker.sources.postgres.settings import SourceSettings
 
 PREFIX = "cdc_tracker_preview_"
 FEEDBACK = 1.0  # seconds

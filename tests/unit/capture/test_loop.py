@@ -13,11 +13,11 @@ import pytest
 
 from cdc_tracker.capture import loop
 from cdc_tracker.capture.loop import Capture
+from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Fenced, JournalUnavailable, SourceUnavailable, StateUnavailable
-from cdc_tracker.journal import Journal, Retention
+from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Lsn, Position, Segment
 from cdc_tracker.sources.postgres.session import Standing
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.sources.postgres.slot import Vitals
 from cdc_tracker.state import Lock, State
 from tests.unit.journal.samples import segment

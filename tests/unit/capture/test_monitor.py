@@ -11,8 +11,8 @@ import pytest
 
 from cdc_tracker.capture import monitor
 from cdc_tracker.capture.monitor import CaptureMonitor
-from cdc_tracker.journal import Journal, Retention
-from cdc_tracker.sources.postgres.settings import SourceSettings
+from cdc_tracker.config.settings import Retention, SourceSettings
+from cdc_tracker.journal import Journal
 from cdc_tracker.sources.postgres.slot import Vitals
 from cdc_tracker.state import State
 

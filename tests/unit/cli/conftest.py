@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdc_tracker.cli import cli
-from cdc_tracker.config import Config, load
+from cdc_tracker.config.config import Config
 from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.worker.assemble import load_config
 
 CONFIG = """\
 version: 1
@@ -61,7 +62,7 @@ def run(place: Path) -> Run:
 
 @pytest.fixture
 def config(place: Path) -> Config:
-    return load(place / "cdc-tracker.yml")
+    return load_config(place / "cdc-tracker.yml")
 
 
 @pytest.fixture

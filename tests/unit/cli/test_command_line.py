@@ -64,7 +64,7 @@ def test_a_fault_of_ours_is_told_as_one(run: Run, monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by nought")
 
-    monkeypatch.setattr("cdc_tracker.config.load", broken)
+    monkeypatch.setattr("cdc_tracker.worker.assemble.load_config", broken)
     told = run("status")
     assert told.exit_code == 3
     assert "ZeroDivisionError: by nought" in told.output

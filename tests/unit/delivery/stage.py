@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.delivery.jobs.runner import Jobs
 from cdc_tracker.delivery.loop import Delivery
 from cdc_tracker.destinations.base import Destination, DestinationSettings, Limits
@@ -21,7 +22,6 @@ from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
 from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.shaping import Shaping
-from cdc_tracker.sources.postgres.settings import SourceSettings
 from cdc_tracker.state import LedgerRow, State
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 

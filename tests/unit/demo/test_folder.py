@@ -33,14 +33,14 @@ def test_a_second_demo_does_not_touch_the_files_of_one_that_runs(tmp_path: Path)
 
 
 def test_the_configuration_is_one_that_the_worker_reads(tmp_path: Path) -> None:
-    from cdc_tracker import config
+    from cdc_tracker.worker import assemble
 
     place = DemoFolder(tmp_path)
     place.write_config("postgresql://postgres@/postgres?host=/tmp/x", "http://127.0.0.1:1")
-    loaded = config.load(place.config)
+    loaded = assemble.load_config(place.config)
     assert list(loaded.destinations) == ["events", "warehouse", "segment"]
     assert loaded.data == place.data
-    assert {mapping.table for mapping in loaded.load_mappings().all} == {
+    assert {mapping.table for mapping in assemble.load_mappings(loaded).all} == {
         "shop.users",
         "shop.orders",
         "shop.order_items",

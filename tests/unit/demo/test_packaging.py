@@ -101,12 +101,12 @@ def test_the_image_gets_what_it_is_built_from_and_runs_as_a_plain_user() -> None
 
 
 def test_the_configuration_in_compose_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cdc_tracker import config
+    from cdc_tracker.worker import assemble
 
     for key, value in _compose()["services"]["worker"]["environment"].items():
         monkeypatch.setenv(key, re.sub(r"\$\{\w+(:[^}]*)?\}", "secret", value))
     monkeypatch.setenv("CDC_TRACKER_DATA_DIR", "/var/lib/cdc-tracker")
-    loaded = config.load(ROOT / "packaging" / "compose.yml")
+    loaded = assemble.load_config(ROOT / "packaging" / "compose.yml")
     assert loaded.source.url.get_secret_value() == "postgresql://postgres:secret@postgres:5432/shop"
     assert str(loaded.data) == "/var/lib/cdc-tracker"
     assert list(loaded.destinations) == ["events"]
@@ -114,7 +114,7 @@ def test_the_configuration_in_compose_loads(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_service_unit_can_be_stopped_within_its_time_and_keeps_its_data() -> None:
-    from cdc_tracker.config import Config
+    from cdc_tracker.config.config import Config
 
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals

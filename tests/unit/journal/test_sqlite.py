@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cdc_tracker.config.settings import JournalSettings
 from cdc_tracker.errors import ConfigError, JournalUnavailable, Stop
-from cdc_tracker.journal import Journal, JournalSettings
+from cdc_tracker.journal import Journal
 from cdc_tracker.model import START
 from cdc_tracker.storage import database as database_module
 from tests.unit.journal.samples import segment

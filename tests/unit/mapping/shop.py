@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from cdc_tracker.documents import parse
+from cdc_tracker.config.yaml_file import parse
 from cdc_tracker.errors import MappingError, Problem
 from cdc_tracker.mapping import Mappings, Plan, compile_plan
 from cdc_tracker.mapping.schema.files import read

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cdc_tracker.cli.init import config_text
-from cdc_tracker.config import load
+from cdc_tracker.worker.assemble import load_config
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_a_url_without_a_password_is_the_default(tmp_path: Path, monkeypatch: py
     path = tmp_path / "cdc-tracker.yml"
     path.write_text(config_text(url))
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    assert load(path).source.url.get_secret_value() == url
+    assert load_config(path).source.url.get_secret_value() == url
     monkeypatch.setenv("DATABASE_URL", "postgresql://other/db")
-    assert load(path).source.url.get_secret_value() == "postgresql://other/db"
+    assert load_config(path).source.url.get_secret_value() == "postgresql://other/db"
 
 
 def test_a_url_that_would_be_taken_for_a_reference_is_left_to_the_environment() -> None:

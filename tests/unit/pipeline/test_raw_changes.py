@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.delivery.dead_letters import park, remake
 from cdc_tracker.destinations.base import Requirements
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import RAW, START, Event, Rejection, Segment
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
 from cdc_tracker.pipeline.pipeline import Pipeline, whole_changes
-from cdc_tracker.sources.postgres.settings import OutboxSettings
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
 MAPPING = """

@@ -11,10 +11,11 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from cdc_tracker.config.settings import StateSettings
 from cdc_tracker.errors import AlreadyRunning, ConfigError, Fenced, StateUnavailable, Stop
 from cdc_tracker.journal.sql.store import KIND as JOURNAL
 from cdc_tracker.model import Position
-from cdc_tracker.state import State, StateSettings
+from cdc_tracker.state import State
 from cdc_tracker.state.store import KIND as STATE
 from cdc_tracker.storage import database as database_module
 from cdc_tracker.storage.database import Kind

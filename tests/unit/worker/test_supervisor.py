@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from cdc_tracker.config import Config, load
+from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateMissing, StateUnavailable, Stop
 from cdc_tracker.state import Lock, State
 from cdc_tracker.worker import supervisor
+from cdc_tracker.worker.assemble import load_config
 from cdc_tracker.worker.processes import ForkServer
 from cdc_tracker.worker.signals import Signals
 from cdc_tracker.worker.supervisor import Supervisor
@@ -90,7 +91,7 @@ class Scene:
         (folder / "cdc-tracker.yml").write_text(CONFIG + "http: {port: null}\ndrain_timeout: 200ms\n")
         self.mapping = folder / "mappings" / "orders.yml"
         self.mapping.write_text(MAPPING)
-        self.config: Config = load(folder / "cdc-tracker.yml")
+        self.config: Config = load_config(folder / "cdc-tracker.yml")
         self.config.data.mkdir()
         self.forks, self.asked, self.locks = Forks(), Asked(), list[Lock]()
         lock = State.lock

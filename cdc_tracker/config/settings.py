@@ -1,8 +1,9 @@
-"""The `source:` part of the configuration."""
+"""The parts of the configuration, but for destinations: source, journal, state, http."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -11,7 +12,7 @@ from cdc_tracker.units import Duration, Size
 
 
 class OutboxSettings(BaseModel):
-    """Where the outbox is. `debezium` reads Debezium's layout: id, aggregatetype, aggregateid, type, payload."""
+    """The outbox table. `debezium` is Debezium's layout: id, aggregatetype, aggregateid, type, payload."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,9 +41,11 @@ class SourceSettings(BaseModel):
     publication: str = Field(default="cdc_tracker", pattern=r"^[a-z_][a-z0-9_]{0,50}$")
     failover: bool = Field(default=False, description="PostgreSQL 17+: the slot follows a failover to a synchronised standby")
     ack: Literal["delivered", "journaled"] = "delivered"
-    max_wal: Size = Field(default=10 * 1000**3, description="above this much retained WAL, what is journaled is confirmed")
+    max_wal: Size = Field(
+        default=10 * 1000**3, description="above this much retained WAL, WAL is confirmed once journaled, before delivery"
+    )
     max_row: Size = Field(
-        default=16 * 1000**2, ge=10_000, description="bytes of a row as text; of a larger one the largest values are left out"
+        default=16 * 1000**2, ge=10_000, description="bytes of a row as text; the largest values of a larger row are left out"
     )
     heartbeat: Duration = Field(default=10.0, description="0 turns it off")
     outbox: OutboxSettings | None = OutboxSettings()
@@ -62,3 +65,49 @@ class SourceSettings(BaseModel):
         if not url.get_secret_value().strip():
             raise ValueError("is empty: give a URL such as postgresql://cdc_tracker@db.internal:5432/shop")
         return url
+
+
+class Retention(BaseModel):
+    """How far back a rewind can reach. A segment that a destination still needs is never deleted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    age: Duration = Field(default=7 * 86400.0, ge=0)
+    size: Size = Field(default=10 * 1000**3, ge=0)
+
+
+class StoreSettings(BaseModel):
+    """A store of the worker: `url`, or else the SQLite file `file` in data_dir."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: ClassVar[str]
+    url: SecretStr | None = Field(
+        default=None, description="postgresql://… if roles run on several machines; without it, a SQLite file in data_dir"
+    )
+
+    def location(self, data_dir: Path) -> str:
+        """The URL to open."""
+        return self.url.get_secret_value() if self.url else f"sqlite:///{data_dir / self.file}"
+
+
+class StateSettings(StoreSettings):
+    """The store of checkpoints, dead letters and the ledger."""
+
+    file = "state.sqlite"
+
+
+class JournalSettings(StoreSettings):
+    """The store of captured segments: kept until every destination has passed them, then as long as `retention` says."""
+
+    file = "journal.sqlite"
+    retention: Retention = Retention()
+
+
+class HttpSettings(BaseModel):
+    """The address of /healthz, /readyz and /metrics. `port: null` turns them off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=9464, ge=0, le=65535)

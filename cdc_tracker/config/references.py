@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from cdc_tracker.documents import Document, Loc, dotted
+from cdc_tracker.config.yaml_file import Document, Loc, dotted
 from cdc_tracker.errors import ConfigError, Problem
 
 ENV_PREFIX = "CDC_TRACKER_"

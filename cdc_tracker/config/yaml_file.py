@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -19,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import ConfigError, Problem
 
 Loc = tuple[str | int, ...]
@@ -232,17 +232,6 @@ def dotted(loc: Sequence[str | int]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def nearest(name: str, known: Sequence[str], *, list_all: int = 12) -> str:
-    """`; did you mean 'x'?`, or else the first `list_all` of what there is, as the end of a sentence."""
-    folded = {candidate.lower().replace("_", ""): candidate for candidate in reversed(known)}
-    if close := get_close_matches(name.lower().replace("_", ""), list(folded), n=1, cutoff=0.6):
-        return f"; did you mean {folded[close[0]]!r}?"
-    if not list_all:
-        return ""
-    shown = ", ".join(known[:list_all]) + (", …" if len(known) > list_all else "")
-    return f"; there are: {shown}" if shown else ""
 
 
 def explain(

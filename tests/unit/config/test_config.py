@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.config import Config, load
+from cdc_tracker.config.config import Config
 from cdc_tracker.destinations.jsonl import JsonlDestination
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import ConfigError
+from cdc_tracker.worker.assemble import load_config, load_mappings, open_destination
 
 MINIMAL = """\
 version: 1
@@ -33,12 +34,12 @@ def written(folder: Path, text: str) -> Path:
 
 def refused(folder: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(written(folder, text))
+        load_config(written(folder, text))
     return f"{caught.value}\n{caught.value.hint}"
 
 
 def test_a_minimal_file_gives_the_documented_defaults(tmp_path: Path) -> None:
-    config = load(written(tmp_path, MINIMAL))
+    config = load_config(written(tmp_path, MINIMAL))
     assert config.base == tmp_path
     assert config.path == tmp_path / "cdc-tracker.yml"
     assert config.data == tmp_path / "data"
@@ -52,13 +53,13 @@ def test_a_minimal_file_gives_the_documented_defaults(tmp_path: Path) -> None:
 
 
 def test_relative_paths_start_from_the_files_folder_and_absolute_ones_stay(tmp_path: Path) -> None:
-    config = load(written(tmp_path, MINIMAL + "data_dir: /var/lib/cdc\nmappings: [shop.yml, /etc/mappings]\n"))
+    config = load_config(written(tmp_path, MINIMAL + "data_dir: /var/lib/cdc\nmappings: [shop.yml, /etc/mappings]\n"))
     assert config.data == Path("/var/lib/cdc")
     assert config.mapping_paths == [tmp_path / "shop.yml", Path("/etc/mappings")]
 
 
 def test_stores_by_url_are_used_instead_of_files(tmp_path: Path) -> None:
-    config = load(
+    config = load_config(
         written(tmp_path, MINIMAL + "state: {url: postgresql+psycopg://h/s}\njournal: {url: postgresql+psycopg://h/j}\n")
     )
     assert config.state_url == "postgresql+psycopg://h/s"
@@ -72,14 +73,14 @@ def test_the_file_is_found_by_the_environment_or_in_the_current_folder(tmp_path:
     written(here, MINIMAL)
     written(there, MINIMAL)
     monkeypatch.chdir(here)
-    assert load().base == here
+    assert load_config().base == here
     monkeypatch.setenv("CDC_TRACKER_CONFIG", str(there / "cdc-tracker.yml"))
-    assert load().base == there
+    assert load_config().base == there
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no configuration file") as caught:
-        load(tmp_path / "cdc-tracker.yml")
+        load_config(tmp_path / "cdc-tracker.yml")
     assert "cdc-tracker init" in caught.value.hint
 
 
@@ -100,7 +101,7 @@ def test_variables_are_put_in_where_they_are_referred_to(
     monkeypatch.setenv("URL", "postgresql://h/db")
     monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("UNSET", raising=False)
-    config = load(written(tmp_path, f"version: 1\nsource: {{url: '{text}'}}\n"))
+    config = load_config(written(tmp_path, f"version: 1\nsource: {{url: '{text}'}}\n"))
     assert config.source.url.get_secret_value() == value
 
 
@@ -118,7 +119,7 @@ def test_a_value_may_stand_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "secrets" / "password").write_text("open${sesame}\n")
     (tmp_path / "key").write_bytes(b"first line\nsecond\r\n")
     url = f"postgresql://w:${{file:{tmp_path}/secrets/password}}@h/d"
-    config = load(
+    config = load_config(
         written(
             tmp_path,
             f"version: 1\nsource: {{url: '{url}'}}\ndestinations: {{s: {{type: segment, write_key: '${{file:key}}'}}}}\n",
@@ -158,11 +159,11 @@ def test_a_variable_may_name_a_file_with_the_value(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("CDC_TRACKER_DESTINATIONS__S__WRITE_KEY_FILE", "key")
     monkeypatch.setenv("CDC_TRACKER_OTHER_FILE", "/does/not/exist")  # no key of ours
     text = "version: 1\nsource: {url: '${UNSET}'}\ndestinations: {s: {type: segment}}\n"
-    config = load(written(tmp_path, text))
+    config = load_config(written(tmp_path, text))
     assert config.source.url.get_secret_value() == "postgresql://from-a-file/db"
     assert config.destinations["s"].model_dump()["write_key"].get_secret_value() == "the-write-key"
     monkeypatch.setenv("CDC_TRACKER_SOURCE__URL", "postgresql://direct/db")
-    assert load(written(tmp_path, text)).source.url.get_secret_value() == "postgresql://direct/db"
+    assert load_config(written(tmp_path, text)).source.url.get_secret_value() == "postgresql://direct/db"
 
 
 def test_a_variable_that_names_no_file_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +198,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CDC_TRACKER_MAPPINGS", '["other/"]')
     monkeypatch.setenv("CDC_TRACKER_DESTINATIONS__EVENTS__PATH", "elsewhere/")
     text = MINIMAL + "destinations:\n  events: {type: jsonl, path: events/, rotate_size: 1MB}\n"
-    config = load(written(tmp_path, text))
+    config = load_config(written(tmp_path, text))
     assert config.source.url.get_secret_value() == "postgresql://elsewhere/db"
     assert config.source.max_wal == 1000**3
     assert config.drain_timeout == 5
@@ -210,7 +211,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_variable_that_is_overridden_need_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNSET", raising=False)
     monkeypatch.setenv("CDC_TRACKER_SOURCE__URL", "postgresql://elsewhere/db")
-    config = load(written(tmp_path, "version: 1\nsource: {url: '${UNSET}'}\n"))
+    config = load_config(written(tmp_path, "version: 1\nsource: {url: '${UNSET}'}\n"))
     assert config.source.url.get_secret_value() == "postgresql://elsewhere/db"
 
 
@@ -223,7 +224,7 @@ def test_what_the_environment_got_wrong_is_told_by_its_name(tmp_path: Path, monk
 def test_other_variables_with_our_prefix_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDC_TRACKER_SERVICE_HOST", "10.0.0.1")  # Kubernetes sets such for a service of our name
     monkeypatch.setenv("CDC_TRACKER_PORT", "tcp://10.0.0.1:9464")
-    assert load(written(tmp_path, MINIMAL)).http.port == 9464
+    assert load_config(written(tmp_path, MINIMAL)).http.port == 9464
 
 
 def test_a_wrong_key_is_told_with_its_line_and_the_nearest_right_one(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_destinations_name_is_plain(tmp_path: Path) -> None:
 def test_no_secret_is_shown_by_the_configuration_or_by_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY", "wk-super-secret")
     text = MINIMAL + "destinations:\n  seg: {type: segment, write_key: '${KEY}', in_flight: 2}\n"
-    config = load(written(tmp_path, text))
+    config = load_config(written(tmp_path, text))
     assert "open-sesame" not in repr(config)
     assert "wk-super-secret" not in repr(config)
     assert {"open-sesame", "wk-super-secret"} <= set(config.secrets())
@@ -261,15 +262,17 @@ def test_no_secret_is_shown_by_the_configuration_or_by_an_error(tmp_path: Path, 
 
 
 def test_a_destination_is_opened_with_its_settings_and_the_files_folder(tmp_path: Path) -> None:
-    config = load(written(tmp_path, MINIMAL + "destinations:\n  events: {type: jsonl, path: out/}\n  mem: {type: memory}\n"))
-    destination = config.open_destination("events")
+    config = load_config(
+        written(tmp_path, MINIMAL + "destinations:\n  events: {type: jsonl, path: out/}\n  mem: {type: memory}\n")
+    )
+    destination = open_destination(config, "events")
     destination.probe()
     destination.close()
     assert isinstance(destination, JsonlDestination)
     assert (tmp_path / "out").is_dir()
-    assert isinstance(config.open_destination("mem"), MemoryDestination)
+    assert isinstance(open_destination(config, "mem"), MemoryDestination)
     with pytest.raises(ConfigError, match="did you mean 'events'"):
-        config.open_destination("event")
+        open_destination(config, "event")
 
 
 @pytest.fixture
@@ -290,12 +293,12 @@ events:
 
 
 def test_a_mapping_may_only_name_destinations_that_are_configured(tmp_path: Path, mapped: Path) -> None:
-    config = load(written(tmp_path, MINIMAL + "destinations:\n  events: {type: memory}\n"))
+    config = load_config(written(tmp_path, MINIMAL + "destinations:\n  events: {type: memory}\n"))
     mapped.write_text(MAPPING)
     with pytest.raises(ConfigError, match=r"orders.yml:3: .*there is no destination 'evnts'; did you mean 'events'\?"):
-        config.load_mappings()
+        load_mappings(config)
     mapped.write_text(MAPPING.replace("evnts", "events"))
-    assert config.load_mappings().tables() == ["shop.orders"]
+    assert load_mappings(config).tables() == ["shop.orders"]
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "just text\n", "version: 1\n", "version: 2\nsource: {url: x}\n", "a: [\n"])
@@ -304,6 +307,6 @@ def test_a_file_that_is_no_configuration_is_refused_with_its_name(tmp_path: Path
 
 
 def test_the_configuration_cannot_be_changed(tmp_path: Path) -> None:
-    config: Config = load(written(tmp_path, MINIMAL))
+    config: Config = load_config(written(tmp_path, MINIMAL))
     with pytest.raises(ValueError, match="frozen"):
         config.drain_timeout = 1

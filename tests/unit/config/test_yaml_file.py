@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from cdc_tracker.documents import Document, DocumentError, dotted, explain, load, nearest, parse
+from cdc_tracker.config.nearest import nearest
+from cdc_tracker.config.yaml_file import Document, DocumentError, dotted, explain, load, parse
 
 PATH = Path("shop.yml")
 

@@ -1,0 +1,77 @@
+"""The settings that every destination shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from cdc_tracker.config.selection import EventSelection, PropertySelection
+from cdc_tracker.units import Duration
+
+
+def _start(value: object) -> object:
+    """YAML reads an unquoted date or time by itself; a date is its midnight, a time without a zone is UTC."""
+    moment = value
+    if isinstance(value, str) and value not in ("now", "earliest"):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(
+                "expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z"
+            ) from None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        moment = datetime.combine(value, time())
+    elif not isinstance(value, str | datetime):
+        raise ValueError("expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z")
+    return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) and moment.tzinfo is None else moment
+
+
+Start = Annotated[Literal["now", "earliest"] | datetime, BeforeValidator(_start)]
+"""Where a destination begins that has no checkpoint yet."""
+
+
+class Requirements(NamedTuple):
+    """What a destination is to be given beyond mapped events.
+
+    `raw`: every captured change as it was, as an event of the type RAW, instead of what the mappings and the outbox make of it.
+    `row_key`: Event.row_key. `key_columns`: the columns that name a row, by table, where its replica identity does not tell.
+    """
+
+    raw: bool = False
+    row_key: bool = False
+    key_columns: Mapping[str, Sequence[str]] = {}
+
+
+NOTHING_MORE = Requirements()
+
+
+class DestinationSettings(BaseModel):
+    """What every destination's settings share. Each destination owns a subclass of its own, which may override `requirements`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    type: str
+    in_flight: int = Field(default=1, ge=1, le=64, description="requests at once; above 1 order is not kept")
+    start: Start = Field(
+        default="now",
+        description="where a new one begins: now, earliest (the journal's start) or an ISO time; then only rewind moves it",
+    )
+    sent_ledger: Duration | None = Field(
+        default=None, description="how long to remember the ids delivered, for `replay --only-missing`; null: not at all"
+    )
+    events: EventSelection | None = Field(default=None, description="which events it gets, and under which names")
+    properties: PropertySelection | None = Field(default=None, description="which properties and traits, and under which names")
+    dry_run: bool = Field(default=False, description="it is sent nothing; its checkpoint moves, and events count as suppressed")
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the pipeline adds for the destination. It depends on the settings alone: counting history opens no destination."""
+        return self.wants
+
+    @property
+    def wants(self) -> Requirements:
+        """The earlier name of `requirements`, which plugins may override."""
+        return NOTHING_MORE

@@ -1,0 +1,202 @@
+"""The roles of a worker, each a process: capture, `deliver:NAME`, and the supervisor that starts them."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+
+import structlog
+
+from cdc_tracker import logs, mapping
+from cdc_tracker.capture.loop import Capture
+from cdc_tracker.config.config import Config
+from cdc_tracker.delivery.jobs.runner import Jobs
+from cdc_tracker.delivery.loop import Delivery, Translation
+from cdc_tracker.delivery.sender import Interrupted
+from cdc_tracker.delivery.start import begin
+from cdc_tracker.destinations.base import Destination
+from cdc_tracker.destinations.support.faults import Fault
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.model import Position
+from cdc_tracker.monitoring.worker import failed
+from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.state import Lock, SourceRecord, State
+from cdc_tracker.worker import assemble
+from cdc_tracker.worker.processes import ForkServer, name_process
+from cdc_tracker.worker.signals import Signals
+from cdc_tracker.worker.supervisor import NEEDS_A_PERSON, Supervisor
+
+FAILED = 1
+COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
+SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
+TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
+
+log = structlog.get_logger("daemon")
+
+
+def run(config: Config, only: str | None = None, standby: bool = False) -> int:
+    """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
+    logs.set_up(config.log, secrets=config.secrets())
+    name_process(only or "cdc-tracker")
+    os.umask(config.umask)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signals = Signals(config.drain_timeout)
+    try:
+        if only is None:
+            _freeze(COLLECT)
+            with closing(ForkServer(lambda name: run(config, name, standby))) as forks:
+                Supervisor(config, signals, standby, forks).run()
+        elif only == "capture":
+            _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
+            run_capture(config, signals, standby)
+        else:
+            run_delivery(config, only.removeprefix("deliver:"), signals, standby)
+    except Interrupted:
+        log.info("stopped before it began")
+    except CdcTrackerError as error:
+        log.error(str(error), hint=error.hint)
+        if not isinstance(error, AlreadyRunning | Fenced):  # then the report is that of the other one
+            failed(config, only, str(error), error.hint)
+        return NEEDS_A_PERSON if isinstance(error, Stop) else FAILED
+    except Exception as error:
+        log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
+        failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
+        return FAILED
+    return 0
+
+
+def _freeze(threshold: int) -> None:
+    """What is there when a role begins stays: to look through all of it for cycles stops every thread for some 50 ms."""
+    gc.freeze()
+    gc.set_threshold(threshold, 5, 5)
+
+
+def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
+    with _opened(config, "capture", signals, standby) as (state, lock, journal):
+        assemble.source_record(config, state)
+        state.claim(lock, config.source.name)
+        Capture(
+            settings=config.source,
+            needs=assemble.table_needs(config, assemble.load_mappings(config)),
+            journal=journal,
+            state=state,
+            destinations=list(config.destinations),
+            retention=config.journal.retention,
+            stop=_stopping(signals, lock),
+            verify=lock.check,
+            standby=standby,
+        ).run()
+        lock.check()
+
+
+def run_delivery(config: Config, name: str, signals: Signals, standby: bool = False) -> None:
+    with _opened(config, f"deliver.{name}", signals, standby) as (state, lock, journal), ExitStack() as stack:
+        record = assemble.source_record(config, state)
+        slot, settings = Position(record.created_lsn, -1), config.destinations[name]
+        destination = assemble.open_destination(config, name, dry_run=settings.dry_run)
+        stack.callback(_close, destination)
+        shaping = Shaping.of(settings)
+        if settings.dry_run:
+            log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
+        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
+        state.claim(lock, record.name, name)
+        abandon = partial(_abandoned, signals, lock)
+        jobs = Jobs(
+            settings=config.source,
+            name=name,
+            limits=destination.limits,
+            shaping=shaping,
+            state=state,
+            journal=journal,
+            translators=partial(assemble.build_pipeline, config, record, name),
+            keep_ids=settings.sent_ledger is not None,
+            abandon=abandon,
+        )
+        delivery = Delivery(
+            source=config.source.name,
+            name=name,
+            destination=destination,
+            shaping=shaping,
+            dry_run=settings.dry_run,
+            translator=_translators(config, name, record),
+            made_by=lambda texts: assemble.build_pipeline(config, record, name, mapping.load_texts(texts)),
+            journal=journal,
+            state=state,
+            jobs=jobs,
+            sent_ledger=settings.sent_ledger,
+            stop=_stopping(signals, lock),
+            abandon=abandon,
+            reload=signals.take_reload,
+            origin=record.namespace,
+        )
+        _freeze(COLLECT)
+        sys.setswitchinterval(SWITCH)
+        delivery.run()
+        lock.check()
+
+
+def _close(destination: Destination) -> None:
+    """At the end of the role: what it raises then changes nothing about what was delivered."""
+    try:
+        destination.close()
+    except Exception as error:
+        log.error("the destination fails at closing", error=Fault(error).place, traceback=Fault(error).trace)
+
+
+def _stopping(signals: Signals, lock: Lock) -> Callable[[], bool]:
+    return lambda: signals.stop() or signals.orphaned() or lock.lost is not None
+
+
+def _abandoned(signals: Signals, lock: Lock) -> bool:
+    """Whether to give up what is in flight. Asked before each call to a destination: waits while the lock may be another's."""
+    while True:
+        if lock.lost is not None or signals.abandon() or signals.orphaned():
+            return True
+        if lock.held():
+            return False
+        time.sleep(0.02)
+
+
+def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translation]:
+    """Makes a Pipeline of the mappings as they are on disk now; keeps the last good one where they do not load."""
+    last: list[Translation] = []
+
+    def make() -> Translation:
+        try:
+            texts = mapping.texts(config.mapping_paths)
+            translation = (assemble.build_pipeline(config, record, destination), texts)
+        except MappingError as error:
+            if not last:
+                raise
+            log.error("the mappings do not load: the old ones stay in force", error=str(error))
+            return last[0]
+        if last:
+            log.info("mappings loaded anew", destination=destination)
+        last[:] = [translation]
+        return translation
+
+    return make
+
+
+@contextmanager
+def _opened(config: Config, role: str, signals: Signals, standby: bool) -> Iterator[tuple[State, Lock, Journal]]:
+    """The stores, with the role's lock held. A standby's role waits for it as long as it takes."""
+    with ExitStack() as stack:
+        state = stack.enter_context(assemble.open_state(config))
+        wait = math.inf if standby else TAKEOVER
+        lock = state.lock(f"{config.source.name}.{role}", wait, stop=lambda: signals.stop() or signals.orphaned())
+        try:
+            stack.enter_context(lock)
+        except AlreadyRunning as error:
+            if signals.stop():
+                raise Interrupted([]) from error
+            raise
+        journal = stack.enter_context(assemble.open_journal(config))
+        yield state, lock, journal
