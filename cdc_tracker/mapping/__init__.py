@@ -1,9 +1,8 @@
 """Mapping files: what they declare, checked, and compiled into functions from Change to Event."""
 
-from cdc_tracker.mapping.compiler.compile import Plan, compile_plan
+from cdc_tracker.mapping.compiler.compile import Plan, check_columns, compile_plan
 from cdc_tracker.mapping.examples import ExampleResult, run_examples
 from cdc_tracker.mapping.language.functions import FUNCTIONS, Function
-from cdc_tracker.mapping.schema.catalog import check_columns
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.files import load, load_texts, texts
 

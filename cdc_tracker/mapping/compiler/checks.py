@@ -1,4 +1,4 @@
-"""Checks of a computed value against its rules. Columns whose type already tells are checked by the compiler, inline."""
+"""Checks of a computed value against its rules. A column whose text is enough is checked inline: see kinds.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cdc_tracker.patterns import searcher
 
 
 class Failure(NamedTuple):
-    """A check that did not pass. `expected` is a clause without the value."""
+    """A failed check. `path` is within the event; `expected` is a clause such as `must be a number`, without the value."""
 
     reason: str
     path: str
@@ -44,7 +44,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def checker(rules: Property, *, pii: bool = False) -> Check | None:
-    """One function that checks a value that is not None, or None where there is nothing to check."""
+    """A function (value, path) that returns a Failure or None, for values other than None; None if there is nothing to check."""
     checks = list(_checks(rules, pii or rules.pii))
     if not checks:
         return None
@@ -82,9 +82,9 @@ def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _simple(reason: str, expected: str, holds: Callable[[Any], bool], pii: bool) -> Check:
+def _simple(reason: str, expected: str, passes: Callable[[Any], bool], pii: bool) -> Check:
     def check(value: Any, path: str) -> Failure | None:
-        return None if holds(value) else Failure(reason, path, expected, value, pii)
+        return None if passes(value) else Failure(reason, path, expected, value, pii)
 
     return check
 
@@ -92,10 +92,10 @@ def _simple(reason: str, expected: str, holds: Callable[[Any], bool], pii: bool)
 def _one_of(enum: list[Any]) -> Callable[[Any], bool]:
     texts = frozenset(value for value in enum if isinstance(value, str))
 
-    def holds(value: Any) -> bool:
+    def allowed(value: Any) -> bool:
         return value in texts if value.__class__ is str else any(op.equal(value, each) for each in enum)
 
-    return holds
+    return allowed
 
 
 def _bounds(rules: Property, pii: bool) -> Iterator[Check]:
@@ -155,7 +155,7 @@ def _items(rules: Property, pii: bool) -> Check:
 
 
 def without_specials(value: Any) -> Any:
-    """The value with None for everything that Python or JSON cannot hold (special_values: null)."""
+    """The value with None in place of each Special, at any depth (special_values: null)."""
     if isinstance(value, Special):
         return None
     if isinstance(value, list | tuple):
@@ -166,7 +166,7 @@ def without_specials(value: Any) -> Any:
 
 
 def holds_special(value: Any) -> bool:
-    """Whether there is such a value anywhere in it (special_values: reject)."""
+    """Whether the value is or contains a Special (special_values: reject)."""
     if isinstance(value, list | tuple):
         return any(map(holds_special, value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Generated code for what names an event and whom it is about: messageId, userId, anonymousId, groupId, previousId."""
+"""Generated code for the event's id and for who it is about: messageId, userId, anonymousId, groupId, previousId."""
 
 from __future__ import annotations
 
@@ -20,67 +20,70 @@ _KEYS = {"userId": "user_id", "anonymousId": "anonymous_id", "groupId": "group_i
 
 
 def write_message_id(writer: Writer) -> None:
-    """`m`: the event's id, as envelope.default_name and declared_name say."""
+    """Sets `message_id` to the id that envelope.default_name or declared_name gives; rejects an id made of nulls alone."""
     key = writer.mapping.key
     if writer.mapping.id is None:
-        writer.line("h = '%X' % c.lsn")  # half the time of f'{lsn:X}'
-        name = f_string(doubled(f"{key}|"), "{h}|{c.index}")
+        writer.line("lsn_hex = '%X' % change.lsn")  # half the time of f'{lsn:X}'
+        name = f_string(doubled(f"{key}|"), "{lsn_hex}|{change.index}")
     else:
         parts = [writer.json_value(placed, "id") for placed in writer.mapping.id]
         changing = [part for part in parts if part != "null"]
-        refusal = writer.refusals.always("id_missing", "id", "null", "every value of the event's id is null")
-        writer.branches([(" and ".join(f"{part} == 'null'" for part in changing) or "True", writer.refuse(refusal, "None"))])
+        reject = writer.rejections.always("id_missing", "id", "null", "every value of the event's id is null")
+        writer.branches([(" and ".join(f"{part} == 'null'" for part in changing) or "True", writer.reject(reject, "None"))])
         listed = ",".join("null" if part == "null" else f"{{{part}}}" for part in parts)
         name = f_string(doubled(envelope.declared_name(key, "[")), listed, "]")
-    writer.line(f"m = {writer.constant(writer.table.make_id)}({name})")
-    writer.message_id = "m"
+    writer.line(f"message_id = {writer.constant(writer.layout.make_id, 'make_id')}({name})")
+    writer.message_id = "message_id"
 
 
 def write_identity(writer: Writer) -> None:
-    """The identifying fields that are declared, each left out where it is None; a rejection where nobody is left."""
+    """Adds the identifying fields that are declared, except those that are None; rejects an event that is about no one."""
     kind = writer.mapping.type
-    made = {name: _identifier(writer, name, placed) for name, placed in writer.mapping.ids if placed is not None}
+    variables = {name: _identifier(writer, name, placed) for name, placed in writer.mapping.ids if placed is not None}
     certain: set[str] = set()
     for names in _NEEDED.get(kind, (("userId", "anonymousId"),)):
-        declared = [name for name in names if name in made]
+        declared = [name for name in names if name in variables]
         keys = [_KEYS[name] for name in declared]
         detail = f"a {kind} event needs {' or '.join(keys)}, and {'both are' if len(keys) > 1 else 'it is'} null or empty"
-        refusal = writer.refusals.always("identity_missing", names[0], "null", detail)
-        writer.branches([(" and ".join(f"{made[name]} is None" for name in declared), writer.refuse(refusal, "None"))])
+        reject = writer.rejections.always("identity_missing", names[0], "null", detail)
+        writer.branches([(" and ".join(f"{variables[name]} is None" for name in declared), writer.reject(reject, "None"))])
         if len(declared) == 1:
             certain.add(declared[0])
-    for name, variable in made.items():
+    for name, variable in variables.items():
         if name in certain:
             writer.json(f',"{name}":')
             writer.piece(variable)
         else:
-            optional = writer.fresh("p")
+            member = writer.variable(f"member_{name}")
             given = f_string(f',"{name}":', f"{{{variable}}}")
-            writer.line(f"{optional} = '' if {variable} is None else {given}")
-            writer.piece(optional)
+            writer.line(f"{member} = '' if {variable} is None else {given}")
+            writer.piece(member)
 
 
 def _identifier(writer: Writer, name: str, placed: Placed) -> str:
     """A variable with the JSON string of an identifier, or None."""
-    made, cell = writer.fresh("p"), writer.bare(placed)
-    if cell is not None and cell.codec.kind in {"integer", "uuid", "text"}:
-        text = writer.carried(cell, name)
-        if cell.codec.kind == "text":
-            writer.line(f"{made} = {writer.runtime(envelope.quote)}({text}) if {text} else None")
+    variable, column = writer.variable(f"json_{name}"), writer.bare(placed)
+    if column is not None and column.codec.kind in {"integer", "uuid", "text"}:
+        text = writer.carried(column, name)
+        if column.codec.kind == "text":
+            writer.line(f"{variable} = {writer.runtime(envelope.quote, 'quote')}({text}) if {text} else None")
         else:
             quoted = f_string('"', f"{{{text}}}", '"')
-            writer.line(f"{made} = None if {text} is None else {quoted}")
-        return made
+            writer.line(f"{variable} = None if {text} is None else {quoted}")
+        return variable
     source, kind = writer.value(placed)
     if kind in NO_IDENTIFIER:
         message = f"must be text or a whole number, and {placed.expression.text.strip()!r} is {WORDS.get(kind, kind)}"
         writer.fault("type_mismatch", name, kind, Problem(placed.where, placed.key, message))
-    writer.guarded(f"{made} = {writer.constant(identifier(name))}({source})", name)
-    return made
+    writer.guarded(f"{variable} = {writer.constant(identifier(name), f'identify_{name}')}({source})", name)
+    return variable
 
 
 def identifier(name: str) -> Callable[[Any], str | None]:
-    """JSON string of an identifier: text, whole numbers and UUIDs. None and empty text identify nobody."""
+    """A function from a value to the JSON string of an identifier: of text, whole numbers and UUIDs. None and "" give None.
+
+    It raises ExpressionError for any other value.
+    """
 
     def identify(value: Any) -> str | None:
         if value is None or value == "":

@@ -1,4 +1,4 @@
-"""What a column's kind tells before any row is seen, and the checks that can be made on its text."""
+"""What the kind of a column says before any row is seen, and the checks that its text is enough for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_tracker.mapping.schema.shape import Property
 from cdc_tracker.patterns import searcher
 
 TOASTABLE = frozenset({"text", "json", "array", "bytes", "other", "decimal"})
-"""Kinds of variable length: an update may leave such a value out. (numeric in theory: a very long one.)"""
+"""Kinds of variable length: an update may leave out such a value. (A numeric would have to be very long.)"""
 
 SPECIAL = {
     "decimal": "{x}[-1] > '9'",  # NaN, Infinity; every number ends in a digit
@@ -20,7 +20,7 @@ SPECIAL = {
     "timestamp": "({x}[4] != '-' or {x}[-1] == 'C')",
     "date": "({x}[4] != '-' or {x}[-1] == 'C')",
 }
-"""Source that tells from a text whether Python or JSON cannot hold its value."""
+"""Source of a condition on a text `x`: its value has no Python or JSON form."""
 
 WORDS = {
     "decimal": "number",
@@ -33,7 +33,7 @@ WORDS = {
     "timestamptz": "timestamp",
     "json": "JSON",
 }
-"""Kinds as a person knows them, where the name differs."""
+"""Kinds as messages name them, where the name differs."""
 
 NO_IDENTIFIER = frozenset({"boolean", "float", "array", "object", "timestamptz", "timestamp", "date", "bytes"})
 NO_TIME = frozenset({"boolean", "integer", "decimal", "number", "float", "array", "object", "uuid", "bytes", "time"})
@@ -51,9 +51,9 @@ _FITS: dict[str, frozenset[str]] = {
 
 
 def fits(kind: str, declared: str) -> bool | None:
-    """Whether values of this kind have the declared type: always, never, or (None) it depends on the value.
+    """Whether values of this kind have the declared type: True, False, or None if it depends on the value.
 
-    NULL, and values that Python cannot hold, are another matter.
+    NULL and Special values are left to the caller.
     """
     if declared == "any" or kind == "null" or kind in _FITS[declared]:
         return True
@@ -62,11 +62,11 @@ def fits(kind: str, declared: str) -> bool | None:
     return False
 
 
-Condition = tuple[str, str, str]  # source that is true where the check fails, reason, what is expected
+Condition = tuple[str, str, str]  # source that is true if the check fails, reason, what is expected
 
 
 def quick_checks(rules: Property, kind: str, text: str, scope: Scope) -> list[Condition] | None:
-    """The rules as conditions on the text of a column; None where its value is needed."""
+    """The rules as conditions on the text in the variable `text`; None if they need the value."""
     if rules.properties is not None or rules.items is not None:
         return None
     found: list[Condition] = []
@@ -87,7 +87,7 @@ def _enum(rules: Property, kind: str, text: str, scope: Scope) -> list[Condition
         texts = frozenset(map(str, allowed))
     else:
         return None
-    return [(f"{text} not in {scope.constant(texts)}", "not_in_enum", "must be one of those declared")]
+    return [(f"{text} not in {scope.constant(texts, f'{text}_allowed')}", "not_in_enum", "must be one of those declared")]
 
 
 def _bounds(rules: Property, kind: str, text: str, scope: Scope) -> list[Condition] | None:
@@ -106,7 +106,7 @@ def _bounds(rules: Property, kind: str, text: str, scope: Scope) -> list[Conditi
         else:
             load: Callable[[str], Any] = int if kind == "integer" else Decimal
             limit = int(bound) if kind == "integer" and bound == bound.to_integral_value() else bound
-            condition = f"{scope.runtime(load)}({text}) {sign} {scope.constant(limit)}"
+            condition = f"{scope.runtime(load)}({text}) {sign} {scope.constant(limit, f'{text}_bound')}"
         found.append((condition, reason, f"{expected} {bound}"))
     return found
 
@@ -118,7 +118,7 @@ def _texts(rules: Property, kind: str, text: str, scope: Scope) -> list[Conditio
         return None
     found: list[Condition] = []
     if rules.pattern is not None:
-        matches = scope.constant(searcher(rules.pattern))
+        matches = scope.constant(searcher(rules.pattern), f"{text}_matches")
         found.append((f"not {matches}({text})", "pattern_mismatch", "must match its pattern"))
     length = scope.runtime(len)
     if rules.min_length is not None:

@@ -1,7 +1,7 @@
 """Generated code for properties, traits and context.
 
-A bare column of a fitting type goes from PostgreSQL's text to JSON without becoming a Python value; where a bound needs the
-value, it is made for that alone.
+A bare column of a fitting type is converted from PostgreSQL's text to JSON without becoming a Python value; a bound that needs
+the value computes it for the check alone.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ from cdc_tracker import envelope
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.checks import checker, holds_special, without_specials
 from cdc_tracker.mapping.compiler.kinds import SPECIAL, WORDS, fits, quick_checks
-from cdc_tracker.mapping.compiler.scope import Cell
+from cdc_tracker.mapping.compiler.rejections import short
+from cdc_tracker.mapping.compiler.scope import ColumnRef
 from cdc_tracker.mapping.compiler.writer import Writer
 from cdc_tracker.mapping.schema.declared import Member, Placed
 from cdc_tracker.model import Missing, canonical
 
-_HOLDS = "must be a value that JSON can hold"
+_FITS_JSON = "must be a value that JSON can express"
 
 
 def write_members(writer: Writer, members: Sequence[Member], *, pii: bool = False) -> None:
-    """The inside of a JSON object."""
+    """Adds the members of a JSON object, in order. `pii`: the object around them is declared as personal."""
     for index, member in enumerate(members):
         writer.json(f"{',' if index else ''}{envelope.quote(member.name)}:")
         _MemberWriter(writer, member, pii=pii or member.rules.pii).write()
 
 
 class _MemberWriter:
+    """Writes one member: its value, its checks, and the piece of JSON."""
+
     def __init__(self, writer: Writer, member: Member, *, pii: bool) -> None:
         self.writer = writer
         self.member = member
         self.rules = member.rules
         self.path = member.path
+        self.name = short(member.path)
         self.pii = pii
         self.specials = writer.mapping.special_values
 
@@ -44,13 +48,13 @@ class _MemberWriter:
             writer.json("{")
             write_members(writer, member.members, pii=self.pii)
             writer.json("}")
-        elif (cell := writer.bare(member.placed)) is not None:
-            self._column(cell, member.placed)
+        elif (column := writer.bare(member.placed)) is not None:
+            self._column(column, member.placed)
         else:
             self._computed(member.placed)
 
     def _fits(self, placed: Placed, kind: str) -> bool:
-        """Whether the type is known to be right. A type that cannot be right is a fault."""
+        """Whether the type is certain to be the declared one. A type that cannot be is a fault."""
         declared = self.rules.type or "any"
         fitting = fits(kind, declared)
         if fitting is False:
@@ -59,116 +63,120 @@ class _MemberWriter:
             self.writer.fault("type_mismatch", self.path, WORDS.get(kind, kind), problem)
         return fitting is True
 
-    def _refuse(self, reason: str, expected: str, value: str, kind: str = "") -> str:
-        return self.writer.refuse(self.writer.refusals.value(reason, self.path, expected, pii=self.pii, kind=kind), value)
+    def _reject(self, reason: str, expected: str, value: str, kind: str = "") -> str:
+        return self.writer.reject(self.writer.rejections.value(reason, self.path, expected, pii=self.pii, kind=kind), value)
 
     # A bare column
 
-    def _column(self, cell: Cell, placed: Placed) -> None:
-        writer, rules, kind = self.writer, self.rules, cell.codec.kind
+    def _column(self, column: ColumnRef, placed: Placed) -> None:
+        writer, rules, kind = self.writer, self.rules, column.codec.kind
         certain = self._fits(placed, kind)
-        text, made = writer.text(cell), writer.fresh("p")
+        text, variable = writer.text(column), writer.variable(f"json_{self.name}")
         word = WORDS.get(kind, kind)
-        empty = self._refuse("required_missing", "is required", text) if rules.required else f"{made} = 'null'"
+        empty = self._reject("required_missing", "is required", text) if rules.required else f"{variable} = 'null'"
         branches = [(f"{text} is None", empty)]
-        if writer.table.relation.incomplete and self.specials == "null":
-            branches.append((f"{text} is {writer.runtime(Missing.SPECIAL)}", empty))
-        if cell.gone:
-            branches.append(writer.gone(cell, self.path))
+        if writer.layout.relation.incomplete and self.specials == "null":
+            branches.append((f"{text} is {writer.runtime(Missing.SPECIAL, 'SPECIAL')}", empty))
+        if column.may_be_missing:
+            branches.append(writer.missing(column, self.path))
         if special := self._special(kind, text, empty):
             branches.append(special)
         deep = self.specials != "text" and kind in {"array", "json"}
         quick = quick_checks(rules, kind, text, writer.scope) if certain and not deep else None
         if quick is None:
-            self._loaded(cell, branches, made)
+            self._loaded(column, branches, variable)
             return
-        branches += [(condition, self._refuse(reason, expected, text, word)) for condition, reason, expected in quick]
-        json = writer.json_of(cell, text)
+        branches += [(condition, self._reject(reason, expected, text, word)) for condition, reason, expected in quick]
+        json = writer.json_of(column, text)
         if len(branches) == 1 and not rules.required:
-            writer.line(f"{made} = 'null' if {text} is None else {json}")
+            writer.line(f"{variable} = 'null' if {text} is None else {json}")
         else:
-            made = self._last(branches, made, json, text)
-        writer.piece(made)
+            variable = self._last(branches, variable, json, text)
+        writer.piece(variable)
 
     def _special(self, kind: str, text: str, empty: str) -> tuple[str, str] | None:
-        """What to do with a value that Python or JSON cannot hold."""
+        """(condition, statement) for a value that Python or JSON cannot express; None if it may pass as text."""
         if kind not in SPECIAL:
             return None
         condition = SPECIAL[kind].format(x=text)
         if self.specials == "null":
             return condition, empty
         if self.specials == "reject":
-            return condition, self._refuse("special_value", _HOLDS, text, "special")
+            return condition, self._reject("special_value", _FITS_JSON, text, "special")
         if self.rules.type in {None, "any"} and not self.rules.checked:
             return None
-        return condition, self._refuse("type_mismatch", f"must be a {self.rules.type or WORDS.get(kind, kind)}", text, "special")
+        return condition, self._reject("type_mismatch", f"must be a {self.rules.type or WORDS.get(kind, kind)}", text, "special")
 
-    def _last(self, branches: list[tuple[str, str]], made: str, json: str, text: str) -> str:
-        """All branches, and then the one where everything is right. Returns the variable: the text itself needs no other."""
+    def _last(self, branches: list[tuple[str, str]], variable: str, json: str, text: str) -> str:
+        """All branches, then the one in which every check passes. Returns the variable with the JSON, which may be `text`."""
         self.writer.branches(branches)
         leaves = all(action.startswith("return") for _, action in branches)
         if leaves and json == text:
             return text
         if leaves:
-            self.writer.line(f"{made} = {json}")
+            self.writer.line(f"{variable} = {json}")
         else:
             self.writer.line("else:")
-            self.writer.line(f"{made} = {json}", 1)
-        return made
+            self.writer.line(f"{variable} = {json}", 1)
+        return variable
 
-    def _loaded(self, cell: Cell, branches: list[tuple[str, str]], made: str) -> None:
-        """Checks that need the column's value."""
-        writer, value = self.writer, self.writer.fresh("q")
+    def _loaded(self, column: ColumnRef, branches: list[tuple[str, str]], variable: str) -> None:
+        """A column whose checks need its value."""
+        writer, value = self.writer, self.writer.variable(f"value_{self.name}")
         writer.branches(branches)
         writer.line("else:")
         writer.line("try:", 1)
-        writer.line(f"{value} = {writer.runtime(cell.codec.load)}({cell.name})", 2)
+        writer.line(f"{value} = {writer.runtime(column.codec.load)}({column.variable})", 2)
         self._checked(value, 2)
-        writer.line(f"{made} = {writer.runtime(canonical)}({value})", 2)
-        writer.line("except Error as e:", 1)
-        writer.line(writer.refuse(writer.refusals.error(self.path), "e"), 2)
-        writer.piece(made)
+        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", 2)
+        writer.line("except Error as error:", 1)
+        writer.line(writer.reject(writer.rejections.error(self.path), "error"), 2)
+        writer.piece(variable)
 
     # Anything else
 
     def _computed(self, placed: Placed) -> None:
-        writer, value, made = self.writer, self.writer.fresh("q"), self.writer.fresh("p")
+        writer, value, variable = (
+            self.writer,
+            self.writer.variable(f"value_{self.name}"),
+            self.writer.variable(f"json_{self.name}"),
+        )
         source, kind = writer.value(placed)
         self._fits(placed, kind)
         writer.line("try:")
         writer.line(f"{value} = {source}", 1)
         self._checked(value, 1)
-        writer.line(f"{made} = {writer.runtime(canonical)}({value})", 1)
-        writer.line("except Error as e:")
-        writer.line(writer.refuse(writer.refusals.error(self.path), "e"), 1)
-        writer.piece(made)
+        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", 1)
+        writer.line("except Error as error:")
+        writer.line(writer.reject(writer.rejections.error(self.path), "error"), 1)
+        writer.piece(variable)
 
     def _checked(self, value: str, depth: int) -> None:
-        """Everything that is asked of a value."""
+        """All checks of the value in a variable."""
         writer = self.writer
         if self.specials == "null":
             writer.line(f"{value} = {writer.runtime(without_specials)}({value})", depth)
         elif self.specials == "reject":
             writer.line(f"if {writer.runtime(holds_special)}({value}):", depth)
-            writer.line(self._refuse("special_value", _HOLDS, value), depth + 1)
+            writer.line(self._reject("special_value", _FITS_JSON, value), depth + 1)
         if self.rules.required:
             writer.line(f"if {value} is None:", depth)
-            writer.line(self._refuse("required_missing", "is required", value), depth + 1)
+            writer.line(self._reject("required_missing", "is required", value), depth + 1)
         if (check := checker(self.rules, pii=self.pii)) is not None:
-            failure = writer.fresh("f")
+            failure = writer.variable(f"failure_{self.name}")
             writer.line(f"if {value} is not None:", depth)
-            writer.line(f"{failure} = {writer.constant(check)}({value}, {self.path!r})", depth + 1)
+            writer.line(f"{failure} = {writer.constant(check, f'check_{self.name}')}({value}, {self.path!r})", depth + 1)
             writer.line(f"if {failure} is not None:", depth + 1)
-            writer.line(writer.refuse(writer.refusals.failure, failure), depth + 2)
+            writer.line(writer.reject(writer.rejections.failure(self.path), failure), depth + 2)
 
 
 _CONVERSIONS = {
-    "string": "Nothing is converted by itself: write string(…).",
-    "number": "Nothing is converted by itself: write number(…), or int(…).",
-    "integer": "Nothing is converted by itself: write int(…), round(…) or floor(…).",
-    "boolean": "Nothing is converted by itself: write boolean(…), or compare.",
-    "timestamp": "Nothing is converted by itself: write timestamp(…).",
-    "date": "Nothing is converted by itself: write date(…).",
-    "object": "Nothing is converted by itself: write json(…).",
-    "array": "Nothing is converted by itself: write json(…) or split(…).",
+    "string": "Values are not converted implicitly: write string(…).",
+    "number": "Values are not converted implicitly: write number(…), or int(…).",
+    "integer": "Values are not converted implicitly: write int(…), round(…) or floor(…).",
+    "boolean": "Values are not converted implicitly: write boolean(…), or compare.",
+    "timestamp": "Values are not converted implicitly: write timestamp(…).",
+    "date": "Values are not converted implicitly: write date(…).",
+    "object": "Values are not converted implicitly: write json(…).",
+    "array": "Values are not converted implicitly: write json(…) or split(…).",
 }

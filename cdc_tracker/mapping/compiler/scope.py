@@ -1,4 +1,4 @@
-"""What generated code sees of a row, and the names it may use."""
+"""What the generated code may name: columns of the change's rows, its own variables, and constants."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cdc_tracker.generated import Names
 from cdc_tracker.model import Codec, Missing
 
 TEXT_KINDS = frozenset({"text", "uuid", "time", "other"})
 """Kinds whose value is their text."""
 
+FIXED_NAMES = ("mapper", "change", "new", "old", "transaction", "message_id", "lsn_hex", "lsn_text", "body", "budget", "error")
+"""What the code that is the same in every function uses."""
+
 
 class _Unset:
-    """The mark of a variable that was not computed yet."""
+    """The value of a variable that was not computed yet."""
 
 
 UNSET = _Unset()
 
 
 class MissingValue(ValueError):
-    """A cell that the row does not carry was needed."""
+    """An expression needs a column that the row does not carry."""
 
     def __init__(self, missing: Missing, column: str) -> None:
         super().__init__(column)
@@ -30,48 +34,50 @@ class MissingValue(ValueError):
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A column of this relation as the code sees it. `source` reads its text; `gone` says whether it may be Missing."""
+class ColumnRef:
+    """A column of the change's new or old row. `source` reads its text; `may_be_missing`: that may be a Missing instead."""
 
     label: str  # new.status
-    name: str  # n3: unique among cells
-    source: str
+    variable: str  # new_status, which no other column of the function has
+    source: str  # new[3]
     codec: Codec
-    gone: bool
+    may_be_missing: bool
 
 
 @dataclass
 class Scope:
-    """What names mean in one generated function. `cell` gives None for a row that this operation has not."""
+    """What names mean in one generated function. `column` returns None for a row that the operation does not have."""
 
-    cell: Callable[[str, str], Cell | None]
-    names: dict[str, tuple[str, str]]  # name → (source, kind)
-    constants: dict[str, Any]  # the namespace of the generated module
-    repeated: frozenset[str] = frozenset()  # cells to make a value of once
-    kept: set[str] = field(default_factory=set)  # those that the code so far keeps in a variable
+    column: Callable[[str, str], ColumnRef | None]
+    keywords: dict[str, tuple[str, str]]  # `op`, `lsn` and the like → (source, kind)
+    constants: dict[str, Any]  # the function's globals
+    names: Names
+    repeated: frozenset[str] = frozenset()  # variables of columns whose value is to be computed once
+    cached: set[str] = field(default_factory=set)  # variables that the code so far caches values in
     metered: bool = False  # the code spends of the event's budget
 
     @property
     def budget(self) -> str:
-        """The variable with what the event may still cost."""
+        """The variable that holds what the event's expressions may still cost."""
         self.metered = True
-        return "b"
+        return "budget"
 
-    def constant(self, value: Any) -> str:
-        name = f"k{len(self.constants)}"
-        self.constants[name] = value
-        return name
+    def constant(self, value: Any, name: str) -> str:
+        """A constant's identifier, which reads as `name`."""
+        identifier = self.names.unique(name)
+        self.constants[identifier] = value
+        return identifier
 
-    def runtime(self, value: object) -> str:
-        """The name of a function of ours within the generated code."""
-        for name, known in self.constants.items():
-            if known is value:
-                return name
-        return self.constant(value)
+    def runtime(self, function: Any, name: str = "") -> str:
+        """A function's identifier: its own name, or the one given. The same for the same function."""
+        for identifier, known in self.constants.items():
+            if known is function:
+                return identifier
+        return self.constant(function, name or getattr(function, "__name__", type(function).__name__))
 
 
 def column_of(node: ast.expr) -> tuple[str, str] | None:
-    """(row, column) of `new.x`, `old["x"]`; None for anything else."""
+    """(row, column) of `new.x` and `old["x"]`; None for anything else."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         return node.value.id, node.attr
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in {"new", "old"}:
@@ -79,18 +85,22 @@ def column_of(node: ast.expr) -> tuple[str, str] | None:
     return None
 
 
-def gone(missing: Missing, label: str) -> None:
-    raise MissingValue(missing, label)
+def missing(value: Missing, label: str) -> None:
+    """Raises MissingValue."""
+    raise MissingValue(value, label)
 
 
 def present(label: str) -> Callable[[Any], Any]:
-    def present(cell: Any) -> Any:
-        if isinstance(cell, Missing):
-            raise MissingValue(cell, label)
-        return cell
+    """A function that returns a column's text or None; it raises MissingValue where the row does not carry the column."""
+
+    def present(text: Any) -> Any:
+        if isinstance(text, Missing):
+            raise MissingValue(text, label)
+        return text
 
     return present
 
 
 def optional(load: Callable[[str], Any]) -> Callable[[str | None], Any]:
+    """`load` for a text that may be None, which it returns as it is."""
     return lambda text: None if text is None else load(text)

@@ -1,6 +1,6 @@
-"""What the generated function is written with: lines, the JSON's template, constants, cells and rejections.
+"""What a generated function is written with: lines, the JSON's template, columns, constants and rejections.
 
-Text from a mapping file enters the source only as `repr` or as a named constant; names in the source are ours.
+Text from a mapping file enters the source only as `repr`, as a named constant, or as part of an identifier (scope.Names).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 from cdc_tracker import envelope
 from cdc_tracker.errors import Problem
+from cdc_tracker.generated import Names
+from cdc_tracker.mapping.compiler.expressions import ExpressionCompiler
 from cdc_tracker.mapping.compiler.kinds import TOASTABLE
-from cdc_tracker.mapping.compiler.rejections import Refusal, Refusals
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, Cell, Scope, column_of
-from cdc_tracker.mapping.compiler.times import committed_at
-from cdc_tracker.mapping.language.expression_compiler import ExpressionCompiler
+from cdc_tracker.mapping.compiler.rejections import Reject, Rejections
+from cdc_tracker.mapping.compiler.scope import FIXED_NAMES, TEXT_KINDS, ColumnRef, Scope, column_of
+from cdc_tracker.mapping.compiler.timestamp import committed_at
 from cdc_tracker.mapping.schema.declared import Mapping, Placed
 from cdc_tracker.model import Codec, Event, Op, Relation, canonical, format_lsn
 
@@ -26,7 +27,7 @@ _CHEAP = TEXT_KINDS | {"integer", "boolean"}
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that cannot work, known at compile time: a Rejection's reason and field, and the Problem that `check` shows."""
+    """What cannot work, found at compile time: a Rejection's reason and field, and the Problem that `check` shows."""
 
     reason: str
     field: str
@@ -41,8 +42,8 @@ def _unknown(text: str) -> str:
 _UNKNOWN = Codec("any", _unknown, _unknown)
 
 
-class Table:
-    """A relation and the columns of it that changes will carry."""
+class RowLayout:
+    """A relation, and which of its columns a change's `new` and `old` have, in that order."""
 
     def __init__(
         self,
@@ -54,172 +55,179 @@ class Table:
         database: str,
     ) -> None:
         self.relation = relation
-        self.places = {
-            "new": {name: index for index, name in enumerate(new)},
-            "old": {name: index for index, name in enumerate(old)},
+        self.names = Names(FIXED_NAMES)
+        self._columns = {
+            (row, name): (place, self.names.unique(f"{row}_{name}"))
+            for row, columns in (("new", new), ("old", old))
+            for place, name in enumerate(columns)
         }
-        self.codecs = {column.name: codec(column.type_oid) for column in relation.columns}
+        self._codecs = {column.name: codec(column.type_oid) for column in relation.columns}
         self.make_id = envelope.id_maker(space)
         self.source_prefix = envelope.source_prefix(database, relation)
 
-    def cell(self, op: str, row: str, name: str) -> Cell | None:
-        """The cell, or None where this operation has no such row: None is what expressions see then."""
+    def column(self, op: str, row: str, name: str) -> ColumnRef | None:
+        """The column, or None if the operation does not have that row: expressions see None then."""
         if (row == "new" and op == Op.DELETE) or (row == "old" and op in {Op.INSERT, Op.READ}):
             return None
-        if name not in self.codecs:  # a fault of its own; the rest is still looked at for more
-            return Cell(f"{row}.{name}", "x", "None", _UNKNOWN, gone=False)
-        place, codec = self.places[row][name], self.codecs[name]
-        gone = self.relation.identity != "f" if row == "old" else op == Op.UPDATE and codec.kind in TOASTABLE
-        return Cell(f"{row}.{name}", f"{row[0]}{place}", f"{row[0]}[{place}]", codec, gone or self.relation.incomplete)
+        if name not in self._codecs:  # a fault already; the rest of the mapping is still checked
+            return ColumnRef(f"{row}.{name}", "absent", "None", _UNKNOWN, may_be_missing=False)
+        (place, variable), codec = self._columns[row, name], self._codecs[name]
+        missing = self.relation.identity != "f" if row == "old" else op == Op.UPDATE and codec.kind in TOASTABLE
+        return ColumnRef(f"{row}.{name}", variable, f"{row}[{place}]", codec, missing or self.relation.incomplete)
 
 
 class Writer:
-    """One function in the making. `lines` are its body; `message_id` is the source of the event's id, once it is known."""
+    """One function being written. `lines` are its body; `message_id` is the source of the event's id, once that is computed."""
 
-    def __init__(self, mapping: Mapping, table: Table, op: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[Fault]) -> None:
         self.mapping = mapping
-        self.table = table
+        self.layout = layout
         self.op = op
         self.faults = list(faults)
-        self.refusals = Refusals(mapping.key)
+        self.rejections = Rejections(mapping.key)
         self.lines: list[str] = []
         self.template: list[str] = []
-        self.message_id = '""'
-        self._counter = 0
-        self._hoisted: set[str] = set()
+        self.message_id = "''"
+        self._read: set[str] = set()
         self.scope = self._scope()
 
     def _scope(self) -> Scope:
         constants: dict[str, Any] = {"__builtins__": {}, "Event": Event, "Error": Exception}
-        scope = Scope(lambda row, name: self.table.cell(self.op, row, name), {}, constants, self._repeated())
-        scope.names |= {
+        column = lambda row, name: self.layout.column(self.op, row, name)  # noqa: E731
+        scope = Scope(column, {}, constants, self.layout.names.copy(), self._repeated())
+        scope.keywords |= {
             "op": (repr(_OPERATIONS[self.op]), "text"),
-            "table": (repr(self.table.relation.name), "text"),
-            "schema": (repr(self.table.relation.schema), "text"),
-            "committed_at": (f"{scope.runtime(committed_at)}(c.transaction.committed_at)", "timestamptz"),
-            "lsn": (f"{scope.runtime(format_lsn)}(c.lsn)", "text"),
-            "xid": ("c.transaction.xid", "integer"),
+            "table": (repr(self.layout.relation.name), "text"),
+            "schema": (repr(self.layout.relation.schema), "text"),
+            "committed_at": (f"{scope.runtime(committed_at)}(change.transaction.committed_at)", "timestamptz"),
+            "lsn": (f"{scope.runtime(format_lsn)}(change.lsn)", "text"),
+            "xid": ("change.transaction.xid", "integer"),
         }
         return scope
 
     def _repeated(self) -> frozenset[str]:
-        """Cells whose value is needed more than once and costs something to make."""
-        seen: dict[str, int] = {}
+        """Variables of columns whose value is used more than once and costs something to compute."""
+        counts: dict[str, int] = {}
         for placed in self.mapping.expressions():
             for use in placed.expression.uses if column_of(placed.expression.node) is None else ():
-                cell = self.table.cell(self.op, use.row, use.name)
-                if cell is not None and cell.codec.kind not in _CHEAP:
-                    seen[cell.name] = seen.get(cell.name, 0) + 1
-        return frozenset(name for name, count in seen.items() if count > 1)
+                column = self.layout.column(self.op, use.row, use.name)
+                if column is not None and column.codec.kind not in _CHEAP:
+                    counts[column.variable] = counts.get(column.variable, 0) + 1
+        return frozenset(variable for variable, count in counts.items() if count > 1)
 
     # Source
 
     def line(self, text: str, depth: int = 0) -> None:
+        """Adds a line, indented by `depth` levels."""
         self.lines.append("    " * depth + text)
 
-    def fresh(self, letter: str) -> str:
-        """A name not used yet."""
-        self._counter += 1
-        return f"{letter}{self._counter}"
+    def variable(self, name: str) -> str:
+        """A new variable, which reads as `name`."""
+        return self.scope.names.unique(name)
 
-    def constant(self, value: Any) -> str:
-        return self.scope.constant(value)
+    def constant(self, value: Any, name: str) -> str:
+        """A constant's identifier, which reads as `name`."""
+        return self.scope.constant(value, name)
 
-    def runtime(self, function: object) -> str:
-        return self.scope.runtime(function)
+    def runtime(self, function: object, name: str = "") -> str:
+        """A function's identifier."""
+        return self.scope.runtime(function, name)
 
     def value(self, placed: Placed) -> tuple[str, str]:
         """Source of an expression's value, and its kind."""
         return ExpressionCompiler(self.scope).value(placed.expression.node)
 
     def guarded(self, statement: str, field: str) -> None:
-        """A statement that may raise. A `try` costs nothing where nothing is raised."""
+        """Adds a statement that may raise. A `try` costs nothing if nothing is raised."""
         self.line("try:")
         self.line(statement, 1)
-        self.line("except Error as e:")
-        self.line(self.refuse(self.refusals.error(field), "e"), 1)
+        self.line("except Error as error:")
+        self.line(self.reject(self.rejections.error(field), "error"), 1)
 
     def branches(self, branches: Sequence[tuple[str, str]]) -> None:
-        """if … elif …"""
-        for index, (condition, action) in enumerate(branches):
+        """Adds `if … elif …` for (condition, statement) pairs."""
+        for index, (condition, statement) in enumerate(branches):
             self.line(f"{'elif' if index else 'if'} {condition}:")
-            self.line(action, 1)
+            self.line(statement, 1)
 
     # The JSON
 
     def json(self, text: str) -> None:
-        """Constant JSON text."""
+        """Adds constant JSON text."""
         self.template.append(doubled(text))
 
     def piece(self, variable: str) -> None:
-        """JSON text that is in a variable."""
+        """Adds the JSON text that a variable has."""
         self.template.append(f"{{{variable}}}")
 
     # Rejections
 
-    def refuse(self, refusal: Refusal, value: str) -> str:
-        return f"return {self.constant(refusal)}(c, {self.message_id}, {value})"
+    def reject(self, reject: Reject, value: str) -> str:
+        """A statement that ends the function with this rejection; `value` is the source of what is wrong."""
+        return f"return {self.constant(reject.call, reject.name)}(change, {self.message_id}, {value})"
 
     def fault(self, reason: str, field: str, kind: str, problem: Problem) -> None:
+        """Notes what cannot work: the function then only rejects."""
         self.faults.append(Fault(reason, field, kind, problem))
 
-    # Cells
+    # Columns
 
-    def bare(self, placed: Placed) -> Cell | None:
-        """The cell that the expression is, where it is nothing else."""
+    def bare(self, placed: Placed) -> ColumnRef | None:
+        """The column, if the expression is nothing but a column."""
         named = column_of(placed.expression.node)
-        return self.table.cell(self.op, *named) if named else None
+        return self.layout.column(self.op, *named) if named else None
 
-    def text(self, cell: Cell) -> str:
-        """The cell's text (or None, or Missing) in a variable."""
-        if cell.name not in self._hoisted:
-            self._hoisted.add(cell.name)
-            self.line(f"{cell.name} = {cell.source}")
-        return cell.name
+    def text(self, column: ColumnRef) -> str:
+        """The variable with the column's text (or None, or Missing)."""
+        if column.variable not in self._read:
+            self._read.add(column.variable)
+            self.line(f"{column.variable} = {column.source}")
+        return column.variable
 
-    def gone(self, cell: Cell, field: str) -> tuple[str, str]:
-        """(condition, action) for a cell that the row does not carry. None must have been dealt with before."""
-        return f"{cell.name}.__class__ is not {self.runtime(str)}", self.refuse(self.refusals.cell(field, cell.label), cell.name)
+    def missing(self, column: ColumnRef, field: str) -> tuple[str, str]:
+        """(condition, statement) for a column that the row does not carry. None must have been ruled out before."""
+        condition = f"{column.variable}.__class__ is not {self.runtime(str)}"
+        return condition, self.reject(self.rejections.missing(field, column.label), column.variable)
 
-    def carried(self, cell: Cell, field: str) -> str:
-        """The cell's text or None in a variable; where it may be Missing, a rejection."""
-        text = self.text(cell)
-        if cell.gone:
-            condition, action = self.gone(cell, field)
-            self.branches([(f"{text} is not None and {condition}", action)])
+    def carried(self, column: ColumnRef, field: str) -> str:
+        """The variable with the column's text or None; a Missing is rejected before."""
+        text = self.text(column)
+        if column.may_be_missing:
+            condition, statement = self.missing(column, field)
+            self.branches([(f"{text} is not None and {condition}", statement)])
         return text
 
-    def json_of(self, cell: Cell, text: str) -> str:
-        """Source of the cell's JSON. `text` is not None."""
-        kind = cell.codec.kind
+    def json_of(self, column: ColumnRef, text: str) -> str:
+        """Source of the column's JSON. `text` is not None."""
+        kind = column.codec.kind
         if kind == "integer":
             return text
         if kind == "boolean":
             return f"('true' if {text} == 't' else 'false')"
-        to_json = f"{self.runtime(cell.codec.to_json)}({text})"
-        if kind == "decimal":  # from 1 on the text is as in JSON; below, and for NaN and infinity, the codec knows
+        to_json = f"{self.runtime(column.codec.to_json)}({text})"
+        if kind == "decimal":  # from 1 on the text is as in JSON; below 1, and for NaN and infinity, the codec is asked
             return f"({text} if '1' <= {text}[0] <= '9' else {to_json})"
         return to_json
 
     def json_value(self, placed: Placed, field: str) -> str:
-        """A variable with the JSON of an expression, or `null` where it always is."""
-        cell, made = self.bare(placed), self.fresh("p")
-        if cell is not None:
-            text = self.carried(cell, field)
-            self.line(f"{made} = 'null' if {text} is None else {self.json_of(cell, text)}")
-            return made
+        """A variable with the JSON of an expression, or `null` if it always is."""
+        column, variable = self.bare(placed), self.variable(f"json_{field}")
+        if column is not None:
+            text = self.carried(column, field)
+            self.line(f"{variable} = 'null' if {text} is None else {self.json_of(column, text)}")
+            return variable
         source, kind = self.value(placed)
         if kind == "null":
             return "null"
-        self.guarded(f"{made} = {self.runtime(canonical)}({source})", field)
-        return made
+        self.guarded(f"{variable} = {self.runtime(canonical)}({source})", field)
+        return variable
 
 
 def doubled(text: str) -> str:
-    """Text as it stands in an f-string."""
+    """Text as part of an f-string: braces are doubled."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def f_string(*parts: str) -> str:
-    """Source of an f-string. The parts have their braces doubled, except around what is filled in, which is our own code."""
+    """Source of an f-string. The parts have their braces doubled, except around names of the generated code."""
     return f"f{''.join(parts)!r}"

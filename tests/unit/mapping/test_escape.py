@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import json
 import random
 import string
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cdc_tracker.errors import MappingError
 from cdc_tracker.mapping import FUNCTIONS
 from cdc_tracker.mapping.compiler.generate import make_mapper
-from cdc_tracker.mapping.compiler.writer import Table
+from cdc_tracker.mapping.compiler.writer import RowLayout
 from cdc_tracker.mapping.language.expressions import NAMES, SyntaxProblem, parse
 from cdc_tracker.model import UNCHANGED, Event, Rejection, Special, Text
 from cdc_tracker.sources.postgres.values import codec
@@ -55,12 +57,14 @@ ESCAPES = [
     "Event",
     "Error",
     "mapper",
-    "c",
-    "n[0]",
-    "k0",
-    "m",
-    "t",
-    "c.transaction",
+    "change",
+    "new[0]",
+    "new_id",
+    "UNSET",
+    "make_id",
+    "message_id",
+    "transaction",
+    "change.transaction",
     "(yield 1)",
     "(x := 1)",
     "[c for c in new.items][0].__class__",
@@ -89,14 +93,29 @@ def test_no_builtin_can_be_named(name: str) -> None:
 
 def test_generated_code_sees_no_builtins_and_only_what_it_was_given() -> None:
     mapping = mappings(one(properties={"x": "lower(new.status)"})).all[0]
-    table = Table(relation(), codec, ("user_id", "status"), (), SPACE, "d")
-    function = make_mapper(mapping, table, "c", ()).function
+    layout = RowLayout(relation(), codec, ("user_id", "status"), (), SPACE, "d")
+    function = make_mapper(mapping, layout, "c", ()).function
     seen = getattr(function, "__globals__")  # noqa: B009  Callable has none for mypy
     assert seen["__builtins__"] == {}
     for name, value in seen.items():
-        assert name in {"__builtins__", "Event", "Error", "mapper"} or (name[0] == "k" and name[1:].isdigit())
+        assert name == "__builtins__" or (name.isascii() and name.isidentifier() and not name.startswith("_"))
         assert value not in (eval, exec, open, getattr, setattr, type, vars, globals, __import__)
         assert getattr(value, "__name__", "") not in {"os", "sys", "builtins", "subprocess"}
+
+
+@pytest.mark.parametrize("name", ["__builtins__", "Event", "Error", "mapper", "change", "class", "error", "a b\n:=c", "é", ""])
+def test_no_column_or_property_takes_a_name_of_the_generated_code(name: str) -> None:
+    text = one(
+        on=["insert", "update"],
+        user_id=f"new[{json.dumps(name)}]",
+        when=f"[change for change in [new[{json.dumps(name)}]] if change != old[{json.dumps(name)}]]",
+        properties={name: f"new[{json.dumps(name)}]", f"{name} ": f"upper(new[{json.dumps(name)}])"},
+    )
+    made = plan(text, relation(columns={name: "text"}))
+    table = relation(columns={name: "text"})
+    found = made.by_op["u"][0](replace(change(made, "u"), relation=table, new=("after",), old=("before",)))
+    assert isinstance(found, Event)
+    assert found.decoded()["properties"] == {name: "after", f"{name} ": "AFTER"} and found.decoded()["userId"] == "after"
 
 
 FORMS = [

@@ -1,23 +1,41 @@
-"""Functions from a row's cells to those wanted: generated, or for rows that are not complete."""
+"""Functions from a row's cells to those of the columns wanted: generated for complete rows, plain for others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from cdc_tracker.generated import Names, define
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Relation, Row, Text
 from cdc_tracker.sources.postgres.pgoutput.messages import CELL, LEFT_OUT, NULL, TEXT, Gap, cells_of
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-"""`_Table`'s: inserted, new, old."""
+"""`_RowReader`'s: inserted, new, old."""
+
+_OWN_NAMES = ("split", "frames", "at", "end", "kind", "size", "start", "row", "text", "cell", "unchanged", "Gap", "UNLOGGED")
 
 
 def compiled(relation: Relation, new: list[int | None], old: list[int | None]) -> Functions:
-    return _compile_new(new, "raise gap"), _compile_new(new, "return None"), _compile_old(len(relation.columns), old)
+    """Functions for complete rows. `new`, `old`: the places of the columns wanted, None for one that the relation lacks.
+
+    They raise UnicodeDecodeError or Gap for a row that is not complete.
+    """
+    variables = _variables(relation)
+    return (
+        _compile_new(relation, variables, new, "raise Gap", "inserted"),
+        _compile_new(relation, variables, new, "return None", "new"),
+        _compile_old(relation, variables, old),
+    )
+
+
+def _variables(relation: Relation) -> list[str]:
+    """For each column a variable that reads as its name."""
+    names = Names(_OWN_NAMES)
+    return [names.unique(column.name) for column in relation.columns]
 
 
 def readers(relation: Relation, new: list[int | None], old: list[int | None]) -> Functions:
-    """As `compiled`, for rows that are not complete."""
+    """As `compiled`, for rows that are not complete: they return Missing cells and do not raise."""
 
     def read_new(frames: bytes, at: int, end: int) -> Row | None:
         cells, _ = cells_of(relation, frames, at)
@@ -37,68 +55,77 @@ def readers(relation: Relation, new: list[int | None], old: list[int | None]) ->
     return inserted, read_new, read_old
 
 
-def _compile_new(wanted: list[int | None], absent: str) -> Callable[..., Any]:
-    """A function (frames, first cell, frame's end) → the wanted cells; `absent` is what it does where one is not there.
+def _compile_new(
+    relation: Relation, variables: Sequence[str], wanted: list[int | None], absent: str, title: str
+) -> Callable[..., Any]:
+    """A function (frames, first cell, frame's end) → the wanted cells; `absent` is the statement for a cell that is not there.
 
-    It stops after the last wanted one. A row of less than 256 bytes, all of them ASCII, is decoded as one text: a cell's length
-    is then its last byte alone, and a cell a slice of that text.
+    It stops after the last wanted cell. A row of less than 256 bytes, all of them ASCII, is decoded as one text: the length of a
+    cell is then its last byte alone, and the cell a slice of that text.
     """
     count = max((place for place in wanted if place is not None), default=-1) + 1
-    returns = f"return ({_found(wanted, 'None')})"
-    short = [f"    {line}" for line in [*_short_cell_lines(count, wanted, absent), f"  {returns}"]]
-    lines = ["  t = b[p:e] if e - p < 256 else b''", "  if t and t.isascii():", "      s = t.decode(); p = 0", *short]
-    return _define("b, p, e", [*lines, *_cell_lines(count, wanted, absent)], returns)
+    result = f"return ({_tuple(variables, wanted, 'None')})"
+    lines = [
+        "row = frames[at:end] if end - at < 256 else b''",
+        "if row and row.isascii():",
+        "    text = row.decode(); at = 0",
+        *(f"    {line}" for line in _short_cell_lines(variables[:count], wanted, absent)),
+        f"    {result}",
+        *_cell_lines(variables[:count], wanted, absent),
+        result,
+    ]
+    return _define(f"pgoutput {relation.table} {title}", "frames, at, end", lines)
 
 
-def _compile_old(count: int, wanted: list[int | None]) -> Callable[[bytes, int], tuple[Row | None, int]]:
+def _compile_old(
+    relation: Relation, variables: Sequence[str], wanted: list[int | None]
+) -> Callable[[bytes, int], tuple[Row | None, int]]:
     """A function (frames, first cell) → (the wanted cells, the tuple's end)."""
-    return _define("b, p", _cell_lines(count, wanted, None), f"return ({_found(wanted, 'UNLOGGED')}), p")
+    lines = [*_cell_lines(variables, wanted, None), f"return ({_tuple(variables, wanted, 'UNLOGGED')}), at"]
+    return _define(f"pgoutput {relation.table} old", "frames, at", lines)
 
 
-def _found(wanted: list[int | None], absent: str) -> str:
-    return "".join(f"{absent}, " if place is None else f"c{place}, " for place in wanted)
+def _tuple(variables: Sequence[str], wanted: list[int | None], absent: str) -> str:
+    return "".join(f"{absent}, " if place is None else f"{variables[place]}, " for place in wanted)
 
 
-def _cell_lines(count: int, wanted: list[int | None], absent: str | None) -> list[str]:
+def _cell_lines(variables: Sequence[str], wanted: list[int | None], absent: str | None) -> list[str]:
     lines = []
-    for place in range(count):
+    for place, name in enumerate(variables):
+        lines.append("kind, size = cell(frames, at)")
         if place in wanted:
-            missing = [f"  else: {absent}"] if absent else [f"  else: c{place} = unchanged(k); p += 1"]
             lines += [
-                "  k, n = cell(b, p)",
-                f"  if k == {TEXT}: q = p + 5; p = q + n; c{place} = b[q:p].decode()",
-                f"  elif k == {NULL}: c{place} = None; p += 1",
-                *missing,
+                f"if kind == {TEXT}: start = at + 5; at = start + size; {name} = frames[start:at].decode()",
+                f"elif kind == {NULL}: {name} = None; at += 1",
+                f"else: {absent or f'{name} = unchanged(kind); at += 1'}",
             ]
         else:
-            lines += ["  k, n = cell(b, p)", f"  p += 5 + n if k == {TEXT} else 1"]
+            lines.append(f"at += 5 + size if kind == {TEXT} else 1  # {name}")
     return lines
 
 
-def _short_cell_lines(count: int, wanted: list[int | None], absent: str) -> list[str]:
+def _short_cell_lines(variables: Sequence[str], wanted: list[int | None], absent: str) -> list[str]:
     lines = []
-    for place in range(count):
+    for place, name in enumerate(variables):
         if place in wanted:
             lines += [
-                "  k = t[p]",
-                f"  if k == {TEXT}: q = p + 5; p = q + t[p + 4]; c{place} = s[q:p]",
-                f"  elif k == {NULL}: c{place} = None; p += 1",
-                f"  else: {absent}",
+                "kind = row[at]",
+                f"if kind == {TEXT}: start = at + 5; at = start + row[at + 4]; {name} = text[start:at]",
+                f"elif kind == {NULL}: {name} = None; at += 1",
+                f"else: {absent}",
             ]
         else:
-            lines.append(f"  p += 5 + t[p + 4] if t[p] == {TEXT} else 1")
+            lines.append(f"at += 5 + row[at + 4] if row[at] == {TEXT} else 1  # {name}")
     return lines
 
 
 def unchanged(kind: int) -> Text:
+    """UNCHANGED; raises Gap for a cell that was left out or is unreadable."""
     if kind == LEFT_OUT:
         raise Gap
     return UNCHANGED
 
 
-def _define(parameters: str, lines: list[str], returns: str) -> Callable[..., Any]:
-    source = "\n".join([f"def split({parameters}):", *lines, f"  {returns}"])
-    scope: dict[str, Any] = {"cell": CELL.unpack_from, "unchanged": unchanged, "gap": Gap, "UNLOGGED": UNLOGGED}
-    exec(source, scope)  # noqa: S102 - the source is made of column places alone, no name or value goes into it
-    split: Callable[..., Any] = scope["split"]
-    return split
+def _define(title: str, parameters: str, lines: list[str]) -> Callable[..., Any]:
+    source = "\n    ".join([f"def split({parameters}):", *lines]) + "\n"
+    return define("split", source, {"cell": CELL.unpack_from, "unchanged": unchanged, "Gap": Gap, "UNLOGGED": UNLOGGED}, title)

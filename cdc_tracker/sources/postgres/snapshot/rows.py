@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cdc_tracker.generated import define
 from cdc_tracker.model import Change, Column, Lsn, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
 from cdc_tracker.sources.postgres.segments import Wanted, opened, single, walk
 
 PLUGIN = "snapshot"
 _FRAME = struct.Struct(">IQ")
 _ESCAPED = re.compile(r"\\(.)")
-_MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -109,28 +110,27 @@ def _compile_row(relation: Relation, wanted: tuple[str, ...]) -> Callable[[bytes
     """A function from a line to the cells wanted. Only a line with a backslash has a NULL or an escape."""
     places = {column.name: place for place, column in enumerate(relation.columns)}
     found = [places.get(name) for name in wanted]
-    plain = "".join("None, " if place is None else f"c[{place}], " for place in found)
-    other = "".join("None, " if place is None else f"x if B not in (x := c[{place}]) else meant(x), " for place in found)
+    plain = "".join("None, " if place is None else f"cells[{place}], " for place in found)
+    other = "".join(
+        "None, " if place is None else f"x if BACKSLASH not in (x := cells[{place}]) else unescaped(x), " for place in found
+    )
     lines = [
         "def row(line):",
-        "  s = line.decode(); c = s.split('\t')",
-        f"  if len(c) != {len(relation.columns)}: raise ValueError('a row of another shape than its relation')",
-        f"  return ({plain}) if B not in s else ({other})",
+        "    text = line.decode(); cells = text.split('\t')",
+        f"    if len(cells) != {len(relation.columns)}: raise ValueError('a row does not have the columns of its relation')",
+        f"    return ({plain}) if BACKSLASH not in text else ({other})",
     ]
-    scope: dict[str, Any] = {"meant": meant, "B": "\\"}
-    exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: no name goes in
-    row: Callable[[bytes], Row] = scope["row"]
-    return row
+    return define("row", "\n".join(lines), {"unescaped": unescaped, "BACKSLASH": "\\"}, f"snapshot {relation.table}")
 
 
-def meant(cell: str) -> Text:
-    """A cell of COPY's text format. It has only these escapes; everything else stands for itself."""
-    return None if cell == "\\N" else _ESCAPED.sub(lambda found: _MEANT[found[1]], cell)
+def unescaped(cell: str) -> Text:
+    """The text of a cell in COPY's text format, None for NULL."""
+    return None if cell == "\\N" else _ESCAPED.sub(lambda found: _ESCAPES[found[1]], cell)
 
 
 def cells(line: bytes | memoryview) -> list[Text]:
     """All cells of a line."""
-    return [meant(cell) for cell in bytes(line).decode().split("\t")]
+    return [unescaped(cell) for cell in bytes(line).decode().split("\t")]
 
 
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:

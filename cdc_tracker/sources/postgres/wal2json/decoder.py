@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cdc_tracker.generated import Names, define
 from cdc_tracker.model import (
     UNCHANGED,
     UNLOGGED,
@@ -247,8 +248,8 @@ def _text(table: _Table, cell: Cell) -> Text:
     return missing
 
 
-def _certain(cell: Cell) -> str:
-    """The text of a cell that cannot be NULL."""
+def _not_null(cell: Cell) -> str:
+    """The text of a cell of a NOT NULL column; raises _Gap for null, which is NaN or an infinity."""
     if cell.value is None:
         raise _Gap
     return str(_present(cell))
@@ -265,23 +266,23 @@ def _compile_row(
     places = [place for place, _ in new if place is not None]
     if len(places) < len(new):
         return lambda _cells: None
-    lines = ["def row(cells):", f"  if len(cells) != {len(relation.columns)}: return None"]
-    scope: dict[str, Any] = {"text": _present, "certain": _certain}
-    for place in dict.fromkeys(places):
-        column = relation.columns[place]
-        scope[f"n{place}"] = column.name
-        value = "text(c)" if column.type_oid == BYTEA else "v if v.__class__ is str or v is None else text(c)"
+    lines = ["def row(cells):", f"    if len(cells) != {len(relation.columns)}: return None"]
+    constants: dict[str, Any] = {"text": _present, "not_null": _not_null}
+    names = Names(("row", "cells", "cell", "value", *constants))
+    variables = {place: names.unique(relation.columns[place].name) for place in dict.fromkeys(places)}
+    for place, variable in variables.items():
+        column, label = relation.columns[place], names.unique(f"name_of_{variable}")
+        constants[label] = column.name
+        value = "text(cell)" if column.type_oid == BYTEA else "value if value.__class__ is str or value is None else text(cell)"
         if column.name in never_null:
-            value = "v if v.__class__ is str else certain(c)"
+            value = "value if value.__class__ is str else not_null(cell)"
         lines += [
-            f"  c = cells[{place}]; v = c.value",
-            f"  if c.name != n{place} or c.typeoid != {column.type_oid}: return None",
-            f"  a{place} = {value}",
+            f"    cell = cells[{place}]; value = cell.value",
+            f"    if cell.name != {label} or cell.typeoid != {column.type_oid}: return None",
+            f"    {variable} = {value}",
         ]
-    lines.append(f"  return ({''.join(f'a{place}, ' for place in places)})")
-    exec("\n".join(lines), scope)  # noqa: S102 - made of numbers alone: names go in as values
-    row: Callable[[list[Cell]], Row | None] = scope["row"]
-    return row
+    lines.append(f"    return ({''.join(f'{variables[place]}, ' for place in places)})")
+    return define("row", "\n".join(lines), constants, f"wal2json {relation.table}")
 
 
 def _whole(table: _Table, frame: Frame) -> Row:
