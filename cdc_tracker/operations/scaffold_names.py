@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import re
 
-_IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "data": "data", "news": "news"}
-_SAME = {"series", "species", "status", "address", "business", "process", "access", "analysis", "bus", "campus", "virus"}
+_IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "feet": "foot", "mice": "mouse"}
+_IRREGULAR |= {"indices": "index", "matrices": "matrix", "vertices": "vertex", "criteria": "criterion", "quizzes": "quiz"}
+_IRREGULAR |= {f"{stem}ves": f"{stem}f" for stem in ("hal", "lea", "shel", "thie", "wol")} | {"lives": "life", "wives": "wife"}
+_IRREGULAR |= {f"{stem}ses": f"{stem}sis" for stem in ("analy", "cri", "diagno", "hypothe", "parenthe", "synop", "the")}
+_SAME = re.compile(
+    r"alias|analytics|atlas|aws|bias|canvas|dns|gas|goods|gps|https|ios|lens|news|os|pos|saas|series|sms|species|tls"
+)
+_PLURAL = re.compile(r"(gur|men|sk|cp|gp)us|(ap|emoj|kp|sk|tax|wik)is")
+"""Plurals that end as the singulars `status` and `analysis` do."""
+_ONLY_S = re.compile(r"(.*[ao]|exc|re)?uses|.*[aeiou]zes|.*(?<![ou])aches|(mov|cook|zomb|.)ies|(sh|t|f|can)oes")
+"""Plurals that lose an `s`, though they end as `boxes`, `companies` and `heroes` do."""
 _USER_COLUMNS = (
     "user_id",
     "customer_id",
@@ -38,12 +47,16 @@ def singular(word: str) -> str:
     """The singular of a lower-case English noun, as far as a few rules carry."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
-    if word in _SAME or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
+    if _SAME.fullmatch(word) or not word.endswith("s") or (word.endswith(("ss", "us", "is")) and not _PLURAL.fullmatch(word)):
         return word
-    if word.endswith("ies") and len(word) > 4:
+    if _ONLY_S.fullmatch(word):
+        return word[:-1]
+    if word.endswith("ies"):
         return word[:-3] + "y"
-    if word.endswith(("sses", "shes", "ches", "xes", "zes", "uses")):
-        return word[:-1] if word.endswith("uses") and word[:-1] in {"house", "cause", "use", "warehouse"} else word[:-2]
+    if word.endswith(("sses", "shes", "ches", "xes", "zes", "uses", "oes")) or (
+        word.endswith("es") and _SAME.fullmatch(word[:-2])
+    ):
+        return word[:-2]
     return word[:-1]
 
 
