@@ -268,6 +268,31 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     event_id: str = ""
 
 
+class Suppression(msgspec.Struct, frozen=True, gc=False):
+    """An event that is left out on purpose, and why.
+
+    `reason` is a stable code: `not_selected` (by the destination's `events`), `dry_run`, `already_sent` (by the sent-ledger),
+    `overtaken` (a backfilled row of which the live stream has sent a later state).
+    """
+
+    reason: str
+    event: Event
+
+    @property
+    def mapping(self) -> str:
+        """The event's."""
+        return self.event.mapping
+
+    @property
+    def position(self) -> Position:
+        """The event's."""
+        return self.event.position
+
+
+Result: TypeAlias = Event | Rejection | Suppression
+"""What one mapping makes of one change for one destination."""
+
+
 class Outcome(enum.StrEnum):
     """What a destination did with one event."""
 

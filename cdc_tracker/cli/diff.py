@@ -88,8 +88,8 @@ def _side(config: Config, record: SourceRecord, mappings: Mappings, keys: Sequen
     """What goes to the destination of the events asked for. Without an outbox: its events do not depend on mappings."""
     from cdc_tracker.mapping import Mappings  # noqa: PLC0415
     from cdc_tracker.operations.diff import Side  # noqa: PLC0415
-    from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415
+    from cdc_tracker.pipeline import Pipeline  # noqa: PLC0415
 
     chosen = Mappings(tuple(each for each in mappings.all if each.key in keys and each.goes_to(destination)))
-    space = uuid.UUID(record.namespace)
-    return Side(chosen, Pipeline(chosen, outbox=None, space=space, database=record.database, destination=destination))
+    namespace = uuid.UUID(record.namespace)
+    return Side(chosen, Pipeline(chosen, outbox=None, namespace=namespace, database=record.database, destination=destination))

@@ -15,14 +15,12 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from cdc_tracker.config.config import Config
-    from cdc_tracker.delivery.jobs.forecast import Estimate
     from cdc_tracker.destinations.base import Destination
     from cdc_tracker.journal import Journal
     from cdc_tracker.model import Position
-    from cdc_tracker.pipeline.pipeline import Pipeline
+    from cdc_tracker.operations.estimate import ReplayEstimate
+    from cdc_tracker.pipeline import Pipeline
     from cdc_tracker.state import State
 
 only_missing = click.option("--only-missing", is_flag=True, help="Hold back what the destination's sent_ledger holds.")
@@ -30,12 +28,12 @@ yes_duplicates = click.option("--yes-duplicates", is_flag=True, help="Send also 
 
 
 @dataclass(frozen=True)
-class ReplayEstimate:
-    """A forecast, and what the destination does with what it gets. `since`: from when on the sent-ledger knows."""
+class EstimateView:
+    """A replay estimate, and how the destination treats the events. `since`: since when the sent-ledger is kept."""
 
     destination: str
     kind: type[Destination]
-    found: Estimate
+    found: ReplayEstimate
     only_missing: bool
     since: int | None
     dry_run: bool
@@ -124,39 +122,35 @@ def outlook(
     config: Config,
     state: State,
     destination: str,
-    translator: Pipeline,
+    pipeline: Pipeline,
     journal: Journal,
     after: Position,
     upto: Position,
     *,
     only_missing: bool = False,
-    events: Collection[str] | None = None,
-) -> ReplayEstimate:
-    """Count the events of a range, with a line on the terminal that shows that work goes on."""
-    from cdc_tracker.delivery.jobs.forecast import forecast  # noqa: PLC0415
+) -> EstimateView:
+    """Estimates a range, with a progress line on the terminal."""
     from cdc_tracker.destinations import registry  # noqa: PLC0415
-    from cdc_tracker.pipeline.shaping import Shaping  # noqa: PLC0415
+    from cdc_tracker.operations.estimate import estimate_replay  # noqa: PLC0415
 
     settings = config.destinations[destination]
     kind = registry.described(settings)
     source = config.source.name
     since = state.sent_since(source, destination) if only_missing else None
     with output.progress("Counting the events of this range") as advance:
-        found = forecast(
-            translator,
+        found = estimate_replay(
+            pipeline,
             journal,
             after,
             upto,
             now_us=time.time_ns() // 1000,
             dedupe_window=kind.dedupe_window,
             age_limit=kind.age_limit,
-            known=partial(state.sent, source, destination) if only_missing else None,
-            known_since=since,
-            events=events,
-            shaping=Shaping.of(settings),
+            already_sent=partial(state.sent, source, destination) if only_missing else None,
+            sent_since=since,
             advance=advance,
         )
-    return ReplayEstimate(destination, kind, found, only_missing, since, settings.dry_run)
+    return EstimateView(destination, kind, found, only_missing, since, settings.dry_run)
 
 
 def has_sent_ledger(config: Config, destination: str) -> None:

@@ -17,8 +17,8 @@ from cdc_tracker.sources.postgres.needs import Need
 
 if TYPE_CHECKING:
     from cdc_tracker.config.config import Config
-    from cdc_tracker.model import Segment
-    from cdc_tracker.pipeline.pipeline import Made, Pipeline
+    from cdc_tracker.model import Result, Segment
+    from cdc_tracker.pipeline import Pipeline
     from cdc_tracker.sources.postgres.catalog import Identity
     from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
 
@@ -89,7 +89,7 @@ def _translator(config: Config, identity: Identity) -> Pipeline:
     """With the ids that a run would give: in the namespace of the record, or in that which `setup` would make."""
     from cdc_tracker import envelope  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
-    from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415
+    from cdc_tracker.pipeline import Pipeline  # noqa: PLC0415
     from cdc_tracker.worker import assemble  # noqa: PLC0415
 
     record = None
@@ -100,9 +100,8 @@ def _translator(config: Config, identity: Identity) -> Pipeline:
     return Pipeline(
         assemble.load_mappings(config),
         outbox=config.source.outbox,
-        space=uuid.UUID(space) if space else envelope.namespace(identity.system_id, identity.database, 1),
+        namespace=uuid.UUID(space) if space else envelope.namespace(identity.system_id, identity.database, 1),
         database=identity.database,
-        destination=None,
     )
 
 
@@ -123,8 +122,8 @@ def _print(
             output.say(_json(change, made) if as_json else _text(change, made))
 
 
-def _changes(segment: Segment, translator: Pipeline | None) -> Iterator[tuple[Change, list[Made]]]:
-    from cdc_tracker.pipeline.pipeline import whole_changes  # noqa: PLC0415
+def _changes(segment: Segment, translator: Pipeline | None) -> Iterator[tuple[Change, list[Result]]]:
+    from cdc_tracker.pipeline import whole_changes  # noqa: PLC0415
 
     if translator is not None:
         yield from translator.changes(segment, START)
@@ -137,18 +136,18 @@ def _subject(change: Change) -> str:
     return change.relation.table if change.relation else f"message {change.prefix}"
 
 
-def _text(change: Change, made: list[Made]) -> str:
+def _text(change: Change, made: list[Result]) -> str:
     lines = [f"{change.transaction.timestamp}  {Op(change.op).name.lower():8} {_subject(change)}  {change.position}"]
     for each in made:
         if isinstance(each, Event):
             lines.append(f"  → {each.mapping}: {each.body.decode()}")
-        else:
+        elif isinstance(each, Rejection):
             what = ": ".join(part for part in (each.field, each.detail) if part)
             lines.append(f"  ✗ {each.mapping}: {each.reason}{f' ({what})' if what else ''}")
     return "\n".join(lines if made else [f"{lines[0]}  (no event)"])
 
 
-def _json(change: Change, made: list[Made]) -> str:
+def _json(change: Change, made: list[Result]) -> str:
     """One line. Events are put in as they are: their bytes are part of the promise."""
     events = ",".join(each.body.decode() for each in made if isinstance(each, Event))
     rejections = [

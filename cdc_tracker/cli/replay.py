@@ -86,10 +86,8 @@ def replay(
                 hint="`start: earliest` in its configuration begins with all that the journal holds.",
             )
         after, upto = range_of(journal, start, end, checkpoint.position)
-        translator = assemble.build_pipeline(config, record, destination, mappings, only=keys)
-        plan = outlook.outlook(
-            config, state, destination, translator, journal, after, upto, only_missing=only_missing, events=keys
-        )
+        pipeline = assemble.build_pipeline(config, record, destination, mappings, only=keys)
+        plan = outlook.outlook(config, state, destination, pipeline, journal, after, upto, only_missing=only_missing)
         figures = {"destination": destination, "depth": "journal", "from": str(after), "to": str(upto), **plan.figures()}
         if not as_json:
             output.say(f"{destination}: {output.plural(plan.found.sent, 'event')} from {after} to {upto} would go again.")

@@ -55,8 +55,8 @@ def rewind(
         record = operations.named.source(config, state)
         position = _checkpoint(state, record.name, destination).position
         to = _behind(located(journal, target), position)
-        translator = assemble.build_pipeline(config, record, destination)
-        again = outlook.outlook(config, state, destination, translator, journal, to, position, only_missing=only_missing)
+        pipeline = assemble.build_pipeline(config, record, destination)
+        again = outlook.outlook(config, state, destination, pipeline, journal, to, position, only_missing=only_missing)
         plan = {"destination": destination, "from": str(position), "to": str(to), **again.figures()}
         if not as_json:
             output.say(f"{destination}: from {position} back to {to}, {output.plural(again.found.sent, 'event')} would go again.")

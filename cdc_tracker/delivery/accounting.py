@@ -9,7 +9,7 @@ from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dead_letters import park
 from cdc_tracker.delivery.outcomes import Kind
 from cdc_tracker.errors import StateUnavailable
-from cdc_tracker.model import DELIVERED, REPEATED, Event, Outcome, Position, Receipt, Rejection
+from cdc_tracker.model import DELIVERED, REPEATED, Event, Outcome, Position, Receipt, Rejection, Suppression
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State, sent_id
 
 
@@ -43,8 +43,8 @@ class Tally:
         for rejection in parcel.rejections:
             self._count(rejection, ("rejected",))
         self.kinds.update(Kind(each.mapping, each.reason, each.field) for each in (*parcel.rejections, *refused))
-        for event in parcel.withheld:
-            self._withhold(event)
+        for suppression in parcel.suppressions:
+            self._suppress(suppression)
         self.letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self.high)
         if self._keep_ids:
             pairs = zip(parcel.events, receipts, strict=True)
@@ -78,13 +78,13 @@ class Tally:
             for outcome in ("matched", *outcomes):
                 self.counts[hour, made.mapping, outcome] += 1
 
-    def _withhold(self, event: Event) -> None:
-        """What the destination has already: of a replay it was counted when it went; of a table's row it is left out."""
+    def _suppress(self, suppression: Suppression) -> None:
+        """Count an event that was left out; at or before `high` it was counted when its position was first dealt with."""
         self.totals["withheld"] += 1
-        if event.position > self.high:
-            hour = event.committed_at // HOUR
-            self.counts[hour, event.mapping, "matched"] += 1
-            self.counts[hour, event.mapping, "suppressed"] += 1
+        if suppression.position > self.high:
+            hour = suppression.event.committed_at // HOUR
+            for outcome in ("matched", "suppressed"):
+                self.counts[hour, suppression.mapping, outcome] += 1
 
     def _unpark(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         """Events that were parked before, and went through now that history goes again: their dead letters are settled."""

@@ -1,4 +1,4 @@
-"""What changes became → parcels: what is sent, and then committed, together."""
+"""Collects the results of changes in batches: what is sent, and then committed, together."""
 
 from __future__ import annotations
 
@@ -6,118 +6,106 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cdc_tracker.destinations.base import Limits
-from cdc_tracker.model import Event, Position, Rejection, Segment
-from cdc_tracker.pipeline.pipeline import Made
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.model import Event, Position, Rejection, Result, Segment, Suppression
 
-KEEP = 16  # segments that one parcel may hold, so that memory is bounded where few changes become events
+KEEP = 16  # segments of one batch at most: bounds memory if few changes become events
 
 
 @dataclass
 class PendingBatch:
-    """All that the changes up to `upto` became, since the parcel before."""
+    """The results of the changes after the previous batch, up to `upto`."""
 
     upto: Position
     events: list[Event] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)  # those that the events and rejections came from
+    suppressions: list[Suppression] = field(default_factory=list)  # counted, not sent
+    segments: list[Segment] = field(default_factory=list)  # that the events and rejections come from
     size: int = 0  # bytes of the events' bodies, with a separator each
     time: int = 0  # commit time of the last change, microseconds since the Unix epoch
-    withheld: list[Event] = field(default_factory=list)  # the destination has them, or is not to get them: only to be counted
 
     @property
-    def empty(self) -> bool:
-        return not self.events and not self.rejections
+    def matched(self) -> int:
+        """How many results there are."""
+        return len(self.events) + len(self.rejections) + len(self.suppressions)
 
-    def withhold(self, ids: Container[str]) -> None:
-        """Leave out the events with these messageIds."""
-        self.withheld += [event for event in self.events if event.message_id in ids]
-        self.events = [event for event in self.events if event.message_id not in ids]
+    def suppress(self, message_ids: Container[str], reason: str) -> None:
+        """Suppresses the events with these messageIds."""
+        self.suppressions += [Suppression(reason, event) for event in self.events if event.message_id in message_ids]
+        self.events = [event for event in self.events if event.message_id not in message_ids]
 
 
 class Batcher:
-    """Gathers what runs of changes became into parcels within a destination's limits.
+    """Collects results in batches within a destination's limits.
 
-    A parcel ends between two changes, unless one change alone has more events than the limits allow. Where it ends depends on
-    where the packing began, on the limits and on the shaping only, not on how the changes are given in runs.
+    A batch ends between two changes, unless the events of one change alone exceed the limits. Where it ends depends only on the
+    position at which the batcher began, on the limits, and on the results; not on the portions in which they are added.
     """
 
-    def __init__(self, after: Position, limits: Limits, shaping: Shaping | None = None, keep: int = KEEP) -> None:
-        """`shaping`: what the destination's settings make of each event. What they leave out is withheld.
+    def __init__(self, after: Position, limits: Limits, keep: int = KEEP) -> None:
+        """`after`: the position before the first change. `keep`: segments of one batch at most."""
+        self._limits, self._keep = limits, keep
+        self._batch = PendingBatch(after)
 
-        `keep`: segments of a parcel at most.
-        """
-        self._limits, self._shaping, self._most_segments = limits, shaping, keep
-        self._parcel = PendingBatch(after)
-
-    def add(self, segment: Segment, found: list[Made], upto: Position) -> Iterator[PendingBatch]:
-        """Take in what the segment's changes up to `upto` became, since the run before. Gives the parcels that are full."""
-        parcel, limits, shaping = self._parcel, self._limits, self._shaping
-        before = parcel.upto
-        if found:
-            self._keep(segment)
-        if shaping is None and self._take_all(found):
-            found = []
-        for made in found:
-            if isinstance(made, Event):
-                event = shaping(made) if shaping is not None else made
-                size = len(event.body) + 1 if event is not None else 0
-                number = len(parcel.events) + len(parcel.withheld)
-                full = number >= limits.events or parcel.size + size > limits.batch_bytes
-                if full and number and made.position != before:
-                    parcel.upto = before
-                    yield parcel
-                    parcel = self._parcel = PendingBatch(before, segments=[segment])
-                if event is not None:
-                    parcel.events.append(event)
-                    parcel.size += size
-                else:
-                    parcel.withheld.append(made)
+    def add(self, segment: Segment, results: Sequence[Result], upto: Position) -> Iterator[PendingBatch]:
+        """Adds the results of the segment's changes since the last call, up to `upto`; yields the batches that are full."""
+        batch, limits = self._batch, self._limits
+        before = batch.upto
+        if results and (not batch.segments or batch.segments[-1] is not segment):
+            batch.segments.append(segment)
+        for result in () if self._add_all(results) else results:
+            if isinstance(result, Rejection):
+                batch.rejections.append(result)
             else:
-                parcel.rejections.append(made)
-            before = made.position
-        parcel.upto = upto
-        parcel.time = segment.last_time
-        if len(parcel.segments) >= self._most_segments and upto == segment.last:
-            yield parcel
-            self._parcel = PendingBatch(upto)
+                size = len(result.body) + 1 if isinstance(result, Event) else 0
+                number = len(batch.events) + len(batch.suppressions)
+                full = number >= limits.events or batch.size + size > limits.batch_bytes
+                if full and number and result.position != before:
+                    batch.upto = before
+                    yield batch
+                    batch = self._batch = PendingBatch(before, segments=[segment])
+                if isinstance(result, Event):
+                    batch.events.append(result)
+                    batch.size += size
+                else:
+                    batch.suppressions.append(result)
+            before = result.position
+        batch.upto = upto
+        batch.time = segment.last_time
+        if len(batch.segments) >= self._keep and upto == segment.last:
+            yield batch
+            self._batch = PendingBatch(upto)
 
     def close(self) -> PendingBatch:
-        """The last parcel, which may be empty."""
-        return self._parcel
+        """Returns the last batch, which may be empty."""
+        return self._batch
 
-    def _keep(self, segment: Segment) -> None:
-        segments = self._parcel.segments
-        if not segments or segments[-1] is not segment:
-            segments.append(segment)
-
-    def _take_all(self, found: list[Made]) -> bool:
-        """The usual case, once a run instead of once an event: all of them are events, and there is room."""
-        parcel, limits = self._parcel, self._limits
-        if len(parcel.events) + len(found) > limits.events:
+    def _add_all(self, results: Sequence[Result]) -> bool:
+        """Fast path: adds all results at once if they are events and fit. False: nothing was added."""
+        batch, limits = self._batch, self._limits
+        events = [result for result in results if isinstance(result, Event)]
+        if len(events) < len(results) or len(batch.events) + len(batch.suppressions) + len(events) > limits.events:
             return False
-        events = [made for made in found if isinstance(made, Event)]
         size = sum([len(event.body) for event in events]) + len(events)
-        if len(events) < len(found) or parcel.size + size > limits.batch_bytes:
+        if batch.size + size > limits.batch_bytes:
             return False
-        parcel.events += events
-        parcel.size += size
+        batch.events += events
+        batch.size += size
         return True
 
 
 def pack(
     segments: Sequence[Segment],
     after: Position,
-    made: Callable[[Segment, Position], list[Made]],
+    results: Callable[[Segment, Position], list[Result]],
     limits: Limits,
-    shaping: Shaping | None = None,
     keep: int = KEEP,
 ) -> Iterator[PendingBatch]:
-    """The parcels of what the segments hold past `after`, as `made` gives it.
+    """Yields the batches of the segments' changes after `after`, with the `results` of each segment.
 
-    The last one ends where the last segment does, and may be empty."""
-    packing = Batcher(after, limits, shaping, keep)
+    The last batch ends at the end of the last segment, and may be empty.
+    """
+    batcher = Batcher(after, limits, keep)
     for segment in segments:
-        yield from packing.add(segment, made(segment, after), segment.last)
+        yield from batcher.add(segment, results(segment, after), segment.last)
         after = segment.last
-    yield packing.close()
+    yield batcher.close()

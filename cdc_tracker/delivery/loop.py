@@ -16,7 +16,7 @@ from cdc_tracker.delivery.batcher import KEEP, PendingBatch, pack
 from cdc_tracker.delivery.circuit_breaker import LOOKAHEAD, CircuitBreaker
 from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.retries import QueuedLetters
-from cdc_tracker.delivery.jobs.runner import Jobs, known
+from cdc_tracker.delivery.jobs.runner import Jobs, suppress_already_sent
 from cdc_tracker.delivery.reconciliation import READ, HeldCheckpoint
 from cdc_tracker.delivery.report import DeliveryReport
 from cdc_tracker.delivery.sender import Interrupted, NothingPasses, send
@@ -31,9 +31,8 @@ from cdc_tracker.errors import (
     StateUnavailable,
 )
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import DELIVERED, START, Batch, Outcome, Position, Receipt, Segment
-from cdc_tracker.pipeline.pipeline import Made, Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.model import DELIVERED, START, Batch, Outcome, Position, Receipt, Result, Segment
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import Checkpoint, State
 
 LARGE = 20_000  # events of a call from which on a destination is read KEEP segments for
@@ -65,7 +64,6 @@ class Delivery:
         source: str,
         name: str,
         destination: Destination,
-        shaping: Shaping | None,
         dry_run: bool,
         translator: Callable[[], Translation],
         made_by: Callable[[Mapping[str, str]], Pipeline],
@@ -84,7 +82,7 @@ class Delivery:
 
         `origin`: the namespace of the source's event ids, by which a destination tells sources of the same name apart.
 
-        `dry_run`: `shaping` leaves out every event, and `destination` stands for the real one.
+        `dry_run`: the pipeline suppresses every event, and `destination` is a stand-in for the real one.
         """
         self._source, self._name = source, name
         self._destination = destination
@@ -93,7 +91,7 @@ class Delivery:
             destination.bind(
                 Cursor(source, name, origin=origin), lambda held: self._held_checkpoint.owns(held, self._settlement.position)
             )
-        self._shaping, self._dry_run = shaping, dry_run
+        self._dry_run = dry_run
         self._translate, self._made_by = translator, made_by
         self._translator, self._texts = translator()
         self._then: Pipeline | None = None  # of the mappings by which the destination got what we do not know of
@@ -103,7 +101,7 @@ class Delivery:
         self._stop, self._abandon, self._reload = stop, abandon, reload
         self._passes = 0  # calls that had passed when the last trouble came
         self._report = DeliveryReport(state, source, name)
-        self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator, shaping)
+        self._held_checkpoint = HeldCheckpoint(state, journal, source, name, lambda: self._then or self._translator)
         self._dispatcher = Dispatcher(name, destination, abandon=abandon, on_trouble=self._on_trouble, waiting=self._wait)
         checkpoint = self._checkpoint()
         self._settlement = Accounting(state, source, name, checkpoint, keep_ids=sent_ledger is not None)
@@ -112,7 +110,6 @@ class Delivery:
             source,
             name,
             destination.limits,
-            shaping,
             self._dispatcher,
             keep_ids=sent_ledger is not None,
             persist=self._persist,
@@ -250,12 +247,11 @@ class Delivery:
             if held is not None and held < self._settlement.position:
                 self._store(self._settlement.position)
 
-    def _made(self, segment: Segment, after: Position) -> list[Made]:
-        """What the changes past `after` become: those that the destination has, by the mappings by which it got them."""
+    def _results(self, segment: Segment, after: Position) -> list[Result]:
+        """Results of the changes after `after`; by the mappings of the last run for those that the destination has."""
         if self._then is None or after >= self._held:
-            return self._translator.made(segment, after)
-        had = [made for made in self._then.made(segment, after) if made.position <= self._held]
-        return had + self._translator.made(segment, max(after, self._held))
+            return self._translator.results(segment, after)
+        return self._then.results(segment, after, self._held) + self._translator.results(segment, max(after, self._held))
 
     def _reconcile(self, held: Position | None) -> None:
         """Bring together what the destination says that it has and what we know."""
@@ -338,7 +334,7 @@ class Delivery:
             segments, keep = self._journal.read(self._read, self._reads), KEEP
         if segments:
             limits = self._doubt.limits(self._destination.limits)
-            for parcel in pack(segments, self._read, self._made, limits, self._shaping, keep):
+            for parcel in pack(segments, self._read, self._results, limits, keep):
                 if self._stop():
                     return True
                 self._submit(parcel)
@@ -357,7 +353,7 @@ class Delivery:
         events, held = parcel.events, self._held
         again = bool(events) and events[0].position <= self._settlement.high
         if again and self._only_missing:
-            parcel.withhold(known(self._state, self._source, self._name, events))
+            suppress_already_sent(parcel, self._state, self._source, self._name)
             events = parcel.events
         have = sum(event.position <= held for event in events) if events and events[0].position <= held else 0
         done = partial(self._take, parcel, have)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Horizon, Journal
 from cdc_tracker.model import Change, Lsn, Position, Segment, format_lsn, parse_lsn
-from cdc_tracker.pipeline.pipeline import decoder
+from cdc_tracker.pipeline import decoder
 from cdc_tracker.units import parse_duration
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cdc_tracker.delivery.sender import before
-from cdc_tracker.journal import Journal
+from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.model import START, Event, Position
-from cdc_tracker.pipeline.pipeline import Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import HOUR, State
 
 READ = 4  # segments read at once: some megabytes at most
@@ -31,14 +30,13 @@ class Reconciled(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldCheckpoint:
-    """That of one destination. `translator` gives the one of the mappings that its last run had."""
+    """The checkpoint of one destination. `pipeline` returns that of the mappings of its last run."""
 
     state: State
     journal: Journal
     source: str
     name: str
-    translator: Callable[[], Pipeline]
-    shaping: Shaping | None
+    pipeline: Callable[[], Pipeline]
 
     def reconcile(self, held: Position | None, ours: Position, *, dry: bool, moved: bool) -> Reconciled:
         """`held`: what the destination says; past `ours` where we were killed in between: that is not sent again.
@@ -74,8 +72,8 @@ class HeldCheckpoint:
         if position < ours and (horizon is None or position < horizon.start):
             return self._delivered()  # nothing is skipped or sent again because of it
         for segment in self.journal.read(Position(position.commit_lsn - 1, 0), 1):
-            made = self.translator().made(segment, START)
-            return position == segment.last or any(each.position.commit_lsn == position.commit_lsn for each in made)
+            results = self.pipeline().results(segment, START)
+            return position == segment.last or any(each.position.commit_lsn == position.commit_lsn for each in results)
         return False
 
     def _delivered(self) -> bool:
@@ -95,16 +93,10 @@ class HeldCheckpoint:
             return None
         ledger = self.state.ledger(self.source, self.name, since_hour=horizon.first_time // HOUR)
         delivered = {(row.mapping, row.hour) for row in ledger if row.delivered}
-        begin = read = max(held, horizon.start)
-        while read < ours and (segments := self.journal.read(read, READ)):
-            for segment in segments:
-                made = [made for made in self.translator().made(segment, read) if isinstance(made, Event)]
-                sent = (event for event in made if (event.mapping, event.committed_at // HOUR) in delivered)
-                if any(event.position <= ours and self._shaped(event) is not None for event in sent):
-                    return begin
-                read = segment.last
+        begin = max(held, horizon.start)
+        pipeline = self.pipeline()
+        for segment, after in segments_between(self.journal, begin, ours, READ):
+            events = [result for result in pipeline.results(segment, after, ours) if isinstance(result, Event)]
+            if any((event.mapping, event.committed_at // HOUR) in delivered for event in events):
+                return begin
         return None
-
-    def _shaped(self, event: Event) -> Event | None:
-        """The event as the destination is to get it; None where its settings leave it out."""
-        return event if self.shaping is None else self.shaping(event)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from cdc_tracker.errors import InvalidRequest
 from cdc_tracker.journal import Journal, decode
+from cdc_tracker.pipeline import whole_changes
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.pipeline.pipeline import whole_changes
 from cdc_tracker.state import DeadLetter, LetterState, Selection, State
 
 

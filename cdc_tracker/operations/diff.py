@@ -1,4 +1,4 @@
-"""What other mappings would make of a range of the journal: per event what is added, removed and changed. Sends nothing."""
+"""Compares the results of two sets of mappings over a range of the journal: what is added, removed, changed. Sends nothing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from cdc_tracker.delivery.jobs.forecast import segments
-from cdc_tracker.journal import Journal
+from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.mapping import Mapping, Mappings
 from cdc_tracker.model import Event, Position, Rejection, Segment, canonical
 from cdc_tracker.operations.masking import Masks, flattened
-from cdc_tracker.pipeline.pipeline import Pipeline
+from cdc_tracker.pipeline import Pipeline
 
 Kind = Literal["added", "removed", "changed", "rejected"]
-MAX_PATHS = 200  # of changed values counted for an event: names made of data would be without end
+MAX_PATHS = 200  # paths of changed values counted for an event: keys made of data would have no bound
 OPERATIONS = {"insert": "c", "update": "u", "delete": "d"}
 _OTHERS = "others"
-_NOTHING = "Its changes are captured now: nothing happened, or they were not captured then."
+_NOTHING = "Its changes are captured now: none happened, or they were not captured then."
 _NOT_CAPTURED = (
     "No mapping in force reads that, so it is not captured. `cdc-tracker setup` with the new mappings captures it from then on; "
     "`backfill` reads the rows that are there."
@@ -27,7 +26,7 @@ _ById: TypeAlias = dict[tuple[Position, str], Event]
 
 
 class Cell(NamedTuple):
-    """One value within an event, as JSON text; None where it is not there. `hidden`: it is personal, and masked."""
+    """One value of an event on both sides, as JSON text; None: not there. `hidden`: it is personal, and masked."""
 
     path: str
     old: str | None
@@ -37,21 +36,21 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One event of a difference. Of an added, removed or rejected one, the cells have one side only."""
+    """One event that differs. If it is added or removed, its cells have one side only; if it is rejected, it has none."""
 
     kind: Kind
     position: Position
     committed_at: int
     message_id: str
     cells: tuple[Cell, ...]
-    reason: str = ""  # of a rejection, with the field and what is wrong
+    reason: str = ""  # of a rejection, with the field and a detail
     field: str = ""
     detail: str = ""
 
 
 @dataclass
 class EventDifference:
-    """Counts of one event. `renamed`: of those added, how many stand for a removed one of the same change, under another id."""
+    """Counts of one event. `renamed`: how many of those added replace a removed one of the same change, with another id."""
 
     added: int = 0
     removed: int = 0
@@ -60,7 +59,7 @@ class EventDifference:
     renamed: int = 0
     before: Counter[str] = field(default_factory=Counter)  # rejections by reason
     after: Counter[str] = field(default_factory=Counter)
-    paths: Counter[str] = field(default_factory=Counter)  # which values changed, in how many events
+    paths: Counter[str] = field(default_factory=Counter)  # path of a changed value → in how many events
     samples: dict[Kind, list[Sample]] = field(default_factory=dict)
 
     @property
@@ -70,7 +69,7 @@ class EventDifference:
 
 @dataclass
 class Difference:
-    """`events` by mapping key, in the order of the files. `missing`: what the journal has nothing of, a sentence each."""
+    """`events`: by mapping key, in the order of the files. `missing`: a sentence for each table that the journal lacks."""
 
     after: Position
     upto: Position
@@ -84,10 +83,10 @@ class Difference:
 
 
 class Side(NamedTuple):
-    """Mappings, and a translator of them without an outbox: those events do not depend on mappings."""
+    """Mappings and their pipeline, without an outbox: outbox events do not depend on mappings."""
 
     mappings: Mappings
-    translator: Pipeline
+    pipeline: Pipeline
 
 
 def difference(
@@ -101,14 +100,14 @@ def difference(
     samples: int,
     advance: Callable[[], None] = lambda: None,
 ) -> Difference:
-    """Read the range, a few segments at a time, under both mappings. Memory does not depend on its length.
+    """Reads the range, a few segments at a time, under both mappings. Memory does not depend on its length.
 
-    `captured`: all mappings in force, whatever is compared: what they read is captured now.
+    `captured`: all mappings in force, whichever are compared: what they read is captured now. `samples`: of each kind at most.
     """
     keys = dict.fromkeys([*before.mappings.keys(), *after.mappings.keys()])
     found = Difference(start, upto, events={key: EventDifference() for key in keys})
     comparing = _Comparing(found, before, after, samples)
-    for segment, begin in segments(journal, start, upto):
+    for segment, begin in segments_between(journal, start, upto):
         comparing.take(segment, begin)
         advance()
     found.missing = list(_missing(before, after, captured, comparing.seen))
@@ -118,16 +117,16 @@ def difference(
 class _Comparing:
     def __init__(self, found: Difference, before: Side, after: Side, samples: int) -> None:
         self.found = found
-        self.before, self.after = before.translator, after.translator
+        self.before, self.after = before.pipeline, after.pipeline
         self.seen: set[tuple[str, str]] = set()  # table and operation
         self._samples = samples
         self._masks = Masks([*before.mappings.all, *after.mappings.all])
 
     def take(self, segment: Segment, begin: Position) -> None:
-        """Compare by change and messageId: a change gives at most one event of an id."""
+        """Compares by position and messageId: one change makes at most one event of an id."""
         events = self.found.events
-        old, old_rejected, _ = self._made(self.before, segment, begin)
-        new, new_rejected, changes = self._made(self.after, segment, begin)
+        old, old_rejected, _ = self._results(self.before, segment, begin)
+        new, new_rejected, changes = self._results(self.after, segment, begin)
         self.found.changes += changes
         for each in old_rejected.values():
             events[each.mapping].before[each.reason] += 1
@@ -135,7 +134,7 @@ class _Comparing:
             events[each.mapping].after[each.reason] += 1
             if place not in old_rejected:
                 self._rejected(each)
-        gone = {(event.position, event.mapping) for place, event in old.items() if place not in new}
+        removed = {(event.position, event.mapping) for place, event in old.items() if place not in new}
         for place, event in old.items():
             if place not in new:
                 events[event.mapping].removed += 1
@@ -144,29 +143,28 @@ class _Comparing:
             counts, other = events[event.mapping], old.get(place)
             if other is None:
                 counts.added += 1
-                counts.renamed += (event.position, event.mapping) in gone
+                counts.renamed += (event.position, event.mapping) in removed
                 self._one_sided("added", event)
             elif other.body == event.body or not self._changed(other, event):
                 counts.unchanged += 1
 
-    def _made(
-        self, translator: Pipeline, segment: Segment, begin: Position
+    def _results(
+        self, pipeline: Pipeline, segment: Segment, begin: Position
     ) -> tuple[_ById, dict[tuple[Position, str], Rejection], int]:
-        made: _ById = {}
+        """Returns events by id, rejections by mapping, and the number of row changes."""
+        events: _ById = {}
         rejected: dict[tuple[Position, str], Rejection] = {}
         changes = 0
-        for change, results in translator.changes(segment, begin):
-            if change.position > self.found.upto:
-                break
+        for change, results in pipeline.changes(segment, begin, self.found.upto):
             if change.relation is not None:
                 changes += 1
                 self.seen.add((change.relation.table, change.op))
             for each in results:
                 if isinstance(each, Event):
-                    made[each.position, each.message_id] = each
-                else:
+                    events[each.position, each.message_id] = each
+                elif isinstance(each, Rejection):
                     rejected[each.position, each.mapping] = each
-        return made, rejected, changes
+        return events, rejected, changes
 
     # Samples
 
@@ -183,7 +181,7 @@ class _Comparing:
             kept.append(self._sample(kind, event, cells))
 
     def _changed(self, old: Event, new: Event) -> bool:
-        """False where only the order of the values differs, which JSON does not have."""
+        """Counts a changed event. Returns False if only the order of members differs, which has no meaning in JSON."""
         before, after = flattened(old.decoded()), flattened(new.decoded())
         paths = [path for path in dict.fromkeys([*before, *after]) if _text(before, path) != _text(after, path)]
         if not paths:
@@ -218,19 +216,19 @@ def _text(values: dict[str, Any], path: str) -> str | None:
 
 
 def _missing(before: Side, after: Side, captured: Mappings, seen: set[tuple[str, str]]) -> Iterator[str]:
-    """Why mappings made nothing: the journal has nothing of what they read."""
+    """Yields why mappings made no event: the journal has no change that they read."""
     for table in after.mappings.tables():
         mappings = after.mappings.for_table(table)
         now = {on for mapping in captured.for_table(table) for on in mapping.on}
-        if table not in after.translator.tables:
+        if table not in after.pipeline.tables:
             yield f"{_named(mappings)}: the journal has no change of {table} in this range. {_NOTHING if now else _NOT_CAPTURED}"
             continue
         for on in dict.fromkeys(on for mapping in mappings for on in mapping.on):
             if on not in now and (table, OPERATIONS[on]) not in seen:
                 of = _named([mapping for mapping in mappings if on in mapping.on])
                 yield f"{of}: the journal has no {on} of {table} in this range. {_NOT_CAPTURED}"
-    known = {problem.message for problem in before.translator.problems}
-    yield from dict.fromkeys(str(problem) for problem in after.translator.problems if problem.message not in known)
+    known = {problem.message for problem in before.pipeline.problems}
+    yield from dict.fromkeys(str(problem) for problem in after.pipeline.problems if problem.message not in known)
 
 
 def _named(mappings: Sequence[Mapping]) -> str:

@@ -1,4 +1,4 @@
-"""An event's values by their paths, and which of them are personal and not shown."""
+"""Flattens an event to paths and values, and tells which values are personal and must be masked."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cdc_tracker.mapping import Mapping, Member
 from cdc_tracker.mapping.schema.shape import Property
 
 _INDEX = re.compile(r"\[\d+\]")
-_OURS = ("context.source", "context.library")
+_SOURCE_PATHS = ("context.source", "context.library")
 
 
 def flattened(body: dict[str, Any]) -> dict[str, Any]:
-    """`properties.products[0].sku` → value, of everything but the id and what says where the change came from.
+    """Returns path → value, such as `properties.products[0].sku`, without messageId, context.source and context.library.
 
     An empty list or object is a value.
     """
     found = dict(_walk(body, ""))
-    return {path: value for path, value in found.items() if path != "messageId" and not path.startswith(_OURS)}
+    return {path: value for path, value in found.items() if path != "messageId" and not path.startswith(_SOURCE_PATHS)}
 
 
 def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -34,9 +34,9 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 class Masks:
-    """Which values of which mapping are `pii`, in any of several versions of it."""
+    """The `pii` values of each mapping, in any of several versions of it."""
 
-    HIDDEN: ClassVar[str] = '"•••"'  # JSON, as what it stands for
+    HIDDEN: ClassVar[str] = '"•••"'  # JSON, as the value that it replaces
 
     def __init__(self, mappings: Iterable[Mapping]) -> None:
         self._hidden: dict[str, set[str]] = {}
@@ -46,13 +46,13 @@ class Masks:
                 paths.update(map(self.general, _of_member(member)))
 
     def hides(self, key: str, path: str) -> bool:
-        """Whether the value at the path, or what it is part of, is personal."""
+        """Whether the value at the path, or an object or list that contains it, is personal."""
         path = self.general(path)
         return any(path == hidden or path.startswith((f"{hidden}.", f"{hidden}[")) for hidden in self._hidden.get(key, ()))
 
     @staticmethod
     def general(path: str) -> str:
-        """The path of every element of a list: `properties.products[].sku`."""
+        """Returns the path with list indexes removed: `properties.products[].sku`."""
         return _INDEX.sub("[]", path)
 
 

@@ -1,1 +1,7 @@
-"""The pipeline: segments of the journal to events. Pure."""
+"""The pipeline: from a segment of the journal to what a destination gets of it. Pure."""
+
+from cdc_tracker.pipeline.decode import decoder, excerpts, whole_changes
+from cdc_tracker.pipeline.pipeline import Pipeline
+from cdc_tracker.pipeline.route import Route
+
+__all__ = ["Pipeline", "Route", "decoder", "excerpts", "whole_changes"]

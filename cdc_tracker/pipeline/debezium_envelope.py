@@ -1,35 +1,39 @@
-"""A change in the shape that Debezium gives it: the envelope `before, after, source, op, ts_ms`, and its row's key. Pure.
+"""Changes as Debezium's envelope (`before, after, source, op, ts_ms`), raw events with that body, and row keys. Pure.
 
-As its JSON converter writes them without schemas. Times, decimals and bytes are written as in events, which is exact, and not by
-Debezium's own settings for them. A value that was not logged is left out of `before`.
+The JSON is that of Debezium's JSON converter without schemas. Times, decimals and bytes are written as in events, which is exact,
+instead of by Debezium's settings for them. A value that was not logged is left out of `before`.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cdc_tracker import envelope
 from cdc_tracker.errors import Problem
-from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, Missing, Relation, Row, Text
+from cdc_tracker.mapping import Plan
+from cdc_tracker.model import RAW, UNCHANGED, UNLOGGED, Change, Event, Missing, Op, Rejection, Relation, Row, Text
+from cdc_tracker.pipeline.steps import Step
 from cdc_tracker.sources.postgres.values import codec
 
-UNAVAILABLE = '"__debezium_unavailable_value"'  # what Debezium puts where an unchanged TOAST value was not logged
+UNAVAILABLE = '"__debezium_unavailable_value"'  # Debezium's placeholder for an unchanged TOAST value that was not logged
+_OPERATIONS = (Op.INSERT, Op.UPDATE, Op.DELETE, Op.TRUNCATE, Op.READ)
 
 
 def every_column(relation: Relation) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a decoder is told to read of each row for the envelope."""
+    """Returns all columns of the relation, for new and for old rows: a Wanted for a decoder."""
     names = tuple(column.name for column in relation.columns)
     return names, names
 
 
 def as_envelope(change: Change, database: str) -> str:
-    """JSON text, one line. The change's rows hold every column."""
+    """Returns the envelope as one line of JSON. The change must have been decoded with every column."""
     return envelope_writer(change.relation, database)(change)
 
 
 def envelope_writer(relation: Relation | None, database: str) -> Callable[[Change], str]:
-    """`as_envelope` for the changes of one relation; None: for messages."""
+    """Returns `as_envelope` for the changes of one relation; None: for logical messages."""
     prefix = envelope.source_prefix(database, relation)
 
     def end(change: Change) -> str:
@@ -63,15 +67,42 @@ def _row_writer(relation: Relation) -> Callable[[Row | None], str]:
     return write
 
 
+def raw_key(table: str) -> str:
+    """Returns the key under which the ledger counts the raw events of a table."""
+    return f"{RAW}:{table}"
+
+
+def raw_plan(relation: Relation, database: str, namespace: uuid.UUID) -> Plan:
+    """Returns a plan that makes a raw event of every change of the relation, with every column."""
+    columns, _ = every_column(relation)
+    key, write, make_id = raw_key(relation.table), envelope_writer(relation, database), envelope.id_maker(namespace)
+
+    def build(change: Change) -> Event | Rejection:
+        committed_at = change.transaction.committed_at
+        if relation.incomplete and (gap := _gap(change)):
+            detail = f"a column is not known: {gap.why}"
+            return Rejection(gap.reason, key, change.position, committed_at, detail=detail)
+        message_id = make_id(envelope.default_name(RAW, change))
+        return Event(message_id, RAW, write(change).encode(), key, change.position, committed_at)
+
+    return Plan(columns, columns, {op.value: (build,) for op in _OPERATIONS})
+
+
+def _gap(change: Change) -> Missing | None:
+    """Returns why a value is missing, if the reason is not the replica identity."""
+    cells = (*(change.new or ()), *(change.old or ()))
+    return next((cell for cell in cells if isinstance(cell, Missing) and cell not in (UNCHANGED, UNLOGGED)), None)
+
+
 class RowKey(NamedTuple):
-    """How the rows of a relation are named: by which columns, or why they cannot be."""
+    """The columns that identify a row of a relation; empty if there are none, with the problem."""
 
     columns: tuple[str, ...]
     problem: Problem | None = None
 
 
 def row_key(relation: Relation, given: Mapping[str, Sequence[str]]) -> RowKey:
-    """The columns of its replica identity, if that is a key; those of `given` where it has the table."""
+    """Returns the columns that `given` has for the table, else those of the replica identity if it is a key."""
     names = {column.name for column in relation.columns}
     chosen = given.get(relation.table)
     if chosen is not None:
@@ -93,9 +124,9 @@ def row_key(relation: Relation, given: Mapping[str, Sequence[str]]) -> RowKey:
 def key_writer(
     relation: Relation, key: Sequence[str], new: Sequence[str], old: Sequence[str]
 ) -> Callable[[Change], tuple[bytes, bytes]]:
-    """A function from a change to its row's key, and to the key that an update took from it; empty where there is none.
+    """Returns a function from a change to its row's key and, if an update changed the key, the old one; empty: none.
 
-    `new` and `old`: the columns that the change's rows hold. Both hold those of the key.
+    `new` and `old`: the columns of the change's new and old rows. Both must contain the key's columns.
     """
     if not key:
         return lambda change: (b"", b"")
@@ -123,3 +154,15 @@ def key_writer(
         return now, was if was != now else b""
 
     return write
+
+
+def with_row_key(relation: Relation, key: Sequence[str], new: Sequence[str], old: Sequence[str]) -> Step:
+    """Returns a step that sets `row_key`, and `old_key` of a raw event. For the arguments see `key_writer`."""
+    write = key_writer(relation, key, new, old)
+
+    def step(event: Event, change: Change) -> Event:
+        now, was = write(change)
+        old_key = was if event.type == RAW else b""
+        return Event(event.message_id, event.type, event.body, event.mapping, event.position, event.committed_at, now, old_key)
+
+    return step

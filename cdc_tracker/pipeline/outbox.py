@@ -1,7 +1,7 @@
-"""Rows of an outbox table and logical messages → events. Pure.
+"""Turns rows of an outbox table and logical messages into events. Pure.
 
-The application chooses the event; here it is only checked and put into shape. Its id is made of the row's id, or is the
-message's own `messageId`: the same whenever it is read again.
+The application writes the event; it is validated and normalised here. Its id is derived from the row's id, or is the message's
+own `messageId`, so that it is the same each time the change is read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cdc_tracker.model import Change, Event, Missing, Rejection, Relation, Speci
 from cdc_tracker.sources.postgres.values import codec, load_json
 
 KEY = "outbox"
-"""Under which the ledger counts these events."""
+"""The key under which the ledger counts these events."""
 PREFIX = "cdc_tracker"
-"""Of the logical messages that are events."""
+"""The prefix of logical messages that are events."""
 
 _NAMED = {"track": "event", "page": "name", "screen": "name"}
 _TYPES = frozenset((*_NAMED, "identify", "group", "alias"))
 _IDS = ("userId", "anonymousId", "groupId", "previousId")
-_OUR_CONTEXT = ("source", "library")
+_RESERVED_CONTEXT = ("source", "library")
 _MAX_ID = 100
 
 _OWN_COLUMNS = {
@@ -50,7 +50,7 @@ class _Invalid(Exception):
 
 
 class _Source(NamedTuple):
-    """What is worked out once a relation."""
+    """What is prepared once for each relation."""
 
     relation: Relation | None
     prefix: str
@@ -58,28 +58,27 @@ class _Source(NamedTuple):
 
 
 class OutboxReader:
-    """Changes of the outbox table and our logical messages, as events. `columns` is what is wanted of the table's rows."""
+    """Makes events of the outbox table's inserts and of logical messages. `columns`: the row columns that `from_row` takes."""
 
-    def __init__(self, settings: OutboxSettings, space: uuid.UUID, database: str) -> None:
+    def __init__(self, settings: OutboxSettings, namespace: uuid.UUID, database: str) -> None:
+        self.table = settings.table
         self._database = database
-        self._make_id = id_maker(space)
+        self._make_id = id_maker(namespace)
         self._debezium = settings.layout == "debezium"
         self._user_column, _, self._user_key = settings.user_id.partition(".")
         if self._debezium:
             own = () if self._user_column in _DEBEZIUM_COLUMNS else (self._user_column,)
-            self._names: tuple[str, ...] = (*_DEBEZIUM_COLUMNS, *own)
+            self.columns: tuple[str, ...] = (*_DEBEZIUM_COLUMNS, *own)
         else:
-            self._names = ("id", *_OWN_COLUMNS)
+            self.columns = ("id", *_OWN_COLUMNS)
         self._source = _Source(None, source_prefix(database, None), ())
         self._messages = self._source
 
-    @property
-    def columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Columns wanted of the new row and of the old one."""
-        return self._names, ()
-
     def from_row(self, change: Change) -> Event | Rejection | None:
-        """The event of an inserted row; None for every other change: rows may be deleted at once."""
+        """Returns the event of an inserted row; None for any other change: an application may delete its rows at once.
+
+        The new row holds `columns`, and may hold others after them.
+        """
         if change.op != "c" or change.new is None or change.relation is None:
             return None
         if change.relation is not self._source.relation:
@@ -87,12 +86,12 @@ class OutboxReader:
         source = self._source
         row = {
             name: load(text)
-            for name, text, load in zip(self._names, change.new, source.loads, strict=True)
+            for name, text, load in zip(self.columns, change.new, source.loads, strict=False)
             if isinstance(text, str)
         }
         try:
             if change.relation.incomplete:
-                _check_complete(dict(zip(self._names, change.new, strict=True)))
+                _check_complete(dict(zip(self.columns, change.new, strict=False)))
             event = self._from_debezium(row) if self._debezium else _from_own(row)
             name = row.get("id")
             if name is None:
@@ -103,7 +102,7 @@ class OutboxReader:
             return _rejection(error, change)
 
     def from_message(self, change: Change) -> Event | Rejection | None:
-        """The event of a logical message with our prefix; None for others, the heartbeat among them."""
+        """Returns the event of a logical message with PREFIX; None for other messages, such as the heartbeat."""
         if change.op != "m" or change.prefix != PREFIX:
             return None
         try:
@@ -122,11 +121,11 @@ class OutboxReader:
 
     def _prepare(self, relation: Relation) -> _Source:
         oids = {column.name: column.type_oid for column in relation.columns}
-        loads = tuple(codec(oids.get(name, 0)).load for name in self._names)
+        loads = tuple(codec(oids.get(name, 0)).load for name in self.columns)
         return _Source(relation, source_prefix(self._database, relation), loads)
 
     def _from_debezium(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """`type` names the event, `payload` is its properties, the aggregate goes into `context`."""
+        """Debezium's layout: `type` names the event, `payload` is its properties, the aggregate goes into `context`."""
         payload = row.get("payload")
         if isinstance(payload, str):
             payload = load_json(payload)
@@ -161,12 +160,12 @@ def _from_own(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_of(value: object) -> object:
-    """An id as text: tables have them as numbers and uuids, too. Anything else stays, to be refused."""
+    """Returns an id that is a number or a UUID as text. Any other value stays as it is: it is rejected later."""
     return str(value) if isinstance(value, int | uuid.UUID) and not isinstance(value, bool) else value
 
 
 def _event(event: Mapping[str, Any], message_id: str, prefix: str, change: Change) -> Event:
-    """The event in the Segment spec's shape. Raises _Invalid."""
+    """Returns the event in the Segment spec's shape. Raises _Invalid."""
     kind = event.get("type", "track")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise _Invalid("not_in_enum", "type", f"must be one of {', '.join(sorted(_TYPES))}", kind)
@@ -224,7 +223,7 @@ def _object(event: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _context(event: Mapping[str, Any]) -> str:
-    own = {key: value for key, value in _object(event, "context").items() if key not in _OUR_CONTEXT}
+    own = {key: value for key, value in _object(event, "context").items() if key not in _RESERVED_CONTEXT}
     return _json(own, "context")[1:-1] + "," if own else ""
 
 

@@ -1,7 +1,7 @@
-"""What a destination's settings `events`, `properties` and `dry_run` make of an event. Pure.
+"""Applies a destination's `properties` setting to the JSON of an event. Pure.
 
-An event's JSON is cut at its members and put together again from the same bytes: what no setting names stays as it came,
-numbers, order and white space included, and the same event gives the same bytes.
+The JSON is cut at its members and joined again from the same bytes: a member that no setting names stays byte for byte as it is,
+with its numbers, order and white space. The same event always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from cdc_tracker.config.selection import CONTEXT, PropertySelection
-from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.support.json_splice import quoted
-from cdc_tracker.model import Event
 
-NAME_KEY = {"track": "event", "page": "name", "screen": "name"}
 _PARTS = ("properties", "traits")
 _LIST_END = ord("]")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -31,37 +27,32 @@ _TO_BRACKET = re.compile(rb"(?:[^\"\[\]{}]++|%b)*+[\[\]{}]" % _STRING, re.DOTALL
 _TO_NEXT = re.compile(rb"\s*+.", re.DOTALL)
 
 
-class _Name(msgspec.Struct, gc=False):
-    event: str = ""
-    name: str = ""
-
-
 Member: TypeAlias = tuple[str, bytes, bytes, int]
-"""Of an object: its key; its text, with the white space around it; its value, and where in the text that begins."""
+"""A member of an object: key, text with the white space around it, value, and the offset of the value in the text."""
 
 
 @dataclass(slots=True)
 class _Rule:
-    """What becomes of one key of an object."""
+    """What to do with one key of an object."""
 
     out: bool = False
-    name: str = ""  # its new one
-    inner: _Level | None = None  # what becomes of its value
+    name: str = ""  # the new name
+    inner: _Level | None = None  # the rules for its value
 
 
 @dataclass(slots=True)
 class _Level:
-    """What becomes of an object's keys. `others`: those that have no rule stay. `becoming`: the new names, by the old ones."""
+    """The rules for the keys of an object."""
 
-    others: bool = True
+    others: bool = True  # keys without a rule stay
     rules: dict[str, _Rule] = field(default_factory=dict)
-    becoming: dict[str, str] = field(default_factory=dict)
+    becoming: dict[str, str] = field(default_factory=dict)  # old name → new name
 
     def rule(self, key: str) -> _Rule:
         return self.rules.setdefault(key, _Rule())
 
     def shaped(self, value: bytes) -> bytes | None:
-        """A value in its new shape; of a list, its objects. None: it is neither, and only parts of it would stay."""
+        """Returns the value with the rules applied; in a list, to each object. None: a scalar of which only parts are wanted."""
         if value[:1] == b"{":
             return self._object(value)
         if value[:1] == b"[":
@@ -69,7 +60,7 @@ class _Level:
         return value if self.others else None
 
     def _object(self, text: bytes) -> bytes:
-        """A property that has the new name of another one that is there gives way to it: an object has a key once."""
+        """A renamed property replaces one that already has its new name: keys stay unique."""
         rules, becoming = self.rules, self.becoming
         values = _OBJECT.decode(text)
         if self.others and rules.keys().isdisjoint(values):
@@ -99,7 +90,7 @@ class _Level:
 
 
 def _ruled(member: Member, rule: _Rule) -> bytes | None:
-    """A member under its rule; None: it is left out."""
+    """Returns the member's new text, or None if its rule leaves it out."""
     if rule.out:
         return None
     _, text, value, at = member
@@ -118,50 +109,27 @@ def _renamed(member: bytes, name: str) -> bytes:
     return member[:start] + quoted(name) + member[end:]
 
 
-class Shaping:
-    """Give it an event: the event as the destination is to get it, or None where it is left out on purpose.
+class Shape:
+    """A function of an event's body that applies a `properties` setting (None: no change)."""
 
-    The message id, the type, and all ids of people and groups stay.
-    """
-
-    def __init__(self, settings: DestinationSettings) -> None:
-        events, properties = settings.events, settings.properties
-        self._dry = settings.dry_run
-        self._passes = lru_cache(4096)(events.passes()) if events is not None else None
-        self._renamed = {name: quoted(new) for name, new in events.rename.items()} if events is not None else {}
+    def __init__(self, properties: PropertySelection | None) -> None:
         self._levels = _levels(properties) if properties is not None else {}
 
-    @classmethod
-    def of(cls, settings: DestinationSettings) -> Shaping | None:
-        """None where the settings ask for nothing, so that nobody pays for it."""
-        asked = settings.events is not None or settings.properties is not None or settings.dry_run
-        return cls(settings) if asked else None
+    def __call__(self, body: bytes, name_key: str = "", name: bytes | None = None) -> bytes:
+        """Returns the body with the setting applied and, if `name` is given, as the value of `name_key`.
 
-    def __call__(self, event: Event) -> Event | None:
-        if self._dry:
-            return None
-        name = ""
-        if self._passes is not None:
-            name = _name(event)
-            if not self._passes(event.type, name):
-                return None
-        new_name = self._renamed.get(name)
-        if new_name is None and not self._levels:
-            return event
-        body = self._body(event.body, NAME_KEY.get(event.type, ""), new_name)
-        if body is event.body:
-            return event
-        return replace(event, body=body)
-
-    def _body(self, body: bytes, name_key: str, new_name: bytes | None) -> bytes:
+        Returns `body` itself if nothing changes.
+        """
+        if name is None and not self._levels:
+            return body
         parts, changed = [], False
         for key, text, value, at in _members(body, _OBJECT.decode(body)):
             level = self._levels.get(key)
             new: bytes | None = value
             if level is not None:
                 new = level.shaped(value)
-            elif new_name is not None and key == name_key:
-                new = new_name
+            elif name is not None and key == name_key:
+                new = name
             if new is value or new is None:
                 parts.append(text)
             else:
@@ -170,32 +138,17 @@ class Shaping:
         return b"{%b}" % b",".join(parts) if changed else body
 
 
-def _name(event: Event) -> str:
-    """What `events` knows a call by; nothing where its type has no name, or where an outbox wrote something else than text."""
-    key = NAME_KEY.get(event.type)
-    if key is None:
-        return ""
-    try:
-        found = _NAMES.decode(event.body)
-    except msgspec.ValidationError:
-        return ""
-    return found.event if key == "event" else found.name
-
-
-_NAMES = msgspec.json.Decoder(_Name)
-
-
-def _levels(asked: PropertySelection) -> dict[str, _Level]:
-    """What becomes of the event's properties, traits and context."""
-    properties = _Level(others=asked.only is None)
+def _levels(selection: PropertySelection) -> dict[str, _Level]:
+    """Returns the rules for the event's members `properties`, `traits` and `context`."""
+    properties = _Level(others=selection.only is None)
     context = _Level()
-    for path in asked.only or ():
+    for path in selection.only or ():
         _only(properties, path)
-    for path in asked.leave_out or ():
+    for path in selection.leave_out or ():
         key, _, rest = path.partition(".")
         for level, last in _places(*((context, rest) if key == CONTEXT else (properties, path))):
             level.rule(last).out = True
-    for path, name in asked.rename.items():
+    for path, name in selection.rename.items():
         for level, last in _places(properties, path):
             level.rule(last).name = level.becoming[last] = name
     levels = dict.fromkeys(_PARTS, properties) if properties.rules else {}
@@ -203,7 +156,7 @@ def _levels(asked: PropertySelection) -> dict[str, _Level]:
 
 
 def _only(level: _Level, path: str) -> None:
-    """Keep what is at the path, and nothing beside it, unless the whole of what is around it was asked for, too."""
+    """Keeps the value at the path and drops its siblings, unless another path keeps the whole object around it."""
     *around, last = path.split(".")
     if around:
         level.rule(path)
@@ -218,7 +171,7 @@ def _only(level: _Level, path: str) -> None:
 
 
 def _places(level: _Level, path: str) -> Iterator[tuple[_Level, str]]:
-    """Where a path leads: into objects, and to a key that has the dots in its own name."""
+    """Yields both readings of a path: a key whose name contains the dots, and a key of a nested object."""
     *around, last = path.split(".")
     if around:
         yield level, path
@@ -229,7 +182,7 @@ def _places(level: _Level, path: str) -> Iterator[tuple[_Level, str]]:
     yield level, last
 
 
-# Cutting JSON. What comes here was written by us, and holds.
+# Cutting JSON. Every body was written by this package and is valid JSON.
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -241,13 +194,13 @@ def _head(key: str) -> bytes:
 
 
 def _members(text: bytes, values: dict[str, msgspec.Raw]) -> list[Member]:
-    """The members of an object that begins and ends where the text does. `values`: as it decodes."""
+    """Returns the members of an object that spans the whole text. `values`: the decoded object."""
     members = []
     for key, raw in values.items():
         head, value = _head(key), bytes(raw)
         members.append((key, head + value, value, len(head)))
     if b"{%b}" % b",".join([member[1] for member in members]) == text:
-        return members  # the usual case: no white space, no escapes in a key, no key that stands twice
+        return members  # the usual case: no white space, no escapes in keys, no duplicate key
     return list(_cut(text))
 
 
@@ -261,7 +214,7 @@ def _cut(text: bytes) -> Iterator[Member]:
 
 
 def _elements(text: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """The elements of a list that begins and ends where the text does: each as it stands, where its value begins, its value."""
+    """Yields the elements of a list that spans the whole text: text, offset of the value in it, value."""
     start = 1
     while start < len(text) and (found := _ELEMENT.match(text, start)) is not None:
         if found[1] is None and text[found.end()] == _LIST_END:
@@ -273,7 +226,7 @@ def _elements(text: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _nested(text: bytes, at: int) -> tuple[int, int]:
-    """From the bracket of an object or list to behind the one that closes it."""
+    """Returns the span of the object or list that opens at `at`."""
     end, depth = at, 0
     while (found := _TO_BRACKET.match(text, end)) is not None:
         end = found.end()
@@ -284,6 +237,6 @@ def _nested(text: bytes, at: int) -> tuple[int, int]:
 
 
 def _next(text: bytes, at: int) -> int:
-    """Where the comma or bracket after a value stands."""
+    """Returns the offset of the comma or bracket after a value."""
     found = _TO_NEXT.match(text, at)
     return found.end() - 1 if found is not None else at

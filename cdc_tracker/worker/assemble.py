@@ -22,7 +22,7 @@ from cdc_tracker.state import SourceRecord, State
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping import Mappings
-    from cdc_tracker.pipeline.pipeline import Pipeline
+    from cdc_tracker.pipeline import Pipeline
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -118,14 +118,16 @@ def build_pipeline(
 
     `mappings`: None loads those on disk. `only`: keys of what is made (a mapping's, `outbox`, `raw:TABLE`); None: all.
     """
-    from cdc_tracker.pipeline.pipeline import Pipeline  # noqa: PLC0415  most commands do without it
+    from cdc_tracker.pipeline import Pipeline, Route  # noqa: PLC0415  most commands do without it
 
+    settings = None if destination is None else config.destinations[destination]
     return Pipeline(
         load_mappings(config) if mappings is None else mappings,
         outbox=config.source.outbox,
-        space=uuid.UUID(record.namespace),
+        namespace=uuid.UUID(record.namespace),
         database=record.database,
         destination=destination,
-        wants=NOTHING_MORE if destination is None else config.destinations[destination].requirements,
+        requirements=NOTHING_MORE if settings is None else settings.requirements,
+        route=None if settings is None else Route.of(settings),
         only=only,
     )

@@ -26,7 +26,6 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingE
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.monitoring.worker import failed
-from cdc_tracker.pipeline.shaping import Shaping
 from cdc_tracker.state import Lock, SourceRecord, State
 from cdc_tracker.worker import assemble
 from cdc_tracker.worker.processes import ForkServer, name_process
@@ -102,7 +101,6 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
         slot, settings = Position(record.created_lsn, -1), config.destinations[name]
         destination = assemble.open_destination(config, name, dry_run=settings.dry_run)
         stack.callback(_close, destination)
-        shaping = Shaping.of(settings)
         if settings.dry_run:
             log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
         begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
@@ -112,10 +110,9 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
             settings=config.source,
             name=name,
             limits=destination.limits,
-            shaping=shaping,
             state=state,
             journal=journal,
-            translators=partial(assemble.build_pipeline, config, record, name),
+            pipelines=partial(assemble.build_pipeline, config, record, name),
             keep_ids=settings.sent_ledger is not None,
             abandon=abandon,
         )
@@ -123,7 +120,6 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
             source=config.source.name,
             name=name,
             destination=destination,
-            shaping=shaping,
             dry_run=settings.dry_run,
             translator=_translators(config, name, record),
             made_by=lambda texts: assemble.build_pipeline(config, record, name, mapping.load_texts(texts)),

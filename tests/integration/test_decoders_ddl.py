@@ -13,7 +13,7 @@ import pytest
 
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Column, Event, Rejection
-from cdc_tracker.pipeline.pipeline import Pipeline
+from cdc_tracker.pipeline import Pipeline
 from tests.integration.stream import Seen, Tap, agreed, arriving, decode, decoder, flushed, gather, seen, tapped
 from tests.postgres import Database, plugins
 
@@ -164,9 +164,9 @@ def test_only_rows_written_without_a_mapped_column_are_rejected(database: Databa
         database.execute(f"BEGIN; DELETE FROM t; {written}; COMMIT")
         for tap in taps:
             translator = Pipeline(
-                load_texts({"m.yml": RENAMED}), outbox=None, space=uuid.UUID(int=7), database="d", destination=None
+                load_texts({"m.yml": RENAMED}), outbox=None, namespace=uuid.UUID(int=7), database="d", destination=None
             )
-            made = [one for segment in tap.segments() for one in translator.made(segment, START)]
+            made = [one for segment in tap.segments() for one in translator.results(segment, START)]
             events = [one.decoded() for one in made if isinstance(one, Event)]
             assert [(one["userId"], one["properties"]) for one in events] == [
                 ("0", {"had": "z"}),

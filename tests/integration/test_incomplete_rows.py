@@ -12,8 +12,8 @@ from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
 from cdc_tracker.journal import decode as unpack
 from cdc_tracker.journal import encode as pack
 from cdc_tracker.mapping import load_texts
-from cdc_tracker.model import START, Event, Missing, Rejection, Segment
-from cdc_tracker.pipeline.pipeline import Pipeline, excerpts
+from cdc_tracker.model import START, Event, Missing, Rejection, Result, Segment
+from cdc_tracker.pipeline import Pipeline, excerpts
 from cdc_tracker.sources.postgres.scripts import script
 from tests.integration.stream import Tap, gather, read, tapped
 from tests.postgres import Database, plugins
@@ -41,14 +41,14 @@ def captured(tap: Tap) -> list[Segment]:
 
 def translator(wants: Requirements = NOTHING_MORE) -> Pipeline:
     mappings = load_texts({"m.yml": MAPPINGS})
-    return Pipeline(mappings, outbox=OutboxSettings(), space=uuid.UUID(int=7), database="d", destination=None, wants=wants)
+    return Pipeline(mappings, outbox=OutboxSettings(), namespace=uuid.UUID(int=7), database="d", requirements=wants)
 
 
-def told(made: Sequence[Event | Rejection]) -> list[tuple[object, ...]]:
+def told(made: Sequence[Result]) -> list[tuple[object, ...]]:
     return [
         (one.decoded()["event"], one.decoded().get("properties"))
         if isinstance(one, Event)
-        else (one.mapping, one.reason, one.field)
+        else (one.mapping, one.reason, getattr(one, "field", None))
         for one in made
     ]
 
@@ -75,7 +75,7 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             assert updated.new == {"id": "2", "name": "renamed", "body": Missing.TOO_LARGE}
             assert deleted.old == {"id": "2", "name": "renamed", "body": Missing.TOO_LARGE}
             makes = translator()
-            found = [one for segment in made for one in makes.made(segment, START)]
+            found = [one for segment in made for one in makes.results(segment, START)]
             assert told(found) == [
                 ("File Added", {"name": "small"}),
                 ("Body Added", {"body": "AQ=="}),
@@ -90,11 +90,11 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             ]
             [parked] = [one for one in found if isinstance(one, Rejection) and one.mapping == "Body Added"]
             [kept] = [excerpts(segment, {parked.position}) for segment in made if segment.first <= parked.position < segment.last]
-            assert told(translator().made(kept[parked.position], START)) == told(
+            assert told(translator().results(kept[parked.position], START)) == told(
                 [f for f in found if f.position == parked.position]
             )
             raw = translator(Requirements(raw=True))
-            reasons = [getattr(one, "reason", "event") for segment in made for one in raw.made(segment, START)]
+            reasons = [getattr(one, "reason", "event") for segment in made for one in raw.results(segment, START)]
             assert reasons == ["event", *["value_too_large"] * 4, "event"]
 
 
@@ -107,7 +107,7 @@ def test_a_number_that_is_not_null_and_comes_as_null_is_parked(database: Databas
             "INSERT INTO paid VALUES (1, 9.50, 1), (2, 'NaN', 'NaN'); UPDATE paid SET amount = 'Infinity' WHERE id = 1"
         )
         database.execute("UPDATE paid SET amount = 7 WHERE id = 1")
-        found = {tap.plugin: [one for segment in captured(tap) for one in translator().made(segment, START)] for tap in taps}
+        found = {tap.plugin: [one for segment in captured(tap) for one in translator().results(segment, START)] for tap in taps}
     common = [("Paid", {"amount": 9.5}), ("Rounded", {"amount": 10}), ("Paid Or Not", {"amount": 9.5})]
     end = [("Paid", {"amount": 7}), ("Rounded", {"amount": 7})]
     assert told(found["wal2json"]) == [

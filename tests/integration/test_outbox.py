@@ -57,7 +57,7 @@ class Stream:
 
     def _changes(self, reader: OutboxReader) -> Iterator[Change]:
         def wanted(relation: Relation) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-            return reader.columns if relation.table == self.layout.table else None
+            return (reader.columns, ()) if relation.table == self.layout.table else None
 
         decoder = wal2json.Decoder(wanted) if self.plugin == "wal2json" else pgoutput.Decoder(wanted)
         with closing(connect(self.database.url)) as connection, ReplicationStream(self.database.url) as stream:

@@ -18,7 +18,7 @@ from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.delivery.dead_letters import park, remake
 from cdc_tracker.mapping import Mappings, load
 from cdc_tracker.model import START, Event, Rejection
-from cdc_tracker.pipeline.pipeline import Pipeline
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.sources.postgres import slot, snapshot
 from cdc_tracker.sources.postgres.connection import connect
 from tests.integration.stream import Tap, agreed, decoder, every_column, flushed, tapped
@@ -150,7 +150,7 @@ def mappings(folder: Path, text: str = MAPPING) -> Mappings:
 
 def translator(found: Mappings) -> Pipeline:
     space = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
-    return Pipeline(found, outbox=OutboxSettings(), space=space, database="shop", destination=None)
+    return Pipeline(found, outbox=OutboxSettings(), namespace=space, database="shop", destination=None)
 
 
 def test_a_row_makes_the_event_that_its_insert_made_marked_as_read(orders: Database, tmp_path: Path) -> None:
@@ -162,9 +162,10 @@ def test_a_row_makes_the_event_that_its_insert_made_marked_as_read(orders: Datab
         with reader(orders, "shop.orders", ["user_id", "status", "amount", "note"]) as given:
             chunk = given.read(None, 10)
         assert chunk.segment is not None
-        read = translator(mappings(tmp_path)).made(chunk.segment, START)
+        read = translator(mappings(tmp_path)).results(chunk.segment, START)
         streams = [
-            [made for segment in tap.segments() for made in translator(mappings(tmp_path)).made(segment, START)] for tap in taps
+            [made for segment in tap.segments() for made in translator(mappings(tmp_path)).results(segment, START)]
+            for tap in taps
         ]
     for streamed in streams:
         assert [one.message_id for one in streamed if isinstance(one, Event)] == [
@@ -188,7 +189,7 @@ def test_a_column_that_is_not_there_rejects_as_in_the_stream(orders: Database, t
     with reader(orders, "shop.orders", ["user_id", "status", "amount", "coupon"]) as given:
         chunk = given.read(None, 10)
     assert chunk.segment is not None
-    [made] = translator(mappings(tmp_path, text)).made(chunk.segment, START)
+    [made] = translator(mappings(tmp_path, text)).results(chunk.segment, START)
     assert isinstance(made, Rejection)
     assert (made.reason, made.field, made.position) == ("column_missing", "properties.note", (chunk.low, 0))
 
@@ -201,12 +202,12 @@ def test_a_row_that_was_refused_becomes_its_event_once_it_is_let_pass(orders: Da
         chunk = given.read(None, 10)
     assert chunk.segment is not None
     strict, lenient = translator(mappings(tmp_path)), translator(mappings(tmp_path, MAPPING.replace(", minimum: 0", "")))
-    made = strict.made(chunk.segment, START)
+    made = strict.results(chunk.segment, START)
     rejections = [one for one in made if isinstance(one, Rejection)]
     assert [one.reason for one in rejections] == ["below_minimum"] * 2
     letters = park("main", "memory", [chunk.segment], rejections, START)
     assert [remake(letter, strict) for letter in letters] == rejections
-    assert [remake(letter, lenient) for letter in letters] == lenient.made(chunk.segment, START)[1:]
+    assert [remake(letter, lenient) for letter in letters] == lenient.results(chunk.segment, START)[1:]
     assert all(len(letter.segment) < 400 for letter in letters)
 
 

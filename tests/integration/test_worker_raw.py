@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cdc_tracker.model import START
+from cdc_tracker.pipeline import whole_changes
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.pipeline.pipeline import whole_changes
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene
 from tests.postgres import Database

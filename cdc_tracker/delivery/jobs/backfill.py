@@ -1,8 +1,8 @@
-"""The table's depth of history: current rows, read in chunks, as the events that a mapping with `backfill` makes of them.
+"""Backfill: reads a table's current rows in chunks, and sends the events that a mapping with `backfill` makes of them.
 
-A chunk is read between two marks in the WAL, and sent once the live stream has been read past the second: what the stream made
-meanwhile is known then, and goes before what was read (see overlap.py). The chunk is stored in the job before anything of it is
-sent, so that after a crash the same rows go again in the same parcels, whatever the table holds by then.
+A chunk is read between two watermarks in the WAL, and sent once the live stream has been read past the second: the stream's
+events of that time are known then, and take precedence over the rows (see overlap.py). The chunk is stored in the job before any
+of it is sent: after a crash the same rows are sent in the same batches, whatever the table contains by then.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 import structlog
 
 from cdc_tracker.delivery.batcher import Batcher, PendingBatch
-from cdc_tracker.delivery.jobs.forecast import own_time
+from cdc_tracker.delivery.jobs.event_time import event_time
 from cdc_tracker.delivery.jobs.overlap import MARGIN, Overlap, Reading
 from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import SourceUnavailable
-from cdc_tracker.journal import Journal, decode, encode
-from cdc_tracker.model import START, Event, Lsn, Position
-from cdc_tracker.pipeline.pipeline import Made, Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.journal import Journal, decode, encode, segments_between
+from cdc_tracker.model import START, Event, Lsn, Position, Rejection, Result
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.sources.postgres.snapshot import Chunk, TableReader
 
-AGAIN = 5.0  # seconds between two tries to read while the database is away or slow
+AGAIN = 5.0  # seconds between two attempts to read while the database is unavailable or slow
 UNKNOWN = float("-inf")
 
 log = structlog.get_logger("jobs")
@@ -35,24 +34,26 @@ log = structlog.get_logger("jobs")
 
 @dataclass
 class Stored:
-    """How far a backfill is: what goes into the job. `segment` is the chunk being sent, `at` its last row that was dealt with."""
+    """The progress of a backfill, as stored in the job."""
 
-    after: tuple[str, ...] | None = None  # the key that the chunk at hand, or the next one, begins after
-    segment: bytes = b""
+    after: tuple[str, ...] | None = None  # the key after which the current or the next chunk begins
+    segment: bytes = b""  # the chunk being sent
     low: Lsn = 0
     high: Lsn = 0
     last_key: tuple[str, ...] | None = None
-    end: bool = False  # nothing comes after the chunk
-    at: int = -1
+    end: bool = False  # the chunk is the last one
+    at: int = -1  # its last row that is dealt with
     rows: int = 0  # read so far
     running: tuple[int, ...] = ()
-    key: tuple[str, ...] = ()  # columns that `after` is of
+    key: tuple[str, ...] = ()  # the columns of `after`
 
     def as_json(self) -> dict[str, Any]:
+        """Returns the progress without the segment."""
         return {key: getattr(self, key) for key in _STORED}
 
     @classmethod
     def of(cls, progress: dict[str, Any], segment: bytes) -> Stored:
+        """Reverses `as_json`."""
         listed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in progress.items()}
         return cls(segment=segment, **listed)
 
@@ -62,21 +63,21 @@ _STORED = ("after", "low", "high", "last_key", "end", "at", "rows", "running", "
 
 class _Read(NamedTuple):
     chunk: Chunk
-    encoded: bytes  # its segment, nothing where it has none
+    encoded: bytes  # its segment, empty if the chunk has none
     began: float  # time.monotonic
 
 
 @dataclass
 class Stream:
-    """What a backfill knows of the live stream of its destination."""
+    """What a backfill knows of its destination's live stream."""
 
     overlap: Overlap
     read: Position = START  # how far it has been read
-    lagging: bool = False  # capture is behind the server: no more is to be read of the table
+    lagging: bool = False  # capture is behind the server: the table must not be read further
 
 
 class Backfill:
-    """One job's steps. `outstanding` parcels were given and are not dealt with; `trouble` says why nothing happens."""
+    """One backfill job. `outstanding`: batches yielded and not dealt with yet. `trouble`: why it makes no progress."""
 
     def __init__(
         self,
@@ -84,31 +85,32 @@ class Backfill:
         stored: Stored,
         stream: Stream,
         reader: TableReader,
-        translator: Pipeline,
-        everything: Pipeline,
+        pipeline: Pipeline,
+        live: Pipeline,
         journal: Journal,
         limits: Limits,
-        shaping: Shaping | None,
         rows: int,
         between: tuple[int | None, int | None],
         store: Callable[[], None],
     ) -> None:
-        """`translator` knows the job's mapping only, `everything` all that the live stream makes. `rows` of a chunk at most.
+        """`pipeline` has only the job's mapping, `live` all mappings, as the live stream. `rows`: of a chunk at most.
 
-        `between`: only events of that time, from the first to before the second, in microseconds. `store` makes `stored` durable.
+        `between`: only events whose time is at or after the first and before the second, in microseconds since the Unix epoch.
+        `store` makes `stored` durable.
         """
         self.stored, self.stream = stored, stream
         self.outstanding = 0
         self.trouble = ""
-        self._reader, self._translator, self._everything = reader, translator, everything
-        self._journal, self._limits, self._shaping = journal, limits, shaping
+        self._reader, self._pipeline, self._live = reader, pipeline, live
+        self._journal, self._limits = journal, limits
         self._rows, self._between, self._store = rows, between, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="backfill")
         self._ahead: Future[_Read] | None = None
-        self._reading = Reading(UNKNOWN, stored.running)  # of a chunk that was stored, nobody knows when it was read
+        self._reading = Reading(UNKNOWN, stored.running)  # when a stored chunk was read is not known
         self._last = START  # position of the chunk's last row
 
     def steps(self) -> Steps:
+        """Yields the job's steps, from what is stored to the end of the table."""
         yield from self._look_back()
         while self.stored.segment or not self.stored.end:
             if not self.stored.segment:
@@ -124,7 +126,7 @@ class Backfill:
                 yield Pause.WAITING
 
     def done(self, upto: Position) -> None:
-        """A parcel was dealt with; its progress is to be stored by the caller."""
+        """Notes that the batch up to `upto` was dealt with. The caller then stores the progress."""
         self.outstanding -= 1
         stored = self.stored
         stored.at = upto.ordinal
@@ -132,11 +134,12 @@ class Backfill:
             stored.after, stored.segment, stored.at = stored.last_key, b"", -1
 
     def close(self) -> None:
+        """Cancels a read that is under way, and waits for its end."""
         self._reader.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
 
-    # Reading, in a thread of its own and one chunk ahead: it waits for the database.
+    # Reading, in a separate thread and one chunk ahead, because it waits for the database.
 
     def _read(self, after: tuple[str, ...] | None) -> _Read:
         began = time.monotonic()
@@ -159,7 +162,7 @@ class Backfill:
             return
 
     def _let_capture_catch_up(self) -> Iterator[Pause]:
-        """Nothing that was read waits meanwhile, so that nothing need be remembered of the stream."""
+        """Waits while capture lags. No chunk has been read meanwhile, so that the stream's events can be forgotten."""
         while self.stream.lagging and self._ahead is None:
             self.trouble = "waits until capture has caught up with the server"
             self.stream.overlap.forget(time.monotonic())
@@ -173,7 +176,7 @@ class Backfill:
         self.trouble = ""
 
     def _take(self, read: _Read) -> None:
-        """Store a chunk before anything of it is sent."""
+        """Stores a chunk before any of it is sent."""
         chunk = read.chunk
         self.stream.overlap.forget(read.began)
         self._reading = Reading(read.began, chunk.running)
@@ -186,10 +189,10 @@ class Backfill:
             stored.after = chunk.last_key
         self._store()
 
-    # From the chunk to parcels.
+    # From the chunk to batches.
 
     def _awaited(self) -> Iterator[Pause]:
-        """Until the live stream has been read past the chunk's second mark."""
+        """Waits until the live stream has been read past the chunk's second watermark."""
         since = time.monotonic()
         while self.stream.read.commit_lsn < self.stored.high:
             if time.monotonic() > since + AGAIN:
@@ -201,38 +204,36 @@ class Backfill:
         segment = decode(self.stored.segment, "a job's chunk")
         self._last = segment.last
         after = Position(self.stored.low, self.stored.at)
-        packing = Batcher(after, self._limits, self._shaping)
-        for found, reached in self._translator.portions(segment, after, PORTION):
-            yield from self._given(packing.add(segment, list(self._wanted(found)), reached))
+        batcher = Batcher(after, self._limits)
+        for results, reached in self._pipeline.portions(segment, after, size=PORTION):
+            yield from self._checked(batcher.add(segment, list(filter(self._inside, results)), reached))
             yield Pause.WORKED
-        yield from self._given([packing.close()])
+        yield from self._checked([batcher.close()])
 
-    def _given(self, parcels: Iterable[PendingBatch]) -> Iterator[PendingBatch]:
-        """What gives way is taken out at the last moment: until then the stream may make what overtakes it."""
-        for parcel in parcels:
-            parcel.withhold(self.stream.overlap.withheld(parcel.events, self._reading))
+    def _checked(self, batches: Iterable[PendingBatch]) -> Iterator[PendingBatch]:
+        """Suppresses overtaken events, at the last moment: until then the stream may send an event that overtakes one."""
+        for batch in batches:
+            batch.suppress(self.stream.overlap.overtaken(batch.events, self._reading), "overtaken")
             self.outstanding += 1
-            yield parcel
+            yield batch
 
-    def _wanted(self, found: Iterable[Made]) -> Iterator[Made]:
+    def _inside(self, result: Result) -> bool:
+        """Whether the event's time lies in the job's range. A rejection always does: its event has no time."""
         since, until = self._between
-        for made in found:
-            if isinstance(made, Event) and self._between != (None, None):
-                moment = own_time(made)
-                if (since is not None and moment < since) or (until is not None and moment >= until):
-                    continue
-            yield made
+        if (since is None and until is None) or isinstance(result, Rejection):
+            return True
+        moment = event_time(result if isinstance(result, Event) else result.event)
+        return (since is None or moment >= since) and (until is None or moment < until)
 
     def _look_back(self) -> Iterator[Pause]:
-        """What the stream made lately, before there was anybody to note it: since a little before the chunk at hand was read."""
+        """Notes the stream's recent events from the journal: those since shortly before the current chunk was read."""
         horizon = self._journal.horizon()
         if horizon is None:
             return
         upto = self.stream.read
         moment = decode(self.stored.segment).first_time if self.stored.segment else time.time_ns() // 1000
         after = max(self._journal.locate(moment - int(MARGIN * 1e6)), horizon.start)
-        while after < upto and (segments := self._journal.read(after, 1)):
-            for found, _ in self._everything.portions(segments[0], after, PORTION):
-                self.stream.overlap.note(made for made in found if isinstance(made, Event) and made.position <= upto)
+        for segment, begin in segments_between(self._journal, after, upto, at_once=1):
+            for results, _ in self._live.portions(segment, begin, upto, size=PORTION):
+                self.stream.overlap.note(result for result in results if isinstance(result, Event))
                 yield Pause.WORKED
-            after = segments[0].last

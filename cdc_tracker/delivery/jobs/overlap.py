@@ -1,4 +1,4 @@
-"""Which of a table's rows the live stream has overtaken, so that an older read never wins over a later change."""
+"""Tells which rows of a table the live stream has overtaken, so that a row read earlier never replaces a later change."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 from cdc_tracker.model import Event
 
 MARGIN = 60.0
-"""Seconds before a chunk's reading for which the stream's events are remembered: a transaction's commit may reach us before other
-sessions see what it wrote, as long as it waits for a synchronous standby."""
+"""Seconds before the reading of a chunk for which the stream's events are remembered: while a transaction waits for a synchronous
+standby, its commit may be captured before other sessions see what it wrote."""
 
 
 class _Source(msgspec.Struct, frozen=True):
@@ -43,23 +43,22 @@ _STATEFUL = ("identify", "group")  # calls whose last one counts
 
 
 class Reading(NamedTuple):
-    """When a chunk was read: what the stream made from `began` (time.monotonic) on may be newer than its rows, and so may be what
-    the transactions `running` wrote, which the reader did not see yet."""
+    """When a chunk was read. Newer than its rows may be the stream's events since `began` (time.monotonic), and those of the
+    transactions `running` then, whose changes the reader did not see."""
 
     began: float
     running: Collection[int]
 
 
 class Overlap:
-    """What the live stream has made of late that one mapping's rows can meet.
+    """The live stream's recent events that may overtake the rows of one mapping.
 
-    An event read from the table gives way to one of the stream that has its messageId, and to a later identify (group) call about
-    the same user (group): destinations keep the traits that came last. Everything else that was read stands for itself: a
-    change that makes no event takes nothing away.
+    A row's event is overtaken by a stream event with the same messageId, and by a later identify (group) call about the same user
+    (group), because destinations keep the traits that came last. A change that makes no event overtakes nothing.
     """
 
     def __init__(self, mapping: str, kind: str) -> None:
-        """The mapping's key, and the type of its events."""
+        """`mapping`: its key. `kind`: the type of its events."""
         self._mapping = mapping
         self._kind = kind if kind in _STATEFUL else ""
         self._ids: dict[str, float] = {}
@@ -67,11 +66,11 @@ class Overlap:
 
     @property
     def size(self) -> int:
-        """How much is remembered."""
+        """The number of remembered events and calls."""
         return len(self._ids) + len(self._subjects)
 
     def note(self, events: Iterable[Event]) -> None:
-        """Events of the live stream, as they are sent."""
+        """Remembers events of the live stream, as they are sent."""
         now = time.monotonic()
         for event in events:
             if event.mapping == self._mapping:
@@ -80,17 +79,17 @@ class Overlap:
                 call = _CALL.decode(event.body)
                 self._subjects[call.subject(event.type)] = _Noted(now, call.context.source.xid)
 
-    def withheld(self, events: Iterable[Event], reading: Reading) -> set[str]:
-        """messageIds of those events, read from a table, that give way."""
-        return {event.message_id for event in events if self._overtaken(event, reading)}
+    def overtaken(self, events: Iterable[Event], reading: Reading) -> set[str]:
+        """Returns the messageIds of the row events that the stream has overtaken."""
+        return {event.message_id for event in events if self._is_overtaken(event, reading)}
 
     def forget(self, before: float) -> None:
-        """What was noted more than the margin before this moment is no longer needed."""
+        """Drops what was noted more than MARGIN before the moment `before` (time.monotonic)."""
         limit = before - MARGIN
         self._ids = {key: noted for key, noted in self._ids.items() if noted >= limit}
         self._subjects = {key: noted for key, noted in self._subjects.items() if noted.at >= limit}
 
-    def _overtaken(self, event: Event, reading: Reading) -> bool:
+    def _is_overtaken(self, event: Event, reading: Reading) -> bool:
         if event.message_id in self._ids:
             return True
         if event.type != self._kind:

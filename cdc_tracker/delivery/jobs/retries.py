@@ -1,7 +1,7 @@
-"""Dead letters that a person has queued: made anew with the mappings as they are now, and sent as a part of a job is.
+"""Retries queued dead letters: maps their changes again with the current mappings, and sends the events beside the stream.
 
-Those of one call are noted in the state before it, and settled or parked again together after it. Killed in between, the same
-ones go again under the same name, so that a destination that holds its checkpoint does not take them twice.
+The letters of one call are stored in the state before it, and settled or parked again together after it. After a crash in
+between, they are sent again under the same name, so that a destination that holds its checkpoint does not take them twice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import Stop
-from cdc_tracker.model import START, Event, Outcome, Receipt, Rejection
-from cdc_tracker.pipeline.pipeline import Made, Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.model import START, Event, Outcome, Receipt, Rejection, Result
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import DeadLetter, State, sent_id
 
 log = structlog.get_logger("deliver")
@@ -30,7 +29,7 @@ log = structlog.get_logger("deliver")
 
 @dataclass
 class _Call:
-    """Letters that go together, by id."""
+    """The letters of one call, by id."""
 
     ids: list[int] = field(default_factory=list)
     events: list[tuple[int, Event]] = field(default_factory=list)
@@ -40,7 +39,10 @@ class _Call:
 
 
 class QueuedLetters:
-    """Those of one destination. `look` once a second, `step` whenever there is time, on the delivery loop's thread."""
+    """The queued dead letters of one destination. Used on the delivery loop's thread.
+
+    The loop calls `look` once a second and `step` whenever the stream leaves time.
+    """
 
     def __init__(
         self,
@@ -48,18 +50,17 @@ class QueuedLetters:
         source: str,
         name: str,
         limits: Limits,
-        shaping: Shaping | None,
         dispatcher: Dispatcher,
         *,
         keep_ids: bool,
         persist: Callable[[Callable[[], None]], object],
     ) -> None:
-        """`keep_ids`: the destination has a sent-ledger. `persist` calls until the state store is there."""
+        """`keep_ids`: the destination has a sent-ledger. `persist` retries a call until the state store is available."""
         self._state, self._source, self._name = state, source, name
         self._limits = replace(limits, events=min(limits.events, EVENTS), batch_bytes=min(limits.batch_bytes, BYTES))
-        self._shaping, self._dispatcher, self._keep_ids = shaping, dispatcher, keep_ids
+        self._dispatcher, self._keep_ids = dispatcher, keep_ids
         self._persist = persist
-        self._due = False  # there are some
+        self._due = False  # some are queued
         self._call: _Call | None = None  # that is in flight
 
     @property
@@ -67,15 +68,16 @@ class QueuedLetters:
         return self._due or self._call is not None
 
     def look(self) -> None:
+        """Notes whether letters are queued."""
         self._due = self._due or bool(self._state.queued(self._source, self._name, 1, 0))
 
-    def step(self, translator: Pipeline) -> bool:
-        """Send the next ones, unless some are in flight. False where there is nothing to do now."""
+    def step(self, pipeline: Pipeline) -> bool:
+        """Sends the next letters, unless some are in flight. Returns False if there is nothing to do now."""
         if self._call is not None or not self._due:
             return False
         noted = self._state.in_hand(self._source, self._name).letters
         letters = self._state.letters_in_hand(noted)
-        call = self._made(letters or self._state.queued(self._source, self._name, EVENTS, BYTES), translator)
+        call = self._next(letters or self._state.queued(self._source, self._name, EVENTS, BYTES), pipeline)
         self._due = bool(call.ids)
         if not call.ids:
             return False
@@ -85,36 +87,34 @@ class QueuedLetters:
         self._call = call
         done = partial(self._take, call)
         events = [event for _, event in call.events]
-        # They failed before: there is nothing to be learned from others.
+        # They failed before: that others pass proves nothing about them.
         self._dispatcher.submit(events, START, done, out_of_band=_named(noted), history=True, vouched=True)
         return True
 
-    def finish(self, translator: Pipeline) -> None:
-        """Send what was in flight when the last run was killed, by the mappings that it was made with."""
+    def finish(self, pipeline: Pipeline) -> None:
+        """Sends what was in flight when the last run was killed. `pipeline`: that of the last run's mappings."""
         self._due = bool(self._state.in_hand(self._source, self._name).letters)
-        if self.step(translator):
+        if self.step(pipeline):
             self._dispatcher.settle(0)
 
     def rest(self) -> None:
-        """Nothing of what is in flight was taken."""
+        """Forgets the call in flight: the destination has taken nothing of it."""
         self._call = None
 
-    def _made(self, letters: Sequence[DeadLetter], translator: Pipeline) -> _Call:
-        """As many as fit into one call, the events in their order."""
+    def _next(self, letters: Sequence[DeadLetter], pipeline: Pipeline) -> _Call:
+        """Returns as many letters as fit into one call, with their events in order of position."""
         call = _Call()
-        made: list[tuple[int, Event]] = []
+        events: list[tuple[int, Event]] = []
         for letter in letters:
-            found = _remade(letter, translator)
-            if isinstance(found, Event):
-                found = found if self._shaping is None else self._shaping(found)
-            if isinstance(found, Event):
-                made.append((letter.id, found))
-            elif isinstance(found, Rejection):
-                call.again[letter.id] = found
-            else:  # its mapping, or the destination's settings, leave it out by now
+            result = _remade(letter, pipeline)
+            if isinstance(result, Event):
+                events.append((letter.id, result))
+            elif isinstance(result, Rejection):
+                call.again[letter.id] = result
+            else:  # by now its mapping does not match, or the destination's settings leave it out
                 call.outcomes[letter.id] = (Outcome.SUPPRESSED.value,)
-        fitting = split_by_limits([event for _, event in made], self._limits)
-        call.events = sorted(made[: len(fitting[0]) if fitting else 0], key=lambda pair: pair[1].position)
+        fitting = split_by_limits([event for _, event in events], self._limits)
+        call.events = sorted(events[: len(fitting[0]) if fitting else 0], key=lambda pair: pair[1].position)
         call.ids = sorted([*call.again, *call.outcomes, *(letter for letter, _ in call.events)])
         return call
 
@@ -131,10 +131,10 @@ class QueuedLetters:
         log.info("dead letters were sent again", destination=self._name, settled=len(call.outcomes), parked_again=len(call.again))
 
 
-def _remade(letter: DeadLetter, translator: Pipeline) -> Made | None:
-    """One that cannot be read any more must not end the role."""
+def _remade(letter: DeadLetter, pipeline: Pipeline) -> Result | None:
+    """As `remake`, but a letter that cannot be read becomes an `unreadable` rejection: it must not stop the role."""
     try:
-        return remake(letter, translator)
+        return remake(letter, pipeline)
     except Stop as error:
         return Rejection("unreadable", letter.mapping, letter.position, letter.committed_at, detail=str(error))
 

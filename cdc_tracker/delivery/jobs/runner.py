@@ -1,4 +1,4 @@
-"""The jobs of one destination: one after another, in small steps between those of the live stream, which goes first."""
+"""Runs the jobs of one destination, one after another, in small steps between those of the live stream, which has priority."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnav
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
-from cdc_tracker.pipeline.pipeline import Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import Job, State, sent_id
 
 AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
@@ -35,20 +34,22 @@ LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill wa
 log = structlog.get_logger("jobs")
 
 
-class Translators(Protocol):
+class Pipelines(Protocol):
+    """Returns the destination's pipeline for some mappings. `only`: see Pipeline."""
+
     def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Pipeline: ...
 
 
 @dataclass
 class _Run:
-    """A job at work."""
+    """A running job."""
 
     job: Job
     tally: Tally
     steps: Steps
     backfill: Backfill | None
-    position: Position  # of a replay: up to here it is dealt with
-    allowed: float = 0.0  # when the next parcel may go (time.monotonic)
+    position: Position  # of a replay: everything up to here is dealt with
+    allowed: float = 0.0  # when the next batch may be sent (time.monotonic)
     uncertain: bool = False
     trouble: str = ""
 
@@ -58,7 +59,10 @@ class _Run:
 
 
 class Jobs:
-    """`look` once a second, `step` whenever there is time. Used from the thread of the delivery loop."""
+    """The jobs of one destination. Used on the delivery loop's thread.
+
+    The loop calls `look` once a second and `step` whenever the stream leaves time.
+    """
 
     def __init__(
         self,
@@ -66,21 +70,19 @@ class Jobs:
         settings: SourceSettings,
         name: str,
         limits: Limits,
-        shaping: Shaping | None,
         state: State,
         journal: Journal,
-        translators: Translators,
+        pipelines: Pipelines,
         keep_ids: bool,
         abandon: Callable[[], bool],
     ) -> None:
         self._settings, self._source, self._name = settings, settings.name, name
         self._limits = replace(limits, events=min(limits.events, EVENTS), batch_bytes=min(limits.batch_bytes, BYTES))
-        self._shaping = shaping
-        self._state, self._journal, self._translators = state, journal, translators
+        self._state, self._journal, self._pipelines = state, journal, pipelines
         self._keep_ids, self._abandon = keep_ids, abandon
         self._read = START  # how far the live stream has been read
         self._run: _Run | None = None
-        self._doubted_at: int | None = None  # the dispatcher's passes when the destination failed at every event of a parcel
+        self._doubted_at: int | None = None  # the dispatcher's passes when the destination failed at every event of a batch
         self._again = 0.0
 
     @property
@@ -88,12 +90,12 @@ class Jobs:
         return self._run is not None
 
     def note(self, events: Sequence[Event]) -> None:
-        """Events of the live stream that are about to be sent."""
+        """Notes events of the live stream that are about to be sent, for a backfill to compare its rows with."""
         if self._run is not None and self._run.backfill is not None:
             self._run.backfill.stream.overlap.note(events)
 
     def look(self, high: Position) -> None:
-        """Begin the next job, and learn what a person wants of the one at work."""
+        """Begins the next job, and takes note if the running one was paused or cancelled. `high`: see Tally."""
         run = self._run
         if run is not None:
             stored = self._state.job(run.job.id)
@@ -108,7 +110,10 @@ class Jobs:
                 self._begin(job, high)
 
     def step(self, dispatcher: Dispatcher, read: Position) -> bool:
-        """One small step. False where there is none to do now. `read`: how far the live stream has been read."""
+        """Does one small step; returns False if there is nothing to do now. `read`: how far the live stream has been read.
+
+        Raises NothingPasses and AlreadyRunning, which concern the stream too; any other error postpones or fails the job.
+        """
         run = self._run
         self._read = read
         if run is None or time.monotonic() < run.allowed:
@@ -123,7 +128,7 @@ class Jobs:
                 dispatcher.settle(0)
                 self._end(run)
             return given is not Pause.WAITING
-        except (NothingPasses, AlreadyRunning):  # concerns the stream as well
+        except (NothingPasses, AlreadyRunning):
             raise
         except Retry as error:
             self._postpone(run, dispatcher, error)
@@ -132,12 +137,13 @@ class Jobs:
         return True
 
     def rest(self, error: NothingPasses, dispatcher: Dispatcher) -> None:
-        """Nothing of what is in flight was taken: the job at work goes on later, from what is stored."""
+        """Postpones the running job: the destination took nothing of what is in flight. It resumes from what is stored."""
         if self._run is not None:
             self._doubted_at = dispatcher.passes
             self._postpone(self._run, dispatcher, error)
 
     def close(self) -> None:
+        """Leaves the running job as it is stored."""
         self._leave("")
 
     # Beginning and ending.
@@ -160,9 +166,8 @@ class Jobs:
     def _replay(self, job: Job, high: Position) -> _Run:
         spec = job.spec
         after = Position(*job.progress.get("position", spec["from"]))
-        translator = self._translators(load_texts(spec["mappings"]), only=spec["events"])
-        upto = Position(*spec["to"])
-        steps = replayed(self._journal, translator, after, upto, self._limits, self._shaping)
+        pipeline = self._pipelines(load_texts(spec["mappings"]), only=spec["events"])
+        steps = replayed(self._journal, pipeline, after, Position(*spec["to"]), self._limits)
         return _Run(job, self._tally(high), steps, None, after)
 
     def _backfill(self, job: Job) -> _Run:
@@ -175,11 +180,10 @@ class Jobs:
             stored=stored,
             stream=Stream(Overlap(mapping.key, mapping.type), self._read),
             reader=reader,
-            translator=self._translators(mappings, only=[mapping.key]),
-            everything=self._translators(mappings, only=None),
+            pipeline=self._pipelines(mappings, only=[mapping.key]),
+            live=self._pipelines(mappings, only=None),
             journal=self._journal,
             limits=self._limits,
-            shaping=self._shaping,
             rows=rows_at_once(spec),
             between=(spec["from"], spec["to"]),
             store=lambda: self._commit(run),
@@ -218,49 +222,47 @@ class Jobs:
             if why:
                 log.info("job left", job=run.job.id, state=why)
 
-    # From parcels to progress.
+    # From batches to progress.
 
-    def _submit(self, run: _Run, parcel: PendingBatch, dispatcher: Dispatcher) -> None:
-        if run.only_missing and parcel.events:
-            parcel.withhold(known(self._state, self._source, self._name, parcel.events))
+    def _submit(self, run: _Run, batch: PendingBatch, dispatcher: Dispatcher) -> None:
+        if run.only_missing:
+            suppress_already_sent(batch, self._state, self._source, self._name)
         rate = run.job.spec.get("max_rate")
         if rate:
-            matched = len(parcel.events) + len(parcel.withheld) + len(parcel.rejections)
-            run.allowed = max(run.allowed, time.monotonic()) + matched / rate
-        out_of_band = f"job {run.job.id} at {parcel.upto}"
+            run.allowed = max(run.allowed, time.monotonic()) + batch.matched / rate
+        out_of_band = f"job {run.job.id} at {batch.upto}"
         vouched = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
-        dispatcher.submit(
-            parcel.events, START, partial(self._take, run, parcel), out_of_band=out_of_band, history=True, vouched=vouched
-        )
+        done = partial(self._take, run, batch)
+        dispatcher.submit(batch.events, START, done, out_of_band=out_of_band, history=True, vouched=vouched)
 
-    def _take(self, run: _Run, parcel: PendingBatch, receipts: list[Receipt]) -> None:
-        run.tally.take(parcel, receipts)
+    def _take(self, run: _Run, batch: PendingBatch, receipts: list[Receipt]) -> None:
+        run.tally.take(batch, receipts)
         if receipts:
             self._doubted_at = None
         refused, left_out = (
             sum(receipt.outcome is outcome for receipt in receipts) for outcome in (Outcome.REJECTED, Outcome.SUPPRESSED)
         )
         counts = dict(run.job.counts)
-        counts["matched"] += len(parcel.events) + len(parcel.rejections) + len(parcel.withheld)
+        counts["matched"] += batch.matched
         counts["sent"] += len(receipts) - refused - left_out
-        counts["rejected"] += refused + len(parcel.rejections)
-        counts["withheld"] += len(parcel.withheld) + left_out
+        counts["rejected"] += refused + len(batch.rejections)
+        counts["withheld"] += len(batch.suppressions) + left_out
         run.job = replace(run.job, counts=counts)
         if run.backfill is not None:
-            run.backfill.done(parcel.upto)
+            run.backfill.done(batch.upto)
         else:
-            run.position = parcel.upto
+            run.position = batch.upto
         run.trouble = ""
         self._commit(run)
 
     def _commit(self, run: _Run, state: Any = "running") -> None:
-        """Progress, ledger and dead letters in one transaction. While the state store is away, nothing more is sent."""
+        """Commits progress, ledger and dead letters in one transaction. Retries while the state store is unavailable."""
         run.job = replace(run.job, state=state, trouble=run.trouble, **_progress(run))
         tally = run.tally
         while True:
             try:
                 if not (run.uncertain and self._arrived(run.job)):
-                    run.uncertain = True  # a connection lost in a commit does not tell whether it took place
+                    run.uncertain = True  # after a lost connection it is not known whether the commit took place
                     self._state.commit_job(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
                 break
             except StateUnavailable as error:
@@ -275,30 +277,29 @@ class Jobs:
         stored = self._state.job(job.id)
         return stored is not None and stored.progress == job.progress and stored.counts == job.counts
 
-    # How it stands with the rest.
-
     def _is_lagging(self) -> bool:
-        """Capture is behind the server: a backfill would only make that worse."""
+        """Whether capture is so far behind the server that a backfill must wait."""
         for role in self._state.roles(self._source):
             if role.role == "capture":
                 return int(role.detail.get("lag_bytes") or 0) > LAG
         return False
 
     def _tell(self, run: _Run, waits: str) -> None:
-        """Say in the job why nothing happens, once."""
+        """Stores in the job, once, why it makes no progress."""
         if waits != run.trouble:
             run.trouble = waits
             self._commit(run)
 
 
-def known(state: State, source: str, destination: str, events: Sequence[Event]) -> set[str]:
-    """messageIds of the events that the destination's sent-ledger has."""
-    ids = {sent_id(event.message_id): event.message_id for event in events}
-    return {ids[found] for found in state.sent(source, destination, list(ids))}
+def suppress_already_sent(batch: PendingBatch, state: State, source: str, destination: str) -> None:
+    """Suppresses the events that the destination's sent-ledger has."""
+    if batch.events:
+        ids = {sent_id(event.message_id): event.message_id for event in batch.events}
+        batch.suppress({ids[found] for found in state.sent(source, destination, list(ids))}, "already_sent")
 
 
 def _progress(run: _Run) -> dict[str, Any]:
-    """The job's fields that say how far it is, and what it needs of the journal."""
+    """Returns the job's fields for its progress, and `needs`: the position after which the journal must be kept."""
     if run.backfill is None:
         return {"progress": {"position": list(run.position)}, "needs": run.position}
     stored = run.backfill.stored

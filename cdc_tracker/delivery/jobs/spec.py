@@ -1,4 +1,4 @@
-"""What a job is asked to do: its spec, checked before anything is sent, and what it is put together of when it runs."""
+"""The spec of a job, checked before anything is sent, and what a running job derives from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc_tracker.sources.postgres.snapshot import Condition, TableReader, since
 
 CHUNK = 5_000  # rows read at once at most
 MINUTE = 60.0
-PATIENCE = 2.0  # seconds of reading rows that the conditions leave out, after which progress is stored
+PATIENCE = 2.0  # seconds of reading only rows that the conditions exclude, after which progress is stored
 
 
 def replay_spec(
@@ -25,7 +25,10 @@ def replay_spec(
     only_missing: bool,
     max_rate: float | None,
 ) -> dict[str, Any]:
-    """`events`: mapping keys, None for all. `texts`: the mapping files, so that the job gives the same however long it takes."""
+    """Returns the spec of a replay.
+
+    `events`: mapping keys, None: all. `texts`: the mapping files, so that the job's results do not change while it runs.
+    """
     return {
         "from": list(after),
         "to": list(upto),
@@ -48,7 +51,7 @@ def backfill_spec(
     max_rate: float | None,
     chunk: int = CHUNK,
 ) -> dict[str, Any]:
-    """`from_us`, `to_us`: only events of that time, in microseconds since the Unix epoch."""
+    """Returns the spec of a backfill. `from_us`, `to_us`: only events of that time, in microseconds since the Unix epoch."""
     return {
         "event": mapping.key,
         "table": mapping.table,
@@ -64,7 +67,7 @@ def backfill_spec(
 
 
 def unfit(mapping: EventMapping, destination: str) -> Stop | None:
-    """Why a mapping's events cannot be made of its table's rows for a destination; None where they can."""
+    """Returns why the mapping's events cannot be backfilled for the destination; None: they can."""
     if not mapping.goes_to(destination):
         names = ", ".join(mapping.destinations or ())
         return Stop(f"{mapping.key!r} is not for {destination}: its mapping names {names}.", hint=f"See {mapping.where}.")
@@ -85,7 +88,7 @@ def unfit(mapping: EventMapping, destination: str) -> Stop | None:
 def reader_of(
     settings: SourceSettings, mapping: EventMapping, spec: Mapping[str, Any], *, job: int, key: Sequence[str]
 ) -> TableReader:
-    """Reads the table as the job's spec says, by the `key` that it began with. Connects only when it reads."""
+    """Returns a reader of the table for the job's spec, in the order of `key`. It connects when it first reads."""
     where, conditions = conditions_of(mapping, spec["where"], spec["from"], spec["to"])
     return TableReader(
         settings.url.get_secret_value(),
@@ -102,7 +105,7 @@ def reader_of(
 
 
 def rows_at_once(spec: Mapping[str, Any]) -> int:
-    """Of a chunk. At a limited rate no more than go in a minute: while they wait, what the stream makes is remembered."""
+    """Returns the rows of a chunk: with a `max_rate`, at most a minute's, because the stream is remembered while they wait."""
     rate = spec["max_rate"]
     return min(int(spec["chunk"]), max(1, int(rate * MINUTE))) if rate else int(spec["chunk"])
 
@@ -110,7 +113,7 @@ def rows_at_once(spec: Mapping[str, Any]) -> int:
 def conditions_of(
     mapping: EventMapping, where: str | None, from_us: int | None, to_us: int | None
 ) -> tuple[list[str], list[Condition]]:
-    """What limits the rows: SQL that people wrote, and the event's time where a column holds it."""
+    """Returns the conditions on rows: SQL texts of the mapping and the job, and the event's time if a column has it."""
     texts = [text for text in (mapping.backfill.where if mapping.backfill else None, where) if text]
     column = mapping.timestamp.expression.column if mapping.timestamp else None
     timed = column is not None and (from_us is not None or to_us is not None)

@@ -1,4 +1,4 @@
-"""What a job does between two looks at the live stream."""
+"""The steps of a job: what it does between two turns of the live stream."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 from cdc_tracker.delivery.batcher import PendingBatch
 
-EVENTS = 2_000  # that go in one call at most beside the stream: a live change waits for no more than that
+EVENTS = 2_000  # of one call beside the stream at most: bounds how long a live change waits
 BYTES = 2 * 1024**2
-PORTION = 250  # changes that are made into events in one step: a live change waits for no more than that
+PORTION = 250  # changes mapped in one step at most: bounds how long a live change waits
 
 
 class Pause(enum.Enum):
-    WORKED = enum.auto()  # there is more to do at once
-    WAITING = enum.auto()  # for something that takes a while
+    WORKED = enum.auto()  # there is more to do now
+    WAITING = enum.auto()  # for something that takes time
 
 
 Steps: TypeAlias = Iterator[PendingBatch | Pause]
-"""A job as a generator: it gives a parcel to send, or says that it lets others have a turn. It ends where the job does."""
+"""A job as a generator: yields a batch to send, or a Pause to let others have a turn. Ends when the job is done."""

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
-from cdc_tracker.pipeline.pipeline import Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.pipeline import Pipeline, Route
 from cdc_tracker.state import LedgerRow, State
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
@@ -60,9 +58,14 @@ class Stage:
         self._reload.set()
         self.journal.wake()
 
-    def translator(self, mappings: Mappings | None = None, *, only: Any = None) -> Pipeline:
+    def pipeline(self, mappings: Mappings | None = None, *, only: Any = None) -> Pipeline:
         given = mappings or load_texts({"events.yml": self.mapping})
-        return Pipeline(given, outbox=None, space=SPACE, database="shop", destination="d", only=only)
+        route = Route.of(self.destination_settings)
+        return Pipeline(given, outbox=None, namespace=SPACE, database="shop", destination="d", route=route, only=only)
+
+    @property
+    def destination_settings(self) -> DestinationSettings:
+        return DestinationSettings.model_validate({"type": "memory", **self.settings})
 
     def _take_reload(self) -> bool:
         asked = self._reload.is_set()
@@ -70,16 +73,14 @@ class Stage:
         return asked
 
     def delivery(self, destination: Destination, state: State, stop: Callable[[], bool], abandon: Callable[[], bool]) -> Delivery:
-        settings = DestinationSettings.model_validate({"type": "memory", **self.settings})
-        shaping = Shaping.of(settings)
+        settings = self.destination_settings
         jobs = Jobs(
             settings=SourceSettings.model_validate({"name": "main", "url": "postgresql://nobody"}),
             name="d",
             limits=destination.limits,
-            shaping=shaping,
             state=state,
             journal=self.journal,
-            translators=partial(self.translator),
+            pipelines=self.pipeline,
             keep_ids=settings.sent_ledger is not None,
             abandon=abandon,
         )
@@ -87,10 +88,9 @@ class Stage:
             source="main",
             name="d",
             destination=destination,
-            shaping=shaping,
             dry_run=settings.dry_run,
-            translator=lambda: (self.translator(), {"events.yml": self.mapping}),
-            made_by=lambda texts: self.translator(load_texts(texts)),
+            translator=lambda: (self.pipeline(), {"events.yml": self.mapping}),
+            made_by=lambda texts: self.pipeline(load_texts(texts)),
             journal=self.journal,
             state=state,
             jobs=jobs,

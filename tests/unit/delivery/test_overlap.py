@@ -26,14 +26,14 @@ def now(*running: int) -> Reading:
 def test_an_id_that_the_stream_has_made_gives_way_also_where_it_was_made_before_the_reading() -> None:
     seen = Overlap("Paid", "track")
     seen.note([event("a")])
-    assert seen.withheld([event("a"), event("b")], now()) == {"a"}
+    assert seen.overtaken([event("a"), event("b")], now()) == {"a"}
 
 
 def test_a_change_that_makes_another_event_takes_nothing_away() -> None:
     seen = Overlap("Paid", "track")
     began = now()
     seen.note([event("x", userId="u"), event("y", "identify", "Customer", userId="u")])
-    assert seen.withheld([event("a", userId="u")], began) == set()
+    assert seen.overtaken([event("a", userId="u")], began) == set()
 
 
 def test_a_later_identify_of_the_same_user_wins_whatever_mapping_made_it() -> None:
@@ -41,15 +41,15 @@ def test_a_later_identify_of_the_same_user_wins_whatever_mapping_made_it() -> No
     began = now()
     seen.note([event("x", "identify", "Login", userId="u")])
     rows = [event(name, "identify", "Customer", userId=name) for name in ("u", "v")]
-    assert seen.withheld(rows, began) == {"u"}
+    assert seen.overtaken(rows, began) == {"u"}
 
 
 def test_an_identify_from_before_the_reading_loses_unless_the_reader_could_not_see_its_transaction() -> None:
     seen = Overlap("Customer", "identify")
     seen.note([event("x", "identify", "Customer", xid=7, userId="u")])
     row = [event("a", "identify", "Customer", userId="u")]
-    assert seen.withheld(row, now()) == set()
-    assert seen.withheld(row, now(7)) == {"a"}
+    assert seen.overtaken(row, now()) == set()
+    assert seen.overtaken(row, now(7)) == {"a"}
 
 
 def test_groups_are_told_apart_from_users_and_an_anonymous_user_is_one() -> None:
@@ -57,9 +57,9 @@ def test_groups_are_told_apart_from_users_and_an_anonymous_user_is_one() -> None
     began = now()
     for seen in (teams, people):
         seen.note([event("x", "group", "Team", groupId="1", userId="2"), event("y", "identify", "Customer", anonymousId="3")])
-    assert teams.withheld([event("a", "group", "Team", groupId="1"), event("b", "group", "Team", groupId="2")], began) == {"a"}
+    assert teams.overtaken([event("a", "group", "Team", groupId="1"), event("b", "group", "Team", groupId="2")], began) == {"a"}
     rows = [event("c", "identify", "Customer", anonymousId="3"), event("d", "identify", "Customer", userId="1")]
-    assert people.withheld(rows, began) == {"c"}
+    assert people.overtaken(rows, began) == {"c"}
 
 
 def test_what_no_row_can_meet_is_not_kept_and_the_rest_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

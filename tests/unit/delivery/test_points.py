@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdc_tracker.delivery.jobs.forecast import segments as segments_of
 from cdc_tracker.delivery.points import EARLIEST, Target, bare_changes, parse_since, parse_target, range_of
 from cdc_tracker.errors import Stop
-from cdc_tracker.journal import Journal
+from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.model import START, Position
 from tests.unit.pipeline.frames import BASE, START_LSN, Commit, Order, at, lsn_of, segments
 
@@ -71,7 +70,7 @@ def _committed(journal: Journal, after: Position, upto: Position) -> list[int]:
     """The commit times of the transactions between two positions, in seconds."""
     found = {
         change.transaction
-        for segment, begin in segments_of(journal, after, upto)
+        for segment, begin in segments_between(journal, after, upto)
         for change in bare_changes(segment, begin)
         if change.position <= upto
     }
@@ -125,7 +124,7 @@ def test_a_transaction_over_several_segments_is_in_a_range_whole_or_not_at_all(j
     after, upto = range_of(journal, _at(101), _at(102), journal.end() or START)
     assert (after, upto) == (Position(lsn_of(1), -1), Position(lsn_of(1) + 8, -1))
     assert _committed(journal, after, upto) == [101]
-    changes = [change for segment, begin in segments_of(journal, after, upto) for change in bare_changes(segment, begin)]
+    changes = [change for segment, begin in segments_between(journal, after, upto) for change in bare_changes(segment, begin)]
     assert sum(after < change.position <= upto for change in changes) == 30
 
 

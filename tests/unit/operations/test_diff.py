@@ -11,7 +11,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, Position
 from cdc_tracker.operations.diff import MAX_PATHS, Difference, Sample, Side, difference
-from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, segments, translator
+from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, pipeline, segments
 
 BEFORE = """
 version: 1
@@ -38,7 +38,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def _side(mapping: str) -> Side:
-    return Side(load_texts({"events.yml": mapping}), translator(mapping))
+    return Side(load_texts({"events.yml": mapping}), pipeline(mapping))
 
 
 def _compared(

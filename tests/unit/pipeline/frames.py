@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import START, Segment
-from cdc_tracker.pipeline.pipeline import Pipeline
+from cdc_tracker.pipeline import Pipeline
+from cdc_tracker.pipeline.steps import Step
 from cdc_tracker.sources.postgres import pgoutput
 
 COLUMNS = (("id", 20), ("user_id", 20), ("status", 25), ("amount", 1700), ("email", 25))
@@ -67,9 +68,11 @@ def lsn_of(number: int) -> int:
     return START_LSN + number * STEP
 
 
-def translator(mapping: str, destination: str | None = None) -> Pipeline:
+def pipeline(
+    mapping: str, destination: str | None = None, *, route: Step | None = None, only: Sequence[str] | None = None
+) -> Pipeline:
     mappings = load_texts({"events.yml": mapping})
-    return Pipeline(mappings, outbox=None, space=SPACE, database="shop", destination=destination)
+    return Pipeline(mappings, outbox=None, namespace=SPACE, database="shop", destination=destination, route=route, only=only)
 
 
 def _add(builder: pgoutput.Builder, lsn: int, payload: bytes) -> None:

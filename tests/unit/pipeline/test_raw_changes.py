@@ -9,8 +9,8 @@ from cdc_tracker.delivery.dead_letters import park, remake
 from cdc_tracker.destinations.base import Requirements
 from cdc_tracker.mapping import load_texts
 from cdc_tracker.model import RAW, START, Event, Rejection, Segment
+from cdc_tracker.pipeline import Pipeline, whole_changes
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.pipeline.pipeline import Pipeline, whole_changes
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
 MAPPING = """
@@ -31,10 +31,10 @@ def translator(mapping: str = MAPPING, *, only: list[str] | None = None, **wants
     return Pipeline(
         load_texts({"events.yml": mapping}),
         outbox=OutboxSettings(),
-        space=SPACE,
+        namespace=SPACE,
         database="shop",
         destination=None,
-        wants=Requirements(**wants),  # type: ignore[arg-type]  # as the tests name them
+        requirements=Requirements(**wants),  # type: ignore[arg-type]  # as the tests name them
         only=only,
     )
 
@@ -46,7 +46,7 @@ def segment() -> Segment:
 
 
 def made(given: Pipeline, segment: Segment) -> list[Event]:
-    found = given.made(segment, START)
+    found = given.results(segment, START)
     assert all(isinstance(each, Event) for each in found)
     return [each for each in found if isinstance(each, Event)]
 
@@ -62,7 +62,7 @@ def test_every_change_comes_as_its_envelope_whatever_the_mappings_say(segment: S
 
 def test_positions_and_ids_are_the_same_when_it_is_read_again_from_within(segment: Segment) -> None:
     found = made(translator(raw=True), segment)
-    again = translator(raw=True).made(segment, found[2].position)
+    again = translator(raw=True).results(segment, found[2].position)
     assert again == found[3:]
 
 
@@ -83,7 +83,7 @@ def test_events_carry_their_rows_key_and_are_otherwise_the_same(segment: Segment
 
 def test_a_rejection_stays_one_where_keys_are_wanted(segment: Segment) -> None:
     given = translator(MAPPING.replace("new.amount", "new.email"), row_key=True, key_columns=KEYS)
-    assert {type(each) for each in given.made(segment, START)} == {Rejection}
+    assert {type(each) for each in given.results(segment, START)} == {Rejection}
 
 
 def test_a_table_whose_key_is_not_known_is_told_once(segment: Segment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,8 @@ from pydantic import ValidationError
 
 from cdc_tracker.delivery.batcher import Batcher, PendingBatch
 from cdc_tracker.destinations.base import DestinationSettings, Limits
-from cdc_tracker.model import START, Event, Position, Rejection, Segment
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.model import START, Change, Event, Position, Rejection, Result, Segment, Suppression, Transaction
+from cdc_tracker.pipeline import Route
 
 BODY = (
     '{"type":"track","event":"Order Paid","messageId":"m-1","userId":"3","properties":{"id":7,"email":"a@b.c",'
@@ -23,10 +24,18 @@ BODY = (
 )
 
 
-def shaping(**asked: Any) -> Shaping:
-    made = Shaping.of(DestinationSettings.model_validate({"type": "x", **asked}))
-    assert made is not None
-    return made
+CHANGE = Change("c", None, None, None, START, 0, 0, Transaction(1, 0, 0))  # a route does not look at it
+
+
+def routed(**asked: Any) -> Callable[[Event], Event | Suppression]:
+    route = Route.of(DestinationSettings.model_validate({"type": "x", **asked}))
+    assert route is not None
+    return lambda event: route(event, CHANGE)
+
+
+def shaping(**asked: Any) -> Callable[[Event], Event | None]:
+    route = routed(**asked)
+    return lambda event: found if isinstance(found := route(event), Event) else None
 
 
 def event(body: str = BODY, kind: str = "track", n: int = 1) -> Event:
@@ -39,7 +48,7 @@ def shaped(body: str = BODY, kind: str = "track", **asked: Any) -> str | None:
 
 
 def test_settings_that_ask_for_nothing_cost_nothing() -> None:
-    assert Shaping.of(DestinationSettings(type="x")) is None
+    assert Route.of(DestinationSettings(type="x")) is None
 
 
 # Events.
@@ -283,27 +292,32 @@ def test_settings_that_contradict_themselves_are_refused(asked: dict[str, Any], 
 SEGMENT = Segment("pgoutput", b"", 0, 0, START, Position(99, -1), 5, 5)
 
 
-def packed(made: list[Event | Rejection], limits: Limits, wanted: Shaping | None) -> list[PendingBatch]:
-    packing = Batcher(START, limits, wanted)
-    return [*packing.add(SEGMENT, made, SEGMENT.last), packing.close()]
+def packed(
+    made: list[Event | Rejection], limits: Limits, route: Callable[[Event], Event | Suppression] | None
+) -> list[PendingBatch]:
+    results: list[Result] = [route(each) if route and isinstance(each, Event) else each for each in made]
+    batcher = Batcher(START, limits)
+    return [*batcher.add(SEGMENT, results, SEGMENT.last), batcher.close()]
 
 
 def test_what_is_left_out_is_withheld_in_the_parcel_that_its_position_lies_in() -> None:
     named = ["Order Paid", "Other"]
     calls = [event(BODY.replace("Order Paid", named[n % 2]), n=n) for n in range(1, 10)]
-    parcels = packed([*calls], Limits(3, 10**6, 10**6), shaping(events={"except": ["Other"]}))
+    parcels = packed([*calls], Limits(3, 10**6, 10**6), routed(events={"except": ["Other"]}))
     after = START
     for parcel in parcels:
-        assert all(after < each.position <= parcel.upto for each in (*parcel.events, *parcel.withheld))
-        assert len(parcel.events) + len(parcel.withheld) <= 3
+        positions = [each.position for each in parcel.events] + [each.position for each in parcel.suppressions]
+        assert all(after < position <= parcel.upto for position in positions)
+        assert len(parcel.events) + len(parcel.suppressions) <= 3
         after = parcel.upto
     assert [each.position for parcel in parcels for each in parcel.events] == [call.position for call in calls[1::2]]
-    assert [each for parcel in parcels for each in parcel.withheld] == calls[::2]
+    assert [each.event for parcel in parcels for each in parcel.suppressions] == calls[::2]
+    assert {each.reason for parcel in parcels for each in parcel.suppressions} == {"not_selected"}
 
 
 def test_a_parcel_counts_the_bytes_that_are_sent() -> None:
     calls = [event(n=n) for n in range(1, 5)]
-    [parcel] = packed([*calls], Limits(100, 10**6, 10**6), shaping(properties={"only": ["id"]}))
+    [parcel] = packed([*calls], Limits(100, 10**6, 10**6), routed(properties={"only": ["id"]}))
     assert parcel.size == sum(len(each.body) + 1 for each in parcel.events) < sum(len(call.body) for call in calls)
 
 
@@ -311,7 +325,7 @@ def test_a_parcel_does_not_end_between_a_rejection_and_an_event_of_one_change() 
     """Else its checkpoint would pass an event that is not sent yet."""
     first, second = event(n=1), event(n=2)
     rejection = Rejection("required_missing", "other", second.position, 1_000)
-    for wanted in (None, shaping(events={"except": ["Other"]})):
+    for wanted in (None, routed(events={"except": ["Other"]})):
         parcels = packed([first, rejection, second], Limits(1, 10**6, 10**6), wanted)
         for parcel, following in pairwise(parcels):
             assert all(each.position > parcel.upto for each in following.events)

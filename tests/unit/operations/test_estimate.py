@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.delivery.jobs.forecast import Estimate, forecast, own_time
+from cdc_tracker.delivery.jobs.event_time import event_time
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
-from cdc_tracker.pipeline.pipeline import Pipeline
-from cdc_tracker.pipeline.shaping import Shaping
+from cdc_tracker.operations.estimate import ReplayEstimate, estimate_replay
+from cdc_tracker.pipeline import Pipeline, Route
 from cdc_tracker.state import sent_id
-from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, segments, translator
+from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, pipeline, segments
 
 MAPPING = """
 version: 1
@@ -42,8 +42,8 @@ def _in(ledger: set[bytes]) -> Callable[[Sequence[bytes]], set[bytes]]:
     return ledger.intersection
 
 
-def _made(translator: Pipeline, journal: Journal) -> list[Event]:
-    found = [made for segment in journal.read(START, 10) for made in translator.made(segment, START)]
+def _made(made_by: Pipeline, journal: Journal) -> list[Event]:
+    found = [made for segment in journal.read(START, 10) for made in made_by.results(segment, START)]
     return [each for each in found if isinstance(each, Event)]
 
 
@@ -54,21 +54,20 @@ def _of(
     *,
     window: float = math.inf,
     age: float = math.inf,
-    known: Callable[[Sequence[bytes]], set[bytes]] | None = None,
-    known_since: int | None = None,
+    already_sent: Callable[[Sequence[bytes]], set[bytes]] | None = None,
+    sent_since: int | None = None,
     events: Sequence[str] | None = None,
-) -> Estimate:
-    return forecast(
-        translator(MAPPING),
+) -> ReplayEstimate:
+    return estimate_replay(
+        pipeline(MAPPING, only=events),
         journal,
         after,
         upto or journal.end() or START,
         now_us=at(40),
         dedupe_window=window,
         age_limit=age,
-        known=known,
-        known_since=known_since,
-        events=events,
+        already_sent=already_sent,
+        sent_since=sent_since,
     )
 
 
@@ -93,7 +92,7 @@ def test_what_was_committed_longer_ago_than_the_window_lies_outside_it(journal: 
     assert _of(journal, window=window).outside_window == outside
 
 
-def test_age_goes_by_an_event_s_own_time(journal: Journal) -> None:
+def test_age_goes_by_an_event_s_event_time(journal: Journal) -> None:
     week = 7 * 86400.0
     assert _of(journal, age=week).past_age == 1  # the first order's payment; the others were not paid
     assert _of(journal, age=25).past_age == 1 + 1  # and the first order by its commit time
@@ -103,24 +102,24 @@ def test_age_goes_by_an_event_s_own_time(journal: Journal) -> None:
 
 @pytest.mark.parametrize("body", [b'{"timestamp":"infinity"}', b"{}", b'{"timestamp":5}', b'{"timestamp":"0044-03-15 BC"}'])
 def test_where_an_event_s_time_is_none_that_of_its_commit_counts(body: bytes) -> None:
-    assert own_time(Event("id", "track", body, "Order Paid", START, at(7))) == at(7)
+    assert event_time(Event("id", "track", body, "Order Paid", START, at(7))) == at(7)
 
 
 def test_an_event_s_own_time_is_read_to_the_microsecond() -> None:
     body = b'{"timestamp":"2026-01-01T01:00:09.000001+01:00"}'
-    assert own_time(Event("id", "track", body, "Order Paid", START, at(7))) == at(9) + 1
+    assert event_time(Event("id", "track", body, "Order Paid", START, at(7))) == at(9) + 1
 
 
 def test_what_the_sent_ledger_knows_is_withheld_and_is_not_twice(journal: Journal) -> None:
-    delivered = _made(translator(MAPPING), journal)[:3]
+    delivered = _made(pipeline(MAPPING), journal)[:3]
     ledger = {sent_id(event.message_id) for event in delivered}
-    found = _of(journal, window=0, age=15, known=_in(ledger))
+    found = _of(journal, window=0, age=15, already_sent=_in(ledger))
     assert (found.events.total(), found.withheld, found.sent) == (7, 3, 4)
     assert found.outside_window == 4  # it is not known from when on the ledger knows
     assert found.past_age == 1
-    found = _of(journal, window=0, known=_in(ledger), known_since=at(25))
+    found = _of(journal, window=0, already_sent=_in(ledger), sent_since=at(25))
     assert found.outside_window == 1  # what was committed since and is not in it was never delivered
-    assert _of(journal, window=0, known=_in(ledger), known_since=at(5)).outside_window == 0
+    assert _of(journal, window=0, already_sent=_in(ledger), sent_since=at(5)).outside_window == 0
 
 
 def test_a_range_without_events_has_no_times(journal: Journal) -> None:
@@ -129,16 +128,15 @@ def test_a_range_without_events_has_no_times(journal: Journal) -> None:
 
 
 def test_what_the_destination_s_own_settings_leave_out_is_counted_by_itself(journal: Journal) -> None:
-    wanted = Shaping.of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
-    found = forecast(
-        translator(MAPPING),
+    route = Route.of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
+    found = estimate_replay(
+        pipeline(MAPPING, route=route),
         journal,
         START,
         journal.end() or START,
         now_us=at(40),
         dedupe_window=0,
         age_limit=math.inf,
-        shaping=wanted,
     )
     assert (found.events, found.left_out, found.sent, found.outside_window) == ({"Order Placed": 4}, 3, 4, 4)
     assert found.rejections == {"Order Placed": 1}
