@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -144,11 +143,6 @@ def is_alive(roles: Iterable[RoleRecord], role: str) -> bool:
     from cdc_tracker.monitoring import reports  # noqa: PLC0415
 
     return reports(list(roles), role)
-
-
-def age(time_us: int) -> float:
-    """Seconds since then."""
-    return max(0.0, time.time() - time_us / 1e6)
 
 
 def problem(found: Problem) -> dict[str, str]:

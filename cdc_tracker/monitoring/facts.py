@@ -42,6 +42,11 @@ class DestinationHealth:
     misfits: list[str] = field(default_factory=list)  # what of the mappings the tables that it met do not have
     dry_run: bool = False
 
+    @property
+    def settled(self) -> int:
+        """How many events have a final outcome."""
+        return sum(self.totals.now.get(name, 0) for name in ("delivered", "assumed", "rejected", "suppressed", "replayed"))
+
 
 @dataclass(frozen=True)
 class Health:

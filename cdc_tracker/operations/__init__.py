@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cdc_tracker.operations import dead_letters, diff, examples, follow, jobs, ledger, named, scaffold
+    from cdc_tracker.operations import dead_letters, diff, examples, follow, jobs, ledger, named, scaffold, status
 
-__all__ = ["dead_letters", "diff", "examples", "follow", "jobs", "ledger", "named", "scaffold"]
+__all__ = ["dead_letters", "diff", "examples", "follow", "jobs", "ledger", "named", "scaffold", "status"]
 
 
 def __getattr__(name: str) -> ModuleType:
