@@ -34,7 +34,7 @@ def missing(
     """For every destination that lacks something, where a slot that begins at `slot` is all there is beside the journal."""
     found = []
     end = horizon.last if horizon else START
-    checkpoints = state.checkpoints(record.name)
+    checkpoints = state.checkpoints.all(record.name)
     for name in sorted(checkpoints.keys() & set(destinations)):
         checkpoint = checkpoints[name]
         have = reached(record, end, checkpoint.position)
@@ -56,8 +56,10 @@ def reached(record: SourceRecord, journal_end: Position, checkpoint: Position) -
 
 def times_of(state: State, source: str) -> Times:
     """When the last change committed that every destination has dealt with, and the last one that was journaled."""
-    lowest = min(state.checkpoints(source).items(), key=lambda item: item[1].position, default=None)
-    journaled = next((int(role.detail.get("journaled_until", 0)) for role in state.roles(source) if role.role == "capture"), 0)
+    lowest = min(state.checkpoints.all(source).items(), key=lambda item: item[1].position, default=None)
+    journaled = next(
+        (int(role.detail.get("journaled_until", 0)) for role in state.reports.all(source) if role.role == "capture"), 0
+    )
     return Times(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
 
 
@@ -66,12 +68,12 @@ def dealt_until(state: State, source: str, destination: str) -> int:
 
     Its role tells it exactly, if what it said is of the checkpoint that is stored; the ledger to the hour.
     """
-    checkpoint = state.checkpoint(source, destination)
-    for role in state.roles(source):
+    checkpoint = state.checkpoints.get(source, destination)
+    for role in state.reports.all(source):
         of_checkpoint = checkpoint is not None and role.detail.get("position") == str(checkpoint.position)
         if role.role == f"deliver:{destination}" and of_checkpoint and role.detail.get("delivered_until"):
             return int(role.detail["delivered_until"])
-    return max((row.hour for row in state.ledger(source, destination)), default=0) * HOUR
+    return max((row.hour for row in state.ledger.rows(source, destination)), default=0) * HOUR
 
 
 def window(gap: Missing) -> tuple[int | None, int]:

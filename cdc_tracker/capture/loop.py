@@ -103,7 +103,7 @@ class Capture:
             return
         with Session(self._settings, self._needs) as session:
             end, lowest = self._journal.end(), self._lowest_checkpoint()
-            record = self._state.source(self._name)
+            record = self._state.sources.get(self._name)
             self._lookout.recall()
             times = partial(times_of, self._state, self._name)
             self._confirmed, timeline = session.verify(record, end, lowest, times)
@@ -111,7 +111,7 @@ class Capture:
                 session.refuse()
             if record is not None and timeline != record.timeline:
                 log.info("the server is on a new timeline", timeline=timeline)
-                self._state.save_source(replace(record, timeline=timeline))
+                self._state.sources.save(replace(record, timeline=timeline))
             if record is not None and (end or START).commit_lsn < record.journaled_lsn:
                 self._lookout.lose_journal(self._confirmed, record.journaled_lsn)
             self._appended, self._journal_end = end, end or lowest or START
@@ -202,7 +202,7 @@ class Capture:
             confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
             if confirm > self._confirmed:
                 # before the server hears of it: a slot past this was moved by others
-                self._state.confirm(self._name, confirm, (self._appended or START).commit_lsn)
+                self._state.sources.confirm(self._name, confirm, (self._appended or START).commit_lsn)
                 self._confirmed = self._progress.confirmed = confirm
         except StateUnavailable as error:
             if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us
@@ -226,7 +226,7 @@ class Capture:
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
         """Those that count: of every configured destination, and of one that `setup` has added since we started."""
-        found = self._state.checkpoints(self._name)
+        found = self._state.checkpoints.all(self._name)
         if self._left_out is None:
             self._left_out = frozenset(found).difference(self._destinations)
         return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
@@ -252,7 +252,7 @@ class Capture:
     def _trim(self) -> None:
         try:
             checkpoints = self._checkpoints()
-            held = holders(checkpoints, self._state.jobs(self._name, unfinished=True)) if checkpoints else []
+            held = holders(checkpoints, self._state.jobs.all(self._name, unfinished=True)) if checkpoints else []
         except StateUnavailable as error:
             log.warning("journal not trimmed", error=str(error))
             return

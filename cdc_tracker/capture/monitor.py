@@ -160,7 +160,7 @@ class CaptureMonitor:
         if self._recalled:
             return
         self._recalled = True
-        for role in self.state.roles(self.settings.name):
+        for role in self.state.reports.all(self.settings.name):
             if role.role == "capture":
                 self.progress.journaled_until = int(role.detail.get("journaled_until", 0))
                 self._current_at = int(role.detail.get("current_at", 0))
@@ -222,6 +222,6 @@ class CaptureMonitor:
             "refusal": progress.refusal,
         }
         try:
-            self.state.report(self.settings.name, "capture", os.getpid(), progress.state, detail)
+            self.state.reports.save(self.settings.name, "capture", os.getpid(), progress.state, detail)
         except StateUnavailable as error:
             log.warning("no report", error=str(error))

@@ -86,7 +86,7 @@ def backfill(
         if not dry_run:
             with stores.opened_journal(config) as journal:
                 for plan in plans:
-                    job = state.create_job(source, plan["destination"], "backfill", plan.pop("spec"), total=plan["rows"])
+                    job = state.jobs.create(source, plan["destination"], "backfill", plan.pop("spec"), total=plan["rows"])
                     journal.wake(plan["destination"])
                     plan["job"] = job.id
         if as_json:
@@ -162,7 +162,7 @@ def _delivered_before(state: State, source: str, key: str, destination: str, win
     if math.isinf(window):
         return 0
     until = (time.time() - window) // 3600
-    rows = state.ledger(source, destination=destination, mapping=key)
+    rows = state.ledger.rows(source, destination=destination, mapping=key)
     return sum(row.delivered + row.assumed for row in rows if row.hour <= until)
 
 

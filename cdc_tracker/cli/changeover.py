@@ -47,7 +47,7 @@ def run(place: Standing) -> None:
     made = plugins.change(place.connection, record.slot, end.commit_lsn)
     record = place.record() or record  # reading has confirmed more
     confirmed = max(record.confirmed_lsn, made.confirmed_flush_lsn or 0)
-    place.state.save_source(replace(record, plugin=made.plugin, confirmed_lsn=confirmed, journaled_lsn=end.commit_lsn))
+    place.state.sources.save(replace(record, plugin=made.plugin, confirmed_lsn=confirmed, journaled_lsn=end.commit_lsn))
     plugins.drop_spare(place.connection, record.slot)
     output.say(f"slot          {record.slot}: goes on with {made.plugin} from there, and nothing is missed")
 

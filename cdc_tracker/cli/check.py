@@ -111,7 +111,7 @@ def _stores(config: Config) -> tuple[SourceRecord | None, list[Problem]]:
     findings += _private(config)
     try:
         with opened_state(config, to_read=True) as state:
-            record = state.source(config.source.name)
+            record = state.sources.get(config.source.name)
         findings.append(_fine("state", "can be opened"))
     except CdcTrackerError as error:
         findings += _as_problems(error, "state")
@@ -217,7 +217,7 @@ def _standing(config: Config, connection: Any) -> Iterator[Problem]:
         except CdcTrackerError as error:
             yield Problem("source", "slot", str(error), error.hint)
             return
-        missing = sorted(config.destinations.keys() - state.checkpoints(config.source.name).keys())
+        missing = sorted(config.destinations.keys() - state.checkpoints.all(config.source.name).keys())
     yield _fine("source", f"slot {config.source.slot}, state and journal fit together")
     if missing:
         hint = "It begins at the journal's end when it first runs; `cdc-tracker rewind` sends it what came before."
@@ -267,7 +267,10 @@ def _port_taken(config: Config, error: OSError) -> Problem:
     place = f"{config.http.host}:{config.http.port}"
     try:
         with opened_state(config, to_read=True) as state:
-            if any(output.is_alive(state.roles(config.source.name), role.role) for role in state.roles(config.source.name)):
+            if any(
+                output.is_alive(state.reports.all(config.source.name), role.role)
+                for role in state.reports.all(config.source.name)
+            ):
                 return _fine("http", f"{place} is in use, by the running worker it seems")
     except CdcTrackerError:
         pass  # told already

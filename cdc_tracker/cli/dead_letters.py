@@ -111,7 +111,7 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
     """Show one dead letter."""
     with invocation.state(to_read=True) as state:
         letter = operations.dead_letters.one(state, invocation.source, number)
-        record = state.source(invocation.source)
+        record = state.sources.get(invocation.source)
     told = as_dict(letter)
     changes = operations.dead_letters.changes(letter, record.database if record else "") if raw else []
     if as_json:

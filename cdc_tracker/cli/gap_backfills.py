@@ -77,7 +77,7 @@ def _job(place: Standing, mapping: Mapping, gap: Missing) -> int:
         only_missing=place.config.destinations[gap.destination].sent_ledger is not None,
         max_rate=None,
     )
-    job = place.state.create_job(place.name, gap.destination, "backfill", spec, total=_size(place, mapping, gap))
+    job = place.state.jobs.create(place.name, gap.destination, "backfill", spec, total=_size(place, mapping, gap))
     place.journal.wake(gap.destination)
     return job.id
 

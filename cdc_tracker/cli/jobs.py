@@ -37,7 +37,7 @@ def jobs(ctx: click.Context) -> None:
 def list_(invocation: Invocation, destination: str | None = None, unfinished: bool = False, as_json: bool = False) -> None:
     """List jobs, oldest first."""
     with invocation.state(to_read=True) as state:
-        found = state.jobs(invocation.source, destination=destination, unfinished=unfinished)
+        found = state.jobs.all(invocation.source, destination=destination, unfinished=unfinished)
     if as_json:
         output.emit([as_dict(job) for job in found])
     elif not found:

@@ -136,7 +136,7 @@ def outlook(
     settings = config.destinations[destination]
     kind = registry.described(settings)
     source = config.source.name
-    since = state.sent_since(source, destination) if only_missing else None
+    since = state.sent_ids.since(source, destination) if only_missing else None
     with output.progress("Counting the events of this range") as advance:
         found = estimate_replay(
             pipeline,
@@ -146,7 +146,7 @@ def outlook(
             now_us=time.time_ns() // 1000,
             dedupe_window=kind.dedupe_window,
             age_limit=kind.age_limit,
-            already_sent=partial(state.sent, source, destination) if only_missing else None,
+            already_sent=partial(state.sent_ids.find, source, destination) if only_missing else None,
             sent_since=since,
             advance=advance,
         )

@@ -95,7 +95,7 @@ def _translator(config: Config, identity: Identity) -> Pipeline:
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
         with opened_state(config, to_read=True) as state:
-            record = state.source(config.source.name)
+            record = state.sources.get(config.source.name)
     space = record.namespace if record else config.source.namespace
     return Pipeline(
         assemble.load_mappings(config),

@@ -79,7 +79,7 @@ def replay(
     keys = _keys(config, destination, mappings, names) if names else None
     with stores.opened_state(config) as state, stores.opened_journal(config) as journal:
         record = operations.named.source(config, state)
-        checkpoint = state.checkpoint(record.name, destination)
+        checkpoint = state.checkpoints.get(record.name, destination)
         if checkpoint is None:
             raise Stop(
                 f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it.",
@@ -96,7 +96,7 @@ def replay(
             plan.agree(f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
             spec = replay_spec(after, upto, events=keys, texts=texts, only_missing=only_missing, max_rate=max_rate)
             total = plan.found.events.total() + plan.found.left_out + plan.found.rejections.total()
-            job = state.create_job(record.name, destination, "replay", spec, needs=after, total=total)
+            job = state.jobs.create(record.name, destination, "replay", spec, needs=after, total=total)
             journal.wake(destination)
             figures["job"] = job.id
         if as_json:

@@ -63,7 +63,7 @@ def rewind(
             again.tell()
         if not dry_run:
             again.agree(f"Rewind {destination} to {to}?", yes=yes, duplicates=yes_duplicates)
-            state.request_rewind(record.name, destination, to, only_missing=only_missing)
+            state.checkpoints.request_rewind(record.name, destination, to, only_missing=only_missing)
             journal.wake(destination)
             plan["applied"] = _when_applied(state, record.name, destination)
     if as_json:
@@ -73,7 +73,7 @@ def rewind(
 
 
 def _checkpoint(state: State, source: str, destination: str) -> Checkpoint:
-    checkpoint = state.checkpoint(source, destination)
+    checkpoint = state.checkpoints.get(source, destination)
     if checkpoint is None:
         raise Stop(
             f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it, and nothing can go again.",
@@ -93,6 +93,6 @@ def _behind(to: Position, position: Position) -> Position:
 
 
 def _when_applied(state: State, source: str, destination: str) -> str:
-    if output.is_alive(state.roles(source), f"deliver:{destination}"):
+    if output.is_alive(state.reports.all(source), f"deliver:{destination}"):
         return "The running worker goes back at once."
     return "No worker is delivering to it now: the rewind is applied when `cdc-tracker run` starts."

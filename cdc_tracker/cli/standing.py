@@ -43,10 +43,10 @@ class Standing:
         return slot.inspect(self.connection, self.config.source.slot)
 
     def record(self) -> SourceRecord | None:
-        return self.state.source(self.name)
+        return self.state.sources.get(self.name)
 
     def lowest(self) -> Position | None:
-        checkpoints = self.state.checkpoints(self.name)
+        checkpoints = self.state.checkpoints.all(self.name)
         return min((checkpoints[name].position for name in self.config.destinations if name in checkpoints), default=None)
 
     def examine(self) -> None:
@@ -87,7 +87,7 @@ class Standing:
 
     def said(self) -> dict[str, Any]:
         """What the role `capture` last said of itself."""
-        return next((role.detail for role in self.state.roles(self.name) if role.role == "capture"), {})
+        return next((role.detail for role in self.state.reports.all(self.name) if role.role == "capture"), {})
 
     def of_plugin(self) -> Problem | None:
         """What `setup` has to do about the slot's plugin before anything else."""
@@ -123,7 +123,7 @@ class Standing:
         end, lowest = self.journal.end(), self.lowest()
         if end is None or lowest is None or lowest >= end:
             return "Every destination has everything that was captured."
-        behind = [name for name, each in self.state.checkpoints(self.name).items() if each.position < end]
+        behind = [name for name, each in self.state.checkpoints.all(self.name).items() if each.position < end]
         return f"Not everything that was captured has been delivered to {', '.join(sorted(behind))}: that is lost."
 
     def confirm(self, mode: str, *, yes: bool) -> None:
@@ -166,7 +166,7 @@ class Standing:
         record, found = self.record(), self.slot()
         if mode == "new_epoch" and record is not None:
             self.journal.clear()
-            self.state.drop_checkpoints(self.name)
+            self.state.checkpoints.drop(self.name)
             self.save(self._epoch_of(record), self.make_slot())
             self._rewind_destinations()
         elif mode == "recreate_slot" and record is not None:
@@ -184,7 +184,7 @@ class Standing:
         """Of a database that was renamed: from now on its events say so; their ids go on as they are."""
         name = self.connection.info.dbname
         if record.database != name:
-            self.state.save_source(replace(record, database=name))
+            self.state.sources.save(replace(record, database=name))
             output.say(f"database      {record.database} is called {name} now")
 
     def _epoch_of(self, record: SourceRecord) -> SourceRecord:
@@ -222,13 +222,13 @@ class Standing:
             timeline=identity.timeline,
             journaled_lsn=end.commit_lsn if (end := self.journal.end()) else 0,
         )
-        self.state.save_source(record)
+        self.state.sources.save(record)
         if not quiet:
             output.say(f"slot          {made.name} ({made.plugin}), from {format_lsn(begin)} on")
 
     def _give_checkpoints(self, *, new: bool) -> None:
         """To destinations that have none: where their `start` says; at a `new` source, all of them where the slot begins."""
-        record, present = self.record(), self.state.checkpoints(self.name)
+        record, present = self.record(), self.state.checkpoints.all(self.name)
         if record is None:
             return
         slot_begins = Position(record.created_lsn, -1)
@@ -238,7 +238,7 @@ class Standing:
             if begin is None:
                 output.say(f"checkpoint    {name}: with the first transaction at or after {start}, once that is captured")
                 continue
-            self.state.create_checkpoint(self.name, name, begin)
+            self.state.checkpoints.create(self.name, name, begin)
             output.say(f"checkpoint    {name}: at {begin}")
 
     def _rewind_destinations(self) -> None:

@@ -95,7 +95,7 @@ class Tally:
             for event, receipt in zip(events, receipts, strict=True)
             if receipt.outcome is not Outcome.REJECTED
         }
-        for letter in self._state.dead_letters_between(self._source, self._name, events[0].position, events[-1].position):
+        for letter in self._state.dead_letters.between(self._source, self._name, events[0].position, events[-1].position):
             outcomes = done.get((letter.mapping, letter.position))
             if outcomes is not None:
                 self.settled.append(letter.id)
@@ -146,7 +146,7 @@ class Accounting:
             rewind = None
         else:
             self._uncertain = True  # a connection lost in a commit does not tell whether it took place
-            rewind = self._state.commit(
+            rewind = self._state.checkpoints.commit(
                 self._source, self._name, self.position, tally.counts, tally.letters, tally.settled, tally.sent
             )
         self._uncertain = False
@@ -156,7 +156,7 @@ class Accounting:
         return rewind
 
     def _arrived(self) -> bool:
-        checkpoint = self._state.checkpoint(self._source, self._name)
+        checkpoint = self._state.checkpoints.get(self._source, self._name)
         if checkpoint is None:
             raise StateUnavailable("the checkpoint cannot be read")
         return checkpoint.position == self.position != self.stored

@@ -200,15 +200,15 @@ class Delivery:
     # Where to begin.
 
     def _checkpoint(self) -> Checkpoint:
-        found = self._state.checkpoint(self._source, self._name)
+        found = self._state.checkpoints.get(self._source, self._name)
         if found is None:
             raise StateUnavailable(f"the checkpoint of {self._name} cannot be read")
         return found
 
     def _begin(self) -> None:
-        if self._sent_ledger is None and self._state.sent_since(self._source, self._name) is not None:
+        if self._sent_ledger is None and self._state.sent_ids.since(self._source, self._name) is not None:
             # turned off: it must not speak for a time in which it was not kept
-            self._state.trim_sent(self._source, self._name, int((time.time() + YEAR) * 1_000_000))
+            self._state.sent_ids.trim(self._source, self._name, int((time.time() + YEAR) * 1_000_000))
         self._remember()
         rewind_to = self._checkpoint().rewind_to
         if rewind_to is not None:
@@ -225,7 +225,7 @@ class Delivery:
 
         The destination may have it, and others might make a rejection of an event that has arrived.
         """
-        texts = self._state.in_hand(self._source, self._name).mappings
+        texts = self._state.in_hand.get(self._source, self._name).mappings
         if texts and texts != self._texts:
             try:
                 self._then = self._made_by(texts)
@@ -237,7 +237,7 @@ class Delivery:
         if self._noted is not self._texts and self._read >= self._held:
             self._then = None
             self._store_what_is_passed()
-            self._persist(partial(self._state.take_mappings, self._source, self._name, self._texts))
+            self._persist(partial(self._state.in_hand.take_mappings, self._source, self._name, self._texts))
             self._noted = self._texts
 
     def _store_what_is_passed(self) -> None:
@@ -262,7 +262,7 @@ class Delivery:
         if found.held is not None and found.store:
             self._store(found.held)
         if found.held is not None and found.rewind:
-            self._state.request_rewind(self._source, self._name, found.held)
+            self._state.checkpoints.request_rewind(self._source, self._name, found.held)
             self._rewind(found.held)
         self._held = max(found.held or START, START)
 
@@ -311,7 +311,7 @@ class Delivery:
         self._commit()
         if self._holds is not None:
             self._patiently(partial(self._holds.rewind, to))
-        self._state.apply_rewind(self._source, self._name)
+        self._state.checkpoints.apply_rewind(self._source, self._name)
         checkpoint = self._checkpoint()
         self._settlement.begin(checkpoint)
         self._only_missing = checkpoint.only_missing
@@ -434,7 +434,7 @@ class Delivery:
         if self._reload():
             self._translator, self._texts = self._translate()
             self._note_mappings()
-        checkpoint = self._state.checkpoint(self._source, self._name)
+        checkpoint = self._state.checkpoints.get(self._source, self._name)
         if checkpoint is not None and checkpoint.rewind_to is not None:
             self._rewind(checkpoint.rewind_to)
         if not self._dry_run:
@@ -449,7 +449,7 @@ class Delivery:
         """Once an hour: ids that the sent-ledger need not keep."""
         if self._sent_ledger is not None and time.monotonic() > self._forgot + FORGET:
             self._forgot = time.monotonic()
-            self._state.trim_sent(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
+            self._state.sent_ids.trim(self._source, self._name, int((time.time() - self._sent_ledger) * 1_000_000))
 
     def _write_report(self) -> None:
         self._report.write(

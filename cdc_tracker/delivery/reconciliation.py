@@ -78,12 +78,12 @@ class HeldCheckpoint:
 
     def _delivered(self) -> bool:
         """It was ever sent an event."""
-        totals = self.state.totals(self.source).get(self.name)
+        totals = self.state.ledger.totals(self.source).get(self.name)
         return totals is not None and totals.now["delivered"] > 0
 
     def _refused_after(self, held: Position, ours: Position) -> bool:
         """The first event past what it holds was parked: it holds those behind it that went with it, and does not say so."""
-        letters = self.state.dead_letters_between(self.source, self.name, held, ours)
+        letters = self.state.dead_letters.between(self.source, self.name, held, ours)
         return any(before(letter.position) == held for letter in letters)
 
     def _lacking(self, held: Position, ours: Position) -> Position | None:
@@ -91,7 +91,7 @@ class HeldCheckpoint:
         horizon = self.journal.horizon()
         if horizon is None:
             return None
-        ledger = self.state.ledger(self.source, self.name, since_hour=horizon.first_time // HOUR)
+        ledger = self.state.ledger.rows(self.source, self.name, since_hour=horizon.first_time // HOUR)
         delivered = {(row.mapping, row.hour) for row in ledger if row.delivered}
         begin = max(held, horizon.start)
         pipeline = self.pipeline()

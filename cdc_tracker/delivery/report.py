@@ -28,7 +28,7 @@ class DeliveryReport:
     def __init__(self, store: State, source: str, name: str) -> None:
         """Goes on from what the role said before it was started again."""
         self._store, self._source, self._name = store, source, name
-        self._said = next((role.detail for role in store.roles(source) if role.role == f"deliver:{name}"), {})
+        self._said = next((role.detail for role in store.reports.all(source) if role.role == f"deliver:{name}"), {})
         self._recent = RecentOutcomes(name, self._said.get("recent"))
         self._written = 0.0
         self.ran_dry, self.moved = bool(self._said.get("dry_run")), bool(self._said.get("moved"))
@@ -74,6 +74,6 @@ class DeliveryReport:
             "problems": [str(problem) for problem in problems[:20]],
         }
         try:
-            self._store.report(self._source, f"deliver:{self._name}", os.getpid(), self.state, detail)
+            self._store.reports.save(self._source, f"deliver:{self._name}", os.getpid(), self.state, detail)
         except StateUnavailable as error:
             log.warning("no report", error=str(error))

@@ -51,7 +51,7 @@ def begin(
     journal: Journal, state: State, source: str, name: str, start: Start, *, slot: Position, stop: Callable[[], bool]
 ) -> None:
     """Give a destination that has none its checkpoint, once the journal has reached its time. Raises Interrupted at `stop`."""
-    if state.checkpoint(source, name) is not None:
+    if state.checkpoints.get(source, name) is not None:
         return
     said = False
     while (position := beginning(journal, start, slot=slot)) is None:
@@ -59,13 +59,13 @@ def begin(
         if not said:
             log.info("new destination: " + waits, name=name)
             said = True
-        state.report(source, f"deliver:{name}", os.getpid(), "waiting", {"trouble": waits})
+        state.reports.save(source, f"deliver:{name}", os.getpid(), "waiting", {"trouble": waits})
         deadline = time.monotonic() + REPORT
         while time.monotonic() < deadline:
             if stop():
                 raise Interrupted([])
             time.sleep(0.05)
-    state.create_checkpoint(source, name, position)
+    state.checkpoints.create(source, name, position)
     log.info("new destination", name=name, start=str(start), position=str(position))
 
 

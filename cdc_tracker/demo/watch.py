@@ -72,10 +72,10 @@ class Watch:
     def _read(self) -> tuple[list[DestinationView], dict[str, Counter[str]], int]:
         end, retained = self._wal()
         mappings: dict[str, Counter[str]] = {}
-        for row in self._state.ledger(SOURCE):
+        for row in self._state.ledger.rows(SOURCE):
             mappings.setdefault(row.mapping, Counter())[row.destination] += row.delivered + row.assumed
-        checkpoints = self._state.checkpoints(SOURCE)
-        states = {role.role: role.state for role in self._state.roles(SOURCE)}
+        checkpoints = self._state.checkpoints.all(SOURCE)
+        states = {role.role: role.state for role in self._state.reports.all(SOURCE)}
         destinations = []
         for name in self._destinations:
             position = checkpoints[name].position if name in checkpoints else None
@@ -100,14 +100,14 @@ class Watch:
 
     def role_pid(self, role: str) -> int | None:
         """The process of one role, as the worker reports it."""
-        return next((record.pid for record in self._state.roles(SOURCE) if record.role == role), None)
+        return next((record.pid for record in self._state.reports.all(SOURCE) if record.role == role), None)
 
     def running(self) -> bool:
         """Whether every role reports that it runs, and its process is alive."""
-        records = self._state.roles(SOURCE)
+        records = self._state.reports.all(SOURCE)
         busy = {record.role for record in records if record.state not in ("starting", "stopped") and alive(record.pid)}
         return busy >= {"capture", *(f"deliver:{name}" for name in self._destinations)}
 
     def role_pids(self) -> list[int]:
         """The processes of all roles."""
-        return [record.pid for record in self._state.roles(SOURCE) if record.role != "supervisor"]
+        return [record.pid for record in self._state.reports.all(SOURCE) if record.role != "supervisor"]

@@ -89,10 +89,10 @@ class Observer:
 
     def look(self, *, letters: bool = True) -> Health:
         """Without `letters` dead letters are not counted: that takes longer, the more there are."""
-        roles = {role.role: role for role in self._state.roles(self._source)}
-        checkpoints, end = self._state.checkpoints(self._source), self._journal.end()
-        totals = self._state.totals(self._source)
-        counted = self._state.count_dead_letters(self._source) if letters else {}
+        roles = {role.role: role for role in self._state.reports.all(self._source)}
+        checkpoints, end = self._state.checkpoints.all(self._source), self._journal.end()
+        totals = self._state.ledger.totals(self._source)
+        counted = self._state.dead_letters.count(self._source) if letters else {}
         return Health(
             now=time.time_ns() // 1000,
             source=self._source,
@@ -114,7 +114,7 @@ class Observer:
             horizon=self._journal.horizon(),
             journal_end=end,
             free=_free(self._data),
-            jobs=self._state.jobs(self._source, unfinished=True),
+            jobs=self._state.jobs.all(self._source, unfinished=True),
         )
 
     def _destination(

@@ -113,7 +113,7 @@ class WorkerReport:
 
     def _read(self) -> None:
         """What roles that have just ended left word of."""
-        for said in self._state.roles(self._config.source.name):
+        for said in self._state.reports.all(self._config.source.name):
             role = self._roles.get(said.role)
             if role is not None and role.unread:
                 told = said.detail if said.state == "failed" else {}
@@ -123,7 +123,7 @@ class WorkerReport:
         try:
             if any(role.unread for role in list(self._roles.values())):
                 self._read()
-            self._state.report(self._config.source.name, SUPERVISOR, os.getpid(), state, self._told())
+            self._state.reports.save(self._config.source.name, SUPERVISOR, os.getpid(), state, self._told())
         except CdcTrackerError as error:
             if self._heard:
                 log.warning("no report: it is tried every second", error=str(error), hint=error.hint)
@@ -161,7 +161,7 @@ class WorkerReport:
 
 def _recalled(state: State, source: str) -> dict[str, _Role]:
     """What the worker before this one knew of its roles, and of itself: whether it stopped, or ended otherwise."""
-    before = next((role for role in state.roles(source) if role.role == SUPERVISOR), None)
+    before = next((role for role in state.reports.all(source) if role.role == SUPERVISOR), None)
     if before is None:
         return {}
     roles = {name: _Role.of(told) for name, told in before.detail.get("roles", {}).items()}
@@ -178,8 +178,8 @@ def failed(config: Config, role: str | None, trouble: str, hint: str) -> None:
     name = role or SUPERVISOR
     try:
         with State.open(config.state_url) as state:
-            said = next((each.detail for each in state.roles(config.source.name) if each.role == name), {})
+            said = next((each.detail for each in state.reports.all(config.source.name) if each.role == name), {})
             told = {"trouble": hide(trouble, config.secrets()), "hint": hint, "since": now_us()}
-            state.report(config.source.name, name, os.getpid(), "failed", {**said, **told})
+            state.reports.save(config.source.name, name, os.getpid(), "failed", {**said, **told})
     except CdcTrackerError as error:
         log.warning("no report", error=str(error))

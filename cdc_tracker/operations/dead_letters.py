@@ -30,13 +30,13 @@ def listed(
     limit: int = 50,
 ) -> Page:
     """The oldest that fit, without their segments."""
-    found = store.dead_letters(source, destination=destination, state=state, mapping=mapping, reason=reason, limit=limit + 1)
+    found = store.dead_letters.page(source, destination=destination, state=state, mapping=mapping, reason=reason, limit=limit + 1)
     return Page(found[:limit], len(found) > limit)
 
 
 def one(state: State, source: str, number: int) -> DeadLetter:
     """One of the source's, with its segment. Raises InvalidRequest where there is none of that number."""
-    letter = state.dead_letter(number)
+    letter = state.dead_letters.get(number)
     if letter is None or letter.source != source:
         raise InvalidRequest(f"there is no dead letter {number}; `cdc-tracker dead-letters list` shows them")
     return letter
@@ -67,7 +67,7 @@ def selection(
 
 def retry(state: State, journal: Journal, source: str, wanted: Selection) -> int:
     """Queues them, and returns how many. A running worker maps and delivers them at once, else the next one does."""
-    queued = state.queue_dead_letters(source, wanted)
+    queued = state.dead_letters.queue(source, wanted)
     if queued:
         journal.wake()
     return queued
@@ -75,4 +75,4 @@ def retry(state: State, journal: Journal, source: str, wanted: Selection) -> int
 
 def discard(state: State, source: str, wanted: Selection) -> int:
     """Gives them up for good, and returns how many. The ledger still counts them as rejected."""
-    return state.discard_dead_letters(source, wanted)
+    return state.dead_letters.discard(source, wanted)

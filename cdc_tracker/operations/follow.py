@@ -51,7 +51,7 @@ class OwnWorker:
 def worker_for(config: Config, state: State, number: int) -> Iterator[OwnWorker | None]:
     """A worker for the job of that number, stopped at the end; None where one that delivers to its destination runs already."""
     source = config.source.name
-    if reports(state.roles(source), f"deliver:{jobs.one(state, source, number).destination}"):
+    if reports(state.reports.all(source), f"deliver:{jobs.one(state, source, number).destination}"):
         yield None
         return
     with tempfile.TemporaryFile() as log:
@@ -88,5 +88,5 @@ def follow(state: State, source: str, number: int, worker: OwnWorker | None = No
 
 
 def _trouble(state: State, job: Job) -> str:
-    roles = [role for role in state.roles(job.source) if role.role == f"deliver:{job.destination}"]
+    roles = [role for role in state.reports.all(job.source) if role.role == f"deliver:{job.destination}"]
     return next((str(role.detail.get("trouble", "")) for role in roles), "")

@@ -25,7 +25,7 @@ class Progress(NamedTuple):
 
 def one(state: State, source: str, number: int) -> Job:
     """The source's job of that number. Raises Stop where there is none."""
-    job = state.job(number)
+    job = state.jobs.get(number)
     if job is None or job.source != source:
         raise Stop(f"There is no job {number}.", hint="`cdc-tracker jobs` lists them.")
     return job
@@ -34,7 +34,7 @@ def one(state: State, source: str, number: int) -> Job:
 def control(state: State, journal: Journal, source: str, number: int, to: Control) -> None:
     """Pauses, resumes (`queued`) or cancels a job. Raises Stop where there is none, or where its state does not allow that."""
     job = one(state, source, number)
-    state.control_job(job.id, to)
+    state.jobs.control(job.id, to)
     journal.wake(job.destination)
 
 

@@ -19,7 +19,7 @@ def summed(
     What is summed over is blank: `hour` is 0 unless the rows are by hour, `mapping` is "" unless they are by mapping.
     """
     sums: dict[tuple[int, str, str], Counter[str]] = {}
-    for row in state.ledger(source, destination=destination, mapping=mapping, since_hour=since_hour):
+    for row in state.ledger.rows(source, destination=destination, mapping=mapping, since_hour=since_hour):
         key = (row.hour if by == "hour" else 0, row.mapping if by == "mapping" else "", row.destination)
         sums.setdefault(key, Counter()).update({name: getattr(row, name) for name in _COUNTS})
     return [

@@ -15,7 +15,7 @@ from cdc_tracker.state import SourceRecord, State
 
 def source(config: Config, state: State) -> SourceRecord:
     """The record that `setup` made of the configured source. Raises StateMissing where there is none."""
-    record = state.source(config.source.name)
+    record = state.sources.get(config.source.name)
     if record is None:
         raise StateMissing(
             f"The state store does not know the source {config.source.name!r}: nothing was set up here, or its data is gone.",

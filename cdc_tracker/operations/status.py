@@ -86,8 +86,8 @@ def look(config: Config, state: State, journal: Journal) -> Status:
         slot=found,
         health=health,
         findings=findings + health.findings,
-        last_hours=state.delivered_since(record.name, int(time.time()) // 3600 - 1),
-        held_by=holders({}, state.jobs(record.name, unfinished=True)),
+        last_hours=state.ledger.delivered_since(record.name, int(time.time()) // 3600 - 1),
+        held_by=holders({}, state.jobs.all(record.name, unfinished=True)),
         journal_lost=_lost(health, record),
     )
 

@@ -1,18 +1,21 @@
-"""Checkpoints, on a connection in a transaction that the caller owns."""
+"""Checkpoints: up to where each destination has dealt with everything."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, false, select, text, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, false, select, text, tuple_, update
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import fence
+from cdc_tracker.state import jobs
+from cdc_tracker.state.commit import record_outcomes
+from cdc_tracker.state.fence import Row as ClaimedRow
 from cdc_tracker.state.fence import Step, follows, leads
-from cdc_tracker.state.records import Checkpoint
+from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, now
 from cdc_tracker.state.tables import checkpoints as c
+from cdc_tracker.state.transactions import Aggregate
 
 PARTITION = 0
 
@@ -64,65 +67,95 @@ _APPLY = (
 )
 
 
-def now() -> int:
-    return time.time_ns() // 1000
+class Checkpoints(Aggregate):
+    def get(self, source: str, destination: str) -> Checkpoint | None:
+        with self._transactions.reading() as connection:
+            return _get(connection, source, destination)
+
+    def all(self, source: str) -> dict[str, Checkpoint]:
+        """By destination."""
+        with self._transactions.reading() as connection:
+            return {row.destination: _checkpoint(row) for row in connection.execute(_ALL, {"of_source": source})}
+
+    def create(self, source: str, destination: str, position: Position) -> None:
+        """Leaves an existing checkpoint as it is."""
+        with self._transactions.writing() as connection:
+            connection.execute(_CREATE, _place(source, destination, position))
+
+    def drop(self, source: str) -> None:
+        """Remove the source's checkpoints when its positions lose their meaning. Counts and dead letters stay; jobs fail."""
+        with self._transactions.writing() as connection:
+            connection.execute(delete(c).where(c.c.source == source))
+            jobs.end_all(connection, source)
+
+    def commit(
+        self,
+        source: str,
+        destination: str,
+        position: Position,
+        counts: Counts,
+        dead_letters: Sequence[DeadLetter] = (),
+        settled: Sequence[int] = (),
+        sent: Sequence[bytes] = (),
+    ) -> Position | None:
+        """Advance the checkpoint, count, park `dead_letters`, remove the `settled` ones and add `sent`, all or nothing.
+
+        Returns the target of a pending rewind, or None. Raises Stop if the checkpoint would move back.
+        """
+        with self._transactions.stepping() as (connection, step):
+            target = self._advance(connection, source, destination, position, step)
+            record_outcomes(connection, source, destination, counts, dead_letters, settled, sent)
+        return target
+
+    def _advance(self, connection: Connection, source: str, destination: str, position: Position, step: Step) -> Position | None:
+        row = connection.execute(_ADVANCE, _place(source, destination, position) | step._asdict()).first()
+        if row is None:
+            self._transactions.writer.refuse(connection, step)
+            found = _existing(connection, source, destination)
+            raise Stop(
+                f"The checkpoint of {destination} ({source}) would move from {found.position} back to {position}.",
+                hint="Two workers may be delivering to this destination, or its state store was changed by hand.",
+            )
+        return _optional(row)
+
+    def request_rewind(self, source: str, destination: str, to: Position, *, only_missing: bool = False) -> None:
+        """The delivery learns of it by its next commit or get. Raises Stop if `to` is ahead of the checkpoint.
+
+        `only_missing` is in force from when the rewind is applied until the checkpoint reaches `high` again.
+        """
+        place = _place(source, destination, to) | {"missing": only_missing}
+        with self._transactions.writing() as connection:
+            if connection.execute(_REQUEST, place).first() is None:
+                found = _existing(connection, source, destination)
+                raise Stop(
+                    f"{destination} ({source}) is at {found.position}: a rewind to {to} would move it forward and skip changes.",
+                    hint="Give a position or time before the checkpoint.",
+                )
+
+    def apply_rewind(self, source: str, destination: str) -> Position:
+        """Move the checkpoint to the target of the pending rewind. Returns the position in force."""
+        with self._transactions.fenced() as connection:
+            row = connection.execute(_APPLY, _place(source, destination)).first()
+            return Position(row.lsn, row.ordinal) if row else _existing(connection, source, destination).position
 
 
-def get(connection: Connection, source: str, destination: str) -> Checkpoint | None:
+def claimed(source: str, destination: str) -> ClaimedRow:
+    """The row that only the destination's delivery writes."""
+    key = {"source": source, "destination": destination, "partition": PARTITION}
+    return ClaimedRow(f"the checkpoint of {destination} ({source})", c, key)
+
+
+def _get(connection: Connection, source: str, destination: str) -> Checkpoint | None:
     row = connection.execute(_ONE, _place(source, destination)).first()
     return _checkpoint(row) if row else None
 
 
-def every(connection: Connection, source: str) -> dict[str, Checkpoint]:
-    return {row.destination: _checkpoint(row) for row in connection.execute(_ALL, {"of_source": source})}
-
-
-def create(connection: Connection, source: str, destination: str, position: Position) -> None:
-    connection.execute(_CREATE, _place(source, destination, position))
-
-
-def claimed(source: str, destination: str) -> fence.Row:
-    """The row, for the process that is to write it."""
-    key = {"source": source, "destination": destination, "partition": PARTITION}
-    return fence.Row(f"the checkpoint of {destination} ({source})", c, key)
-
-
-def advance(
-    connection: Connection, source: str, destination: str, position: Position, writer: fence.Unclaimed, step: Step
-) -> Position | None:
-    """Raises Fenced where the writer has lost it, Stop where it would go back. Returns where a rewind that waits goes to."""
-    row = connection.execute(_ADVANCE, _place(source, destination, position) | step._asdict()).first()
-    if row is None:
-        writer.refuse(connection, step)
-        found = _existing(connection, source, destination)
-        raise Stop(
-            f"The checkpoint of {destination} ({source}) would go back from {found.position} to {position} without a rewind.",
-            hint="Two workers may be delivering to this destination, or its state store was changed by hand.",
-        )
-    return _optional(row)
-
-
-def request_rewind(connection: Connection, source: str, destination: str, to: Position, only_missing: bool) -> None:
-    place = _place(source, destination, to) | {"missing": only_missing}
-    if connection.execute(_REQUEST, place).first() is None:
-        found = _existing(connection, source, destination)
-        raise Stop(
-            f"{destination} ({source}) is at {found.position}: a rewind to {to} would go forward and skip what is between.",
-            hint="Give a position or time before the checkpoint.",
-        )
-
-
-def apply_rewind(connection: Connection, source: str, destination: str) -> Position:
-    row = connection.execute(_APPLY, _place(source, destination)).first()
-    return Position(row.lsn, row.ordinal) if row else _existing(connection, source, destination).position
-
-
 def _existing(connection: Connection, source: str, destination: str) -> Checkpoint:
-    found = get(connection, source, destination)
+    found = _get(connection, source, destination)
     if found is None:
         raise StateMissing(
             f"The state store has no checkpoint of {destination} for the source {source}.",
-            hint="Look at the destination's name, and whether state.url and data_dir are those that it ran with.",
+            hint="Check the destination's name, and that state.url and data_dir are those that it ran with.",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Dead letters, on a connection in a transaction that the caller owns. What they do to the ledger is in ledger.py."""
+"""Dead letters: parked rejections. Each change of their state keeps the ledger's count of rejected events right."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, literal, select, text, tuple_, update
 
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import ledger
-from cdc_tracker.state.checkpoints import now
-from cdc_tracker.state.records import HOUR, DeadLetter, LetterState
+from cdc_tracker.state import in_hand, ledger, sent_ids
+from cdc_tracker.state.records import HOUR, DeadLetter, LetterState, now
 from cdc_tracker.state.tables import dead_letters as t
+from cdc_tracker.state.transactions import Aggregate
 
 CHUNK = 500  # rows that one statement names, and that one transaction changes
 
@@ -23,7 +23,7 @@ _GIVEN = (
     *("state", "attempts", "counted", "committed_at", "created_at"),
 )
 _UPDATED = ("reason", "field", "value_type", "detail", "event_id", "segment", "committed_at")
-# Met again on a replay. One that is queued is about to be sent anyway; one that was discarded has been rejected anew.
+# Conflict: rejected again on a replay. A queued one is about to be sent anyway; a discarded one is parked again.
 _PARK = text(
     f"INSERT INTO cdc_tracker_dead_letter ({', '.join(_GIVEN)}) VALUES ({', '.join(f':{name}' for name in _GIVEN)}) "
     "ON CONFLICT (source, destination, mapping, lsn, ordinal) DO UPDATE SET "
@@ -61,7 +61,7 @@ _without_segment = [column if column.name != "segment" else literal(b"").label("
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters of a source: all where nothing is given."""
+    """Which dead letters of a source: all by default."""
 
     ids: Sequence[int] | None = None
     destination: str | None = None
@@ -74,88 +74,129 @@ class Selection:
         return given if self.ids is None else [t.c.id.in_(self.ids), *given]
 
 
+class DeadLetters(Aggregate):
+    def page(
+        self,
+        source: str,
+        *,
+        destination: str | None = None,
+        state: LetterState | None = None,
+        mapping: str | None = None,
+        reason: str | None = None,
+        limit: int = 100,
+        after_id: int = 0,
+    ) -> list[DeadLetter]:
+        """Up to `limit` of them by id, without segments. The next page begins after the last id."""
+        wanted = Selection(None, destination, mapping, reason).conditions()
+        query = select(*_without_segment).where(t.c.source == source, t.c.id > after_id, *wanted)
+        if state is not None:
+            query = query.where(t.c.state == state)
+        return self._read(query.order_by(t.c.id).limit(limit))
+
+    def between(self, source: str, destination: str, first: Position, last: Position) -> list[DeadLetter]:
+        """Those of changes from `first` to `last`, both included, without segments."""
+        place = tuple_(t.c.lsn, t.c.ordinal)
+        query = select(*_without_segment).where(
+            t.c.source == source, t.c.destination == destination, place >= tuple_(*first), place <= tuple_(*last)
+        )
+        return self._read(query.order_by(t.c.id))
+
+    def get(self, letter_id: int) -> DeadLetter | None:
+        return next(iter(self._read(select(t).where(t.c.id == letter_id))), None)
+
+    def queued(self, source: str, destination: str, limit: int, size: int = 1 << 40) -> list[DeadLetter]:
+        """Those to send again, oldest first, with segments: at least the first, then as many as fit in `size` bytes of them."""
+        place = {"source": source, "destination": destination, "limit": limit}
+        with self._transactions.reading() as connection:
+            sizes = connection.execute(_SIZES, place).all()
+            within = sum(total <= size for total in accumulate(length for _, length in sizes))
+            rows = connection.execute(_QUEUED, place | {"limit": max(within, 1)}).all() if sizes else []
+        return [_letter(row) for row in rows]
+
+    def still_queued(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """The queued ones among these ids, with segments."""
+        return [
+            letter
+            for chunk in _chunks(list(ids))
+            for letter in self._read(select(t).where(t.c.id.in_(chunk), t.c.state == "queued").order_by(t.c.id))
+        ]
+
+    def count(self, source: str) -> dict[tuple[str, str], int]:
+        """(destination, reason) → how many, without the discarded."""
+        with self._transactions.reading() as connection:
+            return {(destination, reason): n for destination, reason, n in connection.execute(_COUNT, {"source": source})}
+
+    def _read(self, query: Select[Any]) -> list[DeadLetter]:
+        with self._transactions.reading() as connection:
+            return [_letter(row) for row in connection.execute(query)]
+
+    def finish_retry(
+        self,
+        source: str,
+        destination: str,
+        outcomes: Mapping[int, Sequence[str]],
+        again: Mapping[int, Rejection],
+        sent: Mapping[int, bytes],
+    ) -> None:
+        """Store what became of dead letters that were sent again, by id: ledger outcomes, or why they are parked again.
+
+        `sent`: ids for the sent-ledger. Nothing of theirs is in hand afterwards. Idempotent. One that was discarded meanwhile and
+        was rejected again stays discarded.
+        """
+        with self._transactions.fenced() as connection:
+            found = _finish(connection, source, destination, outcomes, again)
+            sent_ids.add(connection, source, destination, [one for letter, one in sent.items() if letter in found])
+            in_hand.save_letters(connection, source, destination, [])
+
+    def queue(self, source: str, wanted: Selection) -> int:
+        """Mark parked ones, and discarded ones given by id, to be sent again. Returns how many. Wake the delivery afterwards."""
+        moved = self._move(source, wanted, "parked", "queued")
+        return moved + (self._move(source, wanted, "discarded", "queued") if wanted.ids is not None else 0)
+
+    def discard(self, source: str, wanted: Selection) -> int:
+        """Mark parked and queued ones as discarded: they stay readable and counted as rejected. Returns how many."""
+        return self._move(source, wanted, "parked", "discarded") + self._move(source, wanted, "queued", "discarded")
+
+    def _move(self, source: str, wanted: Selection, origin: LetterState, target: LetterState) -> int:
+        """In transactions of up to CHUNK rows, so that no delivery waits for long."""
+        moved, after = 0, 0
+        change = (target != "queued") - (origin != "queued")  # of the ledger's rejected, which leaves out queued ones
+        where = (t.c.source == source, t.c.state == origin, *wanted.conditions())
+        while True:
+            with self._transactions.writing() as connection:
+                picked = select(t.c.id).where(*where, t.c.id > after).order_by(t.c.id).limit(CHUNK)
+                ids = connection.execute(picked).scalars().all()
+                if not ids:
+                    return moved
+                changed = update(t).where(t.c.id.in_(ids), t.c.state == origin).values(state=target)
+                rows = connection.execute(changed.returning(*_counting)).all()
+                if change:
+                    _count_rejected(connection, rows, change, moved=True)
+            moved, after = moved + len(rows), ids[-1]
+
+
 def park(connection: Connection, source: str, destination: str, letters: Sequence[DeadLetter]) -> None:
     if letters:
         connection.execute(_PARK, [_row(source, destination, letter) for letter in letters])
 
 
 def settle(connection: Connection, source: str, destination: str, ids: Sequence[int]) -> None:
-    """Remove them: their events were dealt with. One that was not queued (any more) leaves the ledger's rejected, too."""
+    """Remove dead letters whose events were dealt with. One that is not queued leaves the ledger's count of rejected, too."""
     for chunk in _chunks(list(ids)):
         gone = connection.execute(_SETTLE, {"ids": chunk, "source": source, "destination": destination}).all()
         _count_rejected(connection, [row for row in gone if row.state != "queued"], -1)
 
 
-def listed(
-    connection: Connection, source: str, state: LetterState | None, wanted: Selection, limit: int, after: int
-) -> list[DeadLetter]:
-    query = select(*_without_segment).where(t.c.source == source, t.c.id > after, *wanted.conditions())
-    if state is not None:
-        query = query.where(t.c.state == state)
-    return [_letter(row) for row in connection.execute(query.order_by(t.c.id).limit(limit))]
-
-
-def between(connection: Connection, source: str, destination: str, first: Position, last: Position) -> list[DeadLetter]:
-    place = tuple_(t.c.lsn, t.c.ordinal)
-    query = select(*_without_segment).where(
-        t.c.source == source, t.c.destination == destination, place >= tuple_(*first), place <= tuple_(*last)
-    )
-    return [_letter(row) for row in connection.execute(query.order_by(t.c.id))]
-
-
-def one(connection: Connection, letter_id: int) -> DeadLetter | None:
-    row = connection.execute(select(t).where(t.c.id == letter_id)).first()
-    return _letter(row) if row else None
-
-
-def queued(connection: Connection, source: str, destination: str, limit: int, size: int) -> list[DeadLetter]:
-    """As many as have `size` bytes of segments together, and the first in any case."""
-    place = {"source": source, "destination": destination, "limit": limit}
-    sizes = connection.execute(_SIZES, place).all()
-    within = sum(total <= size for total in accumulate(length for _, length in sizes))
-    return [_letter(row) for row in connection.execute(_QUEUED, place | {"limit": max(within, 1)})] if sizes else []
-
-
-def still_queued(connection: Connection, ids: Sequence[int]) -> list[DeadLetter]:
-    """Those of them, by id."""
-    rows: list[Row[Any]] = []
-    for chunk in _chunks(list(ids)):
-        rows += connection.execute(select(t).where(t.c.id.in_(chunk), t.c.state == "queued").order_by(t.c.id)).all()
-    return [_letter(row) for row in rows]
-
-
-def count(connection: Connection, source: str) -> dict[tuple[str, str], int]:
-    return {(destination, reason): n for destination, reason, n in connection.execute(_COUNT, {"source": source})}
-
-
-def move(
-    connection: Connection, source: str, wanted: Selection, origin: LetterState, target: LetterState, after: int
-) -> tuple[int, int]:
-    """Change the state of the next CHUNK of the wanted ones. Returns how many, and the highest id (0: there are no more)."""
-    picked = (
-        select(t.c.id).where(t.c.source == source, t.c.state == origin, t.c.id > after, *wanted.conditions()).order_by(t.c.id)
-    )
-    ids = connection.execute(picked.limit(CHUNK)).scalars().all()
-    if not ids:
-        return 0, 0
-    changed = update(t).where(t.c.id.in_(ids), t.c.state == origin).values(state=target)
-    rows = connection.execute(changed.returning(*_counting)).all()
-    change = _effect(origin, target)
-    if change:
-        _count_rejected(connection, rows, change, moved=True)
-    return len(rows), ids[-1]
-
-
-def finish(
+def _finish(
     connection: Connection,
     source: str,
     destination: str,
     outcomes: Mapping[int, Sequence[str]],
     again: Mapping[int, Rejection],
 ) -> set[int]:
-    """Letters that were sent again: remove those with outcomes, park those that were rejected. Returns which were there.
+    """Remove those with outcomes, park those that were rejected again. Returns the ids that were found.
 
-    What is counted is what is found, so that the same once more changes nothing.
+    Only found ones are counted, which makes a second call with the same arguments change nothing.
     """
     found: set[int] = set()
     counts: Counter[tuple[int, str, str]] = Counter()
@@ -187,13 +228,8 @@ def _reparked(row: Any, rejection: Rejection) -> dict[str, Any]:
 
 
 def _storable(value: Any) -> Any:
-    """An event's id may have a zero character, which PostgreSQL does not keep."""
+    """An event id may contain a zero character, which PostgreSQL cannot store."""
     return value.replace("\0", "\\0") if isinstance(value, str) else value
-
-
-def _effect(origin: LetterState, target: LetterState) -> int:
-    """On the ledger's count of rejected ones, which leaves out those that are queued."""
-    return (target != "queued") - (origin != "queued")
 
 
 def _count_rejected(connection: Connection, rows: Sequence[Any], change: int, *, moved: bool = False) -> None:

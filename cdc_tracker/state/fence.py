@@ -8,7 +8,6 @@ the same older one, before and after a restore, still differ.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Table, bindparam, 
 
 from cdc_tracker.errors import Fenced, StateMissing
 from cdc_tracker.state.locks import Lock
+from cdc_tracker.state.records import now
 
 _known = bindparam("known_version", type_=BigInteger)
 _next = bindparam("next_version", type_=BigInteger)
@@ -123,4 +123,4 @@ class Fence(Unclaimed):
 
 
 def _after(version: int) -> int:
-    return max(version + 1, time.time_ns() // 1000)
+    return max(version + 1, now())

@@ -1,14 +1,15 @@
-"""What a delivery is about to do, on a connection in a transaction that the caller owns: after a kill it does the same."""
+"""What each delivery is about to send, stored before it sends, so that it does the same again after a kill."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from cdc_tracker.state.records import InHand
 from cdc_tracker.state.tables import in_hand as t
+from cdc_tracker.state.transactions import Aggregate
 
 _ONE = select(t.c.mappings, t.c.letters).where(
     t.c.source == bindparam("of_source"), t.c.destination == bindparam("of_destination")
@@ -20,21 +21,25 @@ _SAVE = (
 _SAVE_MAPPINGS, _SAVE_LETTERS = text(_SAVE.format("mappings")), text(_SAVE.format("letters"))
 
 
-def get(connection: Connection, source: str, destination: str) -> InHand:
-    row = connection.execute(_ONE, {"of_source": source, "of_destination": destination}).first()
-    return InHand(*map(msgspec.json.decode, row)) if row else InHand({}, [])
+class InHandStore(Aggregate):
+    def get(self, source: str, destination: str) -> InHand:
+        with self._transactions.reading() as connection:
+            row = connection.execute(_ONE, {"of_source": source, "of_destination": destination}).first()
+        return InHand(*map(msgspec.json.decode, row)) if row else InHand({}, [])
 
+    def take_letters(self, source: str, destination: str, ids: Sequence[int]) -> None:
+        """These dead letters are about to be sent again, together."""
+        with self._transactions.fenced() as connection:
+            save_letters(connection, source, destination, ids)
 
-def save_mappings(connection: Connection, source: str, destination: str, texts: Mapping[str, str]) -> None:
-    connection.execute(_SAVE_MAPPINGS, _row(source, destination, texts, []))
+    def take_mappings(self, source: str, destination: str, texts: Mapping[str, str]) -> None:
+        """Events that these mapping files made are about to be sent; what went before is committed."""
+        with self._transactions.fenced() as connection:
+            connection.execute(_SAVE_MAPPINGS, _row(source, destination, texts, []))
 
 
 def save_letters(connection: Connection, source: str, destination: str, ids: Sequence[int]) -> None:
     connection.execute(_SAVE_LETTERS, _row(source, destination, {}, ids))
-
-
-def forget(connection: Connection, source: str) -> None:
-    connection.execute(delete(t).where(t.c.source == source))
 
 
 def _row(source: str, destination: str, texts: Mapping[str, str], ids: Sequence[int]) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Jobs, on a connection in a transaction that the caller owns."""
+"""Jobs: history that is sent beside the stream, with what was asked for and how far it is."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state.checkpoints import now
-from cdc_tracker.state.records import JOB_COUNTS, Job, JobKind, JobState
+from cdc_tracker.state.commit import record_outcomes
+from cdc_tracker.state.records import JOB_COUNTS, Counts, DeadLetter, Job, JobKind, JobState, now
 from cdc_tracker.state.tables import job_segments as segments
 from cdc_tracker.state.tables import jobs as t
+from cdc_tracker.state.transactions import Aggregate
 
 FINISHED = ("done", "cancelled")
-_AT_WORK = ("queued", "running")  # what the job's own code may change: all else was said by a person, or is the end
+_AT_WORK = ("queued", "running")  # the states that the job's runner may change: users set the others, or they are final
 
 # A job and its segment in one statement: between two, a commit might come.
 _WITH_SEGMENT = select(t, segments.c.segment).outerjoin(segments, segments.c.job_id == t.c.id)
@@ -53,43 +55,96 @@ _BEGAN_ANEW = (
 )
 
 
-def create(
-    connection: Connection, source: str, destination: str, kind: JobKind, spec: dict[str, Any], needs: Position | None, total: int
-) -> Job:
-    moment = now()
-    given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
-    counts = dict.fromkeys(JOB_COUNTS, 0) | {"total": total}
-    rest = {"progress": "{}", "counts": _json(counts), "trouble": "", "digest": 0, **_needs(needs)}
-    times = {"created_at": moment, "started_at": 0, "finished_at": 0, "updated_at": moment}
-    return _job(connection.execute(insert(t).returning(t), given | rest | times).one())
+class Jobs(Aggregate):
+    def create(
+        self,
+        source: str,
+        destination: str,
+        kind: JobKind,
+        spec: dict[str, Any],
+        *,
+        needs: Position | None = None,
+        total: int = 0,
+    ) -> Job:
+        """Queue a job behind the destination's others. Wake its delivery afterwards."""
+        moment = now()
+        given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
+        counts = dict.fromkeys(JOB_COUNTS, 0) | {"total": total}
+        rest = {"progress": "{}", "counts": _json(counts), "trouble": "", "digest": 0, **_needs(needs)}
+        times = {"created_at": moment, "started_at": 0, "finished_at": 0, "updated_at": moment}
+        with self._transactions.writing() as connection:
+            return _job(connection.execute(insert(t).returning(t), given | rest | times).one())
+
+    def get(self, job_id: int) -> Job | None:
+        with self._transactions.reading() as connection:
+            row = connection.execute(_ONE, {"of_id": job_id}).first()
+        return _with_segment(row) if row else None
+
+    def all(self, source: str, *, destination: str | None = None, unfinished: bool = False) -> list[Job]:
+        """By id, without segments."""
+        query = select(t).where(t.c.source == source).order_by(t.c.id)
+        if destination is not None:
+            query = query.where(t.c.destination == destination)
+        if unfinished:
+            query = query.where(t.c.state.not_in(FINISHED))
+        with self._transactions.reading() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def next(self, source: str, destination: str) -> Job | None:
+        """The first queued or running job. A paused or failed one does not hold back those behind it."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(_NEXT, {"source": source, "destination": destination}).first()
+        return _with_segment(row) if row else None
+
+    def need(self, source: str) -> Position | None:
+        """The journal must keep what is after this position. None: no unfinished job needs any of it."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(_NEED, {"source": source}).first()
+        return Position(*row) if row else None
+
+    def commit(
+        self,
+        job: Job,
+        counts: Counts,
+        dead_letters: Sequence[DeadLetter] = (),
+        settled: Sequence[int] = (),
+        sent: Sequence[bytes] = (),
+    ) -> JobState:
+        """Store the job's progress, count, park `dead_letters`, remove the `settled` ones and add `sent`, all or nothing.
+
+        Its state is stored if it is running, done or failed, and the job was not paused, cancelled or failed meanwhile: what a
+        user asked for stays. Returns the state in force; if that is not `running`, the caller leaves the job alone.
+        """
+        with self._transactions.fenced() as connection:
+            state = _write(connection, job)
+            record_outcomes(connection, job.source, job.destination, counts, dead_letters, settled, sent)
+        return state
+
+    def control(self, job_id: int, to: Literal["paused", "queued", "cancelled"]) -> JobState:
+        """Pause, resume or cancel. Raises Stop if the job's state does not allow it. Wake the delivery afterwards.
+
+        Returns the state in force: a running job that is resumed stays running. Asking for the present state is no error.
+        """
+        with self._transactions.writing() as connection:
+            found = _locked(connection, job_id)
+            state: JobState = found.state
+            if state == to or (to == "queued" and state == "running"):
+                return state
+            if found.state in FINISHED or (to == "paused" and found.state == "failed"):
+                raise _refused(found, to)
+            moment = now()
+            values: dict[str, Any] = {"state": to, "updated_at": moment}
+            if to == "queued":
+                values |= {"trouble": "", "finished_at": 0}
+            if to == "cancelled":
+                values |= _ENDED | {"finished_at": moment}
+                _replace_segment(connection, job_id, b"")
+            _update(connection, job_id, values)
+            return to
 
 
-def one(connection: Connection, job_id: int) -> Job | None:
-    row = connection.execute(_ONE, {"of_id": job_id}).first()
-    return _with_segment(row) if row else None
-
-
-def listed(connection: Connection, source: str, destination: str | None, unfinished: bool) -> list[Job]:
-    query = select(t).where(t.c.source == source).order_by(t.c.id)
-    if destination is not None:
-        query = query.where(t.c.destination == destination)
-    if unfinished:
-        query = query.where(t.c.state.not_in(FINISHED))
-    return [_job(row) for row in connection.execute(query)]
-
-
-def following(connection: Connection, source: str, destination: str) -> Job | None:
-    row = connection.execute(_NEXT, {"source": source, "destination": destination}).first()
-    return _with_segment(row) if row else None
-
-
-def need(connection: Connection, source: str) -> Position | None:
-    row = connection.execute(_NEED, {"source": source}).first()
-    return Position(*row) if row else None
-
-
-def write(connection: Connection, job: Job) -> JobState:
-    """What its code says of it. What was sent was sent: progress and counts are kept whatever a person has said meanwhile."""
+def _write(connection: Connection, job: Job) -> JobState:
+    """Progress and counts are stored in any case: what was sent was sent, even if the job was paused or cancelled meanwhile."""
     found = _locked(connection, job.id)
     state: JobState = job.state if found.state in _AT_WORK and job.state in ("running", "done", "failed") else found.state
     moment = now()
@@ -112,27 +167,8 @@ def write(connection: Connection, job: Job) -> JobState:
     return state
 
 
-def control(connection: Connection, job_id: int, to: Literal["paused", "queued", "cancelled"]) -> JobState:
-    """What a person says of it. To ask for what is the case is no error."""
-    found = _locked(connection, job_id)
-    state: JobState = found.state
-    if state == to or (to == "queued" and state == "running"):
-        return state
-    if found.state in FINISHED or (to == "paused" and found.state == "failed"):
-        raise _refused(found, to)
-    moment = now()
-    values: dict[str, Any] = {"state": to, "updated_at": moment}
-    if to == "queued":
-        values |= {"trouble": "", "finished_at": 0}
-    if to == "cancelled":
-        values |= _ENDED | {"finished_at": moment}
-        _replace_segment(connection, job_id, b"")
-    _update(connection, job_id, values)
-    return to
-
-
 def end_all(connection: Connection, source: str) -> None:
-    """The source began anew. They keep nothing of the journal, whose positions of before are gone."""
+    """Fail the unfinished jobs of a source whose positions lost their meaning. They keep nothing of the journal."""
     moment = now()
     unfinished = (t.c.source == source, t.c.state.not_in(FINISHED))
     values = {"state": "failed", "trouble": _BEGAN_ANEW, "finished_at": moment, "updated_at": moment}

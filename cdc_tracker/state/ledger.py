@@ -1,4 +1,4 @@
-"""The ledger: counts per hour, mapping and destination, on a connection in a transaction that the caller owns.
+"""The ledger: counts per hour, mapping and destination.
 
 matched = delivered + assumed + rejected + suppressed + pending. Rejected counts the dead letters that are parked or discarded;
 one that is queued to be sent again is pending until it is delivered (delivered + 1) or parked again (rejected + 1).
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, text
 from cdc_tracker.state.records import Counts, LedgerRow, Totals
 from cdc_tracker.state.tables import OUTCOMES, totals
 from cdc_tracker.state.tables import ledger as t
+from cdc_tracker.state.transactions import Aggregate
 
 _ADD = text(
     f"INSERT INTO cdc_tracker_ledger (source, destination, mapping, hour, {', '.join(OUTCOMES)}) "
@@ -30,8 +31,43 @@ _TOTAL = text(
 _columns = (t.c.destination, t.c.mapping, t.c.hour, *(t.c[outcome] for outcome in OUTCOMES))
 
 
+class Ledger(Aggregate):
+    def rows(
+        self, source: str, destination: str | None = None, mapping: str | None = None, since_hour: int | None = None
+    ) -> list[LedgerRow]:
+        """By hour, destination, mapping."""
+        wanted = select(*_columns).where(t.c.source == source).order_by(t.c.hour, t.c.destination, t.c.mapping)
+        if destination is not None:
+            wanted = wanted.where(t.c.destination == destination)
+        if mapping is not None:
+            wanted = wanted.where(t.c.mapping == mapping)
+        if since_hour is not None:
+            wanted = wanted.where(t.c.hour >= since_hour)
+        with self._transactions.reading() as connection:
+            return [LedgerRow(*row) for row in connection.execute(wanted)]
+
+    def totals(self, source: str) -> dict[str, Totals]:
+        """By destination. Reads one row per destination, not the ledger."""
+        found = {}
+        with self._transactions.reading() as connection:
+            for row in connection.execute(select(totals).where(totals.c.source == source)).mappings():
+                now, ever = ({outcome: row[f"{outcome}{end}"] for outcome in OUTCOMES} for end in ("", "_ever"))
+                found[row["destination"]] = Totals(now, ever)
+        return found
+
+    def delivered_since(self, source: str, hour: int) -> dict[str, int]:
+        """By destination: delivered events of changes committed in that hour (since the Unix epoch) or later."""
+        query = (
+            select(t.c.destination, func.sum(t.c.delivered + t.c.assumed + t.c.replayed))
+            .where(t.c.source == source, t.c.hour >= hour)
+            .group_by(t.c.destination)
+        )
+        with self._transactions.reading() as connection:
+            return {destination: int(number) for destination, number in connection.execute(query)}
+
+
 def add(connection: Connection, source: str, destination: str, counts: Counts, *, moved: bool = False) -> None:
-    """`moved`: the counts say where events are now, and nothing has happened to any of them."""
+    """Add to the ledger and its totals. `moved`: events changed their place, but nothing happened to any: `ever` stays."""
     rows: dict[tuple[int, str], dict[str, int]] = {}
     for (hour, mapping, outcome), count in counts.items():
         if outcome not in OUTCOMES:
@@ -48,35 +84,3 @@ def add(connection: Connection, source: str, destination: str, counts: Counts, *
             change.update(row)
         happened = {f"{outcome}_ever": 0 if moved else max(0, change[outcome]) for outcome in OUTCOMES}
         connection.execute(_TOTAL, place | change | happened)
-
-
-def totals_of(connection: Connection, source: str) -> dict[str, Totals]:
-    """By destination, in as many rows as there are destinations."""
-    found = {}
-    for row in connection.execute(select(totals).where(totals.c.source == source)).mappings():
-        now, ever = ({outcome: row[f"{outcome}{end}"] for outcome in OUTCOMES} for end in ("", "_ever"))
-        found[row["destination"]] = Totals(now, ever)
-    return found
-
-
-def delivered_since(connection: Connection, source: str, hour: int) -> dict[str, int]:
-    """By destination: events of changes committed in that hour and later ones that were delivered."""
-    query = (
-        select(t.c.destination, func.sum(t.c.delivered + t.c.assumed + t.c.replayed))
-        .where(t.c.source == source, t.c.hour >= hour)
-        .group_by(t.c.destination)
-    )
-    return {destination: int(number) for destination, number in connection.execute(query)}
-
-
-def rows_of(
-    connection: Connection, source: str, destination: str | None, mapping: str | None, since_hour: int | None
-) -> list[LedgerRow]:
-    wanted = select(*_columns).where(t.c.source == source).order_by(t.c.hour, t.c.destination, t.c.mapping)
-    if destination is not None:
-        wanted = wanted.where(t.c.destination == destination)
-    if mapping is not None:
-        wanted = wanted.where(t.c.mapping == mapping)
-    if since_hour is not None:
-        wanted = wanted.where(t.c.hour >= since_hour)
-    return [LedgerRow(*row) for row in connection.execute(wanted)]

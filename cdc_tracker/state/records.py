@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -21,6 +22,11 @@ as repeated.
 LetterState = Literal["parked", "queued", "discarded"]
 JobKind = Literal["replay", "backfill"]
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+
+
+def now() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class DeadLetter:
 
     @classmethod
     def of(cls, source: str, destination: str, rejection: Rejection, segment: bytes, *, counted: bool = True) -> DeadLetter:
-        """A new one, to be given to State.commit."""
+        """A new one, to be given to Checkpoints.commit."""
         return cls(
             id=0,
             source=source,

@@ -1,16 +1,17 @@
-"""What is known of each source, on a connection in a transaction that the caller owns."""
+"""Sources: what setup recorded of each, and how far it has been confirmed."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
-from sqlalchemy import Connection, bindparam, delete, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from cdc_tracker.errors import StateMissing
 from cdc_tracker.model import Lsn
-from cdc_tracker.state.fence import Row, Step, follows, leads
+from cdc_tracker.state.fence import Row, follows, leads
 from cdc_tracker.state.records import SourceRecord
 from cdc_tracker.state.tables import sources as t
+from cdc_tracker.state.transactions import Aggregate
 
 _columns = [field.name for field in fields(SourceRecord)]
 _ONE = select(*(t.c[name] for name in _columns)).where(t.c.name == bindparam("of_name"))
@@ -26,32 +27,40 @@ _CONFIRM = (
 )
 
 
+class Sources(Aggregate):
+    def get(self, name: str) -> SourceRecord | None:
+        with self._transactions.reading() as connection:
+            return _get(connection, name)
+
+    def save(self, record: SourceRecord) -> None:
+        """Insert the record, or replace all of it."""
+        values = {name: getattr(record, name) for name in _columns}
+        with self._transactions.stepping() as (connection, step):
+            self._transactions.writer.compare(connection, step)
+            connection.execute(_SAVE, values | {"next_version": step.next_version})
+
+    def confirm(self, name: str, lsn: Lsn, journaled: Lsn) -> None:
+        """Raise the confirmed LSN to `lsn`; never lowers it. Call it before the feedback that confirms `lsn` is sent.
+
+        `journaled` is the journal's end.
+        """
+        values = {"of_name": name, "lsn": lsn, "journaled": journaled}
+        with self._transactions.stepping() as (connection, step):
+            if connection.execute(_CONFIRM, values | step._asdict()).rowcount:
+                return
+            if _get(connection, name) is None:
+                raise StateMissing(
+                    f"The state store has no source {name}.",
+                    hint="Run `cdc-tracker setup`, or give the state store that it was set up with.",
+                )
+            self._transactions.writer.compare(connection, step)
+
+
 def claimed(name: str) -> Row:
-    """The row, for the process that is to write it."""
+    """The row that only capture writes."""
     return Row(f"the record of the source {name}", t, {"name": name})
 
 
-def get(connection: Connection, name: str) -> SourceRecord | None:
+def _get(connection: Connection, name: str) -> SourceRecord | None:
     row = connection.execute(_ONE, {"of_name": name}).first()
     return SourceRecord(*row) if row else None
-
-
-def save(connection: Connection, record: SourceRecord, step: Step) -> None:
-    values = {name: getattr(record, name) for name in _columns}
-    connection.execute(_SAVE, values | {"next_version": step.next_version})
-
-
-def confirm(connection: Connection, name: str, lsn: Lsn, journaled: Lsn, step: Step) -> bool:
-    """False where it was not raised: it is as high already, or the row has another version."""
-    values = {"of_name": name, "lsn": lsn, "journaled": journaled}
-    raised = connection.execute(_CONFIRM, values | step._asdict()).rowcount
-    if not raised and get(connection, name) is None:
-        raise StateMissing(
-            f"The state store knows no source {name}.",
-            hint="Run `cdc-tracker setup`, or give the state store that it was set up with.",
-        )
-    return bool(raised)
-
-
-def forget(connection: Connection, name: str) -> None:
-    connection.execute(delete(t).where(t.c.name == name))

@@ -45,7 +45,7 @@ def open_journal(config: Config, *, to_read: bool = False) -> Journal:
 
 def source_record(config: Config, state: State) -> SourceRecord:
     """The record that `setup` made of the source. Raises StateMissing."""
-    record = state.source(config.source.name)
+    record = state.sources.get(config.source.name)
     if record is None:
         raise Refusal.STATE_MISSING.error(
             f"the state store knows nothing of the source {config.source.name!r}",

@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_sent [--ids 1000000] [--batch 500] [--only sqlite|postgres]
 
-Stored in commits of `--batch` ids, each a whole State.commit with its checkpoint.
+Stored in commits of `--batch` ids, each a whole Checkpoints.commit with its checkpoint.
 Looked up in batches as large, half of them known.
 """
 
@@ -42,30 +42,30 @@ def batches(ids: int, size: int) -> Iterator[list[bytes]]:
 def ledger(url: str, ids: int, size: int) -> dict[str, float]:
     """Through State, with the commit of a checkpoint."""
     with State.open(url) as state:
-        state.create_checkpoint("main", "hook", Position(0, -1))
+        state.checkpoints.create("main", "hook", Position(0, -1))
         before, known = stored(url), []
         spent = worst = bare = 0.0
         for number, batch in enumerate(batches(ids, size)):
             begun = time.perf_counter()
-            state.commit("main", "hook", Position(number, 0), {(3, "Order Paid", "delivered"): size}, sent=batch)
+            state.checkpoints.commit("main", "hook", Position(number, 0), {(3, "Order Paid", "delivered"): size}, sent=batch)
             took = time.perf_counter() - begun
             spent, worst = spent + took, max(worst, took)
             known.append(batch[0])
         for number in range(200):
             begun = time.perf_counter()
-            state.commit("main", "hook", Position(ids + number, 0), {(3, "Order Paid", "delivered"): size})
+            state.checkpoints.commit("main", "hook", Position(ids + number, 0), {(3, "Order Paid", "delivered"): size})
             bare += (time.perf_counter() - begun) / 200
         used, looked = stored(url) - before, 0.0
         for start in range(0, LOOKUPS // 2, size // 2):
             half = [known[(start + number) % len(known)] for number in range(size // 2)]
             asked = half + next(batches(size // 2, size // 2))
             begun = time.perf_counter()
-            found = state.sent("main", "hook", asked)
+            found = state.sent_ids.find("main", "hook", asked)
             looked += time.perf_counter() - begun
             if found != set(half):
                 raise RuntimeError("the ledger does not know what was stored")
         begun = time.perf_counter()
-        removed = state.trim_sent("main", "hook", 2**61)
+        removed = state.sent_ids.trim("main", "hook", 2**61)
         trimmed = time.perf_counter() - begun
     return {
         "stored/s, with the commits": ids / spent,

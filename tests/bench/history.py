@@ -133,7 +133,7 @@ def backfilled(worker: Worker, rows: int) -> float:
     from cdc_tracker.state import State
 
     with State.open(with_state.state_url) as state:
-        found = state.job(number)
+        found = state.jobs.get(number)
     assert found is not None
     assert found.counts["sent"] == rows, found.counts
     return rows / ((found.finished_at - found.started_at) / 1e6)

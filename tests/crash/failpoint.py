@@ -1,6 +1,6 @@
 """cdc-tracker's command line with a fault in it: `python -m tests.crash.failpoint …` takes the same arguments.
 
-FAILPOINT="cdc_tracker.state:State.commit:after:3": the process kills itself with SIGKILL after (or `before`) the third call.
+FAILPOINT="cdc_tracker.state:Checkpoints.commit:after:3": the process kills itself after (or `before`) the third call, by SIGKILL.
 FAILPOINT_SIGNAL="SIGHUP": that signal, and not SIGKILL.
 FAILPOINT_SET='{"cdc_tracker.sources.postgres.segments:MAX_FRAMES": 7}': constants of ours with other values.
 A supervisor's roles, forked from it, have the same faults; FAILPOINT_ROLE="capture" keeps the kill to one of them.

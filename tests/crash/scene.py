@@ -52,7 +52,7 @@ class Scene:
 
     def checkpoint(self, destination: str) -> Checkpoint:
         with self.state() as state:
-            found = state.checkpoint("main", destination)
+            found = state.checkpoints.get("main", destination)
         assert found is not None
         return found
 
@@ -172,7 +172,7 @@ class Scene:
         """Totals of every outcome, and what is pending."""
         totals: Counter[str] = Counter(matched=0, pending=0)
         with self.state() as state:
-            for row in state.ledger("main", destination):
+            for row in state.ledger.rows("main", destination):
                 totals += Counter({name: getattr(row, name) for name in ("matched", "replayed", "pending", *OUTCOMES)})
         return totals
 

@@ -14,17 +14,17 @@ from tests.vendors.segment import SegmentServer
 CAPTURE = (
     "cdc_tracker.journal:Journal.append:before:2",
     "cdc_tracker.journal:Journal.append:after:2",
-    "cdc_tracker.state:State.confirm:after:2",
+    "cdc_tracker.state:Sources.confirm:after:2",
     "cdc_tracker.sources.postgres.replication:ReplicationStream.feedback:after:2",
 )
 DELIVER = (
     ("events", "cdc_tracker.destinations.jsonl:_write:after:5"),  # events in the file that no checkpoint counts
     ("events", "cdc_tracker.destinations.jsonl:JsonlDestination._store:after:3"),
-    ("events", "cdc_tracker.state:State.commit:before:2"),  # the destination's own checkpoint is ahead of ours
-    ("events", "cdc_tracker.state:State.commit:after:2"),
+    ("events", "cdc_tracker.state:Checkpoints.commit:before:2"),  # the destination's own checkpoint is ahead of ours
+    ("events", "cdc_tracker.state:Checkpoints.commit:after:2"),
     ("sql", "cdc_tracker.destinations.sql:SqlDestination.deliver:after:2"),
     ("segment", "cdc_tracker.destinations.segment:SegmentDestination.deliver:after:2"),
-    ("segment", "cdc_tracker.state:State.commit:after:2"),
+    ("segment", "cdc_tracker.state:Checkpoints.commit:after:2"),
 )
 
 

@@ -58,7 +58,7 @@ def opened(place: Path) -> State:
 
 def record_of(place: Path) -> SourceRecord:
     with opened(place) as state:
-        record = state.source("main")
+        record = state.sources.get("main")
     assert record is not None
     return record
 

@@ -77,7 +77,7 @@ class Shop:
 
     def _checkpoints(self) -> list[Any]:
         with self.state() as state:
-            return list(state.checkpoints("main").values())
+            return list(state.checkpoints.all("main").values())
 
     @contextmanager
     def state(self) -> Iterator[State]:
@@ -87,7 +87,7 @@ class Shop:
     def counted(self, outcome: str) -> int:
         """How many events of `events` came to this."""
         with self.state() as state:
-            return sum(getattr(row, outcome) for row in state.ledger("main", "events"))
+            return sum(getattr(row, outcome) for row in state.ledger.rows("main", "events"))
 
     def other(self, *replaced: tuple[str, str], name: str = "fixed.yml") -> str:
         """A file with other mappings: those in force with texts replaced."""
@@ -218,7 +218,7 @@ def _rewind(shop: Shop, *arguments: str) -> dict[str, Any]:
 def _asked_for(shop: Shop) -> bool:
     """Whether a rewind of `events` waits to be applied."""
     with shop.state() as state:
-        checkpoint = state.checkpoint("main", "events")
+        checkpoint = state.checkpoints.get("main", "events")
     assert checkpoint is not None
     return checkpoint.rewind_to is not None
 

@@ -48,7 +48,7 @@ def test_a_rewind_without_a_worker_waits_for_the_next_run(ready: Run, place: Pat
     deliver_everything(place, 1)
     assert "1 event would go again" in ready("rewind", "events", "--to", "earliest", "--dry-run").output
     with opened(place) as state:
-        checkpoint = state.checkpoint("main", "events")
+        checkpoint = state.checkpoints.get("main", "events")
         assert checkpoint is not None
         assert checkpoint.rewind_to is None
     assert ready("rewind", "events", "--to", "earliest", code=1, typed="n\n").exit_code == 1

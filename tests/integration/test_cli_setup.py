@@ -21,7 +21,7 @@ def test_setup_makes_everything_once(run: Run, place: Path, database: Database) 
     assert record.system_id == database.value("SELECT system_identifier::text FROM pg_control_system()")
     assert (record.database, record.slot, record.epoch) == (database.name, database.name, 1)
     with opened(place) as state:
-        checkpoint = state.checkpoint("main", "events")
+        checkpoint = state.checkpoints.get("main", "events")
     assert checkpoint is not None
     assert checkpoint.position == Position(record.created_lsn, -1)
     assert f"{database.name}: is there" in run("setup").output
@@ -127,7 +127,7 @@ def test_a_lost_journal_is_given_up_by_accepting_the_gap(ready: Run, place: Path
     database.execute(f"SELECT pg_replication_slot_advance('{database.name}', pg_current_wal_lsn())")
     with opened(place) as state:
         end = int(str(database.value("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")))
-        state.confirm("main", end, end)
+        state.sources.confirm("main", end, end)
     assert "`cdc-tracker repair`" in ready("setup", code=3).output
     ready("setup", "--accept-gap", "--yes")
     ready("check")
@@ -148,7 +148,7 @@ def test_teardown_removes_what_setup_made(ready: Run, place: Path, database: Dat
     assert database.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{database.name}'") == 0
     assert database.value("SELECT to_regclass('cdc_tracker.outbox') IS NOT NULL") is True
     with opened(place) as state:
-        assert state.source("main") is None
+        assert state.sources.get("main") is None
     ready("setup")
     ready("teardown", "--yes", "--drop-outbox")
     assert database.value("SELECT to_regclass('cdc_tracker.outbox') IS NULL") is True

@@ -97,7 +97,7 @@ def test_the_readmes_destination_is_installed_configured_and_delivers_with_all_t
         assert len(server.events) == 60
         assert server.repeated <= 7  # the batch whose answer was lost
         with scene.state() as state:
-            letters = state.dead_letters("main", limit=100)
+            letters = state.dead_letters.page("main", limit=100)
         assert Counter((letter.reason, letter.detail) for letter in letters) == {("no_deletes", "Acme forgets nothing"): 6}
     assert TOKEN not in scene.worker.log + checked
 

@@ -43,9 +43,9 @@ class Case:
 def _record(**changes: object) -> Callable[[Scene, ExitStack], None]:
     def make(scene: Scene, _stack: ExitStack) -> None:
         with scene.state() as state:
-            record = state.source("main")
+            record = state.sources.get("main")
             assert record is not None
-            state.save_source(replace(record, **changes))  # type: ignore[arg-type]
+            state.sources.save(replace(record, **changes))  # type: ignore[arg-type]
 
     return make
 

@@ -130,7 +130,7 @@ def test_a_read_only_server_is_unavailable(url: str, database: Database) -> None
     State.open(url).close()
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     with State.open(url) as state, pytest.raises(StateUnavailable, match="read-only") as raised:
-        state.create_checkpoint("main", "jsonl", Position(1, 0))
+        state.checkpoints.create("main", "jsonl", Position(1, 0))
     assert "standby" in raised.value.hint
 
 

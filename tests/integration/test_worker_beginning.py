@@ -139,7 +139,7 @@ def test_a_time_before_the_journals_start_stops_with_what_to_write_instead(scene
         assert str(horizon.start) in refused.stderr
         assert "start: earliest" in refused.stderr
         assert "backfill" in refused.stderr
-        assert state.checkpoint("main", "later") is None
+        assert state.checkpoints.get("main", "later") is None
     role = scene.worker.ended("run", "--only", "deliver:later")
     assert role.returncode == 3
     assert "lies before what the journal holds" in role.stderr

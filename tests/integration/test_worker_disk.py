@@ -62,7 +62,7 @@ def test_a_full_disk_under_the_journal_holds_capture_back_and_nothing_else(
         until(lambda: _capture(scene) == "journal unavailable", "capture says so")
         confirmed = database.value(f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{scene.slot}'")
         with scene.state() as state:
-            journaled = max(checkpoint.position for checkpoint in state.checkpoints("main").values())
+            journaled = max(checkpoint.position for checkpoint in state.checkpoints.all("main").values())
         assert confirmed is not None and int(str(confirmed).split("/")[1], 16) <= journaled.commit_lsn & 0xFFFFFFFF
         assert "disk" in scene.worker.log or "full" in scene.worker.log
         filler.unlink()
@@ -83,7 +83,7 @@ def test_check_finds_a_data_dir_whose_disk_is_full(database: Database, tmp_path:
 
 def _capture(scene: Scene) -> str:
     with scene.state() as state:
-        return next((role.state for role in state.roles("main") if role.role == "capture"), "")
+        return next((role.state for role in state.reports.all("main") if role.role == "capture"), "")
 
 
 def test_a_full_disk_under_one_destination_holds_back_that_one_only(database: Database, tmp_path: Path, disk: Path) -> None:

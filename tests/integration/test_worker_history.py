@@ -59,7 +59,7 @@ def test_a_rewind_while_the_worker_runs_sends_the_range_again(database: Database
     "place",
     [
         "cdc_tracker.destinations.jsonl:JsonlDestination.rewind:after:1",
-        "cdc_tracker.state:State.apply_rewind:after:1",
+        "cdc_tracker.state:Checkpoints.apply_rewind:after:1",
     ],
 )
 def test_a_rewind_that_is_cut_short_is_finished_by_the_next_run(database: Database, tmp_path: Path, place: str) -> None:
@@ -104,7 +104,7 @@ def test_dead_letters_are_delivered_once_the_mapping_is_mended(database: Databas
 
 def _letters(scene: Scene) -> int:
     with scene.state() as state:
-        return sum(state.count_dead_letters("main").values())
+        return sum(state.dead_letters.count("main").values())
 
 
 def test_a_retry_of_dead_letters_that_is_cut_short_loses_and_doubles_none(database: Database, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_retry_of_dead_letters_that_is_cut_short_loses_and_doubles_none(databa
     scene.worker.call("dead-letters", "retry", "--all")
     scene.tune()
     for name, when in (("events", "before"), ("events", "after"), ("sql", "before")):
-        die(scene, f"deliver:{name}", f"cdc_tracker.state:State.finish_retry:{when}:1")
+        die(scene, f"deliver:{name}", f"cdc_tracker.state:DeadLetters.finish_retry:{when}:1")
     with scene.running():
         until(lambda: not _letters(scene), "no letter is left")
         scene.await_all()

@@ -83,7 +83,7 @@ def writing(database: Database) -> Iterator[None]:
 
 def jobs(scene: Scene) -> list[Job]:
     with scene.state() as state:
-        return state.jobs("main")
+        return state.jobs.all("main")
 
 
 def done(scene: Scene, *states: str) -> Callable[[], bool]:

@@ -63,8 +63,8 @@ def _ran(scene: Scene, rows: int = 5) -> None:
 
 def _journaled(scene: Scene) -> bool:
     with scene.state() as state:
-        record = state.source("main")
-        said = [role.detail["journaled_until"] for role in state.roles("main") if role.role == "capture"]
+        record = state.sources.get("main")
+        said = [role.detail["journaled_until"] for role in state.reports.all("main") if role.role == "capture"]
     return bool(record and record.journaled_lsn and any(said))
 
 
@@ -115,7 +115,7 @@ def test_a_worker_that_delivers_nothing_still_knows_from_when_its_last_change_wa
 
     def said(name: str) -> dict[str, Any]:
         with scene.state() as state:
-            return next(role.detail | {"pid": role.pid} for role in state.roles("main") if role.role == f"deliver:{name}")
+            return next(role.detail | {"pid": role.pid} for role in state.reports.all("main") if role.role == f"deliver:{name}")
 
     end(_started(scene))  # each says all that it knows when it is told to stop
     before = {name: said(name) for name in ("events", "sql")}
@@ -136,7 +136,7 @@ def _started(scene: Scene) -> subprocess.Popen[bytes]:
 def test_a_lost_slot_is_made_anew_and_the_table_fills_the_gap(scene: Scene) -> None:
     _ran(scene)
     with scene.stores() as (state, journal):
-        record, end_of_journal = state.source("main"), journal.end()
+        record, end_of_journal = state.sources.get("main"), journal.end()
     items.insert(scene.database, 10)
     _drop_slot(scene)
     seen = _repair(scene, code=1)
@@ -146,8 +146,8 @@ def test_a_lost_slot_is_made_anew_and_the_table_fills_the_gap(scene: Scene) -> N
     assert asked.returncode == 2
     told = _repair(scene, "--yes", "--backfill")
     with scene.stores() as (state, journal):
-        after = state.source("main")
-        jobs = state.jobs("main")
+        after = state.sources.get("main")
+        jobs = state.jobs.all("main")
     assert record is not None and after is not None and end_of_journal is not None
     assert (after.namespace, after.epoch) == (record.namespace, record.epoch)
     assert [gap["destination"] for gap in told["gaps"]] == ["events", "sql"]
@@ -172,7 +172,7 @@ def test_a_lost_slot_is_made_anew_and_the_table_fills_the_gap(scene: Scene) -> N
 
 def _jobs(scene: Scene) -> list[Any]:
     with scene.state() as state:
-        return state.jobs("main")
+        return state.jobs.all("main")
 
 
 def test_the_commands_that_it_prints_fill_the_gap(scene: Scene) -> None:
@@ -195,7 +195,7 @@ def test_a_repair_that_is_cut_short_tells_the_same_gap_when_it_is_done_again(sce
     items.insert(scene.database, 3)
     _drop_slot(scene)
     scene.tune()
-    scene.worker.environment["FAILPOINT"] = "cdc_tracker.state:State.save_source:before:1"
+    scene.worker.environment["FAILPOINT"] = "cdc_tracker.state:Sources.save:before:1"
     assert scene.worker.ended("repair", "--yes").returncode == -signal.SIGKILL
     del scene.worker.environment["FAILPOINT"]
     created = str(scene.database.value(f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{scene.slot}'"))
@@ -235,9 +235,9 @@ def test_a_slot_of_somebody_else_is_not_touched(scene: Scene) -> None:
 
 def test_another_server_is_a_persons_choice(scene: Scene) -> None:
     with scene.state() as state:
-        record = state.source("main")
+        record = state.sources.get("main")
         assert record is not None
-        state.save_source(replace(record, system_id="1"))
+        state.sources.save(replace(record, system_id="1"))
     told = scene.worker.ended("repair", "--yes", "--json")
     assert told.returncode == 3
     assert "setup --new-epoch" in json.loads(told.stdout)["needs_person"]["hint"]
@@ -315,7 +315,7 @@ def test_a_journal_that_never_held_anything_was_not_lost(scene: Scene) -> None:
 
 def _confirmed_past_its_beginning(scene: Scene) -> bool:
     with scene.state() as state:
-        record = state.source("main")
+        record = state.sources.get("main")
     return bool(record and record.confirmed_lsn > record.created_lsn)
 
 

@@ -66,7 +66,7 @@ def test_a_server_that_was_taken_back_and_has_written_since_is_found_out(place: 
     with scene.running():
         scene.await_all()
     with scene.state() as state:
-        record = state.source("main")
+        record = state.sources.get("main")
     assert record is not None
     reached = max(record.confirmed_lsn, _end(scene.database))
     _taken_back(server, kept)

@@ -61,7 +61,7 @@ def _file(scene: Scene) -> int:
 
 def _alarms(scene: Scene) -> str:
     with scene.state() as state:
-        roles = [role for role in state.roles("main") if role.role == "capture"]
+        roles = [role for role in state.reports.all("main") if role.role == "capture"]
         return " ".join(alarm["what"] for role in roles for alarm in role.detail.get("alarms", ()))
 
 
@@ -84,8 +84,8 @@ def test_nothing_that_is_needed_is_cut_under_load_and_afterwards_the_journal_shr
         with scene.stores() as (state, journal):
             needs = journal.end()
             spec = {"from": [0, -1], "to": [0, -1], "events": [], "only_missing": False, "max_rate": None, "mappings": {}}
-            job = state.create_job("main", "events", "replay", spec, needs=needs)
-            state.control_job(job.id, "paused")
+            job = state.jobs.create("main", "events", "replay", spec, needs=needs)
+            state.jobs.control(job.id, "paused")
         assert needs is not None
         vendor.always(Answer(503))
         with scene.running():
@@ -115,7 +115,7 @@ def test_nothing_that_is_needed_is_cut_under_load_and_afterwards_the_journal_shr
             largest = _pages(scene)
             assert largest > 2 * SIZE
             with scene.state() as state:
-                state.control_job(job.id, "cancelled")
+                state.jobs.control(job.id, "cancelled")
             with items.writing(database, pause=0.05):
                 until(lambda: _horizon(scene).first > needed, "it is cut while writing goes on")
                 until(lambda: _horizon(scene).bytes <= SIZE, "it is no larger than it may be")
@@ -145,4 +145,4 @@ def _has(scene: Scene, destination: str, n: int) -> bool:
 
 def _letters(scene: Scene) -> int:
     with scene.state() as state:
-        return sum(state.count_dead_letters("main").values())
+        return sum(state.dead_letters.count("main").values())

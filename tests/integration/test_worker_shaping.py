@@ -70,7 +70,7 @@ def test_filters_and_renames_hold_for_the_stream_for_replays_and_across_kills(
         until(lambda: len(scene.bodies("shaped")) == 240, "the replay has arrived")
     assert scene.bodies("shaped") == whole * 2
     with scene.state() as state:
-        [job] = state.jobs("main")
+        [job] = state.jobs.all("main")
     assert (job.counts["matched"], job.counts["sent"], job.counts["withheld"]) == (240, 120, 120)
 
 
@@ -133,7 +133,7 @@ def test_in_a_dry_run_dead_letters_wait(database: Database, tmp_path: Path, plug
         items.insert(database, 1, 2)
         settled(scene, "events", 6)
         with scene.state() as state:
-            assert len(state.queued("main", "events", 10)) == 2
+            assert len(state.dead_letters.queued("main", "events", 10)) == 2
     rewrite(scene, events={"dry_run": None})
     with scene.running():
         until(lambda: len(scene.bodies("events")) == 2, "the letters have arrived")

@@ -72,7 +72,7 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
 
 def _alarms(scene: Scene) -> str:
     with scene.state() as state:
-        return str([role.detail.get("alarms") for role in state.roles("main") if role.role == "capture"])
+        return str([role.detail.get("alarms") for role in state.reports.all("main") if role.role == "capture"])
 
 
 def test_a_journal_over_its_size_holds_no_wal_back(quiet: Database, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_confirmed_never_passes_what_is_durable(quiet: Database, tmp_path: Path,
                 ends = time.monotonic() + 5
                 while time.monotonic() < ends:
                     confirmed = _slot(scene, "confirmed_flush_lsn")
-                    durable = journal.end() if ack == "journaled" else state.checkpoints("main")["segment"].position
+                    durable = journal.end() if ack == "journaled" else state.checkpoints.all("main")["segment"].position
                     samples.append((confirmed, durable or START))
             vendor.always(None)
             scene.await_all()

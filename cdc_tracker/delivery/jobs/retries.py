@@ -69,21 +69,21 @@ class QueuedLetters:
 
     def look(self) -> None:
         """Notes whether letters are queued."""
-        self._due = self._due or bool(self._state.queued(self._source, self._name, 1, 0))
+        self._due = self._due or bool(self._state.dead_letters.queued(self._source, self._name, 1, 0))
 
     def step(self, pipeline: Pipeline) -> bool:
         """Sends the next letters, unless some are in flight. Returns False if there is nothing to do now."""
         if self._call is not None or not self._due:
             return False
-        noted = self._state.in_hand(self._source, self._name).letters
-        letters = self._state.letters_in_hand(noted)
-        call = self._next(letters or self._state.queued(self._source, self._name, EVENTS, BYTES), pipeline)
+        noted = self._state.in_hand.get(self._source, self._name).letters
+        letters = self._state.dead_letters.still_queued(noted)
+        call = self._next(letters or self._state.dead_letters.queued(self._source, self._name, EVENTS, BYTES), pipeline)
         self._due = bool(call.ids)
         if not call.ids:
             return False
         if not letters:
             noted = call.ids
-            self._state.take_letters(self._source, self._name, noted)
+            self._state.in_hand.take_letters(self._source, self._name, noted)
         self._call = call
         done = partial(self._take, call)
         events = [event for _, event in call.events]
@@ -93,7 +93,7 @@ class QueuedLetters:
 
     def finish(self, pipeline: Pipeline) -> None:
         """Sends what was in flight when the last run was killed. `pipeline`: that of the last run's mappings."""
-        self._due = bool(self._state.in_hand(self._source, self._name).letters)
+        self._due = bool(self._state.in_hand.get(self._source, self._name).letters)
         if self.step(pipeline):
             self._dispatcher.settle(0)
 
@@ -126,7 +126,9 @@ class QueuedLetters:
                 call.outcomes[letter] = counted_as(receipt)
             if self._keep_ids and is_held(receipt):
                 call.sent[letter] = sent_id(event.message_id)
-        self._persist(partial(self._state.finish_retry, self._source, self._name, call.outcomes, call.again, call.sent))
+        self._persist(
+            partial(self._state.dead_letters.finish_retry, self._source, self._name, call.outcomes, call.again, call.sent)
+        )
         self._call = None
         log.info("dead letters were sent again", destination=self._name, settled=len(call.outcomes), parked_again=len(call.again))
 

@@ -98,14 +98,14 @@ class Jobs:
         """Begins the next job, and takes note if the running one was paused or cancelled. `high`: see Tally."""
         run = self._run
         if run is not None:
-            stored = self._state.job(run.job.id)
+            stored = self._state.jobs.get(run.job.id)
             if stored is None or stored.state != "running":
                 self._leave("is gone" if stored is None else stored.state)
             elif run.backfill is not None:
                 run.backfill.stream.lagging = self._is_lagging()
                 self._tell(run, run.backfill.trouble)
         if self._run is None and time.monotonic() >= self._again:
-            job = self._state.next_job(self._source, self._name)
+            job = self._state.jobs.next(self._source, self._name)
             if job is not None:
                 self._begin(job, high)
 
@@ -156,7 +156,7 @@ class Jobs:
             log.warning("job not begun", job=job.id, error=str(error), hint=error.hint)
             return
         except Stop as error:
-            self._state.commit_job(replace(job, state="failed", trouble=_said(error)), {})
+            self._state.jobs.commit(replace(job, state="failed", trouble=_said(error)), {})
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
         self._run = run
@@ -263,7 +263,7 @@ class Jobs:
             try:
                 if not (run.uncertain and self._arrived(run.job)):
                     run.uncertain = True  # after a lost connection it is not known whether the commit took place
-                    self._state.commit_job(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
+                    self._state.jobs.commit(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
                 break
             except StateUnavailable as error:
                 log.warning("job not stored yet", job=run.job.id, error=str(error), hint=error.hint)
@@ -274,12 +274,12 @@ class Jobs:
         tally.clear()
 
     def _arrived(self, job: Job) -> bool:
-        stored = self._state.job(job.id)
+        stored = self._state.jobs.get(job.id)
         return stored is not None and stored.progress == job.progress and stored.counts == job.counts
 
     def _is_lagging(self) -> bool:
         """Whether capture is so far behind the server that a backfill must wait."""
-        for role in self._state.roles(self._source):
+        for role in self._state.reports.all(self._source):
             if role.role == "capture":
                 return int(role.detail.get("lag_bytes") or 0) > LAG
         return False
@@ -295,7 +295,7 @@ def suppress_already_sent(batch: PendingBatch, state: State, source: str, destin
     """Suppresses the events that the destination's sent-ledger has."""
     if batch.events:
         ids = {sent_id(event.message_id): event.message_id for event in batch.events}
-        batch.suppress({ids[found] for found in state.sent(source, destination, list(ids))}, "already_sent")
+        batch.suppress({ids[found] for found in state.sent_ids.find(source, destination, list(ids))}, "already_sent")
 
 
 def _progress(run: _Run) -> dict[str, Any]:

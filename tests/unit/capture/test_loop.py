@@ -34,22 +34,22 @@ UNAVAILABLE: dict[str, type[CdcTrackerError]] = {
 }
 STEPS = (
     ("journal", "end"),
-    ("state", "checkpoints"),
-    ("state", "source"),
-    ("state", "roles"),
+    ("state", "checkpoints.all"),
+    ("state", "sources.get"),
+    ("state", "reports.all"),
     ("session", "verify"),
-    ("state", "save_source"),
+    ("state", "sources.save"),
     ("session", "start"),
     ("stream", "receive"),
     ("journal", "append"),
-    ("state", "confirm"),
+    ("state", "sources.confirm"),
     ("stream", "feedback"),
     ("session", "vitals"),
     ("session", "refresh"),
     ("session", "heartbeat"),
     ("journal", "trim"),
-    ("state", "jobs"),
-    ("state", "report"),
+    ("state", "jobs.all"),
+    ("state", "reports.save"),
     ("stream", "wait"),
     ("stream", "finish"),
 )
@@ -130,7 +130,7 @@ class Server:
 
     def feedback(self, written: Lsn, confirmed: Lsn, ask: bool = False) -> None:
         """Confirmed is what the journal holds, and what the state store says was confirmed."""
-        end, record = self.journal.end() or START, self.state.source("main")
+        end, record = self.journal.end() or START, self.state.sources.get("main")
         assert record is not None
         assert confirmed <= min(end.commit_lsn, record.confirmed_lsn)
         self.confirmed = max(self.confirmed, confirmed)
@@ -190,8 +190,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stores")
     state, journal = Place(folder, None)._open()  # type: ignore[arg-type]
     with state, journal:
-        state.save_source(replace(RECORD, confirmed_lsn=0, created_lsn=0))
-        state.create_checkpoint("main", "events", Position(0, -1))
+        state.sources.save(replace(RECORD, confirmed_lsn=0, created_lsn=0))
+        state.checkpoints.create("main", "events", Position(0, -1))
     return folder
 
 
@@ -211,10 +211,12 @@ def place(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def _at(step: tuple[str, str], when: str, number: int, act: Callable[[], None]) -> Callable[[dict[str, Any], Lock], None]:
     """Do it before or after that call of the step."""
-    owner, name = step
+    owner, path = step
+    part, _, name = path.rpartition(".")
 
     def prepare(owners: dict[str, Any], lock: Lock) -> None:
-        original, calls = getattr(owners[owner], name), 0
+        at = getattr(owners[owner], part) if part else owners[owner]
+        original, calls = getattr(at, name), 0
 
         def called(*arguments: Any, **named: Any) -> Any:
             nonlocal calls
@@ -226,7 +228,7 @@ def _at(step: tuple[str, str], when: str, number: int, act: Callable[[], None]) 
                 act()
             return result
 
-        setattr(owners[owner], name, called)
+        setattr(at, name, called)
 
     return prepare
 
@@ -274,7 +276,7 @@ def test_one_that_loses_its_lock_at_any_step_journals_and_confirms_nothing_more(
 
     def lose() -> None:
         held[0].lost = Fenced("another has it")
-        then.append((place.stored(), place.server.state.source("main")))
+        then.append((place.stored(), place.server.state.sources.get("main")))
 
     def prepare(owners: dict[str, Any], lock: Lock) -> None:
         held.append(lock)
@@ -286,7 +288,7 @@ def test_one_that_loses_its_lock_at_any_step_journals_and_confirms_nothing_more(
     ((stored, record),) = then
     under_way = (step, when) == (("journal", "append"), "before")  # what follows on what is there, whoever appends it
     assert place.stored() == SEGMENTS[: len(stored) + under_way]
-    assert place.server.state.source("main") == record
+    assert place.server.state.sources.get("main") == record
 
 
 def _fenced(place: Place, prepare: Callable[[dict[str, Any], Lock], None]) -> bool:

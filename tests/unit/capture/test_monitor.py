@@ -52,7 +52,7 @@ def alarms(lookout: CaptureMonitor) -> list[str]:
 
 def said(lookout: CaptureMonitor) -> dict[str, Any]:
     lookout.report(force=True)
-    [role] = lookout.state.roles("main")
+    [role] = lookout.state.reports.all("main")
     return role.detail
 
 

@@ -70,5 +70,5 @@ def state(config: Config) -> Iterator[State]:
     """The state store of a source that is set up."""
     config.data.mkdir()
     with State.open(config.state_url) as opened:
-        opened.save_source(RECORD)
+        opened.sources.save(RECORD)
         yield opened

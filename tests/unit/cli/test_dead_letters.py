@@ -13,8 +13,8 @@ AT = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 def parked(state: State, destination: str, mapping: str, reason: str, count: int, detail: str = "must be a number") -> None:
     """Park `count` letters as a deliverer does."""
-    state.create_checkpoint("main", destination, Position(100, -1))
-    begin = state.checkpoint("main", destination)
+    state.checkpoints.create("main", destination, Position(100, -1))
+    begin = state.checkpoints.get("main", destination)
     assert begin is not None
     first = begin.position.commit_lsn
     letters = [
@@ -27,7 +27,7 @@ def parked(state: State, destination: str, mapping: str, reason: str, count: int
         for n in range(count)
     ]
     counts = {(AT // 3_600_000_000, mapping, outcome): count for outcome in ("matched", "rejected")}
-    state.commit("main", destination, Position(first + count, -1), counts, letters)
+    state.checkpoints.commit("main", destination, Position(first + count, -1), counts, letters)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +50,8 @@ HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202e\u2028 Gr\u00f6\u00dfe\nid 7 [/red]"
 @pytest.fixture
 def _hostile(state: State) -> None:
     parked(state, "events", HOSTILE, HOSTILE, 1, detail=HOSTILE)
-    state.report("main", "deliver:events", 1, "blocked", {"trouble": HOSTILE, "hint": HOSTILE})
-    state.report("main", "capture", 1, "failed", {"trouble": HOSTILE, "hint": HOSTILE})
+    state.reports.save("main", "deliver:events", 1, "blocked", {"trouble": HOSTILE, "hint": HOSTILE})
+    state.reports.save("main", "capture", 1, "failed", {"trouble": HOSTILE, "hint": HOSTILE})
 
 
 @pytest.mark.usefixtures("_hostile")
@@ -111,13 +111,13 @@ def test_one_that_is_not_there_is_told(run: Run) -> None:
 
 def test_retry_queues_those_chosen(run: Run, state: State) -> None:
     assert "2 dead letters queued" in run("dead-letters", "retry", "--reason", "type_mismatch").output
-    assert [letter.id for letter in state.queued("main", "events", 10)] == [1, 2]
-    assert state.queued("main", "hook", 10) == []
+    assert [letter.id for letter in state.dead_letters.queued("main", "events", 10)] == [1, 2]
+    assert state.dead_letters.queued("main", "hook", 10) == []
 
 
 def test_retry_by_number(run: Run, state: State) -> None:
     assert json.loads(run("dead-letters", "retry", "3", "--json").output) == {"queued": 1}
-    assert [letter.id for letter in state.queued("main", "hook", 10)] == [3]
+    assert [letter.id for letter in state.dead_letters.queued("main", "hook", 10)] == [3]
 
 
 @pytest.mark.parametrize("command", ["retry", "discard"])
@@ -126,19 +126,19 @@ def test_nothing_is_chosen_by_leaving_everything_out(run: Run, state: State, com
     assert told.exit_code == 2
     assert "--all" in told.output
     assert run("dead-letters", command, "1", "--all").exit_code == 2
-    assert {letter.state for letter in state.dead_letters("main")} == {"parked"}
+    assert {letter.state for letter in state.dead_letters.page("main")} == {"parked"}
 
 
 def test_discard_asks_first(run: Run, state: State) -> None:
     told = run("dead-letters", "discard", "--destination", "events", typed="n\n")
     assert told.exit_code == 1
-    assert {letter.state for letter in state.dead_letters("main")} == {"parked"}
+    assert {letter.state for letter in state.dead_letters.page("main")} == {"parked"}
     told = run("dead-letters", "discard", "--destination", "events", typed="y\n")
     assert told.exit_code == 0
     assert "2 dead letters discarded" in told.output
-    assert [letter.id for letter in state.dead_letters("main", state="discarded")] == [1, 2]
+    assert [letter.id for letter in state.dead_letters.page("main", state="discarded")] == [1, 2]
 
 
 def test_discard_with_yes_does_not_ask(run: Run, state: State) -> None:
     assert json.loads(run("dead-letters", "discard", "--all", "--yes", "--json").output) == {"discarded": 3}
-    assert {letter.state for letter in state.dead_letters("main")} == {"discarded"}
+    assert {letter.state for letter in state.dead_letters.page("main")} == {"discarded"}

@@ -14,9 +14,9 @@ NOW = int(time.time()) // 3600
 
 @pytest.fixture(autouse=True)
 def _counts(state: State) -> None:
-    state.create_checkpoint("main", "events", Position(100, -1))
-    state.create_checkpoint("main", "hook", Position(100, -1))
-    state.commit(
+    state.checkpoints.create("main", "events", Position(100, -1))
+    state.checkpoints.create("main", "hook", Position(100, -1))
+    state.checkpoints.commit(
         "main",
         "events",
         Position(200, -1),
@@ -30,7 +30,9 @@ def _counts(state: State) -> None:
             (NOW - 100, "Old One", "delivered"): 1,
         },
     )
-    state.commit("main", "hook", Position(200, -1), {(NOW, "Order Paid", "matched"): 5, (NOW, "Order Paid", "assumed"): 5})
+    state.checkpoints.commit(
+        "main", "hook", Position(200, -1), {(NOW, "Order Paid", "matched"): 5, (NOW, "Order Paid", "assumed"): 5}
+    )
 
 
 def rows(run: Run, *arguments: str) -> list[dict[str, object]]:

@@ -21,6 +21,7 @@ from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
 from cdc_tracker.pipeline import Pipeline, Route
 from cdc_tracker.state import LedgerRow, State
+from cdc_tracker.state.transactions import Aggregate
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
 
 MAPPING = """
@@ -41,7 +42,7 @@ class Stage:
     def __init__(self, folder: Path, stack: ExitStack, mapping: str = MAPPING) -> None:
         self.state = stack.enter_context(State.open(f"sqlite:///{folder}/state.sqlite"))
         self.journal = stack.enter_context(Journal.open(f"sqlite:///{folder}/journal.sqlite", "main", folder / "wake"))
-        self.state.create_checkpoint("main", "d", START)
+        self.state.checkpoints.create("main", "d", START)
         self.mapping = mapping
         self.settings: dict[str, Any] = {}
         self._commits: list[Commit] = []
@@ -133,7 +134,7 @@ class Stage:
     # What the stores say.
 
     def ledger(self) -> LedgerRow:
-        rows = self.state.ledger("main", "d")
+        rows = self.state.ledger.rows("main", "d")
         sums = [sum(getattr(row, name) for row in rows) for name in COUNTED]
         return LedgerRow("d", "", 0, *sums)
 
@@ -143,11 +144,11 @@ class Stage:
         return row.matched == number and row.pending == 0
 
     def parked(self) -> list[str]:
-        return [letter.reason for letter in self.state.dead_letters("main", limit=10_000)]
+        return [letter.reason for letter in self.state.dead_letters.page("main", limit=10_000)]
 
     def said(self) -> tuple[str, str]:
         """The role's state, and what troubles it."""
-        for role in self.state.roles("main"):
+        for role in self.state.reports.all("main"):
             if role.role == "deliver:d":
                 return role.state, str(role.detail["trouble"])
         return "", ""
@@ -165,11 +166,15 @@ class Fault(NamedTuple):
 
 
 class Trap:
-    """An object whose methods fail as told. Once one of several that share `dead` has raised Killed, all raise that."""
+    """An object whose methods fail as `faults` says, by name; of an aggregate of the state, `checkpoints.commit`.
 
-    def __init__(self, inner: Any, dead: threading.Event | None = None, **faults: Fault) -> None:
-        self._inner, self.faults = inner, faults
-        self._calls: Counter[str] = Counter()
+    Once one of several that share `dead` has raised Killed, all raise that.
+    """
+
+    def __init__(self, inner: Any, dead: threading.Event | None = None, whole: Trap | None = None, prefix: str = "") -> None:
+        self._inner, self._prefix = inner, prefix
+        self.faults: dict[str, Fault] = whole.faults if whole else {}
+        self._calls: Counter[str] = whole._calls if whole else Counter()
         self._dead = dead or threading.Event()
 
     def calls(self, name: str) -> int:
@@ -177,6 +182,9 @@ class Trap:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
+        if isinstance(found, Aggregate):
+            return Trap(found, self._dead, self, f"{name}.")
+        name = self._prefix + name
         if not callable(found):
             return found
 

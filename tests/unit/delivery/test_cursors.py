@@ -111,13 +111,13 @@ def test_dead_letters_that_were_sent_again_are_not_taken_for_lost_at_the_next_st
         until(lambda: stage.settled(5), "all are counted")
         stage.mapping = BROKEN
         stage.reload()
-        until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": BROKEN}, "they count")
+        until(lambda: stage.state.in_hand.get("main", "d").mappings == {"events.yml": BROKEN}, "they count")
         stage.rows(5, 6)
         until(lambda: len(stage.parked()) == 2, "they are parked")
         stage.mapping = MAPPING
         stage.reload()
-        until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": MAPPING}, "the mended ones count")
-        stage.state.queue_dead_letters("main", Selection())
+        until(lambda: stage.state.in_hand.get("main", "d").mappings == {"events.yml": MAPPING}, "the mended ones count")
+        stage.state.dead_letters.queue("main", Selection())
         until(lambda: stage.ledger().delivered == 7, "they have arrived")
     with stage.delivering(destination):
         stage.rows(7)
@@ -134,11 +134,11 @@ def test_what_other_mappings_make_of_the_past_is_not_taken_for_lost(stage: Stage
     with stage.delivering(destination):
         until(lambda: stage.settled(5), "all are counted")
         stage.rows(5, 6, 7)
-        until(lambda: stage.state.checkpoints("main")["d"].position >= _last(stage), "the rest is passed")
+        until(lambda: stage.state.checkpoints.all("main")["d"].position >= _last(stage), "the rest is passed")
         stage.mapping = MAPPING
         if running:
             stage.reload()
-            until(lambda: stage.state.in_hand("main", "d").mappings == {"events.yml": MAPPING}, "they count")
+            until(lambda: stage.state.in_hand.get("main", "d").mappings == {"events.yml": MAPPING}, "they count")
     for _ in range(2):
         with stage.delivering(destination):
             until(lambda: stage.said()[0] == "idle", "it has begun")

@@ -167,7 +167,7 @@ def test_what_went_with_a_parked_event_is_not_sent_again_at_the_next_start(
     with stage.delivering(destination):
         until(lambda: stage.settled(20), "all are counted")
     assert held(destination) == [n for n in range(20) if n not in bad]
-    checkpoint = stage.state.checkpoint("main", "d")
+    checkpoint = stage.state.checkpoints.get("main", "d")
     assert checkpoint is not None
     assert destination.stored == checkpoint.position
     if not stored:
@@ -186,7 +186,7 @@ def test_a_position_or_rewind_that_fails_is_tried_again(stage: Stage) -> None:
     stage.rows(*range(5))
     with stage.delivering(destination):
         until(lambda: stage.settled(5), "all have arrived")
-        stage.state.request_rewind("main", "d", Position(0, -1))
+        stage.state.checkpoints.request_rewind("main", "d", Position(0, -1))
         stage.journal.wake()
         until(lambda: stage.ledger().replayed == 5, "they have come again")
     assert held(destination) == [*range(5), *range(5)]

@@ -35,14 +35,14 @@ def delivered(stage: Stage, destination: MemoryDestination) -> Job:
     stage.rows(*range(ROWS), each=20)
     with stage.delivering(destination):
         until(lambda: stage.settled(ROWS), "the stream's events have arrived")
-    checkpoint = stage.state.checkpoint("main", "d")
+    checkpoint = stage.state.checkpoints.get("main", "d")
     assert checkpoint is not None
     spec = {"mappings": {"events.yml": OTHER}, "events": None, "from": [0, -1], "to": list(checkpoint.position)}
-    return stage.state.create_job("main", "d", "replay", spec, total=ROWS)
+    return stage.state.jobs.create("main", "d", "replay", spec, total=ROWS)
 
 
 def state_of(stage: Stage, job: Job) -> Job:
-    found = stage.state.job(job.id)
+    found = stage.state.jobs.get(job.id)
     assert found is not None
     return found
 
@@ -52,9 +52,9 @@ def replayed(destination: MemoryDestination) -> list[int]:
 
 
 GOES_ON = {
-    "state away at its beginning": ("state", "commit_job", Fault(AWAY, 1, times=2)),
-    "state away in between": ("state", "commit_job", Fault(AWAY, 3, times=2)),
-    "state away once it has stored": ("state", "commit_job", Fault(AWAY, 3, after=True)),
+    "state away at its beginning": ("state", "jobs.commit", Fault(AWAY, 1, times=2)),
+    "state away in between": ("state", "jobs.commit", Fault(AWAY, 3, times=2)),
+    "state away once it has stored": ("state", "jobs.commit", Fault(AWAY, 3, after=True)),
     "destination away": ("destination", "deliver", Fault(DestinationUnavailable("away"), 2)),
     "its answer lost": ("destination", "deliver", Fault(DestinationUnavailable("cut"), 2, after=True)),
     "destination raises once": ("destination", "deliver", Fault(ValueError("odd"), 2)),
@@ -77,7 +77,7 @@ def test_a_job_goes_on_by_itself(stage: Stage, what: str, method: str, fault: Fa
 
 ENDS = [
     (what, method, number, error, after)
-    for what, method in (("state", "commit_job"), ("destination", "deliver"))
+    for what, method in (("state", "jobs.commit"), ("destination", "deliver"))
     for number in (1, 2, 4)
     for error in (Killed(), AlreadyRunning("another one holds the lock"), Fenced("another one has taken over"))
     for after in (False, True)

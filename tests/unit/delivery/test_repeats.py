@@ -42,7 +42,7 @@ def test_events_that_fold_into_one_are_counted_apart(stage: Stage, tmp_path: Pat
         assert rows(tmp_path) == 5
         row = stage.ledger()
         assert (row.matched, row.delivered, row.suppressed, row.repeated) == (12, 5, 7, 7)
-        stage.state.request_rewind("main", "d", Position(0, -1))
+        stage.state.checkpoints.request_rewind("main", "d", Position(0, -1))
         stage.journal.wake()
         until(lambda: stage.ledger().replayed == 12, "they have come again")
     row = stage.ledger()

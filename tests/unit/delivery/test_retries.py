@@ -43,19 +43,19 @@ def test_thousands_of_dead_letters_are_sent_in_a_few_calls_and_commits(stage: St
     parked(stage, destination, 5_000, each=1_000)
     state = Trap(stage.state)
     destination.batches.clear()
-    stage.state.queue_dead_letters("main", ALL)
+    stage.state.dead_letters.queue("main", ALL)
     with stage.delivering(destination, state=state):  # type: ignore[arg-type]  # it has every method of one
         until(lambda: stage.ledger().delivered == 5_000, "all have arrived")
     assert sorted(held(destination)) == list(range(5_000))
     assert stage.parked() == []
     assert len([batch for batch in destination.batches if batch.events]) < 10
-    assert state.calls("finish_retry") < 10
+    assert state.calls("dead_letters.finish_retry") < 10
 
 
 def test_the_role_says_that_it_waits_while_retries_find_the_destination_away(stage: Stage) -> None:
     destination = MemoryDestination()
     parked(stage, destination, 20)
-    stage.state.queue_dead_letters("main", ALL)
+    stage.state.dead_letters.queue("main", ALL)
     destination.always = DestinationUnavailable("away")
     with stage.delivering(destination):
         until(lambda: stage.said() == ("retrying", "away"), "it says so")
@@ -68,14 +68,14 @@ def test_the_role_says_that_it_waits_while_retries_find_the_destination_away(sta
 
 
 def reported(stage: Stage) -> int:
-    return next(role.updated_at for role in stage.state.roles("main") if role.role == "deliver:d")
+    return next(role.updated_at for role in stage.state.reports.all("main") if role.role == "deliver:d")
 
 
 def test_the_stream_and_retries_take_turns(stage: Stage) -> None:
     """Each of many calls takes a while, and the stream is never read to its end meanwhile."""
     destination = MemoryDestination()
     parked(stage, destination, 6_000, each=1_000)
-    stage.state.queue_dead_letters("main", ALL)
+    stage.state.dead_letters.queue("main", ALL)
     stage.rows(*range(6_000, 6_200))
 
     def slow(batch: Batch) -> list[Receipt]:
@@ -94,13 +94,13 @@ def test_the_stream_and_retries_take_turns(stage: Stage) -> None:
 def test_a_letter_that_fails_again_is_parked_with_its_history(stage: Stage) -> None:
     destination = MemoryDestination()
     parked(stage, destination, 10)
-    [first, *_] = stage.state.dead_letters("main")
+    [first, *_] = stage.state.dead_letters.page("main")
     stage.mapping = BROKEN.replace("type: integer", "type: boolean")
     for tries in (1, 2):
-        stage.state.queue_dead_letters("main", ALL)
+        stage.state.dead_letters.queue("main", ALL)
         with stage.delivering(destination):
             until(lambda: stage.settled(10), "all are parked again")
-        letters = stage.state.dead_letters("main")
+        letters = stage.state.dead_letters.page("main")
         assert [letter.attempts for letter in letters] == [tries] * 10
         assert (letters[0].id, letters[0].created_at) == (first.id, first.created_at)
         assert stage.ledger().rejected == 10
@@ -109,7 +109,7 @@ def test_a_letter_that_fails_again_is_parked_with_its_history(stage: Stage) -> N
 def test_letters_that_a_destination_fails_at_are_parked_again_and_do_not_block_the_stream(stage: Stage) -> None:
     destination = MemoryDestination()
     parked(stage, destination, 10)
-    stage.state.queue_dead_letters("main", ALL)
+    stage.state.dead_letters.queue("main", ALL)
     destination.always = ValueError("each of them")
     with stage.delivering(destination):
         until(lambda: stage.settled(10), "all are parked again")
@@ -125,7 +125,7 @@ def test_a_letter_that_cannot_be_read_any_more_is_parked_again_and_the_others_go
     parked(stage, destination, 3)
     with stage.state._database.writing() as connection:
         connection.exec_driver_sql("UPDATE cdc_tracker_dead_letter SET segment = x'00' WHERE id = 2")
-    stage.state.queue_dead_letters("main", ALL)
+    stage.state.dead_letters.queue("main", ALL)
     with stage.delivering(destination):
         until(lambda: stage.settled(3), "all are dealt with")
     assert stage.parked() == ["unreadable"]
@@ -133,12 +133,12 @@ def test_a_letter_that_cannot_be_read_any_more_is_parked_again_and_the_others_go
 
 
 KILLS = {
-    "before they are noted": ("state", "take_letters", False),
-    "before they are sent": ("state", "take_letters", True),
+    "before they are noted": ("state", "in_hand.take_letters", False),
+    "before they are sent": ("state", "in_hand.take_letters", True),
     "before the destination has them": ("destination", "deliver", False),
     "when the destination has them": ("destination", "deliver", True),
-    "before they are settled": ("state", "finish_retry", False),
-    "when they are settled": ("state", "finish_retry", True),
+    "before they are settled": ("state", "dead_letters.finish_retry", False),
+    "when they are settled": ("state", "dead_letters.finish_retry", True),
 }
 
 
@@ -149,8 +149,8 @@ def test_killed_while_letters_are_sent_again_none_is_lost_or_doubled(
 ) -> None:
     destination = Holder()
     parked(stage, destination, 30)
-    ids = [letter.id for letter in stage.state.dead_letters("main")]
-    stage.state.queue_dead_letters("main", Selection(ids=ids[10:20]))
+    ids = [letter.id for letter in stage.state.dead_letters.page("main")]
+    stage.state.dead_letters.queue("main", Selection(ids=ids[10:20]))
     dead = threading.Event()
     state, front = Trap(stage.state, dead), TrappedHolder(destination, dead)
     (front if what == "destination" else state).faults[method] = Fault(Killed(), after=done)
@@ -158,17 +158,17 @@ def test_killed_while_letters_are_sent_again_none_is_lost_or_doubled(
         until(lambda: not role.is_alive(), "it is killed")
     expected = list(range(10, 20))
     if after == "others are queued":
-        stage.state.queue_dead_letters("main", Selection(ids=ids[5:10]))
+        stage.state.dead_letters.queue("main", Selection(ids=ids[5:10]))
         expected = list(range(5, 20))
     if after == "some are discarded":
-        stage.state.discard_dead_letters("main", Selection(ids=ids[15:16]))
+        stage.state.dead_letters.discard("main", Selection(ids=ids[15:16]))
     if after == "other mappings":
         stage.mapping = BROKEN
     with stage.delivering(destination):
         until(lambda: stage.ledger().pending == 0, "all are dealt with")
     found = held(destination)
     assert len(set(found)) == len(found)
-    letters = {letter.id for letter in stage.state.dead_letters("main")}
+    letters = {letter.id for letter in stage.state.dead_letters.page("main")}
     discarded = {15} if after == "some are discarded" else set()
     assert {n for n in found if ids[n] in letters} <= discarded
     if after != "other mappings":

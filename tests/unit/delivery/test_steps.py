@@ -44,12 +44,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 # Where a fault comes, and which. The role goes on by itself, or ends and is started again.
 GOES_ON = [
-    ("state", "commit", Fault(AWAY, 1, times=3)),
-    ("state", "commit", Fault(AWAY, 2, after=True)),
-    ("state", "commit", Fault(AWAY, 2, times=2, after=True)),
-    ("state", "take_mappings", Fault(AWAY, 1, times=2)),
-    ("state", "take_mappings", Fault(AWAY, 1, after=True)),
-    ("state", "report", Fault(AWAY, 1, times=5)),
+    ("state", "checkpoints.commit", Fault(AWAY, 1, times=3)),
+    ("state", "checkpoints.commit", Fault(AWAY, 2, after=True)),
+    ("state", "checkpoints.commit", Fault(AWAY, 2, times=2, after=True)),
+    ("state", "in_hand.take_mappings", Fault(AWAY, 1, times=2)),
+    ("state", "in_hand.take_mappings", Fault(AWAY, 1, after=True)),
+    ("state", "reports.save", Fault(AWAY, 1, times=5)),
     ("destination", "deliver", Fault(DestinationUnavailable("away"), 2)),
     ("destination", "deliver", Fault(DestinationUnavailable("cut"), 2, after=True)),
     ("destination", "deliver", Fault(ValueError("odd"), 2)),
@@ -62,11 +62,11 @@ ENDS = [
     for error in (Killed(), LOST, FENCED)
     for after in (False, True)
     for what, method, number in [
-        ("state", "commit", 1),
-        ("state", "commit", 3),
-        ("state", "take_mappings", 1),
-        ("state", "checkpoint", 1),
-        ("state", "in_hand", 1),
+        ("state", "checkpoints.commit", 1),
+        ("state", "checkpoints.commit", 3),
+        ("state", "in_hand.take_mappings", 1),
+        ("state", "checkpoints.get", 1),
+        ("state", "in_hand.get", 1),
         ("destination", "deliver", 1),
         ("destination", "deliver", 3),
         ("destination", "position", 1),
@@ -124,7 +124,7 @@ def test_the_next_start_goes_on_where_the_last_one_ended(
     state, front = set_trap(stage, destination, what, method, fault)
     if kind is MemoryDestination and method == "position":
         front.faults.clear()  # it is not asked
-        state.faults["in_hand"] = fault
+        state.faults["in_hand.get"] = fault
     with pytest.raises(CdcTrackerError), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive(), "it has ended")
     with stage.delivering(destination):
@@ -134,7 +134,7 @@ def test_the_next_start_goes_on_where_the_last_one_ended(
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("method", ["commit", "deliver"])
+@pytest.mark.parametrize("method", ["checkpoints.commit", "deliver"])
 def test_killed_around_a_parked_event_it_is_parked_once_and_nothing_doubled(
     stage: Stage, method: str, number: int, after: bool
 ) -> None:
@@ -147,7 +147,7 @@ def test_killed_around_a_parked_event_it_is_parked_once_and_nothing_doubled(
 
     destination.always = minds
     stage.rows(*range(ROWS), each=30)
-    what = "state" if method == "commit" else "destination"
+    what = "state" if method == "checkpoints.commit" else "destination"
     state, front = set_trap(stage, destination, what, method, Fault(Killed(), number, after=after))
     with pytest.raises(Stop), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive() or stage.settled(ROWS), "it has ended", seconds=10)
@@ -175,7 +175,7 @@ def test_what_a_destination_has_is_counted_by_the_mappings_that_it_got_it_by(sta
     destination = Holder()
     rows = 40
     stage.rows(*range(rows), each=20)
-    state, front = set_trap(stage, destination, "state", "commit", Fault(Killed()))
+    state, front = set_trap(stage, destination, "state", "checkpoints.commit", Fault(Killed()))
     with pytest.raises(Killed), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive(), "it is killed")
     had = len(destination.events)
@@ -195,7 +195,7 @@ def test_what_was_rejected_and_lies_before_what_the_destination_has_is_parked(st
     stage.mapping = odd
     destination = Holder()
     stage.rows(*(Order(n, status="longer" if n == 3 else "paid") for n in range(10)), each=10)
-    state, front = set_trap(stage, destination, "state", "commit", Fault(Killed()))
+    state, front = set_trap(stage, destination, "state", "checkpoints.commit", Fault(Killed()))
     with pytest.raises(Killed), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive(), "it is killed")
     assert stage.parked() == []
@@ -203,7 +203,7 @@ def test_what_was_rejected_and_lies_before_what_the_destination_has_is_parked(st
     with stage.delivering(destination):
         until(lambda: stage.settled(10), "all are counted")
         assert stage.parked() == ["too_long"]
-        stage.state.queue_dead_letters("main", Selection())
+        stage.state.dead_letters.queue("main", Selection())
         until(lambda: stage.ledger().delivered == 10, "it is sent again")
     assert sorted(held(destination)) == list(range(10))
 
@@ -213,8 +213,8 @@ def test_a_rewind_that_is_killed_loses_nothing(stage: Stage) -> None:
     stage.rows(*range(20), each=5)
     with stage.delivering(destination):
         until(lambda: stage.settled(20), "all are counted")
-    stage.state.request_rewind("main", "d", Position(0, -1))
-    state, front = set_trap(stage, destination, "state", "apply_rewind", Fault(Killed()))
+    stage.state.checkpoints.request_rewind("main", "d", Position(0, -1))
+    state, front = set_trap(stage, destination, "state", "checkpoints.apply_rewind", Fault(Killed()))
     with pytest.raises(Killed), stage.delivering(front, state=state) as role:  # type: ignore[arg-type]
         until(lambda: not role.is_alive(), "it is killed")
     with stage.delivering(destination):

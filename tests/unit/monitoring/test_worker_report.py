@@ -46,7 +46,7 @@ def state(config: Config) -> Iterator[State]:
 
 
 def said(state: State) -> dict[str, Any]:
-    found = {role.role: role.detail | {"state": role.state} for role in state.roles("main")}
+    found = {role.role: role.detail | {"state": role.state} for role in state.reports.all("main")}
     return found.get("supervisor", {})
 
 
@@ -81,7 +81,7 @@ def test_what_befell_the_worker_before_is_known_to_the_next_one(config: Config, 
     with closing(WorkerReport(config, state, assemble.load_mappings(config))) as report:
         report.ended("capture", 1)
         until(lambda: bool(said(state).get("roles")), "it is told")
-    state.report("main", "supervisor", 1, "running", said(state))  # as one that was killed leaves it
+    state.reports.save("main", "supervisor", 1, "running", said(state))  # as one that was killed leaves it
     with closing(WorkerReport(config, state, assemble.load_mappings(config))):
         until(lambda: "supervisor" in said(state)["roles"], "it is told")
     failed(config, None, "the process that starts the roles is gone", "")
@@ -113,7 +113,7 @@ def test_a_state_store_that_hangs_holds_up_neither_supervision_nor_the_end(
         released.wait(60)
         raise StateUnavailable("away")
 
-    monkeypatch.setattr(state, "report", hang)
+    monkeypatch.setattr(state.reports, "save", hang)
     monkeypatch.setattr(worker_module, "REPORT", 0.2)
     report = WorkerReport(config, state, assemble.load_mappings(config))
     began = time.monotonic()

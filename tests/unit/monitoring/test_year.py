@@ -39,7 +39,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 
 def test_totals_of_a_year_are_added_up_once_when_the_store_is_migrated(state: State) -> None:
-    totals = state.totals("main")
+    totals = state.ledger.totals("main")
     assert set(totals) == {"to1", "to2", "to3"}
     assert totals["to2"].now == totals["to2"].ever
     assert totals["to2"].now["matched"] == 5 * HOURS * MAPPINGS and totals["to2"].now["replayed"] == 2 * HOURS * MAPPINGS
@@ -61,7 +61,7 @@ def test_readiness_metrics_and_status_read_no_more_of_a_year_than_of_a_day(state
             driver.set_progress_handler(count, STEP)
             assert observer.look().destinations[1].totals.now["delivered"] == 3 * HOURS * MAPPINGS
             assert b'cdc_tracker_events_total{destination="to1",outcome="rejected"} 87600.0' in exposition(observer)
-            assert state.delivered_since("main", NEWEST - 1) == dict.fromkeys(names, 2 * 5 * MAPPINGS)
+            assert state.ledger.delivered_since("main", NEWEST - 1) == dict.fromkeys(names, 2 * 5 * MAPPINGS)
             assert steps < ROWS / 10, "they read through the ledger"
-            state.ledger("main")
+            state.ledger.rows("main")
             assert steps > ROWS  # as this does

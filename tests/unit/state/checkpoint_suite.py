@@ -16,132 +16,134 @@ from cdc_tracker.model import Position
 from cdc_tracker.state import State
 from tests.unit.state.samples import letter
 state = State.open(sys.argv[1])
-start = state.checkpoint("main", "jsonl").position.commit_lsn
+start = state.checkpoints.get("main", "jsonl").position.commit_lsn
 for lsn in range(start + 1, start + 100000):
     counts = {(3, "Order Paid", "matched"): 1, (3, "Order Paid", "rejected"): 1}
-    state.commit("main", "jsonl", Position(lsn, 0), counts, [letter(lsn)])
+    state.checkpoints.commit("main", "jsonl", Position(lsn, 0), counts, [letter(lsn)])
     print(lsn, flush=True)
 """
 
 
 class CheckpointSuite(OpenedStore):
     def test_a_checkpoint_is_created_once_and_then_left_alone(self, state: State) -> None:
-        assert state.checkpoint("main", "webhook") is None
-        state.create_checkpoint("main", "webhook", Position(200, 3))
-        state.create_checkpoint("main", "webhook", Position(900, 0))
-        state.create_checkpoint("other", "webhook", Position(7, 0))
-        found = state.checkpoint("main", "webhook")
+        assert state.checkpoints.get("main", "webhook") is None
+        state.checkpoints.create("main", "webhook", Position(200, 3))
+        state.checkpoints.create("main", "webhook", Position(900, 0))
+        state.checkpoints.create("other", "webhook", Position(7, 0))
+        found = state.checkpoints.get("main", "webhook")
         assert found == Checkpoint(Position(200, 3), Position(200, 3), None, found.updated_at if found else 0)
-        assert {name: point.position for name, point in state.checkpoints("main").items()} == {
+        assert {name: point.position for name, point in state.checkpoints.all("main").items()} == {
             "jsonl": Position(100, -1),
             "webhook": Position(200, 3),
         }
 
     def test_a_commit_moves_the_checkpoint_and_adds_to_the_ledger(self, state: State) -> None:
         counts = {(3, "Order Paid", "matched"): 5, (3, "Order Paid", "delivered"): 4, (4, "Signed Up", "matched"): 1}
-        assert state.commit("main", "jsonl", Position(150, 2), counts) is None
-        assert state.commit("main", "jsonl", Position(150, 7), {(3, "Order Paid", "delivered"): 1}) is None
-        found = state.checkpoint("main", "jsonl")
+        assert state.checkpoints.commit("main", "jsonl", Position(150, 2), counts) is None
+        assert state.checkpoints.commit("main", "jsonl", Position(150, 7), {(3, "Order Paid", "delivered"): 1}) is None
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert (found.position, found.high, found.rewind_to) == (Position(150, 7), Position(150, 7), None)
-        assert state.ledger("main") == [
+        assert state.ledger.rows("main") == [
             LedgerRow("jsonl", "Order Paid", 3, 5, 5, 0, 0, 0, 0),
             LedgerRow("jsonl", "Signed Up", 4, 1, 0, 0, 0, 0, 0),
         ]
-        assert [row.pending for row in state.ledger("main")] == [0, 1]
+        assert [row.pending for row in state.ledger.rows("main")] == [0, 1]
 
     def test_the_ledger_is_filtered_by_destination_mapping_and_hour(self, state: State) -> None:
-        state.create_checkpoint("main", "webhook", Position(0, -1))
+        state.checkpoints.create("main", "webhook", Position(0, -1))
         for destination in ("jsonl", "webhook"):
             for hour in (3, 4):
-                state.commit("main", destination, Position(150, 0), {(hour, key, "assumed"): hour for key in ("a", "b")})
-        assert len(state.ledger("main")) == 8
-        assert [row.hour for row in state.ledger("main", "webhook", "b")] == [3, 4]
-        assert state.ledger("main", destination="jsonl", since_hour=4, mapping="a") == [
+                state.checkpoints.commit(
+                    "main", destination, Position(150, 0), {(hour, key, "assumed"): hour for key in ("a", "b")}
+                )
+        assert len(state.ledger.rows("main")) == 8
+        assert [row.hour for row in state.ledger.rows("main", "webhook", "b")] == [3, 4]
+        assert state.ledger.rows("main", destination="jsonl", since_hour=4, mapping="a") == [
             LedgerRow("jsonl", "a", 4, 0, 0, 4, 0, 0, 0)
         ]
-        assert state.ledger("other") == []
+        assert state.ledger.rows("other") == []
 
     def test_a_checkpoint_does_not_go_back_by_a_commit_and_nothing_of_it_is_kept(self, state: State) -> None:
-        state.commit("main", "jsonl", Position(150, 2), {})
+        state.checkpoints.commit("main", "jsonl", Position(150, 2), {})
         for back in (Position(150, 1), Position(149, 9)):
-            with pytest.raises(Stop, match="would go back from 0/96\\+2"):
-                state.commit("main", "jsonl", back, rejected(1), [letter(140)])
-        assert state.ledger("main") == []
-        assert state.dead_letters("main") == []
+            with pytest.raises(Stop, match="would move from 0/96\\+2"):
+                state.checkpoints.commit("main", "jsonl", back, rejected(1), [letter(140)])
+        assert state.ledger.rows("main") == []
+        assert state.dead_letters.page("main") == []
 
     def test_a_commit_without_a_checkpoint_stops(self, state: State) -> None:
         with pytest.raises(StateMissing, match="no checkpoint of nowhere for the source main"):
-            state.commit("main", "nowhere", Position(1, 0), {})
+            state.checkpoints.commit("main", "nowhere", Position(1, 0), {})
 
     def test_an_outcome_that_the_ledger_does_not_have_is_refused_and_nothing_is_kept(self, state: State) -> None:
         with pytest.raises(ValueError, match="lost"):
-            state.commit("main", "jsonl", Position(150, 0), {(3, "a", "lost"): 1})
-        found = state.checkpoint("main", "jsonl")
+            state.checkpoints.commit("main", "jsonl", Position(150, 0), {(3, "a", "lost"): 1})
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.position == Position(100, -1)
 
     def test_a_rewind_is_told_by_commits_until_it_is_applied_and_high_stays(self, state: State) -> None:
-        state.commit("main", "jsonl", Position(500, 4), {})
-        state.request_rewind("main", "jsonl", Position(200, 1))
-        found = state.checkpoint("main", "jsonl")
+        state.checkpoints.commit("main", "jsonl", Position(500, 4), {})
+        state.checkpoints.request_rewind("main", "jsonl", Position(200, 1))
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.rewind_to == Position(200, 1)
-        assert state.commit("main", "jsonl", Position(600, 0), {}) == Position(200, 1)
-        assert state.apply_rewind("main", "jsonl") == Position(200, 1)
-        found = state.checkpoint("main", "jsonl")
+        assert state.checkpoints.commit("main", "jsonl", Position(600, 0), {}) == Position(200, 1)
+        assert state.checkpoints.apply_rewind("main", "jsonl") == Position(200, 1)
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert (found.position, found.high, found.rewind_to) == (Position(200, 1), Position(600, 0), None)
-        assert state.commit("main", "jsonl", Position(300, 0), {}) is None
-        found = state.checkpoint("main", "jsonl")
+        assert state.checkpoints.commit("main", "jsonl", Position(300, 0), {}) is None
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert (found.position, found.high) == (Position(300, 0), Position(600, 0))
-        state.commit("main", "jsonl", Position(600, 1), {})
-        found = state.checkpoint("main", "jsonl")
+        state.checkpoints.commit("main", "jsonl", Position(600, 1), {})
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.high == Position(600, 1)
 
     def test_a_rewind_for_what_is_missing_is_in_force_until_the_checkpoint_is_where_it_was(self, state: State) -> None:
         def only_missing() -> bool:
-            found = state.checkpoint("main", "jsonl")
+            found = state.checkpoints.get("main", "jsonl")
             assert found is not None
             return found.only_missing
 
-        state.commit("main", "jsonl", Position(500, 4), {})
-        state.request_rewind("main", "jsonl", Position(200, 1), only_missing=True)
+        state.checkpoints.commit("main", "jsonl", Position(500, 4), {})
+        state.checkpoints.request_rewind("main", "jsonl", Position(200, 1), only_missing=True)
         assert not only_missing()
-        state.commit("main", "jsonl", Position(500, 5), {})
+        state.checkpoints.commit("main", "jsonl", Position(500, 5), {})
         assert not only_missing()
-        state.apply_rewind("main", "jsonl")
+        state.checkpoints.apply_rewind("main", "jsonl")
         assert only_missing()
-        state.commit("main", "jsonl", Position(500, 4), {})
+        state.checkpoints.commit("main", "jsonl", Position(500, 4), {})
         assert only_missing()
-        state.commit("main", "jsonl", Position(500, 5), {})
+        state.checkpoints.commit("main", "jsonl", Position(500, 5), {})
         assert not only_missing()
-        state.request_rewind("main", "jsonl", Position(200, 1))
-        state.apply_rewind("main", "jsonl")
+        state.checkpoints.request_rewind("main", "jsonl", Position(200, 1))
+        state.checkpoints.apply_rewind("main", "jsonl")
         assert not only_missing()
 
     def test_the_last_rewind_that_was_asked_for_says_whether_all_is_sent(self, state: State) -> None:
-        state.commit("main", "jsonl", Position(500, 4), {})
+        state.checkpoints.commit("main", "jsonl", Position(500, 4), {})
         for only_missing in (True, False, True):
-            state.request_rewind("main", "jsonl", Position(200, 1), only_missing=not only_missing)
-            state.request_rewind("main", "jsonl", Position(300, 1), only_missing=only_missing)
-            assert state.apply_rewind("main", "jsonl") == Position(300, 1)
-            found = state.checkpoint("main", "jsonl")
+            state.checkpoints.request_rewind("main", "jsonl", Position(200, 1), only_missing=not only_missing)
+            state.checkpoints.request_rewind("main", "jsonl", Position(300, 1), only_missing=only_missing)
+            assert state.checkpoints.apply_rewind("main", "jsonl") == Position(300, 1)
+            found = state.checkpoints.get("main", "jsonl")
             assert found is not None
             assert found.only_missing is only_missing
-            state.commit("main", "jsonl", Position(400, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(400, 0), {})
 
     def test_applying_a_rewind_that_nobody_asked_for_changes_nothing(self, state: State) -> None:
-        assert state.apply_rewind("main", "jsonl") == Position(100, -1)
+        assert state.checkpoints.apply_rewind("main", "jsonl") == Position(100, -1)
 
     def test_a_rewind_forward_is_refused_because_it_would_skip(self, state: State) -> None:
-        with pytest.raises(Stop, match="skip what is between"):
-            state.request_rewind("main", "jsonl", Position(100, 0))
+        with pytest.raises(Stop, match="move it forward and skip changes"):
+            state.checkpoints.request_rewind("main", "jsonl", Position(100, 0))
         with pytest.raises(StateMissing):
-            state.request_rewind("main", "nowhere", Position(1, 0))
-        found = state.checkpoint("main", "jsonl")
+            state.checkpoints.request_rewind("main", "nowhere", Position(1, 0))
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.rewind_to is None
 
@@ -153,9 +155,9 @@ class CheckpointSuite(OpenedStore):
                     assert committer.stdout.readline(), committer.stderr.read() if committer.stderr else ""
                 committer.kill()
                 said = list(map(int, committer.stdout.read().split()))
-            found = state.checkpoint("main", "jsonl")
+            found = state.checkpoints.get("main", "jsonl")
             assert found is not None
             assert not said or found.position.commit_lsn - said[-1] in (0, 1)
             count = found.position.commit_lsn - 100
             assert self.ledger_row(state) == LedgerRow("jsonl", "Order Paid", 3, count, 0, 0, count, 0, 0)
-            assert state.count_dead_letters("main") == {("jsonl", "type_mismatch"): count}
+            assert state.dead_letters.count("main") == {("jsonl", "type_mismatch"): count}

@@ -20,35 +20,37 @@ from tests.unit.state.samples import ALL, RECORD, OpenedStore, letter, rejected
 Write: TypeAlias = Callable[[State, Job], object]
 
 DELIVERY: dict[str, Write] = {
-    "checkpoint": lambda state, _: state.commit(
+    "checkpoint": lambda state, _: state.checkpoints.commit(
         "main", "jsonl", Position(300, 0), rejected(1), [letter(250)], sent=[sent_id("b")]
     ),
-    "dead letter settled": lambda state, _: state.commit("main", "jsonl", Position(200, 0), {}, settled=[_letter(state)]),
-    "dead letter parked again": lambda state, _: state.finish_retry(
+    "dead letter settled": lambda state, _: state.checkpoints.commit(
+        "main", "jsonl", Position(200, 0), {}, settled=[_letter(state)]
+    ),
+    "dead letter parked again": lambda state, _: state.dead_letters.finish_retry(
         "main", "jsonl", {}, {_letter(state): Rejection("refused", "a", Position(150, 0), 0)}, {}
     ),
-    "dead letters sent again": lambda state, _: state.take_letters("main", "jsonl", [_letter(state)]),
-    "mappings to send by": lambda state, _: state.take_mappings("main", "jsonl", {"a.yml": "version: 1"}),
-    "rewind": lambda state, _: state.apply_rewind("main", "jsonl"),
-    "job": lambda state, job: state.commit_job(replace(job, state="done"), {(3, "a", "replayed"): 1}),
-    "sent ids": lambda state, _: state.trim_sent("main", "jsonl", 2**61),
+    "dead letters sent again": lambda state, _: state.in_hand.take_letters("main", "jsonl", [_letter(state)]),
+    "mappings to send by": lambda state, _: state.in_hand.take_mappings("main", "jsonl", {"a.yml": "version: 1"}),
+    "rewind": lambda state, _: state.checkpoints.apply_rewind("main", "jsonl"),
+    "job": lambda state, job: state.jobs.commit(replace(job, state="done"), {(3, "a", "replayed"): 1}),
+    "sent ids": lambda state, _: state.sent_ids.trim("main", "jsonl", 2**61),
 }
 CAPTURE: dict[str, Write] = {
-    "confirmed": lambda state, _: state.confirm("main", RECORD.confirmed_lsn + 10, 70),
-    "confirmed no further": lambda state, _: state.confirm("main", 1, 1),
-    "record": lambda state, _: state.save_source(replace(RECORD, timeline=9)),
+    "confirmed": lambda state, _: state.sources.confirm("main", RECORD.confirmed_lsn + 10, 70),
+    "confirmed no further": lambda state, _: state.sources.confirm("main", 1, 1),
+    "record": lambda state, _: state.sources.save(replace(RECORD, timeline=9)),
 }
 REQUESTS: dict[str, Write] = {
-    "rewind": lambda state, _: state.request_rewind("main", "jsonl", Position(110, 0)),
-    "retry": lambda state, _: state.queue_dead_letters("main", ALL),
-    "discard": lambda state, _: state.discard_dead_letters("main", ALL),
-    "pause": lambda state, job: state.control_job(job.id, "paused"),
-    "new job": lambda state, _: state.create_job("main", "jsonl", "replay", {}),
+    "rewind": lambda state, _: state.checkpoints.request_rewind("main", "jsonl", Position(110, 0)),
+    "retry": lambda state, _: state.dead_letters.queue("main", ALL),
+    "discard": lambda state, _: state.dead_letters.discard("main", ALL),
+    "pause": lambda state, job: state.jobs.control(job.id, "paused"),
+    "new job": lambda state, _: state.jobs.create("main", "jsonl", "replay", {}),
 }
 
 
 def _letter(state: State) -> int:
-    return state.dead_letters("main")[0].id
+    return state.dead_letters.page("main")[0].id
 
 
 def _contents(state: State) -> dict[str, list[Any]]:
@@ -85,12 +87,12 @@ class FenceSuite(OpenedStore):
     @pytest.fixture
     def begun(self, state: State) -> Job:
         """A delivery's work of every kind is there; a rewind waits."""
-        state.save_source(RECORD)
-        state.commit("main", "jsonl", Position(200, 0), rejected(1), [letter(150)], sent=[sent_id("a")])
-        state.queue_dead_letters("main", ALL)
-        state.request_rewind("main", "jsonl", Position(120, 0))
-        job = state.create_job("main", "jsonl", "replay", {})
-        state.commit_job(replace(job, state="running"), {})
+        state.sources.save(RECORD)
+        state.checkpoints.commit("main", "jsonl", Position(200, 0), rejected(1), [letter(150)], sent=[sent_id("a")])
+        state.dead_letters.queue("main", ALL)
+        state.checkpoints.request_rewind("main", "jsonl", Position(120, 0))
+        job = state.jobs.create("main", "jsonl", "replay", {})
+        state.jobs.commit(replace(job, state="running"), {})
         return job
 
     @pytest.fixture
@@ -114,7 +116,7 @@ class FenceSuite(OpenedStore):
         for _ in range(2):
             with pytest.raises(Fenced, match="Another process has taken over"):
                 write(state, begun)
-            state.report("main", "capture", 1, "stopped", {})
+            state.reports.save("main", "capture", 1, "stopped", {})
             assert _contents(state) == before
         write(second, begun)
         assert _contents(state) != before
@@ -123,15 +125,15 @@ class FenceSuite(OpenedStore):
     def test_the_one_that_holds_the_lock_stores_all_its_work(self, state: State, lock: Lock, begun: Job, work: str) -> None:
         state.claim(lock, "main", "jsonl")
         for _ in range(3):
-            state.commit("main", "jsonl", Position(200, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(200, 0), {})
         DELIVERY[work](state, begun)
-        state.commit("main", "jsonl", Position(400, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(400, 0), {})
 
     @pytest.mark.parametrize("ask", REQUESTS)
     def test_what_a_person_asks_for_disturbs_nobody(self, state: State, second: State, lock: Lock, begun: Job, ask: str) -> None:
         state.claim(lock, "main", "jsonl")
         REQUESTS[ask](second, begun)
-        state.commit("main", "jsonl", Position(300, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
 
     @pytest.mark.parametrize("work", ["checkpoint", "job", "rewind"])
     def test_a_commit_whose_answer_was_lost_is_gone_on_from_whether_it_arrived_or_not(
@@ -141,10 +143,10 @@ class FenceSuite(OpenedStore):
         for _ in range(2):
             with _answer_lost(state):
                 DELIVERY[work](state, begun)
-        state.commit("main", "jsonl", Position(300, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
         self._takes_over(second, "jsonl")
         with pytest.raises(Fenced):
-            state.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
 
     @pytest.mark.parametrize("work", DELIVERY)
     def test_a_store_that_was_taken_back_is_not_gone_on_from(self, state: State, lock: Lock, begun: Job, work: str) -> None:
@@ -152,7 +154,7 @@ class FenceSuite(OpenedStore):
         state.claim(lock, "main", "jsonl")
         with state._database.reading() as connection:
             version = connection.execute(text("SELECT version FROM cdc_tracker_checkpoint")).scalar()
-        state.commit("main", "jsonl", Position(200, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(200, 0), {})
         with state._database.writing() as connection:
             connection.execute(text("UPDATE cdc_tracker_checkpoint SET version = :v"), {"v": version})
         with pytest.raises(Fenced, match="was taken back"):
@@ -167,23 +169,23 @@ class FenceSuite(OpenedStore):
                 connection.execute(text("UPDATE cdc_tracker_checkpoint SET version = :v"), {"v": version})
             second.claim(other, "main", "jsonl")
             with pytest.raises(Fenced):
-                state.commit("main", "jsonl", Position(300, 0), {})
-            second.commit("main", "jsonl", Position(300, 0), {})
+                state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+            second.checkpoints.commit("main", "jsonl", Position(300, 0), {})
 
     def test_a_lock_that_is_known_to_be_another_s_is_enough(self, state: State, lock: Lock, begun: Job) -> None:
         state.claim(lock, "main", "jsonl")
         lock.lost = Fenced("gone")
         with pytest.raises(Fenced, match="gone"):
-            state.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
 
     def test_a_checkpoint_that_was_made_anew_is_another_one(self, state: State, second: State, lock: Lock) -> None:
         state.claim(lock, "main", "jsonl")
-        state.drop_checkpoints("main")
+        state.checkpoints.drop("main")
         with pytest.raises(Fenced, match="removed"):
-            state.commit("main", "jsonl", Position(300, 0), {})
-        second.create_checkpoint("main", "jsonl", Position(5, 0))
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+        second.checkpoints.create("main", "jsonl", Position(5, 0))
         with pytest.raises(Fenced):
-            state.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
 
     def test_of_many_that_take_over_from_each_other_every_commit_that_succeeded_is_counted_once(
         self, url: str, state: State
@@ -197,7 +199,7 @@ class FenceSuite(OpenedStore):
                     mine.claim(lock, "main", "jsonl")
                     try:
                         for _ in range(4):
-                            mine.commit("main", "jsonl", Position(200, 0), {(3, "a", "delivered"): 1})
+                            mine.checkpoints.commit("main", "jsonl", Position(200, 0), {(3, "a", "delivered"): 1})
                             done.append(number)
                     except Fenced:
                         pass

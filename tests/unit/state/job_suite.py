@@ -21,78 +21,78 @@ from dataclasses import replace
 from cdc_tracker.model import Position
 from cdc_tracker.state import State, sent_id
 state = State.open(sys.argv[1])
-job = state.next_job("main", "jsonl")
+job = state.jobs.next("main", "jsonl")
 while True:
     done = job.progress.get("done", 0) + 1
     job = replace(job, state="running", progress={"done": done}, counts=job.counts | {"sent": done}, segment=b"part %d" % done)
-    state.commit_job(job, {(3, "Order Paid", "replayed"): 1}, sent=[sent_id(str(done))])
+    state.jobs.commit(job, {(3, "Order Paid", "replayed"): 1}, sent=[sent_id(str(done))])
     print(done, flush=True)
 """
 
 
 class JobSuite(OpenedStore):
     def job(self, state: State, **given: Any) -> Job:
-        return state.create_job("main", "jsonl", "replay", SPEC, **given)
+        return state.jobs.create("main", "jsonl", "replay", SPEC, **given)
 
     def running(self, state: State, **given: Any) -> Job:
         job = replace(self.job(state, **given), state="running")
-        assert state.commit_job(job, {}) == "running"
+        assert state.jobs.commit(job, {}) == "running"
         return job
 
     def found(self, state: State, job: Job) -> Job:
-        found = state.job(job.id)
+        found = state.jobs.get(job.id)
         assert found is not None
         return found
 
     def test_a_new_job_waits_and_comes_back_with_all_that_was_asked_for(self, state: State) -> None:
-        job = state.create_job("main", "jsonl", "backfill", SPEC, needs=Position(90, 2), total=1234)
+        job = state.jobs.create("main", "jsonl", "backfill", SPEC, needs=Position(90, 2), total=1234)
         assert (job.source, job.destination, job.kind, job.state, job.spec) == ("main", "jsonl", "backfill", "queued", SPEC)
         assert job.counts == {"read": 0, "matched": 0, "sent": 0, "rejected": 0, "withheld": 0, "total": 1234}
         assert (job.progress, job.segment, job.needs, job.trouble) == ({}, b"", Position(90, 2), "")
         assert job.created_at == job.updated_at > 1_700_000_000_000_000
         assert (job.started_at, job.finished_at, job.finished) == (0, 0, False)
         assert self.found(state, job) == job
-        assert state.job(job.id + 1) is None
+        assert state.jobs.get(job.id + 1) is None
         assert self.job(state).needs is None
 
     def test_jobs_are_listed_in_order_without_segments(self, state: State) -> None:
         one = replace(self.running(state), segment=b"x" * 10_000)
-        state.commit_job(one, {})
-        two = state.create_job("main", "webhook", "replay", {})
-        three = state.create_job("other", "jsonl", "replay", {})
+        state.jobs.commit(one, {})
+        two = state.jobs.create("main", "webhook", "replay", {})
+        three = state.jobs.create("other", "jsonl", "replay", {})
         four = self.job(state)
-        state.control_job(four.id, "cancelled")
-        assert [job.id for job in state.jobs("main")] == [one.id, two.id, four.id]
-        assert [job.segment for job in state.jobs("main")] == [b"", b"", b""]
+        state.jobs.control(four.id, "cancelled")
+        assert [job.id for job in state.jobs.all("main")] == [one.id, two.id, four.id]
+        assert [job.segment for job in state.jobs.all("main")] == [b"", b"", b""]
         assert self.found(state, one).segment == b"x" * 10_000
-        assert [job.id for job in state.jobs("main", destination="jsonl")] == [one.id, four.id]
-        assert [job.id for job in state.jobs("main", unfinished=True)] == [one.id, two.id]
-        assert [job.id for job in state.jobs("other")] == [three.id]
+        assert [job.id for job in state.jobs.all("main", destination="jsonl")] == [one.id, four.id]
+        assert [job.id for job in state.jobs.all("main", unfinished=True)] == [one.id, two.id]
+        assert [job.id for job in state.jobs.all("other")] == [three.id]
 
     def test_jobs_of_a_destination_come_one_after_the_other(self, state: State) -> None:
-        other = state.create_job("main", "webhook", "replay", {})
+        other = state.jobs.create("main", "webhook", "replay", {})
         one, two = self.job(state), self.job(state)
-        assert state.next_job("main", "jsonl") == one
-        state.commit_job(replace(one, state="running", segment=b"part"), {})
-        following = state.next_job("main", "jsonl")
+        assert state.jobs.next("main", "jsonl") == one
+        state.jobs.commit(replace(one, state="running", segment=b"part"), {})
+        following = state.jobs.next("main", "jsonl")
         assert following is not None
         assert (following.id, following.state, following.segment) == (one.id, "running", b"part")
-        state.commit_job(replace(one, state="done"), {})
-        assert state.next_job("main", "jsonl") == two
-        assert state.next_job("main", "webhook") == other
-        assert state.next_job("other", "jsonl") is None
+        state.jobs.commit(replace(one, state="done"), {})
+        assert state.jobs.next("main", "jsonl") == two
+        assert state.jobs.next("main", "webhook") == other
+        assert state.jobs.next("other", "jsonl") is None
 
     @pytest.mark.parametrize("ended", ["paused", "failed", "cancelled"])
     def test_a_job_that_does_not_run_holds_back_none_behind_it(self, state: State, ended: JobState) -> None:
         one, two = self.running(state), self.job(state)
         if ended == "failed":
-            state.commit_job(replace(one, state="failed", trouble="the table is gone"), {})
+            state.jobs.commit(replace(one, state="failed", trouble="the table is gone"), {})
         else:
-            state.control_job(one.id, "paused" if ended == "paused" else "cancelled")
-        assert state.next_job("main", "jsonl") == two
+            state.jobs.control(one.id, "paused" if ended == "paused" else "cancelled")
+        assert state.jobs.next("main", "jsonl") == two
         if ended != "cancelled":
-            state.control_job(one.id, "queued")
-            first = state.next_job("main", "jsonl")
+            state.jobs.control(one.id, "queued")
+            first = state.jobs.next("main", "jsonl")
             assert first is not None
             assert first.id == one.id
 
@@ -106,31 +106,31 @@ class JobSuite(OpenedStore):
             needs=Position(140, 2),
             trouble="the destination does not answer",
         )
-        before = state.checkpoint("main", "jsonl")
-        assert state.commit_job(job, rejected(1), [letter(140)], sent=[sent_id("a")]) == "running"
+        before = state.checkpoints.get("main", "jsonl")
+        assert state.jobs.commit(job, rejected(1), [letter(140)], sent=[sent_id("a")]) == "running"
         found = self.found(state, job)
         assert found == replace(job, started_at=found.started_at, updated_at=found.updated_at)
         assert found.started_at >= job.created_at
-        (parked,) = state.dead_letters("main")
+        (parked,) = state.dead_letters.page("main")
         assert self.ledger_row(state) == LedgerRow("jsonl", "Order Paid", 3, 1, 0, 0, 1, 0, 0)
-        assert state.sent("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
-        state.commit_job(job, {}, settled=[parked.id])
-        assert state.dead_letters("main") == []
+        assert state.sent_ids.find("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
+        state.jobs.commit(job, {}, settled=[parked.id])
+        assert state.dead_letters.page("main") == []
         assert self.found(state, job).started_at == found.started_at
-        assert state.checkpoint("main", "jsonl") == before
+        assert state.checkpoints.get("main", "jsonl") == before
 
     def test_nothing_of_a_commit_that_fails_is_kept(self, state: State) -> None:
         job = self.running(state)
         with pytest.raises(ValueError, match="lost"):
-            state.commit_job(replace(job, progress={"at": 5}), {(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")])
+            state.jobs.commit(replace(job, progress={"at": 5}), {(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")])
         assert self.found(state, job).progress == {}
-        assert state.dead_letters("main") == []
-        assert state.sent_count("main", "jsonl") == 0
+        assert state.dead_letters.page("main") == []
+        assert state.sent_ids.count("main", "jsonl") == 0
 
     def test_a_done_job_keeps_its_counts_but_neither_segment_nor_journal(self, state: State) -> None:
         job = self.running(state, needs=Position(90, 0))
         given = replace(job, state="done", counts=job.counts | {"sent": 7}, segment=b"left", progress={"at": 9})
-        assert state.commit_job(given, {}) == "done"
+        assert state.jobs.commit(given, {}) == "done"
         found = self.found(state, job)
         assert (found.finished, found.segment, found.needs) == (True, b"", None)
         assert (found.counts["sent"], found.progress) == (7, {"at": 9})
@@ -138,11 +138,11 @@ class JobSuite(OpenedStore):
 
     def test_a_failed_job_keeps_what_it_takes_to_try_again(self, state: State) -> None:
         job = self.running(state, needs=Position(90, 0))
-        assert state.commit_job(replace(job, state="failed", segment=b"part", trouble="no such table"), {}) == "failed"
+        assert state.jobs.commit(replace(job, state="failed", segment=b"part", trouble="no such table"), {}) == "failed"
         found = self.found(state, job)
         assert (found.finished, found.segment, found.needs, found.trouble) == (False, b"part", Position(90, 0), "no such table")
         assert found.finished_at > 0
-        assert state.control_job(job.id, "queued") == "queued"
+        assert state.jobs.control(job.id, "queued") == "queued"
         found = self.found(state, job)
         assert (found.state, found.segment, found.trouble, found.finished_at) == ("queued", b"part", "", 0)
 
@@ -152,38 +152,38 @@ class JobSuite(OpenedStore):
         self, state: State, said: JobState, asked: Literal["paused", "cancelled"]
     ) -> None:
         job = self.running(state, needs=Position(90, 0))
-        state.control_job(job.id, asked)
+        state.jobs.control(job.id, asked)
         given = replace(job, state=said, progress={"at": 5}, segment=b"part")
-        assert state.commit_job(given, {(3, "Order Paid", "replayed"): 4}, sent=[sent_id("a")]) == asked
+        assert state.jobs.commit(given, {(3, "Order Paid", "replayed"): 4}, sent=[sent_id("a")]) == asked
         found = self.found(state, job)
         assert (found.state, found.progress, self.ledger_row(state).replayed) == (asked, {"at": 5}, 4)
-        assert state.sent_count("main", "jsonl") == 1
+        assert state.sent_ids.count("main", "jsonl") == 1
         assert (found.segment, found.needs) == ((b"part", Position(90, 0)) if asked == "paused" else (b"", None))
 
     def test_a_job_that_was_resumed_before_its_code_saw_the_pause_goes_on(self, state: State) -> None:
         job = self.running(state)
-        state.control_job(job.id, "paused")
-        assert state.control_job(job.id, "queued") == "queued"
-        assert state.commit_job(replace(job, progress={"at": 5}), {}) == "running"
+        state.jobs.control(job.id, "paused")
+        assert state.jobs.control(job.id, "queued") == "queued"
+        assert state.jobs.commit(replace(job, progress={"at": 5}), {}) == "running"
         assert self.found(state, job).state == "running"
 
     def test_asking_for_what_is_the_case_changes_nothing(self, state: State) -> None:
         job = self.job(state)
-        assert state.control_job(job.id, "queued") == "queued"
+        assert state.jobs.control(job.id, "queued") == "queued"
         assert self.found(state, job) == job
         running = self.running(state)
-        assert state.control_job(running.id, "queued") == "running"
+        assert state.jobs.control(running.id, "queued") == "running"
         for to in ("paused", "cancelled"):
-            assert state.control_job(job.id, to) == to
+            assert state.jobs.control(job.id, to) == to
             before = self.found(state, job)
-            assert state.control_job(job.id, to) == to
+            assert state.jobs.control(job.id, to) == to
             assert self.found(state, job) == before
 
     def test_a_person_is_told_what_cannot_be_done_with_a_job(self, state: State) -> None:
         done, cancelled, failed = self.running(state), self.job(state), self.running(state)
-        state.commit_job(replace(done, state="done"), {})
-        state.control_job(cancelled.id, "cancelled")
-        state.commit_job(replace(failed, state="failed"), {})
+        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.control(cancelled.id, "cancelled")
+        state.jobs.commit(replace(failed, state="failed"), {})
         for job, to, message in (
             (done, "paused", f"Job {done.id} cannot be paused: it is done"),
             (done, "queued", f"Job {done.id} cannot be resumed: it is done"),
@@ -194,62 +194,62 @@ class JobSuite(OpenedStore):
         ):
             before = self.found(state, job)
             with pytest.raises(Stop, match=message):
-                state.control_job(job.id, to)  # type: ignore[arg-type]  # any of the three
+                state.jobs.control(job.id, to)  # type: ignore[arg-type]  # any of the three
             assert self.found(state, job) == before
         with pytest.raises(StateMissing, match="no job 999"):
-            state.control_job(999, "paused")
+            state.jobs.control(999, "paused")
         with pytest.raises(StateMissing, match="no job 999"):
-            state.commit_job(replace(done, id=999), {(3, "a", "replayed"): 1})
-        assert state.ledger("main") == []
+            state.jobs.commit(replace(done, id=999), {(3, "a", "replayed"): 1})
+        assert state.ledger.rows("main") == []
 
     def test_the_journal_keeps_what_the_neediest_unfinished_job_needs(self, state: State) -> None:
-        assert state.jobs_need("main") is None
+        assert state.jobs.need("main") is None
         self.job(state)
-        assert state.jobs_need("main") is None
+        assert state.jobs.need("main") is None
         paused = self.job(state, needs=Position(300, 1))
         failed = self.running(state, needs=Position(300, 0))
         done = self.running(state, needs=Position(20, 0))
         cancelled = self.job(state, needs=Position(10, 0))
-        state.create_job("other", "jsonl", "replay", {}, needs=Position(1, 0))
-        assert state.jobs_need("main") == Position(10, 0)
-        state.control_job(cancelled.id, "cancelled")
-        assert state.jobs_need("main") == Position(20, 0)
-        state.commit_job(replace(done, state="done"), {})
-        state.control_job(paused.id, "paused")
-        state.commit_job(replace(failed, state="failed"), {})
-        assert state.jobs_need("main") == Position(300, 0)
-        state.control_job(failed.id, "cancelled")
-        assert state.jobs_need("main") == Position(300, 1)
+        state.jobs.create("other", "jsonl", "replay", {}, needs=Position(1, 0))
+        assert state.jobs.need("main") == Position(10, 0)
+        state.jobs.control(cancelled.id, "cancelled")
+        assert state.jobs.need("main") == Position(20, 0)
+        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.control(paused.id, "paused")
+        state.jobs.commit(replace(failed, state="failed"), {})
+        assert state.jobs.need("main") == Position(300, 0)
+        state.jobs.control(failed.id, "cancelled")
+        assert state.jobs.need("main") == Position(300, 1)
 
     def test_where_the_source_begins_anew_its_unfinished_jobs_fail_and_keep_no_journal(self, state: State) -> None:
         running, done, paused = self.running(state, needs=Position(90, 0)), self.running(state), self.job(state)
-        other = state.create_job("other", "jsonl", "replay", SPEC, needs=Position(5, 0))
-        state.commit_job(replace(done, state="done"), {})
-        state.control_job(paused.id, "paused")
-        state.drop_checkpoints("main")
-        assert [job.state for job in state.jobs("main")] == ["failed", "done", "failed"]
+        other = state.jobs.create("other", "jsonl", "replay", SPEC, needs=Position(5, 0))
+        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.control(paused.id, "paused")
+        state.checkpoints.drop("main")
+        assert [job.state for job in state.jobs.all("main")] == ["failed", "done", "failed"]
         found = self.found(state, running)
         assert "began anew" in found.trouble
         assert found.finished_at > 0
-        assert state.jobs_need("main") is None
+        assert state.jobs.need("main") is None
         assert self.found(state, other) == other
-        assert state.commit_job(replace(running, progress={"at": 5}), {}) == "failed"
+        assert state.jobs.commit(replace(running, progress={"at": 5}), {}) == "failed"
         assert "began anew" in self.found(state, running).trouble
 
     def test_a_source_that_is_forgotten_takes_its_jobs_and_sent_ids_along(self, state: State) -> None:
-        state.save_source(RECORD)
+        state.sources.save(RECORD)
         job = self.running(state)
         for source in ("main", "other"):
-            state.create_checkpoint(source, "jsonl", Position(100, -1))
-            state.commit(source, "jsonl", Position(150, 0), {}, sent=[sent_id(str(number)) for number in range(2000)])
-        other = state.create_job("other", "jsonl", "replay", {})
+            state.checkpoints.create(source, "jsonl", Position(100, -1))
+            state.checkpoints.commit(source, "jsonl", Position(150, 0), {}, sent=[sent_id(str(number)) for number in range(2000)])
+        other = state.jobs.create("other", "jsonl", "replay", {})
         state.forget("main")
-        assert state.source("main") is None
-        assert state.job(job.id) is None
-        assert state.sent("main", "jsonl", [sent_id("7")]) == set()
-        assert state.sent_since("main", "jsonl") is None
-        assert state.jobs("other") == [other]
-        assert state.sent("other", "jsonl", [sent_id("7")]) == {sent_id("7")}
+        assert state.sources.get("main") is None
+        assert state.jobs.get(job.id) is None
+        assert state.sent_ids.find("main", "jsonl", [sent_id("7")]) == set()
+        assert state.sent_ids.since("main", "jsonl") is None
+        assert state.jobs.all("other") == [other]
+        assert state.sent_ids.find("other", "jsonl", [sent_id("7")]) == {sent_id("7")}
 
     def test_a_killed_job_s_commits_are_whole(self, state: State, url: str) -> None:
         job = self.job(state)
@@ -265,7 +265,7 @@ class JobSuite(OpenedStore):
             done = found.progress["done"]
             assert not said or done - said[-1] in (0, 1)
             assert (found.counts["sent"], found.segment) == (done, b"part %d" % done)
-            assert self.ledger_row(state).replayed == done == state.sent_count("main", "jsonl")
+            assert self.ledger_row(state).replayed == done == state.sent_ids.count("main", "jsonl")
 
     def test_a_job_that_is_read_while_it_commits_is_whole(self, state: State, url: str) -> None:
         job = self.running(state)
@@ -276,7 +276,7 @@ class JobSuite(OpenedStore):
                 with State.open(url) as mine:
                     for done in range(1, 301):
                         segment = b"part %d" % done if done % 2 else b""
-                        mine.commit_job(replace(job, progress={"done": done}, segment=segment), {})
+                        mine.jobs.commit(replace(job, progress={"done": done}, segment=segment), {})
             except BaseException as error:
                 problems.append(error)
 
@@ -284,7 +284,7 @@ class JobSuite(OpenedStore):
         worker.start()
         while worker.is_alive():
             found = self.found(state, job)
-            following = state.next_job("main", "jsonl")
+            following = state.jobs.next("main", "jsonl")
             assert following is not None
             for one in (found, following):
                 done = one.progress.get("done", 0)
@@ -301,7 +301,7 @@ class JobSuite(OpenedStore):
             try:
                 with State.open(url) as mine:
                     for done in range(1, 101):
-                        mine.commit_job(replace(job, progress={"done": done}), {(3, "Order Paid", "replayed"): 1})
+                        mine.jobs.commit(replace(job, progress={"done": done}), {(3, "Order Paid", "replayed"): 1})
             except BaseException as error:
                 problems.append(error)
             finally:
@@ -310,10 +310,10 @@ class JobSuite(OpenedStore):
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         while not enough.is_set():
-            assert state.control_job(job.id, "paused") == "paused"
+            assert state.jobs.control(job.id, "paused") == "paused"
             assert self.found(state, job).state == "paused"
-            assert state.control_job(job.id, "queued") == "queued"
-        state.control_job(job.id, "paused")
+            assert state.jobs.control(job.id, "queued") == "queued"
+        state.jobs.control(job.id, "paused")
         worker.join(60)
         assert problems == []
         found = self.found(state, job)

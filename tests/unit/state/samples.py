@@ -55,9 +55,9 @@ class OpenedStore:
     @pytest.fixture
     def state(self, url: str) -> Iterator[State]:
         with State.open(url) as opened:
-            opened.create_checkpoint("main", "jsonl", Position(100, -1))
+            opened.checkpoints.create("main", "jsonl", Position(100, -1))
             yield opened
 
     def ledger_row(self, state: State) -> LedgerRow:
-        (row,) = state.ledger("main", "jsonl")
+        (row,) = state.ledger.rows("main", "jsonl")
         return row

@@ -51,38 +51,38 @@ state.close()
 
 class StoreSuite(OpenedStore):
     def test_a_source_is_saved_replaced_and_found_again(self, state: State) -> None:
-        assert state.source("main") is None
-        state.save_source(RECORD)
-        state.save_source(replace(RECORD, name="other", database="crm"))
-        assert state.source("main") == RECORD
+        assert state.sources.get("main") is None
+        state.sources.save(RECORD)
+        state.sources.save(replace(RECORD, name="other", database="crm"))
+        assert state.sources.get("main") == RECORD
         changed = replace(RECORD, epoch=1, confirmed_lsn=5, timeline=2)
-        state.save_source(changed)
-        assert state.source("main") == changed
-        assert state.source("other") == replace(RECORD, name="other", database="crm")
+        state.sources.save(changed)
+        assert state.sources.get("main") == changed
+        assert state.sources.get("other") == replace(RECORD, name="other", database="crm")
 
     def test_confirmed_is_raised_and_never_lowered(self, state: State) -> None:
-        state.save_source(RECORD)
-        state.confirm("main", RECORD.confirmed_lsn + 10, 70)
-        state.confirm("main", RECORD.confirmed_lsn + 3, 60)
-        found = state.source("main")
+        state.sources.save(RECORD)
+        state.sources.confirm("main", RECORD.confirmed_lsn + 10, 70)
+        state.sources.confirm("main", RECORD.confirmed_lsn + 3, 60)
+        found = state.sources.get("main")
         assert found is not None
         assert (found.confirmed_lsn, found.journaled_lsn) == (RECORD.confirmed_lsn + 10, 70)
 
     def test_confirming_for_a_source_that_the_store_does_not_know_stops(self, state: State) -> None:
-        with pytest.raises(StateMissing, match="knows no source nobody"):
-            state.confirm("nobody", 5, 5)
+        with pytest.raises(StateMissing, match="has no source nobody"):
+            state.sources.confirm("nobody", 5, 5)
 
     def test_a_role_s_last_report_is_kept(self, state: State) -> None:
         detail = {"lag_bytes": 12345678901, "last_error": None, "rates": [1.5, 2], "text": "Grüße"}
-        state.report("main", "deliver:jsonl", 41, "connecting", {})
-        state.report("main", "deliver:jsonl", 42, "running", detail)
-        state.report("main", "capture", 43, "running", {})
-        capture, deliver = state.roles("main")
+        state.reports.save("main", "deliver:jsonl", 41, "connecting", {})
+        state.reports.save("main", "deliver:jsonl", 42, "running", detail)
+        state.reports.save("main", "capture", 43, "running", {})
+        capture, deliver = state.reports.all("main")
         assert (deliver.source, deliver.role, deliver.pid, deliver.state) == ("main", "deliver:jsonl", 42, "running")
         assert (deliver.host, deliver.detail) == (socket.gethostname(), detail)
         assert capture.role == "capture"
         assert deliver.updated_at > 1_700_000_000_000_000
-        assert state.roles("other") == []
+        assert state.reports.all("other") == []
 
     def test_a_lock_is_held_by_one_at_a_time(self, state: State, url: str) -> None:
         with State.open(url) as other:
@@ -169,7 +169,7 @@ class StoreSuite(OpenedStore):
                 _, errors = process.communicate(timeout=60)
                 assert process.returncode == 0, errors
         with State.open(url) as state:
-            state.save_source(RECORD)
+            state.sources.save(RECORD)
 
     def test_opening_a_store_that_is_up_to_date_does_not_load_alembic(self, state: State, url: str) -> None:
         with program(OPENER, url) as process:
@@ -182,23 +182,23 @@ class StoreSuite(OpenedStore):
     def test_a_store_of_the_first_version_keeps_all_that_it_held(self, url: str) -> None:
         made_by_an_older_version(url, KIND, "0001", OF_THE_FIRST_VERSION)
         with State.open(url) as state:
-            assert state.source("main") == replace(RECORD, confirmed_lsn=300, journaled_lsn=400)
-            assert state.checkpoints("main") == {
+            assert state.sources.get("main") == replace(RECORD, confirmed_lsn=300, journaled_lsn=400)
+            assert state.checkpoints.all("main") == {
                 "jsonl": Checkpoint(Position(200, 3), Position(500, -1), Position(150, 0), 77, only_missing=False),
                 "hook": Checkpoint(Position(200, 3), Position(200, 3), None, 78, only_missing=False),
             }
-            assert state.ledger("main") == [LedgerRow("jsonl", "Order Paid", 3, 9, 7, 0, 1, 1, 4)]
-            totals = state.totals("main")["jsonl"]
+            assert state.ledger.rows("main") == [LedgerRow("jsonl", "Order Paid", 3, 9, 7, 0, 1, 1, 4)]
+            totals = state.ledger.totals("main")["jsonl"]
             assert list(totals.now.values()) == list(totals.ever.values()) == [9, 7, 0, 1, 1, 4, 0]
-            (parked,) = state.dead_letters("main")
+            (parked,) = state.dead_letters.page("main")
             expected = replace(letter(140, 2), id=parked.id, attempts=2, created_at=79, segment=b"")
             assert parked == expected
-            assert [(role.role, role.detail) for role in state.roles("main")] == [("capture", {"lag": 5})]
-            assert state.apply_rewind("main", "jsonl") == Position(150, 0)
-            job = state.create_job("main", "jsonl", "replay", {})
-            state.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
-            assert state.next_job("main", "jsonl") == job
-            assert state.sent("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
+            assert [(role.role, role.detail) for role in state.reports.all("main")] == [("capture", {"lag": 5})]
+            assert state.checkpoints.apply_rewind("main", "jsonl") == Position(150, 0)
+            job = state.jobs.create("main", "jsonl", "replay", {})
+            state.checkpoints.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
+            assert state.jobs.next("main", "jsonl") == job
+            assert state.sent_ids.find("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
         assert differences(url, metadata, KIND.version_table) == []
 
     @pytest.mark.parametrize("role", ["worker", "capture", "deliver:hook"])
@@ -215,7 +215,7 @@ class StoreSuite(OpenedStore):
                 connection.execute(text("UPDATE cdc_tracker_ledger SET matched = 10, delivered = 8"))
         older.close()
         with State.open(url) as state:
-            assert state.totals("main")["jsonl"].now["delivered"] == 8
+            assert state.ledger.totals("main")["jsonl"].now["delivered"] == 8
 
     def test_a_store_of_a_newer_version_stops(self, state: State, url: str) -> None:
         database = Database(url, KIND)

@@ -42,19 +42,19 @@ def test_a_full_disk_makes_the_store_unavailable_until_there_is_room_again() -> 
     with tmpfs("6M") as small, State.open(f"sqlite:///{small}/state.sqlite") as state:
         ballast = small / "ballast"
         ballast.write_bytes(b"x" * 3_000_000)
-        state.create_checkpoint("main", "jsonl", Position(0, -1))
+        state.checkpoints.create("main", "jsonl", Position(0, -1))
         done = 0
         with pytest.raises(StateUnavailable, match="full") as raised:
             for lsn in range(1, 10_000):
-                state.commit("main", "jsonl", Position(lsn, 0), {(1, "a", "delivered"): 1}, [letter(lsn)] * 20)
+                state.checkpoints.commit("main", "jsonl", Position(lsn, 0), {(1, "a", "delivered"): 1}, [letter(lsn)] * 20)
                 done = lsn
         assert "space" in raised.value.hint
-        found = state.checkpoint("main", "jsonl")
+        found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.position == Position(done, 0)
         ballast.unlink()
-        state.commit("main", "jsonl", Position(done + 1, 0), {(1, "a", "delivered"): 1})
-        assert [row.delivered for row in state.ledger("main")] == [done + 1]
+        state.checkpoints.commit("main", "jsonl", Position(done + 1, 0), {(1, "a", "delivered"): 1})
+        assert [row.delivered for row in state.ledger.rows("main")] == [done + 1]
 
 
 def test_a_store_that_another_program_keeps_locked_is_unavailable_and_then_works(
@@ -66,12 +66,12 @@ def test_a_store_that_another_program_keeps_locked_is_unavailable_and_then_works
         try:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StateUnavailable, match="locked"):
-                state.create_checkpoint("main", "jsonl", Position(1, 0))
-            assert state.checkpoint("main", "jsonl") is None
+                state.checkpoints.create("main", "jsonl", Position(1, 0))
+            assert state.checkpoints.get("main", "jsonl") is None
             other.execute("ROLLBACK")
         finally:
             other.close()
-        state.create_checkpoint("main", "jsonl", Position(1, 0))
+        state.checkpoints.create("main", "jsonl", Position(1, 0))
 
 
 def test_a_store_whose_tables_were_dropped_stops_instead_of_trying_for_ever(url: str, path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_store_whose_tables_were_dropped_stops_instead_of_trying_for_ever(url:
         other.execute("DROP TABLE cdc_tracker_checkpoint")
         other.close()
         with pytest.raises(Stop, match="no such table"):
-            state.checkpoint("main", "jsonl")
+            state.checkpoints.get("main", "jsonl")
 
 
 def test_the_file_and_its_locks_belong_to_the_owner_only(url: str, path: Path) -> None:

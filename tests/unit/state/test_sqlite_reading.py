@@ -19,7 +19,7 @@ import os, signal, sys
 from cdc_tracker.model import Position
 from cdc_tracker.state import State
 state = State.open(sys.argv[1])
-state.create_checkpoint("main", "jsonl", Position(7, 1))
+state.checkpoints.create("main", "jsonl", Position(7, 1))
 print("ready", flush=True)
 sys.stdin.readline()
 if sys.argv[2] == "killed":
@@ -32,7 +32,7 @@ from cdc_tracker.state import State
 os.setgid(65534)
 os.setuid(65534)
 with State.open_to_read(sys.argv[1]) as state:
-    print(state.checkpoint("main", "jsonl").position)
+    print(state.checkpoints.get("main", "jsonl").position)
 """
 
 
@@ -61,7 +61,7 @@ def test_a_store_on_a_full_disk_is_read_whatever_became_of_the_worker(worker: st
                 (disk / "state.sqlite-shm").unlink()
             fill(disk)
             with State.open_to_read(url) as state:
-                found = state.checkpoint("main", "jsonl")
+                found = state.checkpoints.get("main", "jsonl")
                 assert found is not None and found.position == Position(7, 1)
 
 
@@ -89,12 +89,12 @@ def test_a_store_of_an_older_version_is_migrated_before_it_is_read(tmp_path: Pat
     url = f"sqlite:///{tmp_path}/state.sqlite"
     made_by_an_older_version(url, KIND, "0001", "")
     with State.open_to_read(url) as state:
-        assert state.totals("main") == {}
+        assert state.ledger.totals("main") == {}
 
 
 def test_a_store_that_is_not_there_is_made(tmp_path: Path) -> None:
     with State.open_to_read(f"sqlite:///{tmp_path}/data/state.sqlite") as state:
-        assert state.roles("main") == []
+        assert state.reports.all("main") == []
 
 
 def test_files_of_a_store_are_their_owner_s_alone_whatever_the_umask_and_what_they_were(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_files_of_a_store_are_their_owner_s_alone_whatever_the_umask_and_what_th
     before = os.umask(0)
     try:
         with State.open(f"sqlite:///{path}") as state:
-            state.create_checkpoint("main", "jsonl", Position(1, 1))
+            state.checkpoints.create("main", "jsonl", Position(1, 1))
             modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
             assert modes == dict.fromkeys(("state.sqlite", "state.sqlite-wal", "state.sqlite-shm"), 0o600)
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -12,46 +12,46 @@ from tests.unit.state.samples import ALL, OpenedStore, letter, rejected
 
 def added_up(state: State) -> Counter[str]:
     found: Counter[str] = Counter()
-    for row in state.ledger("main", "jsonl"):
+    for row in state.ledger.rows("main", "jsonl"):
         found.update({outcome: getattr(row, outcome) for outcome in OUTCOMES})
     return found
 
 
 class TotalsSuite(OpenedStore):
     def test_the_totals_are_what_the_ledger_adds_up_to(self, state: State) -> None:
-        assert state.totals("main") == {}
+        assert state.ledger.totals("main") == {}
         for lsn in range(101, 106):
             hour = lsn - 100
             counts = {(hour, "a", "matched"): 2, (hour, "a", "delivered"): 1, (hour + 1, "b", "suppressed"): 3}
-            state.commit("main", "jsonl", Position(lsn, 0), counts)
-        totals = state.totals("main")["jsonl"]
+            state.checkpoints.commit("main", "jsonl", Position(lsn, 0), counts)
+        totals = state.ledger.totals("main")["jsonl"]
         assert totals.now == totals.ever == added_up(state)
         assert (totals.now["matched"], totals.now["suppressed"]) == (10, 15)
-        assert state.delivered_since("main", 4) == {"jsonl": 2}
-        assert not state.delivered_since("main", 100) and not state.totals("other")
+        assert state.ledger.delivered_since("main", 4) == {"jsonl": 2}
+        assert not state.ledger.delivered_since("main", 100) and not state.ledger.totals("other")
 
     def test_what_has_happened_only_grows_while_dead_letters_are_retried_parked_again_and_discarded(self, state: State) -> None:
         seen = []
 
         def look() -> None:
-            totals = state.totals("main")["jsonl"]
+            totals = state.ledger.totals("main")["jsonl"]
             assert totals.now == added_up(state)
             seen.append((totals.now["rejected"], totals.ever["rejected"]))
 
-        state.commit("main", "jsonl", Position(120, 0), rejected(3), [letter(lsn) for lsn in (110, 111, 112)])
+        state.checkpoints.commit("main", "jsonl", Position(120, 0), rejected(3), [letter(lsn) for lsn in (110, 111, 112)])
         look()
-        state.queue_dead_letters("main", ALL)
+        state.dead_letters.queue("main", ALL)
         look()
-        first, second, third = (each.id for each in state.dead_letters("main"))
-        state.finish_retry("main", "jsonl", {}, {first: Rejection("refused", "Order Paid", Position(110, 0), 0)}, {})
+        first, second, third = (each.id for each in state.dead_letters.page("main"))
+        state.dead_letters.finish_retry("main", "jsonl", {}, {first: Rejection("refused", "Order Paid", Position(110, 0), 0)}, {})
         look()
-        state.discard_dead_letters("main", Selection([second]))
+        state.dead_letters.discard("main", Selection([second]))
         look()
-        state.commit("main", "jsonl", Position(121, 0), {(3, "Order Paid", "delivered"): 1}, settled=[third])
+        state.checkpoints.commit("main", "jsonl", Position(121, 0), {(3, "Order Paid", "delivered"): 1}, settled=[third])
         look()
         assert seen == [(3, 3), (0, 3), (1, 4), (2, 4), (2, 4)]
 
     def test_totals_go_with_their_source(self, state: State) -> None:
-        state.commit("main", "jsonl", Position(101, 0), rejected(1))
+        state.checkpoints.commit("main", "jsonl", Position(101, 0), rejected(1))
         state.forget("main")
-        assert state.totals("main") == {}
+        assert state.ledger.totals("main") == {}

@@ -14,7 +14,7 @@ import pytest
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateMissing, StateUnavailable, Stop
-from cdc_tracker.state import Lock, State
+from cdc_tracker.state import Lock, Sources, State
 from cdc_tracker.worker import supervisor
 from cdc_tracker.worker.assemble import load_config
 from cdc_tracker.worker.processes import ForkServer
@@ -119,7 +119,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
         monkeypatch.setattr(supervisor, name, 0.1)
     made = Scene(tmp_path, monkeypatch)
     with State.open(made.config.state_url) as state:
-        state.save_source(RECORD)
+        state.sources.save(RECORD)
     return made
 
 
@@ -241,11 +241,11 @@ def test_a_store_of_an_older_version_is_taken_over_once_its_last_role_has_ended(
     assert set(scene.forks.started) == set(ROLES)
 
 
-@pytest.mark.parametrize("step", ["source", "lock"])
+@pytest.mark.parametrize(("owner", "step"), [(Sources, "get"), (State, "lock")], ids=["source", "lock"])
 def test_a_store_that_goes_away_while_a_standby_takes_over_makes_it_stand_by_again(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, step: str
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
 ) -> None:
-    original, calls = getattr(State, step), list[int]()
+    original, calls = getattr(owner, step), list[int]()
 
     def once(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
@@ -253,7 +253,7 @@ def test_a_store_that_goes_away_while_a_standby_takes_over_makes_it_stand_by_aga
             raise StateUnavailable("it is away")
         return original(*arguments, **named)
 
-    monkeypatch.setattr(State, step, once)
+    monkeypatch.setattr(owner, step, once)
     scene.forks.at = {3: scene.stop}
     scene.run(standby=True)
     assert sorted(scene.forks.started) == sorted(ROLES)

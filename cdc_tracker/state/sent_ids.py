@@ -1,9 +1,9 @@
-"""The sent-ledger: ids of what was delivered, on a connection in a transaction that the caller owns.
+"""The sent-ledger: ids of delivered events.
 
-Ids are random, so a row for each in a B-tree would write a page for each. They are kept in blocks instead, in a tree of nodes for
-every week in which they were sent. A node is the ids that begin with some hex digits; those of a commit go to the root's. A node
-that has come to FULL ids hands them down to its 16 children, by their next digit. So an id is written four or five times, each
-time among many, and is found in one of the few nodes that it can be in. A week that is too old goes as one range of places.
+Ids are random, so one row per id in a B-tree would write one page per id. They are stored in blocks instead, in one tree of nodes
+for every week in which they were sent. A node has the ids that begin with certain hex digits; a commit adds its ids to the root.
+A node that reaches FULL ids moves them to its 16 children, by their next digit. So an id is written four or five times, each time
+among many, and is found in one of the few nodes that can have it. A week that is too old is removed as one range of places.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, delete, func, literal_column, select, update
 
-from cdc_tracker.state.checkpoints import now
+from cdc_tracker.state.records import now
 from cdc_tracker.state.tables import sent as t
 from cdc_tracker.state.tables import sent_weeks as w
+from cdc_tracker.state.transactions import Aggregate
 
 WEEK = 7 * 86_400_000_000  # in microseconds
 FULL = 512  # ids of a node: fewer are found faster, more are written in larger blocks
@@ -33,7 +34,7 @@ _NODE_BITS, _BLOCK_BITS = 4 * _DEEPEST + 1, 16
 _here = (w.c.source == bindparam("of_source"), w.c.destination == bindparam("of_destination"))
 _COUNT_IN = update(w).where(*_here, w.c.week == bindparam("of_week")).values(ids=w.c.ids + bindparam("more")).returning(w.c.id)
 _WEEKS = select(w.c.id).where(*_here).order_by(w.c.week.desc())
-_STANDING = select(func.min(w.c.since), func.sum(w.c.ids)).where(*_here)
+_EXTENT = select(func.min(w.c.since), func.sum(w.c.ids)).where(*_here)
 _between = t.c.place.between(bindparam("first"), bindparam("last"))
 _of_node: ColumnElement[int] = literal_column(f"place >> {_BLOCK_BITS}", BigInteger)
 _NODES = select(func.max(t.c.place), func.sum(func.length(t.c.ids))).where(_between).group_by(_of_node)
@@ -61,6 +62,50 @@ def sent_id(message_id: str) -> bytes:
     return hashlib.blake2b(message_id.encode(), digest_size=16).digest()
 
 
+class SentIds(Aggregate):
+    def find(self, source: str, destination: str, ids: Collection[bytes]) -> set[bytes]:
+        """Those of `ids` (see sent_id) that were delivered, whenever that was."""
+        found: set[bytes] = set()
+        left = set(ids)
+        with self._transactions.reading() as connection:
+            for week in connection.execute(_WEEKS, {"of_source": source, "of_destination": destination}).scalars().all():
+                if left:
+                    found |= _in_week(connection, week, left)
+                    left -= found
+        return found
+
+    def since(self, source: str, destination: str) -> int | None:
+        """Microseconds: everything delivered since then is in the ledger. None: it is empty.
+
+        It does not notice when it was turned off for a time: trim all of it then.
+        """
+        first: int | None = self._extent(source, destination)[0]
+        return first
+
+    def count(self, source: str, destination: str) -> int:
+        return int(self._extent(source, destination)[1] or 0)
+
+    def _extent(self, source: str, destination: str) -> Row[Any, Any]:
+        with self._transactions.reading() as connection:
+            return connection.execute(_EXTENT, {"of_source": source, "of_destination": destination}).one()
+
+    def trim(self, source: str, destination: str, before_us: int) -> int:
+        """Remove the weeks that ended by then (microseconds). Returns how many ids were removed.
+
+        In short transactions, so that no delivery waits for long. After an interruption the next call continues.
+        """
+        removed = 0
+        with self._transactions.fenced() as connection:
+            weeks = begin_removal(connection, source, destination, before_us)
+        for week in weeks:
+            more = True
+            while more:
+                with self._transactions.fenced() as connection:
+                    gone, more = remove_some(connection, week)
+                removed += gone
+        return removed
+
+
 def add(connection: Connection, source: str, destination: str, ids: Sequence[bytes]) -> None:
     if not ids:
         return
@@ -77,7 +122,7 @@ def add(connection: Connection, source: str, destination: str, ids: Sequence[byt
 
 def _blocks(connection: Connection, week: int, depth: int, parts: dict[int, list[bytes]]) -> Iterator[dict[str, Any]]:
     """Ids for neighbouring nodes of this depth, as rows: a block of each, or of its children together with what it had."""
-    there = _standing(connection, week, min(parts), max(parts))
+    there = _levels(connection, week, min(parts), max(parts))
     for node, ids in parts.items():
         number, held = there.get(node, (0, 0))
         if held + len(ids) < FULL or depth == _DEEPEST:
@@ -87,14 +132,14 @@ def _blocks(connection: Connection, week: int, depth: int, parts: dict[int, list
             yield from _blocks(connection, week, depth + 1, _children(node, depth, handed_down))
 
 
-def _standing(connection: Connection, week: int, first: int, last: int) -> dict[int, tuple[int, int]]:
+def _levels(connection: Connection, week: int, first: int, last: int) -> dict[int, tuple[int, int]]:
     """Of each node: its next block's number, and how many ids it has. In a week under removal its first blocks may be gone."""
     rows = connection.execute(_NODES, _range(week, first, last))
     return {_node(place): ((place & (1 << _BLOCK_BITS) - 1) + 1, size // SIZE) for place, size in rows}
 
 
 def _taken(connection: Connection, week: int, node: int) -> list[bytes]:
-    """The node's ids, which it has no more."""
+    """Removes the node's ids, and returns them."""
     return [one for (block,) in connection.execute(_TAKE, _range(week, node, node)) for one in _split(block)]
 
 
@@ -105,16 +150,6 @@ def _children(node: int, depth: int, ids: Collection[bytes]) -> dict[int, list[b
     for one in ids:
         parts.setdefault(node << 4 | one[byte] >> shift & 15, []).append(one)
     return parts
-
-
-def found(connection: Connection, source: str, destination: str, ids: Collection[bytes]) -> set[bytes]:
-    known: set[bytes] = set()
-    left = set(ids)
-    for week in connection.execute(_WEEKS, {"of_source": source, "of_destination": destination}).scalars().all():
-        if left:
-            known |= _in_week(connection, week, left)
-            left -= known
-    return known
 
 
 def _in_week(connection: Connection, week: int, ids: set[bytes]) -> set[bytes]:
@@ -157,24 +192,15 @@ def _whole(week: int) -> dict[str, int]:
     return _range(week, _ROOT, (1 << _NODE_BITS) - 1)
 
 
-def since(connection: Connection, source: str, destination: str) -> int | None:
-    first: int | None = connection.execute(_STANDING, {"of_source": source, "of_destination": destination}).one()[0]
-    return first
-
-
-def count(connection: Connection, source: str, destination: str) -> int:
-    return int(connection.execute(_STANDING, {"of_source": source, "of_destination": destination}).one()[1] or 0)
-
-
 def begin_removal(connection: Connection, source: str, destination: str, before_us: int) -> list[int]:
-    """The weeks that ended by then. From now on since() does not vouch for them."""
+    """The weeks that ended by then. From now on since() does not count them."""
     old = update(w).where(w.c.source == source, w.c.destination == destination, w.c.week < before_us // WEEK)
     return list(connection.execute(old.values(since=None).returning(w.c.id)).scalars())
 
 
 def remove_some(connection: Connection, week: int) -> tuple[int, bool]:
-    """The next blocks of such a week, and at the end the week itself. Returns how many ids, and whether there are more."""
-    connection.execute(select(w.c.id).where(w.c.id == week).with_for_update()).all()  # nobody adds to it meanwhile
+    """Remove the next blocks of a week, and finally the week. Returns how many ids were removed, and whether more are left."""
+    connection.execute(select(w.c.id).where(w.c.id == week).with_for_update()).all()  # no commit adds to it meanwhile
     whole = _whole(week)
     blocks = connection.execute(_NEXT, whole | {"limit": REMOVED_AT_ONCE}).all()
     ids = sum(size for _, size in blocks) // SIZE
