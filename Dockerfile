@@ -8,10 +8,10 @@ RUN apt-get update \
 
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY cdc_tracker cdc_tracker
 COPY sql sql
-RUN python -m venv /opt/cdc-tracker && /opt/cdc-tracker/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/cdc-tracker && /opt/cdc-tracker/bin/pip install --no-cache-dir --constraint constraints.txt .
 
 
 FROM python:3.12-slim-bookworm AS worker

@@ -3,10 +3,12 @@
 # make check     lint, types, imports, test
 # make bench     how fast; writes bench.json
 # make soak      200 kills of the worker, 100 of every destination that is exactly once   (KILLS=20)
+# make docs      the documentation as a site, in site/
+# make constraints   constraints.txt anew: the newest versions that pyproject.toml allows
 # make clean     removes what was made here, the virtual environment too
 #
 # Every target works in the virtual environment .venv, which is made when it is missing and filled again only when
-# pyproject.toml changes: after the first time nothing here needs the network.
+# pyproject.toml or constraints.txt changes: after the first time nothing here needs the network.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -17,7 +19,7 @@ PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? c
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, and none of them should compile the package anew
 options = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
-.PHONY: demo test lint types imports format check bench soak clean python
+.PHONY: demo test lint types imports format check bench soak docs constraints clean python
 
 demo: $(VENV)/demo-installed
 	$(BIN)/cdc-tracker demo $(options)
@@ -48,8 +50,20 @@ soak: $(VENV)/dev-installed
 	$(BIN)/python -m tests.crash.soak $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 	$(BIN)/python -m tests.contract.soak $(if $(KILLS),--kills $(KILLS))
 
+docs: $(VENV)/dev-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Of an environment of its own, so that nothing comes in which pyproject.toml does not ask for.
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet --editable '.[dev]'
+	{ sed '/^#/!d' constraints.txt; build/constraints/bin/python -m pip freeze --all --exclude pip --exclude-editable; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/constraints
+
 clean:
-	rm -rf $(VENV) demo-data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
+	rm -rf $(VENV) demo-data build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
 	find cdc_tracker tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The interpreter that the virtual environment is made of.
@@ -60,10 +74,10 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name yours with make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+$(VENV)/demo-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
-$(VENV)/dev-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/dev-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/demo-installed

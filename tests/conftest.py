@@ -27,9 +27,7 @@ DEAR = {"kafka": "kafka", "mariadb": "mariadb", "mysql": "mariadb", "rabbitmq": 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a shell: what we start would ignore it too
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line(
-        "markers", "invariant(number): one of the thirteen that every part must keep; `-m invariant` runs them"
-    )
+    config.addinivalue_line("markers", "invariant(number): one of those in docs/architecture.md; `-m invariant` runs them")
     config.addinivalue_line("markers", "servers(*names): the PostgreSQL servers to run on; all of them without it")
 
 

@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,7 +25,7 @@ def test_a_wheel_holds_what_is_no_python_as_well(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("cdc_tracker", "sql"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [
         sys.executable,
@@ -43,6 +46,28 @@ def test_a_wheel_holds_what_is_no_python_as_well(tmp_path: Path) -> None:
     scripts = {f"cdc_tracker/sources/postgres/sql/{path.name}" for path in (ROOT / "sql").iterdir()}
     assert ours | scripts <= held
     assert "cdc_tracker/py.typed" in held  # that type checkers look at us
+    assert any(name.endswith("/LICENSE") for name in held)
+
+
+def test_the_constraints_pin_every_dependency_to_a_version_that_the_project_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [
+        Requirement(text) for group in (project["dependencies"], *project["optional-dependencies"].values()) for text in group
+    ]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+!]+", line)] == []  # no address and no path
+    pinned = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    for requirement in asked:
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)], prereleases=True), requirement
+
+
+def test_hooks_before_a_commit_are_the_projects_own_tools() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+    for hook in repositories[0]["hooks"]:
+        assert hook["language"] == "system"
+        assert (Path(sys.executable).parent / Path(hook["entry"].split()[0]).name).exists()
 
 
 def _compose() -> dict[str, Any]:
@@ -165,7 +190,9 @@ def _make(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "types", "imports", "check", "bench", "soak", "clean"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "lint", "types", "imports", "check", "bench", "soak", "docs", "constraints", "clean"]
+)
 def test_make_knows_the_target(target: str) -> None:
     done = _make(target)
     assert done.returncode == 0, done.stderr
