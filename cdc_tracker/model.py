@@ -9,11 +9,12 @@ import enum
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+
+from cdc_tracker.times import iso
 
 Lsn: TypeAlias = int
 """A WAL address: an int inside, `16/B374D848` outside (PostgreSQL's pg_lsn)."""
@@ -131,9 +132,6 @@ class Relation:
         return table_name(self.schema, self.name)
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """`committed_at`: microseconds since the Unix epoch. `commit_lsn`: the start of the commit record."""
@@ -144,8 +142,7 @@ class Transaction:
     timestamp: str = field(init=False, compare=False)  # committed_at as ISO 8601 in UTC, computed once per transaction
 
     def __post_init__(self) -> None:
-        moment = (EPOCH + timedelta(microseconds=self.committed_at)).replace(tzinfo=None)
-        object.__setattr__(self, "timestamp", moment.isoformat() + "Z")
+        object.__setattr__(self, "timestamp", iso(self.committed_at))
 
 
 class Op(enum.StrEnum):

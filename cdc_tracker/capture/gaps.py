@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
 from typing import NamedTuple
 
 from cdc_tracker.journal import Horizon
-from cdc_tracker.model import EPOCH, START, Lsn, Position
+from cdc_tracker.model import START, Lsn, Position
 from cdc_tracker.sources.postgres.verify import Times
 from cdc_tracker.state import HOUR, SourceRecord, State
+from cdc_tracker.times import SECOND, from_micros
 
-SECOND = 1_000_000
 MARGIN = 60 * SECOND  # a row's own time is set before its transaction commits
 
 
@@ -84,4 +83,4 @@ def window(gap: Missing) -> tuple[int | None, int]:
 
 def iso(time_us: int) -> str:
     """`2026-01-31T12:00:00Z`."""
-    return f"{EPOCH + timedelta(microseconds=time_us):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{from_micros(time_us):%Y-%m-%dT%H:%M:%SZ}"

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cdc_tracker.printable import printable
+from cdc_tracker.times import for_display
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +94,7 @@ def moment(time_us: int | None) -> str:
     """Microseconds since the epoch → `2026-01-31 12:00:00Z`."""
     if not time_us:
         return "–"
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return for_display(time_us)
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cdc_tracker.config.selection import EventSelection, PropertySelection
+from cdc_tracker.times import aware, parse_iso
 from cdc_tracker.units import Duration
 
 
@@ -17,7 +18,7 @@ def _start(value: object) -> object:
     moment = value
     if isinstance(value, str) and value not in ("now", "earliest"):
         try:
-            moment = datetime.fromisoformat(value.strip())
+            return parse_iso(value.strip())
         except ValueError:
             raise ValueError(
                 "expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z"
@@ -26,7 +27,7 @@ def _start(value: object) -> object:
         moment = datetime.combine(value, time())
     elif not isinstance(value, str | datetime):
         raise ValueError("expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z")
-    return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) and moment.tzinfo is None else moment
+    return aware(moment) if isinstance(moment, datetime) else moment
 
 
 Start = Annotated[Literal["now", "earliest"] | datetime, BeforeValidator(_start)]

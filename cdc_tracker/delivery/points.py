@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Horizon, Journal
 from cdc_tracker.model import Change, Lsn, Position, Segment, format_lsn, parse_lsn
 from cdc_tracker.pipeline import decoder
+from cdc_tracker.times import for_display, parse_iso, to_micros
 from cdc_tracker.units import parse_duration
 
 
@@ -36,7 +37,7 @@ def parse_target(text: str, now: datetime) -> Target:
             return Target(time_us=int((now.timestamp() - ago) * 1_000_000))
         moment = _moment(text)
         if moment is not None:
-            return Target(time_us=int(moment.timestamp() * 1_000_000))
+            return Target(time_us=to_micros(moment))
     raise ValueError(
         f"{text!r} is no point in history: write an LSN (16/B374D848), an ISO time (2026-01-31T12:00:00Z), how long ago (2h, 7d) "
         "or earliest"
@@ -100,7 +101,7 @@ def beyond(horizon: Horizon) -> Stop:
 
 def moment(time_us: int) -> str:
     """Microseconds since the epoch → `2026-01-31 12:00:00Z`."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if time_us else "–"
+    return for_display(time_us) if time_us else "–"
 
 
 def bare_changes(segment: Segment, after: Position) -> Iterator[Change]:
@@ -172,7 +173,6 @@ def _ago(text: str) -> float | None:
 def _moment(text: str) -> datetime | None:
     """A time without a zone is UTC, as everything that is printed here."""
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_iso(text)
     except ValueError:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
@@ -16,6 +15,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, format_lsn
 from cdc_tracker.state import State
+from cdc_tracker.times import to_micros
 
 REPORT = 1.0  # seconds between two looks at a journal that has not reached the time yet
 
@@ -35,7 +35,7 @@ def beginning(journal: Journal, start: Start, *, slot: Position) -> Position | N
         return horizon.start if horizon else slot
     if horizon is None:
         return None
-    time_us = micros(start)
+    time_us = to_micros(start)
     if time_us < horizon.first_time:
         raise Stop(
             f"start: {start.isoformat()} lies before what the journal holds: it begins at "
@@ -67,9 +67,3 @@ def begin(
             time.sleep(0.05)
     state.checkpoints.create(source, name, position)
     log.info("new destination", name=name, start=str(start), position=str(position))
-
-
-def micros(time_of: datetime) -> int:
-    """Microseconds since the Unix epoch, exactly."""
-    whole = int(time_of.replace(microsecond=0).timestamp())
-    return whole * 1_000_000 + time_of.microsecond

@@ -18,7 +18,6 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -42,6 +41,7 @@ from cdc_tracker.destinations.support.json_splice import (
 )
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
+from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
 
 HOSTS = {"us": "https://us.i.posthog.com", "eu": "https://eu.i.posthog.com"}
@@ -207,7 +207,7 @@ class PosthogDestination:
             "PostHog-Sdk-Info": f"cdc-tracker/{__version__}",
             "PostHog-Attempt": "1",
             "PostHog-Request-Id": str(uuid.UUID(bytes=hashlib.sha256(ids.encode()).digest()[:16])),
-            "PostHog-Request-Timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "PostHog-Request-Timestamp": now_iso(),
         }
         return self._http.post(body, headers)
 

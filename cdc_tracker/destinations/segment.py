@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -26,6 +25,7 @@ from cdc_tracker.destinations.support.event_view import read
 from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
 from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
+from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
 
 _ENVELOPE = 64  # bytes around the events
@@ -132,5 +132,4 @@ class SegmentDestination(TrackingDestination):
 
     def _sent_at(self) -> bytes:
         """It differs from try to try; the events' bytes do not."""
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return b',"sentAt":"%b"' % moment.encode()
+        return b',"sentAt":"%b"' % now_iso().encode()

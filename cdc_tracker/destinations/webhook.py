@@ -31,7 +31,8 @@ from cdc_tracker.destinations.support.event_view import read
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.support.naming import legal_id, snake_case
 from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
-from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt, Transaction
+from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
+from cdc_tracker.times import iso
 
 _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?").fullmatch  # what every server takes as a header's value: visible ASCII
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -223,5 +224,5 @@ def _describe(event: Event) -> tuple[str, str, str]:
     """The webhook's type and timestamp, and who it is about."""
     head = read(_HEAD, event)
     name = snake_case(head.event or head.name)
-    timestamp = head.timestamp or Transaction(0, 0, event.committed_at).timestamp
+    timestamp = head.timestamp or iso(event.committed_at)
     return (f"{event.type}.{name}" if name else event.type), timestamp, head.user_id or head.anonymous_id or ""

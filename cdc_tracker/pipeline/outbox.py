@@ -15,6 +15,7 @@ from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.envelope import LIBRARY, declared_name, default_name, id_maker, quote, source_block, source_prefix
 from cdc_tracker.model import Change, Event, Missing, Rejection, Relation, Special, Text, canonical
 from cdc_tracker.sources.postgres.values import codec, load_json
+from cdc_tracker.times import aware
 
 KEY = "outbox"
 """The key under which the ledger counts these events."""
@@ -245,8 +246,7 @@ def _timestamp(event: Mapping[str, Any], change: Change) -> str:
             raise _Invalid("type_mismatch", "timestamp", "must be an ISO 8601 time", given) from error
     if not isinstance(given, datetime):
         raise _Invalid("special_value", "timestamp", "must be a point in time", given)
-    aware = given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
-    return canonical(aware)
+    return canonical(aware(given).astimezone(UTC))
 
 
 def _rejection(error: _Invalid, change: Change) -> Rejection:

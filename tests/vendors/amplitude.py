@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from cdc_tracker.model import EPOCH
+from cdc_tracker.times import EPOCH
 from tests.vendors.kit import Kit, Place, made
 from tests.vendors.server import Answer, Request, VendorServer
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from cdc_tracker.model import EPOCH
+from cdc_tracker.times import EPOCH
 from tests.vendors.kit import Kit, Opener, Place, made
 from tests.vendors.server import Answer, Request, VendorServer
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import msgspec
 
 from cdc_tracker.model import Event
+from cdc_tracker.times import parse_iso, to_micros
 
 
 class _Stated(msgspec.Struct):
@@ -20,6 +20,5 @@ _STATED = msgspec.json.Decoder(_Stated)
 def event_time(event: Event) -> int:
     """Returns the event's timestamp in microseconds since the Unix epoch, or its commit time if the text is no time."""
     with suppress(ValueError, msgspec.ValidationError):
-        moment = datetime.fromisoformat(_STATED.decode(event.body).timestamp)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+        return to_micros(parse_iso(_STATED.decode(event.body).timestamp))
     return event.committed_at

@@ -29,7 +29,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,7 +42,8 @@ from cdc_tracker.destinations.parquet.stores import Bucket, Folder, Store
 from cdc_tracker.destinations.support import arrow_columns
 from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved
-from cdc_tracker.model import DELIVERED, EPOCH, Batch, Position, Receipt
+from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.times import SECOND, from_micros, to_micros
 from cdc_tracker.units import Size
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 _FIELDS = ("date", "hour", "event", "type")
 _KEPT = 200  # partitions whose last file may still grow
 _RECORDS = 100  # of the past that stay, so that an old request which arrives late finds its number taken
-_FIRST_HOUR, _LAST_HOUR = ((moment.replace(tzinfo=UTC) - EPOCH) // timedelta(hours=1) for moment in (datetime.min, datetime.max))
+_HOUR = 3600 * SECOND
+_FIRST_HOUR, _LAST_HOUR = (to_micros(moment) // _HOUR for moment in (datetime.min, datetime.max))
 _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
 
 
@@ -297,7 +299,7 @@ class ParquetDestination:
             indices.setdefault(key, []).append(i)
         parts: dict[str, list[int]] = {}
         for (hour, kind, event), members in indices.items():
-            moment = EPOCH + timedelta(hours=min(max(hour, _FIRST_HOUR), _LAST_HOUR))
+            moment = from_micros(min(max(hour, _FIRST_HOUR), _LAST_HOUR) * _HOUR)
             values = {"date": moment.date().isoformat(), "hour": f"{moment:%H}", "type": kind, "event": _folder(kind, event)}
             parts.setdefault(self._settings.partition.format(**values), []).extend(members)
         for partition, members in parts.items():
@@ -340,7 +342,7 @@ def _moments(rows: pa.Table) -> list[int]:
 
 
 def _hour(micros: int) -> int:
-    return micros // 3_600_000_000
+    return micros // _HOUR
 
 
 def _folder(kind: str, event: str | None) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Context, Decimal
 from typing import Any, ClassVar
 
@@ -36,6 +36,7 @@ from cdc_tracker.errors import (
     TooLarge,
 )
 from cdc_tracker.model import canonical
+from cdc_tracker.times import parse_iso
 
 _CONNECT = {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 30, "charset": "utf8mb4"}
 _SESSION = """
@@ -154,8 +155,8 @@ class MySql(Database):
         if _PLAIN_TIME.fullmatch(value):
             return f"{value[:10]} {value[11:-1]}"
         try:
-            moment = datetime.fromisoformat(value)
-            return (moment.astimezone(UTC) if moment.tzinfo else moment).replace(tzinfo=None).isoformat(" ")
+            moment = parse_iso(value)
+            return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
         except (ValueError, OverflowError):
             raise BatchRejected(f"{self}: the event's timestamp is not a time that goes into a DATETIME") from None
 

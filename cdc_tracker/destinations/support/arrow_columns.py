@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cdc_tracker.destinations.support.event_view import Call, parse
 from cdc_tracker.errors import BatchRejected, ConfigError
-from cdc_tracker.model import EPOCH, Event
+from cdc_tracker.model import Event
+from cdc_tracker.times import parse_iso, to_micros
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,9 +64,6 @@ def _micros(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        since = moment - EPOCH
+        return to_micros(parse_iso(text))
     except (ValueError, OverflowError):
         raise BatchRejected("the event's timestamp is not a time") from None
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

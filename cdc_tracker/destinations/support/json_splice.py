@@ -6,16 +6,16 @@ Values are spliced into the vendor's shape as they stand, so that numbers stay e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
-from cdc_tracker.model import Event, Outcome, Receipt, Transaction
+from cdc_tracker.model import Event, Outcome, Receipt
+from cdc_tracker.times import iso, to_micros
 
 T = TypeVar("T")
-_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 NOTHING = msgspec.Raw(b"")
@@ -101,16 +101,16 @@ def moment(call: Call, event: Event) -> tuple[int, str]:
     """The event's time in microseconds since the Unix epoch, and as RFC 3339 in UTC. Without one, that of its commit."""
     text = call.timestamp
     if not text:
-        return event.committed_at, Transaction(0, 0, event.committed_at).timestamp
+        return event.committed_at, iso(event.committed_at)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise Refused("timestamp_invalid", "timestamp", "the timestamp is not a time in ISO 8601") from None
-    micros = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    micros = to_micros(time)
     if text[-1] == "Z" and text[10:11] == "T":
         return micros, text
     try:
-        return micros, Transaction(0, 0, micros).timestamp
+        return micros, iso(micros)
     except OverflowError:
         raise Refused("timestamp_invalid", "timestamp", "the timestamp is in UTC before the year 1 or after 9999") from None
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.checks import holds_special, without_specials
 from cdc_tracker.mapping.compiler.kinds import NO_TIME, SPECIAL, WORDS
 from cdc_tracker.mapping.language.moments import to_moment
-from cdc_tracker.model import EPOCH, canonical
+from cdc_tracker.model import canonical
+from cdc_tracker.times import from_micros
 
 if TYPE_CHECKING:
     from cdc_tracker.mapping.compiler.scope import ColumnRef
@@ -22,7 +23,7 @@ _FITS = "must be a time that JSON can express"
 
 def committed_at(microseconds: int) -> datetime:
     """A transaction's commit time, in UTC, from microseconds since the Unix epoch."""
-    return EPOCH + timedelta(microseconds=microseconds)
+    return from_micros(microseconds)
 
 
 def event_time(value: Any) -> str | None:

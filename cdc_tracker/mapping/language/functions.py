@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cdc_tracker.mapping.language import operators as op
-from cdc_tracker.mapping.language.moments import date_diff, epoch, iso, microseconds, moment
+from cdc_tracker.mapping.language.moments import date_diff, epoch, iso, moment
 from cdc_tracker.mapping.language.operators import ExpressionError, type_name
 from cdc_tracker.model import canonical
+from cdc_tracker.times import to_micros
 
 
 class Function(NamedTuple):
@@ -321,7 +322,7 @@ FUNCTIONS: dict[str, Function] = _table(
         (
             "epoch_ms(value)",
             "milliseconds since 1970, cut to an integer",
-            *_on(lambda v: microseconds(moment("epoch_ms", v)) // 1000, "integer"),
+            *_on(lambda v: to_micros(moment("epoch_ms", v)) // 1000, "integer"),
         ),
         ("date_diff(unit, start, end)", "whole seconds, minutes, hours, days or weeks from start to end", date_diff, "integer"),
         ("changed(a, b)", "whether the two differ, None counting as a value", op.unequal, "boolean"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.operators import ExpressionError, type_name
-from cdc_tracker.model import EPOCH, Special
+from cdc_tracker.model import Special
+from cdc_tracker.times import from_micros, to_micros
 
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,]{5,20} ?(?:Z|[-+][0-9:]{2,8})?)?")
 
@@ -32,7 +33,7 @@ def to_moment(value: Any) -> datetime | None:
 def moment(name: str, value: Any) -> datetime:
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         try:
-            return EPOCH + timedelta(microseconds=int(Decimal(value).scaleb(6, op.EXACT)))
+            return from_micros(int(Decimal(value).scaleb(6, op.EXACT)))
         except (OverflowError, ArithmeticError):
             raise ExpressionError(f"{name}() takes seconds since 1970 up to the year 9999") from None
     found = to_moment(value)
@@ -47,12 +48,8 @@ def iso(value: Any) -> str:
     return op.to_text(moment("iso", value))
 
 
-def microseconds(value: datetime) -> int:
-    return (value - EPOCH) // timedelta(microseconds=1)
-
-
 def epoch(value: Any) -> Any:
-    seconds, rest = divmod(microseconds(moment("epoch", value)), 1_000_000)
+    seconds, rest = divmod(to_micros(moment("epoch", value)), 1_000_000)
     return seconds + Decimal(rest).scaleb(-6).normalize() if rest else seconds
 
 
@@ -65,6 +62,6 @@ def date_diff(unit: Any, start: Any, end: Any) -> int | None:
         raise ExpressionError(f"date_diff() takes one of {', '.join(_UNITS)} first")
     if start is None or end is None:
         return None
-    apart = microseconds(moment("date_diff", end)) - microseconds(moment("date_diff", start))
+    apart = to_micros(moment("date_diff", end)) - to_micros(moment("date_diff", start))
     whole = abs(apart) // (seconds * 1_000_000)
     return whole if apart >= 0 else -whole

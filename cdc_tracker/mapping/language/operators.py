@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from cdc_tracker.model import Special, canonical
+from cdc_tracker.times import aware
 
 MAX_TEXT = 1_000_000  # characters that one step may make
 MAX_ITEMS = 100_000  # elements that one step may make
@@ -152,7 +153,7 @@ def _alike(a: Any, b: Any) -> tuple[Any, Any]:
 def moment(value: date) -> datetime:
     if not isinstance(value, datetime):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return aware(value)
 
 
 def equal(a: Any, b: Any) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import NamedTuple, Protocol
 
 from cdc_tracker.errors import Stop
-from cdc_tracker.model import EPOCH, Lsn, Position, format_lsn
+from cdc_tracker.model import Lsn, Position, format_lsn
 from cdc_tracker.refusals import NEW_EPOCH, Refusal
 from cdc_tracker.sources.postgres.catalog import Identity
 from cdc_tracker.sources.postgres.faults import LOST_HINT
 from cdc_tracker.sources.postgres.slot import SlotState
+from cdc_tracker.times import for_display
 
 
 class Record(Protocol):
@@ -181,7 +181,7 @@ def _check_gap(
 
 
 def _at(time_us: int) -> str:
-    return f" ({EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%SZ})" if time_us else ""
+    return f" ({for_display(time_us)})" if time_us else ""
 
 
 def check_start(requested: Lsn, slot: SlotState) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TypeAlias
 
 from psycopg import sql
 
 from cdc_tracker.errors import SourceError
-from cdc_tracker.model import EPOCH
+from cdc_tracker.times import from_micros
 
 Condition: TypeAlias = sql.Composable
 """SQL of our own making that is true of the rows to read."""
@@ -89,4 +88,4 @@ def since(column: str, from_us: int | None, to_us: int | None) -> Condition:
 
 def _utc(moment: int) -> object:
     """Without a zone, whose meaning is the session's: UTC."""
-    return (EPOCH + timedelta(microseconds=moment)).replace(tzinfo=None)
+    return from_micros(moment).replace(tzinfo=None)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cdc_tracker.model import EPOCH, Column, Missing, Relation, Transaction, parse_lsn
+from cdc_tracker.model import Column, Missing, Relation, Transaction, parse_lsn
+from cdc_tracker.times import to_micros
 
 Raw: TypeAlias = bytes | memoryview
 ACTION = len(b'{"action":"')
@@ -123,8 +124,4 @@ def transaction_of(frame: Frame) -> Transaction:
     moment = datetime.fromisoformat(frame.timestamp or "")
     if moment.tzinfo is None:
         raise ValueError(f"a commit time without its zone: {frame.timestamp}")
-    microseconds = (moment - EPOCH) // _MICROSECOND
-    return Transaction(frame.xid or 0, parse_lsn(frame.lsn), microseconds)
-
-
-_MICROSECOND = datetime.resolution
+    return Transaction(frame.xid or 0, parse_lsn(frame.lsn), to_micros(moment))

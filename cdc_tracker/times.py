@@ -1,0 +1,48 @@
+"""Points in time: datetime, ISO 8601 text, and microseconds since the Unix epoch, by which they are stored and compared.
+
+Conversions are exact: no float is involved.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = 1_000_000
+"""Microseconds."""
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def aware(moment: datetime) -> datetime:
+    """The same point in time with a zone: one without is taken as UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_iso(text: str) -> datetime:
+    """ISO 8601 text as a datetime in the zone that it names, else in UTC. Raises ValueError."""
+    return aware(datetime.fromisoformat(text))
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since the Unix epoch; negative before it."""
+    return (aware(moment) - EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """A datetime in UTC. Raises OverflowError outside the years 1 to 9999."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def iso(micros: int) -> str:
+    """`2026-01-31T12:00:00.000001Z`, without a fraction if it is zero. Raises OverflowError outside the years 1 to 9999."""
+    return from_micros(micros).replace(tzinfo=None).isoformat() + "Z"
+
+
+def for_display(micros: int) -> str:
+    """`2026-01-31 12:00:00Z`; the fraction is cut off. Raises OverflowError outside the years 1 to 9999."""
+    return f"{from_micros(micros):%Y-%m-%d %H:%M:%SZ}"
+
+
+def now_iso() -> str:
+    """The present as RFC 3339 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
