@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from cdc_tracker.errors import Problem
+    from cdc_tracker.operations.source import Step
     from cdc_tracker.state import RoleRecord
 
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
@@ -44,6 +45,14 @@ def warn(text: str, *, err: bool = False) -> None:
     """Print a line that begins with a warning sign."""
     say("⚠ ", fg="yellow", nl=False, err=err)
     say(text, err=err)
+
+
+def step(done: Step) -> None:
+    """Print a step that an operation reports; a warning goes to standard error."""
+    if done.part == "warning":
+        warn(done.text, err=True)
+    else:
+        say(f"{done.part:<13} {done.text}")
 
 
 def emit(value: object) -> None:

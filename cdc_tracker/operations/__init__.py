@@ -12,9 +12,39 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cdc_tracker.operations import dead_letters, diff, examples, follow, jobs, ledger, named, scaffold, status
+    from cdc_tracker.operations import (
+        check,
+        dead_letters,
+        diff,
+        examples,
+        follow,
+        jobs,
+        ledger,
+        named,
+        publications,
+        repair,
+        scaffold,
+        setup,
+        source,
+        status,
+    )
 
-__all__ = ["dead_letters", "diff", "examples", "follow", "jobs", "ledger", "named", "scaffold", "status"]
+__all__ = [
+    "check",
+    "dead_letters",
+    "diff",
+    "examples",
+    "follow",
+    "jobs",
+    "ledger",
+    "named",
+    "publications",
+    "repair",
+    "scaffold",
+    "setup",
+    "source",
+    "status",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -24,7 +24,7 @@ def test_setup_makes_everything_once(run: Run, place: Path, database: Database) 
         checkpoint = state.checkpoints.get("main", "events")
     assert checkpoint is not None
     assert checkpoint.position == Position(record.created_lsn, -1)
-    assert f"{database.name}: is there" in run("setup").output
+    assert f"{database.name}: exists" in run("setup").output
     assert record_of(place) == record
 
 
@@ -81,7 +81,7 @@ def test_a_dropped_slot_is_made_anew_only_when_told_to(ready: Run, place: Path, 
     assert "`cdc-tracker repair`" in ready("setup", code=3).output
     assert "`cdc-tracker repair`" in ready("check", code=1).output
     assert "does not exist on the server" in ready("status", code=1).output
-    assert "Make the slot" in ready("setup", "--recreate-slot", code=1, typed="n\n").output
+    assert "Recreates the slot" in ready("setup", "--recreate-slot", code=1, typed="n\n").output
     ready("setup", "--recreate-slot", "--yes")
     after = record_of(place)
     assert after.namespace == before.namespace
@@ -139,7 +139,7 @@ def test_a_lost_journal_is_given_up_by_accepting_the_gap(ready: Run, place: Path
 @pytest.mark.servers("pg15", "pg18")
 def test_teardown_removes_what_setup_made(ready: Run, place: Path, database: Database) -> None:
     told = ready("teardown", code=1, typed="n\n")
-    assert "Remove the slot" in told.output
+    assert "Removes the slot" in told.output
     ready("check")
     assert "no terminal to answer on, and nothing was changed" in ready("teardown", code=2).output
     ready("check")

@@ -242,10 +242,10 @@ def _answered_by_repair(scene: Scene, refusal: Refusal, stack: ExitStack) -> Non
         _known_commands(scene, output)
     else:
         assert mended.returncode == 0, output
-        assert "Mended" in output
+        assert "Repaired" in output
         _goes_on(scene)
         again = scene.worker.ended("repair")
-        assert "Nothing is to be mended" in again.stdout, again.stdout + again.stderr
+        assert "Nothing to repair" in again.stdout, again.stdout + again.stderr
 
 
 def _goes_on(scene: Scene) -> None:

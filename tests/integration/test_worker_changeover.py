@@ -52,7 +52,7 @@ def test_nothing_is_missed_where_a_partitioned_table_makes_the_slot_pgoutput_s(w
     database.execute("INSERT INTO a SELECT generate_series(2, 50)")  # nobody has read these yet
     assert "is partitioned" in worker.ended("check").stdout
     told = worker.call("setup")
-    assert "goes on with pgoutput" in told
+    assert "continues with pgoutput" in told
     assert "is partitioned" not in told
     database.execute(
         "INSERT INTO a VALUES (51); INSERT INTO p VALUES (1); CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (100) TO (200)"
@@ -66,7 +66,7 @@ def test_nothing_is_missed_where_a_partitioned_table_makes_the_slot_pgoutput_s(w
         database.value(f"SELECT string_agg(plugin, ' ') FROM pg_replication_slots WHERE slot_name LIKE '{database.name}%'")
         == "pgoutput"
     )
-    assert "is there (pgoutput)" in worker.call("setup")
+    assert "exists (pgoutput)" in worker.call("setup")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -113,7 +113,7 @@ def test_a_change_of_the_plugin_that_was_interrupted_is_finished(
     assert "was interrupted" in worker.ended("check").stdout
     repair = worker.ended("repair", "--yes")
     assert (repair.returncode, "`cdc-tracker setup`, which finishes it" in repair.stderr) == (3, True)
-    assert "goes on with pgoutput" in worker.call("setup")
+    assert "continues with pgoutput" in worker.call("setup")
     database.execute("INSERT INTO a VALUES (10); INSERT INTO p VALUES (1)")
     with worker.running():
         until(lambda: len(worker.events()) >= 11, "all of it")

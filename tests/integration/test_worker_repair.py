@@ -101,7 +101,7 @@ def test_where_nothing_is_wrong_it_says_so_and_changes_nothing(scene: Scene) -> 
     _ran(scene)
     before = scene.checkpoint("events")
     told = scene.worker.ended("repair")
-    assert (told.returncode, told.stdout) == (0, "Nothing is to be mended.\n")
+    assert (told.returncode, told.stdout) == (0, "Nothing to repair.\n")
     with scene.running():
         until(scene.streams, "it streams")
         told = scene.worker.ended("repair", "--yes")

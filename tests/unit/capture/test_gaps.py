@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdc_tracker.capture.gaps import Missing, reached, window
-from cdc_tracker.cli.gap_backfills import command
+from cdc_tracker.cli.repair import command
 from cdc_tracker.model import START, Position
 from cdc_tracker.state import SourceRecord
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.cli.init import config_text
+from cdc_tracker.operations.scaffold import config_text
 from cdc_tracker.worker.assemble import load_config
 
 

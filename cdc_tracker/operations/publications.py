@@ -1,0 +1,101 @@
+"""The outbox and the publications in the source database: what they should be, and how they become so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from cdc_tracker.config.config import Config
+from cdc_tracker.config.settings import SourceSettings
+from cdc_tracker.errors import Problem, SourceError
+from cdc_tracker.mapping import Mappings
+from cdc_tracker.model import table_name
+from cdc_tracker.operations.source import SourceSetup, connect_source
+from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, scripts, slot
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.publication import Desired
+from cdc_tracker.worker.assemble import table_needs
+
+
+def create_outbox(source: SourceSetup) -> None:
+    """Creates or updates the outbox and its functions, if one is configured. Leaves those of another role as they are."""
+    outbox = source.config.source.outbox
+    if outbox is None:
+        return
+    if _may_create(source.connection, outbox.table):
+        publication.apply(source.connection, scripts.outbox(outbox))
+        source.done("outbox", f"{outbox.table}, and the functions cdc_tracker.track() and others")
+    else:
+        source.done("outbox", f"{outbox.table} exists and belongs to another role: left unchanged")
+
+
+def _may_create(connection: Any, table: str) -> bool:
+    """False if a DBA has created everything already and this role may not replace it."""
+    with catalog.translated():
+        functions, owned = connection.execute(
+            "SELECT to_regproc('cdc_tracker.emit') IS NOT NULL, "
+            "coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'cdc_tracker'), true)"
+        ).fetchone()
+    return owned or not functions or table not in catalog.tables(connection, [table])
+
+
+def desired(connection: Any, settings: SourceSettings, needs: Mapping[str, Need], *, new_slot: bool = False) -> Desired:
+    """What should be published, for the plugin of the slot that exists, or of the one to be created."""
+    found = None if new_slot else slot.inspect(connection, settings.slot)
+    plugin = plugins.choose_next(connection, settings, needs, found)
+    return placement.desired(connection, settings, needs, plugin)
+
+
+def publish(source: SourceSetup, *, new_slot: bool = False) -> None:
+    """Creates or corrects the publications. The outbox exists, since it is published, too.
+
+    Raises SourceError for mapped tables that cannot be captured. Publications that exist are corrected all the same: as they are,
+    they may make the application's statements fail.
+    """
+    connection, settings = source.connection, source.config.source
+    wanted = desired(connection, settings, source.needs, new_slot=new_slot)
+    errors = [problem for problem in wanted.problems if problem.severity == "error"]
+    if not errors or publication.existing(connection, publication.names(settings)):
+        publication.apply(connection, publication.statements(connection, settings, wanted))
+    if errors:
+        raise not_captured(errors)
+    for warning in wanted.problems:
+        source.done("warning", str(warning))
+    for each in wanted.publications:
+        tables = ", ".join(table_name(*name) for name in sorted(each.tables)) or "no table"
+        source.done("publication", f"{each.name}: {tables}")
+    if not wanted.publications:
+        source.done("publication", "none: wal2json needs none")
+
+
+def not_captured(problems: list[Problem]) -> SourceError:
+    """The error that lists mapped tables that cannot be captured."""
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return SourceError(
+        f"not every mapped table can be captured:\n{listed}",
+        hint="correct the tables or the mappings, then run the command again; `cdc-tracker check` lists every problem",
+    )
+
+
+def setup_script(config: Config, mappings: Mappings) -> str:
+    """What `setup` would run now, as SQL with comments. Connects, and changes nothing."""
+    with closing(connect_source(config)) as connection:
+        return "\n".join(_script(connection, config.source, table_needs(config, mappings)))
+
+
+def _script(connection: Any, settings: SourceSettings, needs: Mapping[str, Need]) -> list[str]:
+    wanted = desired(connection, settings, needs)
+    lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
+    lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in wanted.problems]
+    if settings.outbox:
+        lines += ["", "-- 1. the outbox", *scripts.outbox(settings.outbox)]
+    none = "" if wanted.publications else ": none, wal2json needs none"
+    lines += ["", f"-- 2. the publications{none}"]
+    lines += [f"{each};" for each in publication.statements(connection, settings, wanted)]
+    lines += ["", "-- 3. the slot, last"]
+    if slot.inspect(connection, settings.slot):
+        return [*lines, f"-- {settings.slot} exists already"]
+    plugin = plugins.choose(connection, settings, needs)
+    lines += [f"{slot.create_statement(settings.slot, plugin, failover=settings.failover)};", ""]
+    return [*lines, "-- Then, as cdc-tracker's own role: cdc-tracker setup --adopt"]

@@ -1,0 +1,231 @@
+"""The mapping files that `init` writes: YAML from what the catalog says of the tables. Pure."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from cdc_tracker.operations import scaffold_names
+from cdc_tracker.sources.postgres.catalog import Table, TableColumn
+from cdc_tracker.sources.postgres.values import codec
+
+_TYPES = {  # a Codec's kind → a property's type; the others are written in the short form, unchecked
+    "integer": "integer",
+    "decimal": "number",
+    "float": "number",
+    "boolean": "boolean",
+    "text": "string",
+    "uuid": "string",
+    "timestamptz": "timestamp",
+    "timestamp": "timestamp",
+    "date": "date",
+    "time": "string",
+    "array": "array",
+    "other": "string",
+}
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*(?: (?:[A-Za-z0-9_.]+|!=))*")
+_YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
+
+
+def mapping_files(tables: Sequence[Table]) -> dict[str, str]:
+    """File name → text, one for each table. Event names are unique over all of them."""
+    nouns = _unique(
+        [
+            (
+                scaffold_names.noun(t.name),
+                scaffold_names.noun(f"{t.schema}_{t.name}"),
+                f"{scaffold_names.noun(t.name)} ({t.table})",
+            )
+            for t in tables
+        ]
+    )
+    files = _unique([(_file_name(t.name), _file_name(t.table), f"{_file_name(t.table)}.{t.oid}") for t in tables])
+    return {f"{file}.yml": mapping_file(table, noun) for table, noun, file in zip(tables, nouns, files, strict=True)}
+
+
+def _unique(choices: list[tuple[str, ...]]) -> list[str]:
+    """For each, the first of its choices that no other has among theirs at the same place; the last one where none is alone."""
+    found = [choice[0] for choice in choices]
+    for place in range(1, len(choices[0]) if choices else 0):
+        counts = Counter(found)
+        found = [choice[place] if counts[name] > 1 else name for choice, name in zip(choices, found, strict=True)]
+    return found
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "table"
+
+
+def mapping_file(table: Table, noun: str) -> str:
+    """A mapping file that loads, and that `check` passes. What needs a person's decision is in it as a comment."""
+    user = _user(table)
+    lines = [
+        f"# Events of {_shown(table.table)}. `cdc-tracker init` wrote this as a start: it is yours to change.",
+        "# `cdc-tracker preview` shows what it makes of live changes, `cdc-tracker check` what is wrong with it.",
+        "version: 1",
+    ]
+    created = _created(table, noun, user)
+    logged = [column for column in _statuses(table) if column.key]
+    unlogged = [column for column in _statuses(table) if not column.key]
+    if user is None:
+        lines += [
+            "events: []",
+            "",
+            "# No column seems to say whose event this is. Write an expression for user_id or anonymous_id, then take the # away",
+            "# (and the [] above).",
+            *_commented(created),
+            *(line for column in logged for line in _commented(_changed(table, noun, user, column))),
+        ]
+    else:
+        lines += ["events:", *created, *(line for column in logged for line in _changed(table, noun, user, column))]
+    if unlogged:
+        lines += [
+            "",
+            "  # This needs the old value, which the server writes to its log only after",
+            f"  #   ALTER TABLE {_sql_name(table.schema)}.{_sql_name(table.name)} REPLICA IDENTITY FULL;",
+            "  # (each update then logs the whole old row). Run that, and take the # away.",
+            *(line for column in unlogged for line in _commented(_changed(table, noun, user, column))),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _user(table: Table) -> TableColumn | None:
+    """The column that says whose event it is."""
+    columns = {column.name: column for column in _usable(table) if _kind(column) in {"integer", "uuid", "text", "decimal"}}
+    keys = [column.name for column in _keys(table)]
+    key = keys[0] if len(keys) == 1 and keys[0] in columns else None
+    found = scaffold_names.user_column(table.name, key, list(columns))
+    return columns[found] if found else None
+
+
+def _created(table: Table, noun: str, user: TableColumn | None) -> list[str]:
+    lines = [*_head(table, f"{noun} Created", f"A row was added to {table.table}.", "insert"), *_identity(table, user)]
+    if keys := _keys(table):
+        values = ", ".join(_scalar(_new(column)) for column in keys)
+        lines.append(f"    id: [{values}]  # the same row has the same event id, however it is read")
+    return lines + _properties(table, user)
+
+
+def _changed(table: Table, noun: str, user: TableColumn | None, status: TableColumn) -> list[str]:
+    """Without a declared id: each change of a row is an event of its own."""
+    new, name, event = _new(status), scaffold_names.snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
+    old = new.replace("new", "old", 1)
+    return [
+        *_head(table, event, f"{status.name} of a row of {table.table} changed.", "update"),
+        f"    when: {_scalar(f'{new} != {old}')}",
+        *_identity(table, user),
+        "    properties:",
+        *(f"      {_scalar(_property_name(key, table))}: {_scalar(_new(key))}" for key in _keys(table) if key is not user),
+        f"      {_scalar(f'previous_{name}')}: {{value: {_scalar(old)}, type: string}}",
+        f"      {_scalar(name)}: {{value: {_scalar(new)}, type: string}}",
+    ]
+
+
+def _head(table: Table, name: str, description: str, on: str) -> list[str]:
+    return [
+        f"  - name: {_scalar(name)}",
+        f"    description: {_scalar(description)}",
+        f"    table: {_scalar(table.table)}",
+        f"    on: [{on}]",
+    ]
+
+
+def _identity(table: Table, user: TableColumn | None) -> list[str]:
+    if user is None:
+        return ["    user_id: new.…"]
+    anonymous = _anonymous(table)
+    sure = user.not_null or (anonymous and anonymous.not_null)
+    note = "" if sure else f"  # where {_shown(user.name)} is NULL the event is parked: add anonymous_id, or a `when`"
+    lines = [f"    user_id: {_scalar(_new(user))}{note}"]
+    return [*lines, f"    anonymous_id: {_scalar(_new(anonymous))}"] if anonymous else lines
+
+
+def _anonymous(table: Table) -> TableColumn | None:
+    return next((column for column in _usable(table) if scaffold_names.snake(column.name) == "anonymous_id"), None)
+
+
+def _properties(table: Table, user: TableColumn | None) -> list[str]:
+    usable = [column for column in _usable(table) if column not in (user, _anonymous(table))]
+    names = Counter(_property_name(column, table) for column in usable)
+    kept: list[str] = []
+    personal: list[str] = []
+    for column in usable:
+        name = _property_name(column, table)
+        line = f"{_scalar(name if names[name] == 1 else column.name)}: {_value(column)}"
+        (personal if scaffold_names.is_personal(column.name) else kept).append(line)
+    lines = ["    properties:", *(f"      {line}" for line in kept)] if kept else ["    properties: {}"]
+    if personal:
+        also = "" if kept else " (and the {} above)"
+        lines.append(f"      # Likely personal, so left out. Take the # away{also} where the destinations may have it:")
+        lines += [f"      # {line}" for line in personal]
+    return lines
+
+
+def _value(column: TableColumn) -> str:
+    kind = _TYPES.get(_kind(column))
+    return f"{{value: {_scalar(_new(column))}, type: {kind}}}" if kind else _scalar(_new(column))
+
+
+def _property_name(column: TableColumn, table: Table) -> str:
+    """`id` of orders is `order_id`."""
+    name = scaffold_names.snake(column.name)
+    return f"{scaffold_names.snake(scaffold_names.noun(table.name))}_id" if name == "id" else name
+
+
+def _usable(table: Table) -> list[TableColumn]:
+    """Generated columns are not in the WAL before PostgreSQL 18, binary data has no place in an event."""
+    return [c for c in table.columns if not c.generated and _kind(c) != "bytes" and not c.name.startswith("__")]
+
+
+def _keys(table: Table) -> list[TableColumn]:
+    """The primary key, if an expression can name all of it."""
+    keys = [column for column in table.columns if column.primary_key]
+    return keys if set(keys) <= set(_usable(table)) else []
+
+
+def _statuses(table: Table) -> list[TableColumn]:
+    """Text and enum columns that likely hold a state; an enum's kind is text, as of every type of the database's own."""
+    text = [column for column in _usable(table) if _kind(column) == "text" and not column.primary_key]
+    return [column for column in text if scaffold_names.is_status(column.name)]
+
+
+def _kind(column: TableColumn) -> str:
+    return codec(column.type_oid).kind
+
+
+def _commented(lines: list[str]) -> list[str]:
+    return [f"  # {line[2:]}" for line in lines]
+
+
+def _new(column: TableColumn) -> str:
+    """The column as an expression."""
+    name = column.name
+    plain = name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+    return f"new.{name}" if plain else f"new[{json.dumps(name, ensure_ascii=False)}]"
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar, also within braces: what is plain here holds nothing that would end it."""
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
+
+
+def _shown(name: str) -> str:
+    """A name within a comment, which must not end with it: PostgreSQL lets a name hold line breaks."""
+    return name if name.isprintable() else json.dumps(name)
+
+
+def _sql_name(name: str) -> str:
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        return name
+    quoted = name.replace('"', '""')
+    if name.isprintable():
+        return f'"{quoted}"'
+    escaped = (each if each.isprintable() and each != "\\" else f"\\+{ord(each):06X}" for each in quoted)
+    return f'U&"{"".join(escaped)}"'
