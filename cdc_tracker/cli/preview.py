@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cdc_tracker.config.config import Config
     from cdc_tracker.model import Result, Segment
     from cdc_tracker.pipeline import Pipeline
-    from cdc_tracker.sources.postgres.catalog import Identity
+    from cdc_tracker.sources.postgres.catalog import ServerIdentity
     from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
 
 
@@ -85,7 +85,7 @@ def _welcome(peek: TemporaryStream, watched: Iterable[str]) -> None:
     output.say(f"Waiting for changes of {', '.join(sorted(watched)) or 'no table'} ({peek.plugin}).", err=True)
 
 
-def _translator(config: Config, identity: Identity) -> Pipeline:
+def _translator(config: Config, identity: ServerIdentity) -> Pipeline:
     """With the ids that a run would give: in the namespace of the record, or in that which `setup` would make."""
     from cdc_tracker import envelope  # noqa: PLC0415
     from cdc_tracker.cli.stores import opened_state  # noqa: PLC0415
