@@ -65,6 +65,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.3g} d"
 
 
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
 class _Written(NamedTuple):
     """Has pydantic `parse` the value first, as its BeforeValidator does, without the 150 ms that importing pydantic takes."""
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from cdc_tracker import operations
-from cdc_tracker.cli import Invocation, options, outlook, output
-from cdc_tracker.errors import Stop
+from cdc_tracker.cli import Invocation, estimate_view, options, output
+from cdc_tracker.cli.follow_job import follow_jobs
+from cdc_tracker.cli.jobs import say_queued
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from cdc_tracker.config.config import Config
     from cdc_tracker.delivery.points import Target
-    from cdc_tracker.mapping.schema.declared import Mapping
-    from cdc_tracker.state import State
+    from cdc_tracker.operations.backfill import Backfill
 
 WHAT_IT_IS = (
     "It reads rows as they are now: updates and deletes of the past are not in them, and each event is marked with "
@@ -37,7 +34,7 @@ WHAT_IT_IS = (
 @click.option("--chunk", type=click.IntRange(1, 100_000), default=5_000, show_default=True, help="Rows read at once at most.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
-@outlook.yes_duplicates
+@options.yes_duplicates
 @output.yes
 @output.as_json
 @click.pass_obj
@@ -48,151 +45,93 @@ def backfill(
     names: tuple[str, ...],
     start: Target | None,
     end: Target | None,
+    where: str | None,
+    order: Literal["asc", "desc"],
+    max_rate: float | None,
+    chunk: int,
     dry_run: bool,
     detach: bool,
     yes_duplicates: bool,
     yes: bool,
     as_json: bool,
-    **asked: Any,
 ) -> None:
-    """Send the event that a mapping makes of each of its table's rows, for what is older than the journal.
+    """Send the event that a mapping makes of each row of its table, for history older than the journal.
 
     The mapping declares `backfill`, `id` and `timestamp`. Rows are read in chunks by the table's key, beside the live stream;
-    what the stream sends too has the same id, and a later change never loses to an older read.
+    an event that the stream sends too has the same id, and an older read never overwrites a later change.
     """
-    from cdc_tracker.cli import jobs, stores  # noqa: PLC0415
-    from cdc_tracker.cli.follow_job import follow_jobs  # noqa: PLC0415
-    from cdc_tracker.worker import assemble  # noqa: PLC0415
-
-    config = stores.load_config(invocation)
-    for name in names:
-        operations.named.destination(config, name)
-    mappings = assemble.load_mappings(config)
-    keys = operations.named.events(mappings.all, [event])
-    period = (start.time_us if start else None, end.time_us if end else None)
-    with stores.opened_state(config) as state:
-        source = operations.named.source(config, state).name
-        plans = [
-            _plan(config, state, source, mapping, name, period, asked)
-            for mapping in mappings.all
-            if mapping.key in keys
-            for name in names
-        ]
+    wanted = operations.backfill.Wanted(
+        from_us=start.time_us if start else None,
+        to_us=end.time_us if end else None,
+        where=where,
+        order=order,
+        chunk=chunk,
+        max_rate=max_rate,
+    )
+    with invocation.state() as state:
+        plans = operations.backfill.plan(invocation.config, state, event, names, wanted)
         for plan in plans:
             if not as_json:
-                _tell(plan)
+                _say(plan)
             if not dry_run:
-                _agree(plan, yes=yes, duplicates=yes_duplicates)
+                yes_duplicates = _agree(plan, yes=yes, duplicates=yes_duplicates)
+        told = [_as_json(plan, start) for plan in plans]
+        numbers = []
         if not dry_run:
-            with stores.opened_journal(config) as journal:
-                for plan in plans:
-                    job = state.jobs.create(source, plan["destination"], "backfill", plan.pop("spec"), total=plan["rows"])
-                    journal.wake(plan["destination"])
-                    plan["job"] = job.id
+            with invocation.journal() as journal:
+                jobs = operations.backfill.start(state, journal, plans, accept_duplicates=yes_duplicates)
+            numbers = [job.id for job in jobs]
+            told = [each | {"job": number} for each, number in zip(told, numbers, strict=True)]
         if as_json:
-            output.emit([{key: value for key, value in plan.items() if key != "spec"} for plan in plans])
+            output.emit(told)
         elif not dry_run:
-            jobs.say_queued([plan["job"] for plan in plans])
+            say_queued(numbers)
             if not detach:
-                follow_jobs(config, state, [plan["job"] for plan in plans])
+                follow_jobs(invocation.config, state, numbers)
 
 
-def _plan(
-    config: Config,
-    state: State,
-    source: str,
-    mapping: Mapping,
-    name: str,
-    period: tuple[int | None, int | None],
-    asked: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that can be known before anything is read. Raises what speaks against it."""
-    from cdc_tracker.delivery.jobs.spec import backfill_spec, conditions_of, unfit  # noqa: PLC0415
-    from cdc_tracker.destinations import registry  # noqa: PLC0415
-    from cdc_tracker.mapping import texts  # noqa: PLC0415
-    from cdc_tracker.sources.postgres.connection import connect  # noqa: PLC0415
-    from cdc_tracker.sources.postgres.snapshot import extent, usable_key  # noqa: PLC0415
-
-    settings = config.destinations[name]
-    if settings.requirements.raw:
-        raise Stop(
-            f"The destination {name!r} gets changes as they were captured, and a backfill makes events of rows that are there.",
-            hint="What the journal holds can be sent again: `cdc-tracker replay`.",
-        )
-    if (why := unfit(mapping, name)) is not None:
-        raise why
-    kind = registry.described(settings)
-    where, conditions = conditions_of(mapping, asked["where"], *period)
-    with closing(connect(config.source.url.get_secret_value())) as connection:
-        key = usable_key(connection, mapping.table)
-        size = extent(connection, mapping.table, where, conditions)
-    only_missing = settings.sent_ledger is not None
-    spec = backfill_spec(
-        mapping,
-        texts=texts(config.mapping_paths),
-        where=asked["where"],
-        order=asked["order"],
-        from_us=period[0],
-        to_us=period[1],
-        only_missing=only_missing,
-        max_rate=asked["max_rate"],
-        chunk=asked["chunk"],
-    )
+def _as_json(plan: Backfill, start: Target | None) -> dict[str, Any]:
+    kind = plan.kind
     return {
-        "event": mapping.key,
-        "destination": name,
-        "table": mapping.table,
-        "key": list(key.columns),
-        "rows": size.rows,
-        "bytes": size.bytes,
+        "event": plan.event,
+        "destination": plan.destination,
+        "table": plan.table,
+        "key": list(plan.key),
+        "rows": plan.rows,
+        "bytes": plan.bytes,
         "depth": "table",
         "guarantee": kind.guarantee,
         "repeats": kind.duplicate_handling,
-        "only_missing": only_missing,
-        "dry_run": settings.dry_run,
-        "may_be_twice": 0 if only_missing else _delivered_before(state, source, mapping.key, name, kind.dedupe_window),
-        "age_limit_seconds": kind.age_limit if math.isfinite(kind.age_limit) else None,
-        "from": output.moment(period[0]) if period[0] is not None else None,
-        "spec": spec,
+        "only_missing": plan.only_missing,
+        "dry_run": plan.dry_run,
+        "may_be_twice": plan.duplicates,
+        "age_limit_seconds": estimate_view.seconds(kind.age_limit),
+        "from": output.moment(start.time_us) if start else None,
     }
 
 
-def _delivered_before(state: State, source: str, key: str, destination: str, window: float) -> int:
-    """Events of the mapping that the destination has, and would not know again by their ids."""
-    if math.isinf(window):
-        return 0
-    until = (time.time() - window) // 3600
-    rows = state.ledger.rows(source, destination=destination, mapping=key)
-    return sum(row.delivered + row.assumed for row in rows if row.hour <= until)
-
-
-def _tell(plan: dict[str, Any]) -> None:
-    rows = f"about {output.plural(plan['rows'], 'row')} ({format_size(plan['bytes'])})"
-    output.say(f"{plan['event']} → {plan['destination']}: {rows} of {plan['table']}, by {', '.join(plan['key'])}.")
+def _say(plan: Backfill) -> None:
+    rows = f"about {output.plural(plan.rows, 'row')} ({format_size(plan.bytes)})"
+    output.say(f"{plan.event} → {plan.destination}: {rows} of {plan.table}, by {', '.join(plan.key)}.")
     output.say(WHAT_IT_IS)
-    if plan["dry_run"]:
+    if plan.dry_run:
         output.say("The destination is in a dry run: events would be counted as suppressed, and none sent.")
-    if plan["only_missing"]:
-        output.say("What its sent-ledger knows is held back.")
+    if plan.only_missing:
+        output.say("What its sent-ledger has is held back.")
     else:
-        output.say(f"An event that it already has: this destination {plan['repeats']}.")
-    limit = plan["age_limit_seconds"]
-    if limit is not None:
+        output.say(f"An event that it already has: this destination {plan.kind.duplicate_handling}.")
+    if math.isfinite(limit := plan.kind.age_limit):
         output.say(
             f"It takes nothing older than {format_duration(limit)}: such events are rejected and parked. --from leaves them out."
         )
 
 
-def _agree(plan: dict[str, Any], *, yes: bool, duplicates: bool) -> None:
-    """Go on, or leave. What may be there twice is asked for by its number, and `yes` alone does not answer that."""
-    number = output.plural(plan["may_be_twice"], "event")
-    said = f"{plan['destination']} was delivered {number} of {plan['event']} that it does not know again by their ids"
-    if plan["may_be_twice"] and not duplicates:
-        if yes:
-            raise Stop(
-                f"{said}: those whose rows are read it will have twice. Nothing was changed.",
-                hint="--yes-duplicates sends them all the same; --where or --to can leave them out; a `sent_ledger` at the "
-                "destination holds back what it delivers from then on.",
-            )
+def _agree(plan: Backfill, *, yes: bool, duplicates: bool) -> bool:
+    """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
+    if plan.duplicates and not yes and not duplicates:
+        number = output.plural(plan.duplicates, "event")
+        said = f"{plan.destination} was delivered {number} of {plan.event} that it does not recognize by their ids"
         output.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
-    output.ask(f"Read {plan['table']} for {plan['destination']}?", yes=yes)
+        duplicates = True
+    output.ask(f"Read {plan.table} for {plan.destination}?", yes=yes)
+    return duplicates

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cdc_tracker.cli import output
-from cdc_tracker.operations.diff import Cell, Difference, EventDifference, Kind, Sample
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from cdc_tracker.operations.diff import Cell, Difference, EventDifference, Kind, Sample
 
 _COUNTS = ("added", "removed", "changed", "unchanged")
 _LOOKS: dict[Kind, tuple[str, str]] = {
@@ -20,20 +24,19 @@ _WIDEST = 100  # characters of a value on one line
 _ABSENT = "(absent)"
 
 
-def tell(found: Difference) -> None:
-    """The counts of every event, then samples side by side."""
+def say(found: Difference) -> None:
+    """Print the counts of every event, then samples side by side."""
     changes = output.plural(found.changes, "change")
-    output.say(f"From {found.after} to {found.upto} the journal holds {changes} of the tables that these mappings read.")
+    output.say(f"From {found.after} to {found.upto} the journal has {changes} of the tables that these mappings read.")
     rows = [(key, *_counted(each)) for key, each in found.events.items()]
     if rows:
         columns = ("event", *_COUNTS, "rejected before", "after")
         output.console().print(output.table(columns, rows, right=columns[1:]))
     for key, each in found.events.items():
         if each.differs:
-            _tell_event(key, each)
+            _say_event(key, each)
     for sentence in found.missing:
-        output.say("⚠ ", fg="yellow", nl=False)
-        output.say(sentence)
+        output.warn(sentence)
     if not found.differs:
         output.say("Both mappings make the same of it.")
     output.say("Nothing was sent.")
@@ -44,19 +47,19 @@ def _counted(each: EventDifference) -> list[str]:
     return [f"{number:,}" if number else "–" for number in numbers]
 
 
-def _tell_event(key: str, each: EventDifference) -> None:
+def _say_event(key: str, each: EventDifference) -> None:
     output.say(key, bold=True)
     if each.paths:
         output.say(f"  changed in {_listed(each.paths)}")
     if each.renamed:
         output.say("  ⚠ ", fg="yellow", nl=False)
         of = output.plural(each.renamed, "event")
-        output.say(f"{of} would go under another id: a destination that has the old ones has both then.")
+        output.say(f"{of} would have another id: a destination that has the old ones would have both.")
     if each.before != each.after:
         output.say(f"  rejected before: {_listed(each.before)}; after: {_listed(each.after)}")
     for samples in each.samples.values():
         for sample in samples:
-            _tell_sample(sample)
+            _say_sample(sample)
     output.say()
 
 
@@ -64,7 +67,7 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{name} ({number:,})" for name, number in counts.most_common(8)) or "none"
 
 
-def _tell_sample(sample: Sample) -> None:
+def _say_sample(sample: Sample) -> None:
     sign, colour = _LOOKS[sample.kind]
     output.say(f"  {sign} {sample.kind}", fg=colour, nl=False)
     output.say(f"  {output.moment(sample.committed_at)}  at {sample.position}  {sample.message_id}")
@@ -74,10 +77,10 @@ def _tell_sample(sample: Sample) -> None:
     width = max((len(cell.path) for cell in sample.cells), default=0)
     for cell in sample.cells:
         output.say(f"      {cell.path:{width}}  ", nl=False)
-        _tell_cell(cell, sample.kind)
+        _say_cell(cell, sample.kind)
 
 
-def _tell_cell(cell: Cell, kind: Kind) -> None:
+def _say_cell(cell: Cell, kind: Kind) -> None:
     old, new = _short(cell.old), _short(cell.new)
     if kind != "changed":
         output.say(new if kind == "added" else old)
@@ -94,7 +97,7 @@ def _short(text: str | None) -> str:
 
 
 def emit(found: Difference, destination: str | None) -> None:
-    """One JSON document. Values stand in it as they stand in the events; one that is personal has `hidden` and is masked."""
+    """Print one JSON document. Values are as in the events; a personal one is masked and has `hidden`."""
     document = {
         "from": str(found.after),
         "to": str(found.upto),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdc_tracker import units
 from cdc_tracker.printable import printable
 from cdc_tracker.times import for_display
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
 MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
 
+plural = units.plural
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
@@ -104,11 +106,6 @@ def moment(time_us: int | None) -> str:
     if not time_us:
         return "–"
     return for_display(time_us)
-
-
-def plural(count: int, noun: str, nouns: str = "") -> str:
-    """`1 event`, `2,000 events`."""
-    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def ask(question: str, *, yes: bool, options: str = "--yes") -> None:

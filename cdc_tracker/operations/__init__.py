@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cdc_tracker.operations import (
+        backfill,
         check,
         dead_letters,
         diff,
+        estimate,
         examples,
         follow,
         jobs,
         ledger,
         named,
+        preview,
         publications,
         repair,
+        replay,
+        rewind,
         scaffold,
         setup,
         source,
@@ -30,16 +35,21 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "backfill",
     "check",
     "dead_letters",
     "diff",
+    "estimate",
     "examples",
     "follow",
     "jobs",
     "ledger",
     "named",
+    "preview",
     "publications",
     "repair",
+    "replay",
+    "rewind",
     "scaffold",
     "setup",
     "source",

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from cdc_tracker.config.config import Config
+from cdc_tracker.delivery.points import Target, range_of
+from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.mapping import Mapping, Mappings
-from cdc_tracker.model import Event, Position, Rejection, Segment, canonical
+from cdc_tracker.model import START, Event, Position, Rejection, Segment, canonical
+from cdc_tracker.operations import named
 from cdc_tracker.operations.masking import Masks, flattened
 from cdc_tracker.pipeline import Pipeline
+from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.worker.assemble import load_mappings, source_record
 
 Kind = Literal["added", "removed", "changed", "rejected"]
 MAX_PATHS = 200  # paths of changed values counted for an event: keys made of data would have no bound
@@ -87,6 +95,46 @@ class Side(NamedTuple):
 
     mappings: Mappings
     pipeline: Pipeline
+
+
+def compare(
+    config: Config,
+    state: State,
+    journal: Journal,
+    files: Sequence[Path],
+    start: Target,
+    end: Target | None = None,
+    *,
+    destination: str | None = None,
+    events: Sequence[str] = (),
+    samples: int = 3,
+    advance: Callable[[], None] = lambda: None,
+) -> Difference:
+    """Compares the mappings in force with those of other files, over a range of the journal. See `difference`.
+
+    `end`: None: the end of the journal. `destination`: only mappings for it. `events`: only these, by key or name.
+
+    Raises InvalidRequest for unknown names, MappingError, and Stop if the journal does not have the range or the destination gets
+    raw changes.
+    """
+    if destination is not None and named.destination(config, destination).requirements.raw:
+        raise Stop(
+            f"The destination {destination!r} gets the changes as they are: no mapping makes any difference to it.",
+            hint="Leave out --destination to compare the events.",
+        )
+    current = load_mappings(config)
+    other = load_mappings(config.model_copy(update={"mappings": [path.absolute() for path in files]}))
+    keys = named.events([*current.all, *other.all], events)
+    record = source_record(config, state)
+    before, after = (_side(record, mappings, keys, destination) for mappings in (current, other))
+    begin, upto = range_of(journal, start, end, journal.end() or START)
+    return difference(before, after, journal, begin, upto, captured=current, samples=samples, advance=advance)
+
+
+def _side(record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:
+    chosen = Mappings(tuple(each for each in mappings.all if each.key in keys and each.goes_to(destination)))
+    namespace = uuid.UUID(record.namespace)
+    return Side(chosen, Pipeline(chosen, outbox=None, namespace=namespace, database=record.database, destination=destination))
 
 
 def difference(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
+from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.jobs.event_time import event_time
+from cdc_tracker.destinations import registry
+from cdc_tracker.destinations.base import Destination
+from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.model import Event, Position, Rejection, Result
 from cdc_tracker.pipeline import Pipeline
-from cdc_tracker.state import sent_id
+from cdc_tracker.state import State, sent_id
+from cdc_tracker.units import format_duration, plural
 
 AlreadySent: TypeAlias = Callable[[Sequence[bytes]], set[bytes]]
 """Returns which of these sent_ids the sent-ledger has."""
@@ -37,6 +44,89 @@ class ReplayEstimate:
     def sent(self) -> int:
         """How many events would be sent."""
         return self.events.total() - self.withheld
+
+    @property
+    def total(self) -> int:
+        """How many events and rejections the range makes, with those that are not sent."""
+        return self.events.total() + self.left_out + self.rejections.total()
+
+
+@dataclass(frozen=True)
+class DestinationEstimate:
+    """What sending a range again would do at a destination: counts, and how its `kind` treats the events.
+
+    `sent_since`: since when its sent-ledger is kept, in microseconds; None: it is empty, or not asked (see `only_missing`).
+    """
+
+    destination: str
+    kind: type[Destination]
+    counts: ReplayEstimate
+    only_missing: bool
+    sent_since: int | None
+    dry_run: bool
+
+    @property
+    def duplicates(self) -> str:
+        """Which events would be duplicates, and why, without a full stop; "" if none would be."""
+        if not self.counts.outside_window:
+            return ""
+        window, number = self.kind.dedupe_window, self.counts.outside_window
+        why = (
+            f"committed more than {format_duration(window)} ago, and it recognizes an event by its id only for so long"
+            if window
+            else "it does not recognize an event by its id"
+        )
+        unknown = ", and the sent-ledger does not reach back so far" if self.only_missing else ""
+        return f"{plural(number, 'event')} would be there twice, if delivered before: {why}{unknown}"
+
+    def refuse_duplicates(self) -> None:
+        """Raises Stop if there would be duplicates."""
+        if self.duplicates:
+            raise Stop(
+                f"{self.destination}: {self.duplicates}. Nothing was changed.",
+                hint="--yes-duplicates sends them all the same. --only-missing holds back what was delivered, "
+                "if the destination keeps a `sent_ledger`.",
+            )
+
+
+def estimate(
+    config: Config,
+    state: State,
+    journal: Journal,
+    destination: str,
+    pipeline: Pipeline,
+    after: Position,
+    upto: Position,
+    *,
+    only_missing: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> DestinationEstimate:
+    """Estimates sending a range to a configured destination. Calls `advance` after each segment.
+
+    `only_missing`: what its sent-ledger has is held back. Raises Stop if it keeps none.
+    """
+    settings, source = config.destinations[destination], config.source.name
+    if only_missing and settings.sent_ledger is None:
+        raise Stop(
+            f"The destination {destination!r} keeps no sent-ledger, so it is not known what it was sent: nothing was changed.",
+            hint=f"Set destinations.{destination}.sent_ledger in {config.path}, to 90d for example: it records what is sent from "
+            "then on.",
+        )
+    kind = registry.described(settings)
+    since = state.sent_ids.since(source, destination) if only_missing else None
+    counts = estimate_replay(
+        pipeline,
+        journal,
+        after,
+        upto,
+        now_us=time.time_ns() // 1000,
+        dedupe_window=kind.dedupe_window,
+        age_limit=kind.age_limit,
+        already_sent=partial(state.sent_ids.find, source, destination) if only_missing else None,
+        sent_since=since,
+        advance=advance,
+    )
+    return DestinationEstimate(destination, kind, counts, only_missing, since, settings.dry_run)
 
 
 def estimate_replay(

@@ -1,4 +1,4 @@
-"""What a caller names: the source, a destination, events. Raises InvalidRequest for what does not exist."""
+"""What a caller names: destinations and events. Raises InvalidRequest for what does not exist."""
 
 from __future__ import annotations
 
@@ -7,21 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from cdc_tracker.config.config import Config
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.errors import InvalidRequest, StateMissing
+from cdc_tracker.errors import InvalidRequest
 from cdc_tracker.mapping import Mapping
 from cdc_tracker.model import RAW
-from cdc_tracker.state import SourceRecord, State
-
-
-def source(config: Config, state: State) -> SourceRecord:
-    """The record that `setup` made of the configured source. Raises StateMissing where there is none."""
-    record = state.sources.get(config.source.name)
-    if record is None:
-        raise StateMissing(
-            f"The state store does not know the source {config.source.name!r}: nothing was set up here, or its data is gone.",
-            hint="Run `cdc-tracker check`, then `cdc-tracker setup`. If it was set up before, check `data_dir` and `state.url`.",
-        )
-    return record
 
 
 def destination(config: Config, name: str) -> DestinationSettings:

@@ -231,7 +231,7 @@ def test_a_rewind_counts_what_will_be_there_twice_and_takes_its_own_yes(shop: Sh
     assert (plan["dedupe_window"], plan["age_limit"], plan["rejected_by_reason"]) == (0.0, None, {"above_maximum": 1})
     refused = shop.worker.ended("rewind", "events", "--to", "earliest", "--yes")
     assert refused.returncode == 3
-    assert "2 events it will have twice" in refused.stderr
+    assert "2 events would be there twice" in refused.stderr
     assert "--yes-duplicates" in refused.stderr
     assert not _asked_for(shop)
     _rewind(shop, "--yes", "--yes-duplicates")

@@ -31,7 +31,7 @@ def test_without_a_worker_one_is_started_for_the_job(database: Database, tmp_pat
 
 def test_a_job_is_paused_resumed_and_cancelled(database: Database, tmp_path: Path) -> None:
     scene = opened(database, tmp_path, "auto", events=JSONL)
-    scene.tune(**{"history.jobs__EVENTS": 50})
+    scene.tune(**{"delivery.jobs.runner__EVENTS": 50})
     with scene.running():
         [number] = backfill(scene, "Customer Created", "events", chunk=100, max_rate=500)
         until(lambda: len(scene.worker.lines()) >= 100, "it has begun")
@@ -93,7 +93,7 @@ def test_only_what_is_missing_goes_again(database: Database, tmp_path: Path) -> 
 
 def test_a_job_that_cannot_go_on_fails_alone_and_says_why(database: Database, tmp_path: Path) -> None:
     scene = opened(database, tmp_path, "auto", events=JSONL)
-    scene.tune(**{"history.jobs__EVENTS": 50})
+    scene.tune(**{"delivery.jobs.runner__EVENTS": 50})
     with scene.running():
         [number] = backfill(scene, "Customer Created", "events", chunk=50, max_rate=500)
         until(lambda: len(scene.worker.lines()) >= 100, "it has begun")

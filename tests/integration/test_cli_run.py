@@ -32,7 +32,7 @@ def test_the_way_of_a_change_from_run_to_rewind(ready: Run, place: Path, databas
         plan = json.loads(ready("rewind", "events", "--to", "earliest", "--dry-run", "--json").output)
         assert plan["by_mapping"] == {"User Created": 2, "User Plan Changed": 1, "outbox": 1}
         told = ready("rewind", "events", "--to", "earliest", "--yes", "--yes-duplicates").output
-        assert "4 events would go again" in told
+        assert "4 events would be sent again" in told
         assert "The running worker goes back at once" in told
         wait_for(lambda: len(events(place)) == 8)
     made = events(place)
@@ -46,7 +46,7 @@ def test_the_way_of_a_change_from_run_to_rewind(ready: Run, place: Path, databas
 def test_a_rewind_without_a_worker_waits_for_the_next_run(ready: Run, place: Path, database: Database) -> None:
     database.execute("INSERT INTO shop.users (email) VALUES ('a')")
     deliver_everything(place, 1)
-    assert "1 event would go again" in ready("rewind", "events", "--to", "earliest", "--dry-run").output
+    assert "1 event would be sent again" in ready("rewind", "events", "--to", "earliest", "--dry-run").output
     with opened(place) as state:
         checkpoint = state.checkpoints.get("main", "events")
         assert checkpoint is not None

@@ -119,7 +119,7 @@ def test_a_backfill_beside_the_stream_and_under_kills_gives_every_row_once(
 ) -> None:
     jsonl = {"type": "jsonl", "path": "out/events.jsonl", "fsync": False, "sent_ledger": "30d"}
     scene = opened(database, tmp_path, plugin, events=jsonl, sql=sql(tmp_path))
-    scene.tune(**{"history.jobs__EVENTS": 100, "supervisor__LONGEST": 0.2})
+    scene.tune(**{"delivery.jobs.runner__EVENTS": 100, "worker.supervisor__LONGEST": 0.2})
     with writing(database), scene.running() as process:
         for event in ("Customer Created", "Customer"):
             backfill(scene, event, "events", "sql", chunk=400, max_rate=2_000)
@@ -178,7 +178,7 @@ def replay(scene: Scene, destination: str, *options: str) -> dict[str, Any]:
 def test_a_replay_gives_the_same_bytes_and_moves_no_checkpoint(database: Database, plugin: str, tmp_path: Path) -> None:
     jsonl = {"type": "jsonl", "path": "out/events.jsonl"}
     scene = opened(database, tmp_path, plugin, mapping=EVERY_TYPE, events=jsonl)
-    scene.tune(**{"history.jobs__EVENTS": 50, "history.replay__PORTION": 30, "supervisor__LONGEST": 0.2})
+    scene.tune(**{"delivery.jobs.runner__EVENTS": 50, "delivery.jobs.replay__PORTION": 30, "worker.supervisor__LONGEST": 0.2})
     with scene.running() as process:
         written(database)
         total = 720 * 5 + 233 * 2 + 140

@@ -1,0 +1,87 @@
+"""The estimate of sending a range again, as JSON and as text, and the questions before it is sent."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from cdc_tracker.cli import output
+from cdc_tracker.units import format_duration
+
+if TYPE_CHECKING:
+    from cdc_tracker.operations.estimate import DestinationEstimate
+
+
+def as_json(estimate: DestinationEstimate) -> dict[str, Any]:
+    """Durations are seconds; null: unlimited."""
+    counts, kind = estimate.counts, estimate.kind
+    return {
+        "events": counts.events.total(),
+        "by_mapping": dict(sorted(counts.events.items())),
+        "rejections": counts.rejections.total(),
+        "rejected_by_mapping": dict(sorted(counts.rejections.items())),
+        "rejected_by_reason": dict(sorted(counts.reasons.items())),
+        "oldest": output.moment(counts.oldest) if counts.oldest else None,
+        "newest": output.moment(counts.newest) if counts.newest else None,
+        "sent": counts.sent,
+        "withheld": counts.withheld,
+        "left_out": counts.left_out,
+        "dry_run": estimate.dry_run,
+        "outside_window": counts.outside_window,
+        "past_age": counts.past_age,
+        "dedupe_window": seconds(kind.dedupe_window),
+        "age_limit": seconds(kind.age_limit),
+        "guarantee": kind.guarantee,
+        "repeats": kind.duplicate_handling,
+        "only_missing": estimate.only_missing,
+        "sent_ledger_since": output.moment(estimate.sent_since) if estimate.sent_since else None,
+    }
+
+
+def say(estimate: DestinationEstimate) -> None:
+    """Print the counts by mapping, then what the destination does with the events."""
+    counts, kind = estimate.counts, estimate.kind
+    rows = [
+        (mapping, f"{counts.events[mapping]:,}", f"{counts.rejections[mapping]:,}")
+        for mapping in sorted(counts.events | counts.rejections)
+    ]
+    if rows:
+        output.console().print(output.table(("mapping", "events", "rejected"), rows, right=("events", "rejected")))
+    left_out = output.plural(counts.left_out, "event")
+    if estimate.dry_run:
+        output.warn(f"The destination is in a dry run: {left_out} would be counted as suppressed, and none sent.")
+    elif counts.left_out:
+        output.say(f"Its settings leave out {left_out} more.")
+    if estimate.only_missing:
+        output.say(_withheld(estimate))
+    output.say(f"An event that it already has: this destination {kind.duplicate_handling}.")
+    if estimate.duplicates:
+        output.warn(f"{estimate.duplicates}.")
+    if counts.past_age:
+        number, limit = output.plural(counts.past_age, "event"), format_duration(kind.age_limit)
+        output.warn(f"{number} older than {limit}, by their own time: it rejects such events, or changes their time.")
+
+
+def agree(estimate: DestinationEstimate, question: str, *, yes: bool, duplicates: bool) -> bool:
+    """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
+    if estimate.counts.outside_window and not yes and not duplicates:
+        number = output.plural(estimate.counts.outside_window, "event")
+        twice = f"Send {number} that {estimate.destination} may then have twice?"
+        output.ask(twice, yes=False, options="--yes and --yes-duplicates")
+        duplicates = True
+    output.ask(question, yes=yes)
+    return duplicates
+
+
+def seconds(duration: float) -> float | None:
+    """For JSON, which has no infinity."""
+    return None if math.isinf(duration) else duration
+
+
+def _withheld(estimate: DestinationEstimate) -> str:
+    if estimate.sent_since is None:
+        return "The sent-ledger is still empty: it holds nothing back."
+    held = output.plural(estimate.counts.withheld, "event")
+    return (
+        f"The sent-ledger holds back {held} of these. It records what was delivered since {output.moment(estimate.sent_since)}."
+    )

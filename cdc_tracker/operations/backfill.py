@@ -1,0 +1,150 @@
+"""A backfill: sends the events of a table's present rows, as a job beside the live stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cdc_tracker.config.config import Config
+from cdc_tracker.delivery.jobs.spec import CHUNK, backfill_spec, conditions_of, unfit
+from cdc_tracker.destinations import registry
+from cdc_tracker.destinations.base import Destination
+from cdc_tracker.errors import Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.mapping import Mapping, texts
+from cdc_tracker.operations import named
+from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.snapshot import extent, usable_key
+from cdc_tracker.state import Job, State
+from cdc_tracker.units import plural
+from cdc_tracker.worker.assemble import load_mappings, source_record
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows of a table, and how. `from_us`, `to_us`: the time of their events, in microseconds since the Unix epoch.
+
+    `where`: SQL. `order`: of the table's key. `chunk`: rows read at once at most. `max_rate`: events a second.
+    """
+
+    from_us: int | None = None
+    to_us: int | None = None
+    where: str | None = None
+    order: Literal["asc", "desc"] = "asc"
+    chunk: int = CHUNK
+    max_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """Rows that would be read for one event and one destination. `rows` and `bytes` are the planner's estimates.
+
+    `key`: the columns that order the rows. `only_missing`: what the destination's sent-ledger has is held back. `duplicates`: how
+    many events it was delivered that it would not recognize by their ids.
+    """
+
+    source: str
+    destination: str
+    event: str
+    table: str
+    key: tuple[str, ...]
+    rows: int
+    bytes: int
+    kind: type[Destination]
+    only_missing: bool
+    dry_run: bool
+    duplicates: int
+    spec: dict[str, Any]
+
+    def refuse_duplicates(self) -> None:
+        """Raises Stop if there may be duplicates."""
+        if self.duplicates:
+            raise Stop(
+                f"{self.destination} was delivered {plural(self.duplicates, 'event')} of {self.event} that it does not recognize "
+                "by their ids: it will have those twice whose rows are read. Nothing was changed.",
+                hint="--yes-duplicates sends them all the same; --where or --to can leave them out; a `sent_ledger` at the "
+                "destination holds back what it delivers from then on.",
+            )
+
+
+def plan(config: Config, state: State, event: str, destinations: Sequence[str], wanted: Wanted) -> list[Backfill]:
+    """What backfills of an event, by key or name, would read for each destination. Changes nothing.
+
+    Raises InvalidRequest for unknown names; Stop if the mapping, the table or the destination does not allow a backfill.
+    """
+    for name in destinations:
+        named.destination(config, name)
+    mappings = load_mappings(config)
+    keys = named.events(mappings.all, [event])
+    source = source_record(config, state).name
+    chosen = [mapping for mapping in mappings.all if mapping.key in keys]
+    return [_plan(config, state, source, mapping, name, wanted) for mapping in chosen for name in destinations]
+
+
+def start(state: State, journal: Journal, backfills: Sequence[Backfill], *, accept_duplicates: bool) -> list[Job]:
+    """Queues them all, or none. Raises Stop if there may be duplicates that are not accepted."""
+    if not accept_duplicates:
+        for each in backfills:
+            each.refuse_duplicates()
+    return list(_queued(state, journal, backfills))
+
+
+def _queued(state: State, journal: Journal, backfills: Sequence[Backfill]) -> Iterator[Job]:
+    for each in backfills:
+        yield state.jobs.create(each.source, each.destination, "backfill", each.spec, total=each.rows)
+        journal.wake(each.destination)
+
+
+def _plan(config: Config, state: State, source: str, mapping: Mapping, name: str, wanted: Wanted) -> Backfill:
+    settings = config.destinations[name]
+    if settings.requirements.raw:
+        raise Stop(
+            f"The destination {name!r} gets changes as they were captured, and a backfill makes events of present rows.",
+            hint="What the journal has can be sent again: `cdc-tracker replay`.",
+        )
+    if (why := unfit(mapping, name)) is not None:
+        raise why
+    kind = registry.described(settings)
+    where, conditions = conditions_of(mapping, wanted.where, wanted.from_us, wanted.to_us)
+    with closing(connect(config.source.url.get_secret_value())) as connection:
+        key = usable_key(connection, mapping.table)
+        size = extent(connection, mapping.table, where, conditions)
+    only_missing = settings.sent_ledger is not None
+    spec = backfill_spec(
+        mapping,
+        texts=texts(config.mapping_paths),
+        where=wanted.where,
+        order=wanted.order,
+        from_us=wanted.from_us,
+        to_us=wanted.to_us,
+        only_missing=only_missing,
+        max_rate=wanted.max_rate,
+        chunk=wanted.chunk,
+    )
+    return Backfill(
+        source=source,
+        destination=name,
+        event=mapping.key,
+        table=mapping.table,
+        key=tuple(key.columns),
+        rows=size.rows,
+        bytes=size.bytes,
+        kind=kind,
+        only_missing=only_missing,
+        dry_run=settings.dry_run,
+        duplicates=0 if only_missing else _delivered_before(state, source, mapping.key, name, kind.dedupe_window),
+        spec=spec,
+    )
+
+
+def _delivered_before(state: State, source: str, key: str, destination: str, window: float) -> int:
+    """How many events of the mapping were delivered so long ago that the destination no longer recognizes their ids."""
+    if math.isinf(window):
+        return 0
+    until = (time.time() - window) // 3600
+    rows = state.ledger.rows(source, destination=destination, mapping=key)
+    return sum(row.delivered + row.assumed for row in rows if row.hour <= until)

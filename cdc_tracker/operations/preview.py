@@ -1,0 +1,100 @@
+"""Live changes and what is made of them, through a temporary slot. Delivers nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from cdc_tracker import envelope
+from cdc_tracker.config.config import Config
+from cdc_tracker.errors import Problem
+from cdc_tracker.mapping import Mappings
+from cdc_tracker.model import START, Change, Result, Segment
+from cdc_tracker.pipeline import Pipeline, whole_changes
+from cdc_tracker.pipeline.debezium_envelope import as_envelope
+from cdc_tracker.sources.postgres.catalog import Identity
+from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
+from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_state, table_needs
+
+_UNMAPPED = Need(frozenset({"insert"}), every_column=True)
+
+
+class Previewed(NamedTuple):
+    """A change and what is made of it. `envelope`: Debezium's, as JSON text; only of a raw preview, which has no results."""
+
+    change: Change
+    results: list[Result]
+    envelope: str = ""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """`publication`: made for the preview and dropped at its end; "" if none was needed. `problems`: of the tables."""
+
+    tables: frozenset[str]
+    plugin: str
+    publication: str
+    problems: list[Problem]
+    _stream: TemporaryStream
+    _pipeline: Pipeline
+
+    def changes(self, *, raw: bool = False, seconds: float | None = None, count: int | None = None) -> Iterator[Previewed]:
+        """Yields the tables' changes, and logical messages, as they are committed; ends after `seconds`, or `count` changes."""
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        seen = 0
+
+        def ended() -> bool:
+            return time.monotonic() >= deadline or seen == count
+
+        for segment in self._stream.segments(ended):
+            for found in self._raw(segment) if raw else self._mapped(segment):
+                if ended():
+                    return
+                relation = found.change.relation
+                if relation is None or relation.table in self.tables:
+                    seen += 1
+                    yield found
+
+    def _mapped(self, segment: Segment) -> Iterator[Previewed]:
+        for change, results in self._pipeline.changes(segment, START):
+            yield Previewed(change, results)
+
+    def _raw(self, segment: Segment) -> Iterator[Previewed]:
+        for change in whole_changes(segment):
+            yield Previewed(change, [], as_envelope(change, self._stream.identity.database))
+
+
+@contextmanager
+def opened(config: Config, tables: Collection[str] = ()) -> Iterator[Preview]:
+    """A preview of these tables; of every captured table if none is given. A running worker is not disturbed.
+
+    Events have the ids that a run would give them, whether or not the source is set up. Raises MappingError, SourceError.
+    """
+    mappings = load_mappings(config)
+    needs = table_needs(config, mappings)
+    watched = frozenset(tables or captured_tables(config, mappings))
+    wanted = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
+    with TemporaryStream(config.source, wanted) as stream:
+        pipeline = _pipeline(config, mappings, stream.identity)
+        yield Preview(watched, stream.plugin, stream.made, stream.problems, stream, pipeline)
+
+
+def _pipeline(config: Config, mappings: Mappings, identity: Identity) -> Pipeline:
+    """In the namespace of the source's record, or in the one that `setup` would make."""
+    record = None
+    if config.state.url or (config.data / "state.sqlite").exists():
+        with open_state(config, to_read=True) as state:
+            record = state.sources.get(config.source.name)
+    namespace = record.namespace if record else config.source.namespace
+    return Pipeline(
+        mappings,
+        outbox=config.source.outbox,
+        namespace=uuid.UUID(namespace) if namespace else envelope.namespace(identity.system_id, identity.database, 1),
+        database=identity.database,
+    )

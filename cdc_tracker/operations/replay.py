@@ -1,0 +1,91 @@
+"""A replay: sends a range of the journal again, as a job beside the live stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdc_tracker import mapping
+from cdc_tracker.config.config import Config
+from cdc_tracker.delivery.jobs.spec import replay_spec
+from cdc_tracker.delivery.points import Target, range_of
+from cdc_tracker.errors import Stop
+from cdc_tracker.journal import Journal
+from cdc_tracker.model import Position
+from cdc_tracker.operations import named
+from cdc_tracker.operations.estimate import DestinationEstimate, estimate
+from cdc_tracker.state import Job, State
+from cdc_tracker.worker.assemble import build_pipeline, captured_tables, source_record
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A range that would be sent again. `events`: keys of what is sent, None: all. `texts`: the mapping files, by name."""
+
+    source: str
+    destination: str
+    after: Position
+    upto: Position
+    events: Sequence[str] | None
+    texts: Mapping[str, str]
+    estimate: DestinationEstimate
+
+
+def plan(
+    config: Config,
+    state: State,
+    journal: Journal,
+    destination: str,
+    start: Target,
+    end: Target | None = None,
+    *,
+    events: Sequence[str] = (),
+    files: Sequence[Path] | None = None,
+    only_missing: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Replay:
+    """What a replay would send. Changes nothing. Calls `advance` after each segment that it reads.
+
+    It ends at `end` (None: as late as possible), at the destination's checkpoint at the latest. `events`: only these, by key or
+    name; tables for a destination of raw changes. `files`: the mappings; None: those in force.
+
+    Raises InvalidRequest for unknown names, MappingError, and Stop if the journal does not have the range.
+    """
+    settings = named.destination(config, destination)
+    texts = mapping.texts(config.mapping_paths if files is None else files)
+    mappings = mapping.load_texts(texts)
+    keys = None
+    if events:
+        raw = settings.requirements.raw
+        keys = named.raw_events(captured_tables(config, mappings), events) if raw else named.events(mappings.all, events)
+    record = source_record(config, state)
+    checkpoint = state.checkpoints.get(record.name, destination)
+    if checkpoint is None:
+        raise Stop(
+            f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it.",
+            hint="`start: earliest` in its configuration begins with all that the journal holds.",
+        )
+    after, upto = range_of(journal, start, end, checkpoint.position)
+    pipeline = build_pipeline(config, record, destination, mappings, only=keys)
+    again = estimate(config, state, journal, destination, pipeline, after, upto, only_missing=only_missing, advance=advance)
+    return Replay(record.name, destination, after, upto, keys, texts, again)
+
+
+def start(state: State, journal: Journal, wanted: Replay, *, accept_duplicates: bool, max_rate: float | None = None) -> Job:
+    """Queues the replay. `max_rate`: events a second. Raises Stop if there would be duplicates that are not accepted."""
+    if not accept_duplicates:
+        wanted.estimate.refuse_duplicates()
+    spec = replay_spec(
+        wanted.after,
+        wanted.upto,
+        events=wanted.events,
+        texts=wanted.texts,
+        only_missing=wanted.estimate.only_missing,
+        max_rate=max_rate,
+    )
+    job = state.jobs.create(
+        wanted.source, wanted.destination, "replay", spec, needs=wanted.after, total=wanted.estimate.counts.total
+    )
+    journal.wake(wanted.destination)
+    return job
