@@ -8,11 +8,7 @@ from pathlib import Path
 
 import click
 
-from cdc_tracker.demo.folder import DemoFolder, FolderTaken
-from cdc_tracker.demo.scenario import Scenario, ScenarioFailed
-from cdc_tracker.demo.screen import Screen
-from cdc_tracker.demo.server import ServerFailed
-from cdc_tracker.demo.worker import WorkerFailed
+from cdc_tracker.demo import DemoFailed
 
 INTERRUPTED = 130
 
@@ -28,9 +24,9 @@ def demo(seconds: float, rate: float, seed: int, keep: bool, folder: Path) -> in
 
     Exit code 1 if an event was lost or doubled.
     """
-    with DemoFolder(folder) as files, Screen() as screen:
-        scenario = Scenario(files, screen, seconds=seconds, rate=rate, seed=seed)
-        return 0 if scenario.run(keep=keep) else 1
+    from cdc_tracker.demo.scenario import play  # noqa: PLC0415  --help is quick without it
+
+    return 0 if play(folder, seconds=seconds, rate=rate, seed=seed, keep=keep) else 1
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         code = demo.main(list(arguments), prog_name="cdc-tracker demo", standalone_mode=False)
-    except (ServerFailed, WorkerFailed, ScenarioFailed, FolderTaken) as error:
+    except DemoFailed as error:
         click.echo(f"error: {error}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):

@@ -9,13 +9,14 @@ from pathlib import Path
 import yaml
 
 import cdc_tracker
+from cdc_tracker.demo import DemoFailed
 from cdc_tracker.demo.receiver import WRITE_KEY
 
 SOURCE = "shop"
 _MARK = ".cdc-tracker-demo"  # only a folder with this file in it is ever deleted
 
 
-class FolderTaken(Exception):
+class FolderTaken(DemoFailed):
     """The folder has files that the demo did not create, or another demo uses it."""
 
 

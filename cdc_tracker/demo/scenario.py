@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
+from pathlib import Path
 
 import psycopg
 
-from cdc_tracker.demo import oracle
+from cdc_tracker.demo import DemoFailed, oracle
 from cdc_tracker.demo.folder import DemoFolder
 from cdc_tracker.demo.oracle import Verdict
 from cdc_tracker.demo.receiver import Receiver
@@ -27,8 +28,14 @@ _CATCH_UP_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
 
 
-class ScenarioFailed(Exception):
+class ScenarioFailed(DemoFailed):
     """Something else than the worker failed: the comparison would prove nothing."""
+
+
+def play(folder: Path, *, seconds: float, rate: float, seed: int, keep: bool) -> bool:
+    """Runs the demo in the folder; whether no event was lost or duplicated. Raises DemoFailed."""
+    with DemoFolder(folder) as files, Screen() as screen:
+        return Scenario(files, screen, seconds=seconds, rate=rate, seed=seed).run(keep=keep)
 
 
 class Scenario:

@@ -16,6 +16,7 @@ from typing import TypedDict
 
 import psycopg
 
+from cdc_tracker.demo import DemoFailed
 from cdc_tracker.worker.processes import ends_with_us
 
 START_SECONDS = 30.0
@@ -30,7 +31,7 @@ _SETTINGS = {
 }
 
 
-class ServerFailed(Exception):
+class ServerFailed(DemoFailed):
     """The embedded PostgreSQL did not start."""
 
 

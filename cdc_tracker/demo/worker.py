@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdc_tracker.demo import DemoFailed
 from cdc_tracker.worker.processes import ends_with_us
 
 _COMMAND = [sys.executable, "-m", "cdc_tracker"]
 _STOP_SECONDS = 20.0
 
 
-class WorkerFailed(Exception):
+class WorkerFailed(DemoFailed):
     """A command of cdc-tracker failed, or the daemon ended by itself."""
 
 

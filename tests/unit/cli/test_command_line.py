@@ -35,6 +35,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_no_command_imports_anything_heavy_for_its_help() -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from cdc_tracker import cli; run = CliRunner().invoke\n"
+        "for name in cli._COMMANDS:\n"
+        "    before = set(sys.modules); assert run(cli.cli, [name, '--help']).exit_code == 0\n"
+        "    heavy = ('sqlalchemy', 'psycopg', 'pydantic', 'rich', 'httpx', 'structlog', 'yaml', 'cdc_tracker.worker.assemble')\n"
+        "    print(*(f'{name}: {each}' for each in heavy if each in sys.modules and each not in before), sep='\\n', end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+
+
 def test_the_version_is_told(run: Run) -> None:
     assert __version__ in run("--version").output
 
