@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cdc_tracker.journal import Horizon
 from cdc_tracker.model import START, Lsn, Position
-from cdc_tracker.sources.postgres.verify import Times
+from cdc_tracker.sources.postgres.verify import CommitTimes
 from cdc_tracker.state import HOUR, SourceRecord, State
 from cdc_tracker.times import SECOND, from_micros
 
@@ -53,13 +53,13 @@ def reached(record: SourceRecord, journal_end: Position, checkpoint: Position) -
     return max(have, Position(record.confirmed_lsn, -1)) if have.commit_lsn >= record.journaled_lsn else have
 
 
-def times_of(state: State, source: str) -> Times:
+def times_of(state: State, source: str) -> CommitTimes:
     """When the last change committed that every destination has dealt with, and the last one that was journaled."""
     lowest = min(state.checkpoints.all(source).items(), key=lambda item: item[1].position, default=None)
     journaled = next(
         (int(role.detail.get("journaled_until", 0)) for role in state.reports.all(source) if role.role == "capture"), 0
     )
-    return Times(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
+    return CommitTimes(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
 
 
 def dealt_until(state: State, source: str, destination: str) -> int:

@@ -11,7 +11,7 @@ from cdc_tracker.errors import SlotMissing
 from cdc_tracker.model import START, Lsn, format_lsn
 from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.sources.postgres import plugins, slot
-from cdc_tracker.sources.postgres.snapshot import emit
+from cdc_tracker.sources.postgres.snapshot import write_watermark
 
 _POLL = 0.2  # seconds between two looks at how far the journal is
 
@@ -38,7 +38,7 @@ def apply(source: SourceSetup) -> None:
         raise SlotMissing("this source is not set up", hint="run `cdc-tracker setup`")
     found = slot.inspect(source.connection, record.slot)
     if found is not None and found.plugin != plugins.EXACT:
-        mark = emit(source.connection, 0, "low")
+        mark = write_watermark(source.connection, 0, "low")
         source.done("slot", f"{record.slot}: reading on with {record.plugin} up to {format_lsn(mark)}")
         _capture(source, mark)
     end = source.journal.end() or START

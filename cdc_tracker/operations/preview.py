@@ -17,7 +17,7 @@ from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import START, Change, Result, Segment
 from cdc_tracker.pipeline import Pipeline, whole_changes
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.sources.postgres.catalog import Identity
+from cdc_tracker.sources.postgres.catalog import ServerIdentity
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
 from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_state, table_needs
@@ -85,7 +85,7 @@ def opened(config: Config, tables: Collection[str] = ()) -> Iterator[Preview]:
         yield Preview(watched, stream.plugin, stream.made, stream.problems, stream, pipeline)
 
 
-def _pipeline(config: Config, mappings: Mappings, identity: Identity) -> Pipeline:
+def _pipeline(config: Config, mappings: Mappings, identity: ServerIdentity) -> Pipeline:
     """In the namespace of the source's record, or in the one that `setup` would make."""
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():

@@ -108,8 +108,8 @@ def _not_adoptable(source: SourceSetup, error: Stop) -> Stop | None:
     found = source.slot()
     if found is None or found.two_phase or found.temporary or found.database != source.connection.info.dbname:
         return error
-    if found.holder:
-        hint = f"Stop that reader, or SELECT pg_terminate_backend({found.holder.pid}); then run `cdc-tracker repair` again."
+    if found.reader:
+        hint = f"Stop that reader, or SELECT pg_terminate_backend({found.reader.pid}); then run `cdc-tracker repair` again."
         return Refusal.SLOT_BUSY.error(str(error), hint=hint)
     return None
 

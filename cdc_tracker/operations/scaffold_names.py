@@ -13,7 +13,7 @@ _SAME = re.compile(
 )
 _PLURAL = re.compile(r"(gur|men|sk|cp|gp)us|(ap|emoj|kp|sk|tax|wik)is")
 """Plurals that end as the singulars `status` and `analysis` do."""
-_ONLY_S = re.compile(r"(.*[ao]|exc|re)?uses|.*[aeiou]zes|.*(?<![ou])aches|(mov|cook|zomb|.)ies|(sh|t|f|can)oes")
+_ONLY_S = re.compile(r"(.*[ao]|exc|re)?uses|.*[aeiou]zes|.*(?<![oue])aches|(mov|cook|zomb|.)ies|(sh|t|f|can)oes")
 """Plurals that lose an `s`, though they end as `boxes`, `companies` and `heroes` do."""
 _USER_COLUMNS = (
     "user_id",

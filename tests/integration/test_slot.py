@@ -272,8 +272,8 @@ def test_a_slot_in_use_says_who_reads_from_it(database: Database, connection: ps
         stream.start(name, 0, {"proto_version": "1", "publication_names": "p"})
         found = slot.inspect(connection, name)
         assert found is not None
-        assert found.holder is not None
-        assert found.holder.application_name == "the-other"
+        assert found.reader is not None
+        assert found.reader.application_name == "the-other"
         assert slot.vitals(connection, name).active_pid == found.active_pid
         with pytest.raises(SlotBusy):
             slot.drop(connection, name)

@@ -279,7 +279,7 @@ def test_a_read_that_takes_too_long_is_given_up_and_asks_for_less(database: Data
 def test_generated_columns_are_read_and_those_kept_back_are_not(database: Database) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED, secret text)")
     database.execute("INSERT INTO t (id, a, secret) VALUES (1, 4, 'x'), (2, NULL, NULL)")
-    found = read_all(database, "public.t", ["a", "twice", "secret", "none"], never=["secret"])
+    found = read_all(database, "public.t", ["a", "twice", "secret", "none"], never_capture=["secret"])
     assert found == [{"id": "1", "a": "4", "twice": "8"}, {"id": "2", "a": None, "twice": None}]
-    with pytest.raises(SourceError, match="never_capture keeps back id"):
-        read_all(database, "public.t", never=["id"])
+    with pytest.raises(SourceError, match="never_capture excludes id"):
+        read_all(database, "public.t", never_capture=["id"])

@@ -6,7 +6,7 @@ import pytest
 
 from cdc_tracker.errors import SourceError
 from cdc_tracker.sources.postgres.connection import connect
-from cdc_tracker.sources.postgres.snapshot import emit, extent, since, usable_key
+from cdc_tracker.sources.postgres.snapshot import extent, since, usable_key, write_watermark
 from tests.integration.tables import read_all, reader
 from tests.postgres import Database, launch
 
@@ -169,7 +169,7 @@ def test_a_standby_cannot_be_read_and_says_so() -> None:
         with connect(own.url()) as connection:
             usable_key(connection, "public.t")
             with pytest.raises(SourceError, match="standby"):
-                emit(connection, 1, "low")
+                write_watermark(connection, 1, "low")
         with pytest.raises(SourceError, match="standby") as refused:
             read_all(database, "public.t")
         assert "primary" in refused.value.hint

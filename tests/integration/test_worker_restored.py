@@ -75,7 +75,7 @@ def test_a_server_that_was_taken_back_and_has_written_since_is_found_out(place: 
     before = len(scene.worker.lines())
     ended = scene.worker.ended("run")
     assert ended.returncode == 3, ended.stderr
-    assert "taken back to an earlier state" in ended.stderr and "`cdc-tracker setup --new-epoch`" in ended.stderr
+    assert "restored to an earlier state" in ended.stderr and "`cdc-tracker setup --new-epoch`" in ended.stderr
     assert len(scene.worker.lines()) == before  # nothing of the other history has gone out
     again = scene.worker.ended("run")
     assert again.returncode == 3 and "taken back" in again.stderr  # the slot was not moved meanwhile

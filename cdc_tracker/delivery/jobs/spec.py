@@ -99,7 +99,7 @@ def reader_of(
         where=where,
         conditions=conditions,
         order=spec["order"],
-        never=settings.never_capture.get(mapping.table, ()),
+        never_capture=settings.never_capture.get(mapping.table, ()),
         patience=PATIENCE,
     )
 

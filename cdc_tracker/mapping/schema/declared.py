@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.language.expressions import Expression
-from cdc_tracker.mapping.schema.shape import Backfill, EventType, Example, Operation, Property, SpecialValues
+from cdc_tracker.mapping.schema.shape import BackfillShape, EventType, Example, Operation, Property, SpecialValues
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Mapping:
     body: tuple[Member, ...]
     context: tuple[Member, ...]
     destinations: tuple[str, ...] | None
-    backfill: Backfill | None
+    backfill: BackfillShape | None
     special_values: SpecialValues
     examples: tuple[Example, ...]
     example_places: tuple[str, ...] = ()

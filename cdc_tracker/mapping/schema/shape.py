@@ -138,7 +138,7 @@ _BELONG: list[tuple[frozenset[str], tuple[str, ...]]] = [
 Properties = dict[str, Annotated[Property, BeforeValidator(_property)]]
 
 
-class Backfill(_Shape):
+class BackfillShape(_Shape):
     """History from the table itself. `where` is SQL; it picks the rows that the event is true of."""
 
     where: str = Field(default="true", min_length=1)
@@ -187,7 +187,7 @@ class EventShape(_Shape):
     traits: Properties | None = None
     context: Properties = {}
     destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
-    backfill: Backfill | None = None
+    backfill: BackfillShape | None = None
     special_values: SpecialValues = "text"
     examples: list[Example] = []
 

@@ -16,8 +16,8 @@ from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.sources.postgres.faults import translate
 
 __all__ = [
-    "Identity",
     "Leaf",
+    "ServerIdentity",
     "Switch",
     "Table",
     "TableColumn",
@@ -40,7 +40,7 @@ class Switch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServerIdentity:
     """Which server this is and how far its WAL goes. `history`: the ends of the earlier timelines, oldest first."""
 
     system_id: str
@@ -66,11 +66,11 @@ SELECT (SELECT system_identifier FROM pg_control_system())::text,
 
 
 @translated()
-def identify(connection: psycopg.Connection[Any]) -> Identity:
+def identify(connection: psycopg.Connection[Any]) -> ServerIdentity:
     """Which server this is. Past the first timeline it opens a replication connection for the timelines' history."""
     [(system_id, database, version, in_recovery, timeline, lsn)] = connection.execute(_IDENTITY).fetchall()
     history = _history(connection, timeline) if timeline > 1 else ()
-    return Identity(system_id, timeline, parse_lsn(lsn), database, version, in_recovery, history)
+    return ServerIdentity(system_id, timeline, parse_lsn(lsn), database, version, in_recovery, history)
 
 
 def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import table_name
-from cdc_tracker.sources.postgres.publication import ALL_TABLES, REFUSABLE, Desired, Member, Name, Publication, drop
+from cdc_tracker.sources.postgres.publication import ALL_TABLES, REFUSABLE, Desired, Name, Publication, PublicationMember, drop
 
 _SETUP = "run `cdc-tracker setup`: it puts right what differs and leaves the rest alone"
 
@@ -62,7 +62,7 @@ def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem
         yield Problem("", wanted.name, text, _SETUP)
 
 
-def _of_member(member: Member, home: str, wanted: Desired, present: Mapping[str, Publication]) -> Iterator[Problem]:
+def _of_member(member: PublicationMember, home: str, wanted: Desired, present: Mapping[str, Publication]) -> Iterator[Problem]:
     """What is published of one table, by all publications that are ours: what is in one of them need not be in the other."""
     ours = [present[each.name] for each in wanted.publications if each.name in present]
     inside = [found for found in ours if member.name in found.tables or found.all_tables]
@@ -90,7 +90,7 @@ def _of_member(member: Member, home: str, wanted: Desired, present: Mapping[str,
         yield Problem("", key, text, _SETUP)
 
 
-def _by_root(member: Member, ours: Iterable[Publication]) -> bool:
+def _by_root(member: PublicationMember, ours: Iterable[Publication]) -> bool:
     """A partition whose root publishes its updates and deletes, too; that this is not safe is told of the root."""
     return any(member.root in found.tables and member.operations <= found.operations for found in ours)
 

@@ -32,8 +32,8 @@ from cdc_tracker.sources.postgres.publication import (
     REFUSABLE,
     Columns,
     Desired,
-    Member,
     Publication,
+    PublicationMember,
     names,
 )
 
@@ -52,7 +52,7 @@ def desired(
         wanted.setdefault(outbox.table, OUTBOX)
     tables = catalog.tables(connection, wanted)
     problems: list[Problem] = []
-    members: list[Member] = []
+    members: list[PublicationMember] = []
     for name in sorted(wanted):
         need, table = wanted[name], tables.get(name)
         if table is not None:
@@ -60,7 +60,7 @@ def desired(
             problems += place.problems()
             members += place.members()
         elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
-            members.append(Member(split_name(name), need.operations, keyed=False))  # setup makes it first
+            members.append(PublicationMember(split_name(name), need.operations, keyed=False))  # setup makes it first
         else:
             problems.append(Problem(need.where, name, "does not exist", _ABSENT))
     if plugin == "wal2json":
@@ -68,7 +68,7 @@ def desired(
     return Desired(_publications(settings, members, connection.info.server_version), tuple(problems), tuple(members))
 
 
-def _publications(settings: SourceSettings, members: list[Member], version: int) -> tuple[Publication, Publication]:
+def _publications(settings: SourceSettings, members: list[PublicationMember], version: int) -> tuple[Publication, Publication]:
     """Truncates are published of all tables or of none: one TRUNCATE may be of several, and its place tells its events apart."""
     operations = frozenset[str]().union(*(member.operations for member in members))
     truncate = operations & {"truncate"}
@@ -94,23 +94,23 @@ class _Place:
 
     # Where it is published.
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[PublicationMember]:
         if not self.table.publishable or self._is_partition:
             return
         name, columns = (self.table.schema, self.table.name), self.columns
         operations = ALL_OPERATIONS if self.need.every_change else self.need.operations
         refused = [part for part in self.parts if self._refused(part)]
         if operations & REFUSABLE and not refused and self._lasting:
-            yield Member(name, operations, columns)
+            yield PublicationMember(name, operations, columns)
             return
         plain = operations - REFUSABLE
         if self.table.kind == "p":  # the root always: its partitions' changes come under its name
-            yield Member(name, plain or frozenset({"insert"}), columns, keyed=False, refused=bool(refused))
+            yield PublicationMember(name, plain or frozenset({"insert"}), columns, keyed=False, refused=bool(refused))
             keyed = operations & REFUSABLE
             parts = [part for part in self.parts if keyed and part not in refused]
-            yield from (Member((part.schema, part.name), keyed, columns, root=name) for part in parts)
+            yield from (PublicationMember((part.schema, part.name), keyed, columns, root=name) for part in parts)
         else:
-            yield Member(name, plain, columns, keyed=False, refused=bool(refused))
+            yield PublicationMember(name, plain, columns, keyed=False, refused=bool(refused))
 
     @property
     def parts(self) -> tuple[Table | Leaf, ...]:

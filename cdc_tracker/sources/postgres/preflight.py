@@ -178,7 +178,7 @@ def _room(facts: Facts) -> Iterator[Problem]:
             f"all {server['max_slots']} replication slots are in use",
             "raise max_replication_slots (restart), or drop a slot that nobody reads: see pg_replication_slots",
         )
-    if server["senders"] >= server["max_senders"] and not (facts.slot and facts.slot.holder):
+    if server["senders"] >= server["max_senders"] and not (facts.slot and facts.slot.reader):
         yield Problem(
             "source",
             "max_wal_senders",
@@ -245,9 +245,9 @@ def _slot(facts: Facts) -> Iterator[Problem]:
     if settings.failover and not found.failover:
         hint = "`cdc-tracker setup --recreate-slot`, or ALTER_REPLICATION_SLOT on a replication connection"
         yield Problem("source", "failover", f"the slot {found.name} was made without failover", hint, "warning")
-    if found.holder:
+    if found.reader:
         hint = "that is as it should be while a worker runs; a second one waits with `cdc-tracker run --standby`"
-        yield Problem("source", "slot", f"the slot {found.name} is being read by {found.holder}", hint, "warning")
+        yield Problem("source", "slot", f"the slot {found.name} is being read by {found.reader}", hint, "warning")
 
 
 _LOOKS: tuple[Callable[[Facts], Iterator[Problem]], ...] = (_server, _role, _room, _retention, _slot)

@@ -45,7 +45,7 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Member:
+class PublicationMember:
     """A table, or a partition by itself, and what is needed of it. `keyed`: it belongs where updates and deletes are published.
 
     `refused`: PostgreSQL would refuse the application's updates and deletes of it, or of a partition of it.
@@ -65,7 +65,7 @@ class Desired:
 
     publications: tuple[Publication, ...]
     problems: tuple[Problem, ...]
-    members: tuple[Member, ...] = ()
+    members: tuple[PublicationMember, ...] = ()
 
 
 def names(settings: SourceSettings) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Frames → segments. Knows of a frame only what positions need, so that capturing stays cheap."""
+"""Frames → segments. It parses only what positions need of a frame, so that capturing stays cheap."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Frame: TypeAlias = memoryview
 """A CopyData message of kind `w`: kind (1), start LSN (8), end LSN (8), server time (8), payload from byte 25."""
 
 Wanted: TypeAlias = Callable[[Relation], tuple[tuple[str, ...], tuple[str, ...]] | None]
-"""The columns wanted of new and of old rows of a relation; None: none of its changes."""
+"""(columns wanted of new rows, of old rows) of a relation; None if none of its changes is wanted."""
 
 PAYLOAD = 25
-MESSAGE_PREFIX = b"cdc_tracker"  # of the logical messages that are events
-WATERMARK = b"cdc_tracker.watermark"  # of those that mark where a table's reading began and ended
+MESSAGE_PREFIX = b"cdc_tracker"  # prefix of logical messages that are events
+WATERMARK = b"cdc_tracker.watermark"  # prefix of those that mark where the reading of a chunk began and ended
 OUR_PREFIXES = (MESSAGE_PREFIX, WATERMARK)
 MAX_FRAMES = 2000
 MAX_BYTES = 1 << 20
@@ -31,10 +31,10 @@ _START = struct.Struct(">xQ")
 
 def _other_history(expected: Transaction, found: str) -> Stop:
     return Refusal.OTHER_HISTORY.error(
-        f"the journal's last transaction is {_named(expected)}, and {found}: it was taken back to an earlier state, by a copy of "
-        "its disk for example, and has written since",
+        f"the journal's last transaction is {_named(expected)}, but {found}: the server was restored to an earlier state, for "
+        "example from a copy of its disk, and has written since",
         hint="events of changes after that state were delivered although the database has lost them; what it has written "
-        f"instead, up to where the journal ends, was not read. {NEW_EPOCH}",
+        f"instead, up to the journal's end, was not read. {NEW_EPOCH}",
     )
 
 
@@ -52,31 +52,35 @@ def walk(frames: bytes) -> Iterator[tuple[Lsn, int, int]]:
         at += size
 
 
+class IncompleteRow(Exception):
+    """A wanted cell was left out, or has no text. The decoder then reads the row with functions for incomplete rows."""
+
+
 class Decoder(Protocol):
     """Segments of one plugin's frames → Changes with the columns wanted."""
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
-        """The segment's changes past `after`, in order. Raises ValueError where a frame is not the plugin's."""
+        """The segment's changes past `after`, in order. Raises ValueError if a frame is not the plugin's."""
 
 
 class SegmentBuilder(ABC):
-    """Gathers frames and closes them into a Segment. A plugin's subclass says what a frame is, by `add`.
+    """Collects frames and closes them into a Segment. A plugin's subclass parses the frames, in `add`.
 
-    `seen` is the position up to which everything the server sent has been added here or needed no storing. Frames at or before
-    `after` (what the journal already has) are left out.
+    `seen` is the position up to which everything that the server sent was added or needed no storing. Changes at or before
+    `after`, the journal's end, are left out.
 
-    `left_off` says how far the journal is within the transaction that `after` lies in. That transaction goes on with the first
-    change whose (lsn, index) is past that, under the next ordinal: what is captured may be another set of tables than before, so
-    that ordinals counted now say nothing of those counted then. Without it (the journal was lost) ordinals are all there is.
+    `left_off` says how far the journal is within the transaction that contains `after`. Of that transaction, the first change
+    stored is the first one past `left_off` by (lsn, index); it takes the next ordinal. Ordinals cannot be compared instead: the
+    tables captured may have changed since. Without `left_off` (the journal was lost) ordinals are compared.
     """
 
     plugin: str
 
     expected: Transaction | None = None
-    """The journal's last one, where the server has to send it again, and before any later one. Else it has another history."""
+    """The journal's last transaction, if the server must send it again before any later one. Else its history is another."""
 
     def __init__(self, after: Position, left_off: OpenTransaction | None = None, *, max_row: int = sys.maxsize) -> None:
-        """`max_row`: bytes of a change's frame. Of a longer one the largest values are left out, and the decoder says so."""
+        """`max_row`: the most bytes of a change's frame. A longer one loses its largest values, which the decoder reports."""
         self.seen = after
         self.count = 0
         self.size = 0
@@ -87,7 +91,7 @@ class SegmentBuilder(ABC):
         self._relations: list[bytes] = []
         self._changes = 0
         self._transaction: Transaction | None = None
-        self._begin: bytes | None = None  # kept back until the transaction turns out to have a change
+        self._begin: bytes | None = None  # stored with the transaction's first change
         self._ordinal = 0  # of the next change
         self._lsn, self._index = 0, 0  # of the last change
         self._skip = False
@@ -102,27 +106,29 @@ class SegmentBuilder(ABC):
 
     @property
     def in_transaction(self) -> bool:
+        """Whether a transaction has begun and not ended."""
         return self._transaction is not None
 
     @property
     def commit_lsn(self) -> Lsn:
-        """Of the transaction that is being received; 0 between two."""
+        """The commit LSN of the transaction being received; 0 between transactions."""
         return self._transaction.commit_lsn if self._transaction else 0
 
     @property
     def full(self) -> bool:
+        """Whether the segment should be closed now."""
         return self.count >= MAX_FRAMES or self.size >= MAX_BYTES
 
     @abstractmethod
     def add(self, frame: Frame) -> None:
-        """Take one frame. The memory it points to must stay valid until `close`."""
+        """Adds one frame. The memory that it refers to must stay valid until `close`."""
 
     @abstractmethod
     def _shortened(self, payload: Frame) -> bytes:
-        """The payload of a change without the largest of its values, so that it has no more than `max_row` bytes."""
+        """The payload of a change without its largest values, at most `max_row` bytes long."""
 
     def _largest(self, cells: Iterable[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-        """Of the cells (bytes, place) of a payload of `size` bytes those that have to go: always the same ones."""
+        """The cells, of (bytes, place), to leave out of a payload of `size` bytes; always the same for the same payload."""
         found = []
         for cell in sorted(cells, reverse=True):
             if size <= self._max_row:
@@ -132,14 +138,17 @@ class SegmentBuilder(ABC):
         return found
 
     def idle_until(self, wal_end: Lsn) -> None:
-        """A keepalive's WAL end. Counts only between transactions: within one, the server may report past what it has sent."""
+        """Takes a keepalive's WAL end into `seen`, between transactions only: within one, it may be past what was sent.
+
+        Raises SourceRestored if the server has passed the `expected` transaction without sending it.
+        """
         if self._transaction is None and self.expected is not None and wal_end > self.expected.commit_lsn:
-            raise _other_history(self.expected, f"the server, which has sent everything up to {format_lsn(wal_end)}, has it not")
+            raise _other_history(self.expected, f"the server has sent everything up to {format_lsn(wal_end)} without it")
         if self._transaction is None and not self.count and wal_end > self.seen.commit_lsn:
             self.seen = Position(wal_end, -1)
 
     def close(self) -> Segment | None:
-        """The segment of all frames added since the last close; None where there are none."""
+        """The segment of all frames added since the last `close`; None if there are none."""
         if not self.count or self._first is None:
             return None
         segment = Segment(
@@ -172,16 +181,16 @@ class SegmentBuilder(ABC):
             raise _other_history(expected, f"the server sends {_named(found)} instead")
 
     def _end_transaction(self, end_lsn: Lsn) -> None:
-        """The commit itself is not stored: `seen`, and with it the segment's `last`, says that the transaction is complete."""
+        """The commit is not stored: `seen`, which becomes the segment's `last`, says that the transaction is complete."""
         self._transaction = self._begin = None
         if end_lsn > self.seen.commit_lsn:
             self.seen = Position(end_lsn, -1)
 
     def _change(self, frame: Frame, changes: int = 1, *, place: int = 0) -> bool:
-        """Count the frame's changes; store it, unless the journal has it. True where it was stored.
+        """Counts the frame's changes and stores the frame unless the journal has it. Returns whether it was stored.
 
-        Changes that come of one statement and are stored together are in the journal together or not at all, whichever tables are
-        captured: those of one frame, and those of several, among which this one has the `place`.
+        Changes of one statement that are stored together are all in the journal or none is, whichever tables are captured: those
+        of one frame, and those of several frames, among which this one has the number `place`.
         """
         transaction = self._transaction
         if transaction is None:
@@ -216,17 +225,17 @@ class SegmentBuilder(ABC):
         return True
 
     def _journaled(self, transaction: Transaction, lsn: Lsn, changes: int, place: int) -> bool:
-        """Whether the journal has these changes. Where it has not, the transaction goes on from where the journal left off."""
+        """Whether the journal has these changes. If not, counting continues from where the journal left off."""
         left = self._left_off
         index = (self._index + changes) if lsn == self._lsn else changes - 1
         if left is None or left.transaction.commit_lsn != transaction.commit_lsn:
             journaled = Position(transaction.commit_lsn, self._ordinal + changes - 1) <= self._after
         else:
-            first = index - changes + 1 - place  # a message's LSN is that of what comes next: it may be another change's, too
+            first = index - changes + 1 - place  # a message's LSN is that of the next record, which may be another change
             journaled = lsn < left.lsn or (lsn == left.lsn and first <= left.index)
             if not journaled:
                 self._ordinal, self._lsn, self._index = left.ordinal, left.lsn, left.index
-                self._begin = None  # the journal has it, also where nothing of it is sent again
+                self._begin = None  # the journal has it, even if nothing of it is sent again
         if journaled:
             self._ordinal, self._lsn, self._index = self._ordinal + changes, lsn, index
         return journaled
@@ -239,23 +248,23 @@ class SegmentBuilder(ABC):
 
 
 def past(start: OpenTransaction, lsn: Lsn, changes: int = 1) -> OpenTransaction:
-    """Where the transaction stands after so many changes at this LSN."""
+    """The transaction's place after `changes` more changes at `lsn`."""
     index = start.index + changes if lsn == start.lsn else changes - 1
     return OpenTransaction(start.transaction, start.ordinal + changes, lsn, index)
 
 
 NOWHERE = OpenTransaction(Transaction(0, 0, 0), 0, 0, 0)
-"""Where a segment stands that begins with a transaction."""
+"""The place of a segment that begins with a transaction."""
 
 
 def opened(start: OpenTransaction | None) -> tuple[Transaction, int, int, int]:
-    """(transaction, next ordinal, last lsn, its index) at a segment's start."""
+    """(transaction, next ordinal, last LSN, its index) at a segment's start."""
     start = start or NOWHERE
     return start.transaction, start.ordinal, start.lsn, start.index
 
 
 def single(segment: Segment, lsn: Lsn, payload: bytes, start: OpenTransaction, changes: int, relations: list[bytes]) -> Segment:
-    """A segment of one frame of `segment`: what a dead letter keeps."""
+    """A segment of one frame of `segment`, as a dead letter stores it."""
     transaction = start.transaction
     return Segment(
         plugin=segment.plugin,

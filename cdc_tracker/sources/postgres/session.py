@@ -23,7 +23,7 @@ from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
 from cdc_tracker.sources.postgres.synchronous import synchronous
-from cdc_tracker.sources.postgres.verify import Record, Times, check_start, verify
+from cdc_tracker.sources.postgres.verify import CommitTimes, Record, check_start, verify
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
 _NUMBERS = frozenset(types[name].oid for name in ("numeric", "float4", "float8"))
@@ -33,7 +33,7 @@ REFRESH = 10.0  # seconds after which wal2json's tables are described anew
 log = structlog.get_logger("source")
 
 
-class Standing(NamedTuple):
+class StartPoint(NamedTuple):
     confirmed: Lsn  # the slot's confirmed_flush_lsn
     timeline: int
 
@@ -73,13 +73,13 @@ class Session:
         self.stream.close()
 
     def verify(
-        self, record: Record | None, journal_end: Position | None, lowest: Position | None, times: Callable[[], Times]
-    ) -> Standing:
+        self, record: Record | None, journal_end: Position | None, lowest: Position | None, times: Callable[[], CommitTimes]
+    ) -> StartPoint:
         """Where slot and server stand, once everything holds that must before reading on. Raises SourceError and its kin."""
         identity = catalog.identify(self._connected())
         verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest, times=times)
         confirmed = self._state.confirmed_flush_lsn if self._state else None
-        return Standing(confirmed or 0, identity.timeline)
+        return StartPoint(confirmed or 0, identity.timeline)
 
     def refuse(self) -> None:
         """Raises SourceError where the slot's plugin would lose changes of what is mapped now. From then on `vitals` tells it."""

@@ -26,7 +26,7 @@ CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for every transaction that w
 
 
 @dataclass(frozen=True)
-class Holder:
+class SlotReader:
     """The session that reads from a slot. The role may not see more of it than its pid."""
 
     pid: int
@@ -48,7 +48,7 @@ class SlotState:
     plugin: str  # empty for a physical slot
     database: str
     temporary: bool
-    holder: Holder | None
+    reader: SlotReader | None
     restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     wal_status: str
@@ -61,7 +61,7 @@ class SlotState:
 
     @property
     def active_pid(self) -> int | None:
-        return self.holder.pid if self.holder else None
+        return self.reader.pid if self.reader else None
 
     @property
     def lost(self) -> bool:
@@ -92,7 +92,7 @@ def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
         plugin=found["plugin"] or "",
         database=found["database"] or "",
         temporary=found["temporary"],
-        holder=Holder(pid, application_name or "", client or "", user or "") if pid else None,
+        reader=SlotReader(pid, application_name or "", client or "", user or "") if pid else None,
         restart_lsn=_lsn(found["restart_lsn"]),
         confirmed_flush_lsn=_lsn(found["confirmed_flush_lsn"]),
         wal_status=found["wal_status"] or "",

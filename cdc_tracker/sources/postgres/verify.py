@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import Lsn, Position, format_lsn
 from cdc_tracker.refusals import NEW_EPOCH, Refusal
-from cdc_tracker.sources.postgres.catalog import Identity
+from cdc_tracker.sources.postgres.catalog import ServerIdentity
 from cdc_tracker.sources.postgres.faults import LOST_HINT
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.times import for_display
@@ -35,7 +35,7 @@ class Record(Protocol):
     def journaled_lsn(self) -> Lsn: ...
 
 
-class Times(NamedTuple):
+class CommitTimes(NamedTuple):
     """Microseconds since the Unix epoch, 0: not known. They only tell a person when it was."""
 
     dealt: int = 0  # no change past the lowest checkpoint committed before
@@ -49,11 +49,11 @@ _REPAIR = "`cdc-tracker repair` makes a new slot, says from when to when nothing
 def verify(
     record: Record | None,
     slot: SlotState | None,
-    identity: Identity,
+    identity: ServerIdentity,
     *,
     journal_end: Position | None,
     lowest_checkpoint: Position | None,
-    times: Callable[[], Times] = Times,
+    times: Callable[[], CommitTimes] = CommitTimes,
 ) -> None:
     """Nothing, where reading may go on; else the error that says what happened, what it means and what mends it.
 
@@ -68,11 +68,11 @@ def verify(
         raise _missing(record)
     _check_slot(record, slot, identity.database, journal_end)
     _check_gap(record, slot, journal_end, lowest_checkpoint, times)
-    if slot.holder:
+    if slot.reader:
         raise Refusal.SLOT_BUSY.error(
-            f"the replication slot {slot.name} is being read by {slot.holder}",
+            f"the replication slot {slot.name} is being read by {slot.reader}",
             hint=f"stop that process, or wait for it with `cdc-tracker run --standby`; if it is no worker of yours: "
-            f"SELECT pg_terminate_backend({slot.holder.pid})",
+            f"SELECT pg_terminate_backend({slot.reader.pid})",
         )
 
 
@@ -88,7 +88,7 @@ def _unknown(slot: SlotState | None) -> Stop:
     )
 
 
-def _check_server(record: Record, slot: SlotState | None, identity: Identity, reached: Lsn) -> None:
+def _check_server(record: Record, slot: SlotState | None, identity: ServerIdentity, reached: Lsn) -> None:
     """A database that was renamed takes its slots with it, and no two slots of a server have one name."""
     if record.system_id != identity.system_id:
         raise Refusal.OTHER_SERVER.error(
@@ -109,7 +109,7 @@ def _check_server(record: Record, slot: SlotState | None, identity: Identity, re
         )
 
 
-def _check_timeline(record: Record, identity: Identity, reached: Lsn) -> None:
+def _check_timeline(record: Record, identity: ServerIdentity, reached: Lsn) -> None:
     """A restored server's WAL may have grown past ours since: then only the timelines' history shows where it turned off."""
     for switch in identity.history:
         if switch.timeline >= record.timeline and switch.lsn < reached:
@@ -150,7 +150,7 @@ def _check_slot(record: Record, slot: SlotState, database: str, journal_end: Pos
         raise Refusal.SLOT_MOVED.error(
             f"the replication slot {slot.name} was moved to {format_lsn(confirmed)}, and we confirmed no more than "
             f"{format_lsn(record.confirmed_lsn)}: it was made anew, or somebody else reads from it"
-            + (f", now {slot.holder}" if slot.holder else ""),
+            + (f", now {slot.reader}" if slot.reader else ""),
             hint="the changes in between were not read by us. Stop the other reader; then `cdc-tracker repair` goes on from the "
             "slot, says from when to when nothing was read, and which tables can fill that",
         )
@@ -161,7 +161,7 @@ def _check_gap(
     slot: SlotState,
     journal_end: Position | None,
     lowest_checkpoint: Position | None,
-    times: Callable[[], Times],
+    times: Callable[[], CommitTimes],
 ) -> None:
     """The journal must still hold what it held past the lowest checkpoint. What else lies before the slot is none of ours."""
     confirmed = slot.confirmed_flush_lsn

@@ -17,7 +17,7 @@ from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Fenced, JournalUnavailable, SourceUnavailable, StateUnavailable
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Lsn, Position, Segment
-from cdc_tracker.sources.postgres.session import Standing
+from cdc_tracker.sources.postgres.session import StartPoint
 from cdc_tracker.sources.postgres.slot import Vitals
 from cdc_tracker.state import Lock, State
 from tests.unit.journal.samples import segment
@@ -108,9 +108,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def verify(self, record: object, end: Position | None, lowest: object, times: object) -> Standing:
+    def verify(self, record: object, end: Position | None, lowest: object, times: object) -> StartPoint:
         assert (end or START).commit_lsn >= self.confirmed, "what was confirmed is not in the journal"
-        return Standing(self.confirmed, timeline=2)
+        return StartPoint(self.confirmed, timeline=2)
 
     def refuse(self) -> None:
         """Nothing is wrong with the server."""

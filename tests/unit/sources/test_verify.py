@@ -9,9 +9,9 @@ import pytest
 
 from cdc_tracker.errors import Gap, SlotBusy, SlotForeign, SlotLost, SlotMissing, SourceRestored, StateMissing
 from cdc_tracker.model import Position
-from cdc_tracker.sources.postgres.catalog import Identity, Switch
-from cdc_tracker.sources.postgres.slot import Holder, SlotState
-from cdc_tracker.sources.postgres.verify import Times, check_start, verify
+from cdc_tracker.sources.postgres.catalog import ServerIdentity, Switch
+from cdc_tracker.sources.postgres.slot import SlotReader, SlotState
+from cdc_tracker.sources.postgres.verify import CommitTimes, check_start, verify
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ SLOT = SlotState(
     plugin="pgoutput",
     database="shop",
     temporary=False,
-    holder=None,
+    reader=None,
     restart_lsn=4000,
     confirmed_flush_lsn=5000,
     wal_status="reserved",
@@ -42,10 +42,10 @@ SLOT = SlotState(
     failover=False,
     synced=False,
 )
-SERVER = Identity("77", 1, 6000, "shop", 180004, False)
+SERVER = ServerIdentity("77", 1, 6000, "shop", 180004, False)
 
 
-def look(record: Known | None = Known(), slot: SlotState | None = SLOT, server: Identity = SERVER, **given: Any) -> None:
+def look(record: Known | None = Known(), slot: SlotState | None = SLOT, server: ServerIdentity = SERVER, **given: Any) -> None:
     positions: dict[str, Any] = {"journal_end": Position(5500, -1), "lowest_checkpoint": Position(5200, 3), **given}
     verify(record, slot, server, **positions)
 
@@ -90,7 +90,7 @@ def test_a_slot_past_what_was_recorded_passes_where_the_journal_is_past_it() -> 
         (SlotForeign, "source.slot", {"slot": replace(SLOT, plugin="", database="")}),
         (SlotForeign, "cdc-tracker repair", {"slot": replace(SLOT, confirmed_flush_lsn=5501)}),
         (SlotForeign, "source.url", {"server": replace(SERVER, database="other")}),
-        (SlotBusy, "cdc-tracker run --standby", {"slot": replace(SLOT, holder=Holder(4711, "other worker", "10.0.0.7"))}),
+        (SlotBusy, "cdc-tracker run --standby", {"slot": replace(SLOT, reader=SlotReader(4711, "other worker", "10.0.0.7"))}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, system_id="78")}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, wal_lsn=4999)}),
         (SourceRestored, "cdc-tracker setup --new-epoch", {"server": replace(SERVER, wal_lsn=5400)}),
@@ -110,7 +110,7 @@ def test_whatever_is_not_as_we_left_it_stops_with_what_mends_it(
 
 
 def test_a_gap_is_named_by_position_and_where_it_is_known_by_time() -> None:
-    times = Times(dealt=1_790_000_000_000_000, journaled=1_790_000_060_500_000)
+    times = CommitTimes(dealt=1_790_000_000_000_000, journaled=1_790_000_060_500_000)
     with pytest.raises(Gap) as caught:
         look(journal_end=None, lowest_checkpoint=Position(4000, 0), times=lambda: times)
     assert "up to 0/1518 (2026-09-21 14:14:20Z)" in str(caught.value)
@@ -122,7 +122,7 @@ def test_a_gap_is_named_by_position_and_where_it_is_known_by_time() -> None:
 
 def test_a_busy_slot_names_its_reader() -> None:
     with pytest.raises(SlotBusy, match=r"pid 4711 \(other worker, from 10.0.0.7\)"):
-        look(slot=replace(SLOT, holder=Holder(4711, "other worker", "10.0.0.7")))
+        look(slot=replace(SLOT, reader=SlotReader(4711, "other worker", "10.0.0.7")))
 
 
 def test_a_promoted_standby_that_had_everything_is_the_same_server() -> None:

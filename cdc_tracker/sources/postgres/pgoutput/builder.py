@@ -1,4 +1,4 @@
-"""Frames → segments."""
+"""Frames → segments: changes are counted, and the relations that they need are carried along."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def options(publications: str) -> dict[str, str]:
 
 
 class Builder(SegmentBuilder):
-    """Carries each relation that a segment's frames need, as it was described before them."""
+    """Adds to each segment the relation messages that its frames need, as they were before them."""
 
     plugin = "pgoutput"
 
@@ -45,8 +45,8 @@ class Builder(SegmentBuilder):
         max_row: int = sys.maxsize,
         to_utf8: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """`to_utf8` converts a logical message's content, which comes as the server stores it. None: the server has UTF8, or
-        does not know either."""
+        """`to_utf8` converts the content of a logical message, which arrives in the server's encoding. None: that is UTF8, or the
+        server does not know it either."""
         super().__init__(after, left_off, max_row=max_row)
         self._to_utf8 = to_utf8
         self._described: dict[bytes, bytes] = {}
@@ -56,6 +56,7 @@ class Builder(SegmentBuilder):
         self._carried: set[bytes] = set()
 
     def add(self, frame: Frame) -> None:
+        """Adds one frame; see SegmentBuilder."""
         kind = frame[PAYLOAD]
         if kind in ROWS:
             if self._change(frame):
@@ -78,7 +79,7 @@ class Builder(SegmentBuilder):
             relation = payload[1:5]
             known = self._described.get(relation)
             self._described[relation] = payload
-            if relation in self._carried and payload != known:  # changed within this segment: it goes among the frames
+            if relation in self._carried and payload != known:  # changed within this segment: stored between its frames
                 self._push(frame[1:9], payload)
         elif kind == TRUNCATE:
             relations = truncated(payload, 0)
@@ -97,8 +98,8 @@ class Builder(SegmentBuilder):
         return payload[: at - 4] + UINT.pack(len(content)) + content
 
     def _shortened(self, payload: Frame) -> bytes:
-        """A row without the largest of its values, a message without its content."""
-        if payload[0] == MESSAGE:  # its length stays, which tells
+        """A row without its largest values, a message without its content."""
+        if payload[0] == MESSAGE:  # the length stays, which shows that the content is missing
             return bytes(payload[: bytes(payload[:200]).index(b"\0", 10) + 5])
         cells, at = [], 5
         while at < len(payload):

@@ -31,7 +31,6 @@ from cdc_tracker.sources.postgres.pgoutput.messages import (
     RELATION,
     ROWS,
     TRUNCATE,
-    Gap,
     cells_of,
     content_of,
     parse_relation,
@@ -39,33 +38,33 @@ from cdc_tracker.sources.postgres.pgoutput.messages import (
     truncated,
 )
 from cdc_tracker.sources.postgres.pgoutput.rows import compiled, readers
-from cdc_tracker.sources.postgres.segments import NOWHERE, Wanted, opened, past, single, walk
+from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Wanted, opened, past, single, walk
 
 
-class _Table(NamedTuple):
-    """A relation as it was described, with the functions made for the columns wanted of it.
+class _RowReader(NamedTuple):
+    """A relation message, and functions that read the columns wanted of its rows.
 
-    They raise UnicodeDecodeError or Gap for a row that is not complete; those of an incomplete relation do not.
+    They raise UnicodeDecodeError or IncompleteRow for a row that is not complete; those of an incomplete relation do not raise.
     """
 
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
     inserted: Callable[[bytes, int, int], Row]
-    new: Callable[[bytes, int, int], Row | None]  # None: where a cell is UNCHANGED
+    new: Callable[[bytes, int, int], Row | None]  # None if a cell is UNCHANGED
     old: Callable[[bytes, int], tuple[Row | None, int]]
     old_indexes: tuple[int | None, ...]
     described: bytes
 
 
 class Decoder:
-    """Segments of pgoutput frames → Changes with the columns wanted. Keeps what it made for each relation description."""
+    """Segments of pgoutput frames → Changes with the columns wanted. Keeps a reader for each relation message."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._known: dict[tuple[bytes, bool], _Table] = {}
+        self._readers: dict[tuple[bytes, bool], _RowReader] = {}
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
-        """The segment's changes past `after`, in order. Raises ValueError where a frame is not pgoutput's."""
+        """The segment's changes past `after`, in order. Raises ValueError if a frame is not pgoutput's."""
         try:
             frames = segment.frames + PAD
             tables = {payload[1:5]: self._table(payload) for payload in segment.relations}
@@ -89,7 +88,7 @@ class Decoder:
                             op, new, old = "c", table.inserted(frames, at + 8, end), None
                         else:
                             op, new, old = self._rows(table, kind, frames, at, end)
-                    except (UnicodeDecodeError, Gap):
+                    except (UnicodeDecodeError, IncompleteRow):
                         table = self._table(table.described, incomplete=True)
                         op, new, old = self._rows(table, kind, frames, at, end)
                     yield Change(op, table.relation, new, old, position, lsn, index, transaction)
@@ -109,11 +108,18 @@ class Decoder:
         except (LookupError, OverflowError, struct.error) as error:
             raise ValueError(f"damaged pgoutput frames at {segment.first}: {error!r}") from error
 
-    def _wants(self, tables: dict[bytes, _Table], relation: Relation) -> bool:
+    def _wants(self, tables: dict[bytes, _RowReader], relation: Relation) -> bool:
         return any(table.relation is relation and table.wanted is not None for table in tables.values())
 
     def _rare(
-        self, kind: int, payload: bytes, tables: dict[bytes, _Table], lsn: int, ordinal: int, index: int, transaction: Transaction
+        self,
+        kind: int,
+        payload: bytes,
+        tables: dict[bytes, _RowReader],
+        lsn: int,
+        ordinal: int,
+        index: int,
+        transaction: Transaction,
     ) -> Iterator[Change]:
         if kind == TRUNCATE:
             for offset, relation in enumerate(truncated(payload, 0)):
@@ -127,7 +133,7 @@ class Decoder:
         else:
             raise ValueError(f"unknown pgoutput message {chr(kind)!r}")
 
-    def _rows(self, table: _Table, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row | None]:
+    def _rows(self, table: _RowReader, kind: int, frames: bytes, at: int, end: int) -> tuple[str, Row | None, Row | None]:
         """(op, new, old)."""
         if kind == INSERT:
             return "c", table.inserted(frames, at + 8, end), None
@@ -149,8 +155,8 @@ class Decoder:
             new = self._whole(table, frames, at_new + 3, old_at if mark in (KEY, OLD) else None)
         return "u", new, _key_of_new(table, frames, at_new + 3) if old is None else old
 
-    def _whole(self, table: _Table, frames: bytes, at: int, old_at: int | None) -> Row:
-        """A new row with UNCHANGED cells: those that the old row holds are filled from it."""
+    def _whole(self, table: _RowReader, frames: bytes, at: int, old_at: int | None) -> Row:
+        """A new row with UNCHANGED cells, which are filled from the old row if that has them."""
         cells, _ = cells_of(table.relation, frames, at)
         before = cells_of(table.relation, frames, old_at)[0] if old_at is not None else []
         full = table.relation.identity == "f"
@@ -167,8 +173,8 @@ class Decoder:
 
         return tuple(cell(name) for name in wanted)
 
-    def _table(self, payload: bytes, *, incomplete: bool = False) -> _Table:
-        table = self._known.get((payload, incomplete))
+    def _table(self, payload: bytes, *, incomplete: bool = False) -> _RowReader:
+        table = self._readers.get((payload, incomplete))
         if table is None:
             relation = replace(parse_relation(payload), incomplete=incomplete)
             wanted = self._wanted(relation)
@@ -176,13 +182,13 @@ class Decoder:
             new, old = wanted or ((), ())
             places_new, places_old = ([places.get(name) for name in names] for names in (new, old))
             make = readers if incomplete else compiled
-            table = _Table(relation, wanted, *make(relation, places_new, places_old), tuple(places_old), payload)
-            self._known[payload, incomplete] = table
+            table = _RowReader(relation, wanted, *make(relation, places_new, places_old), tuple(places_old), payload)
+            self._readers[payload, incomplete] = table
         return table
 
 
-def _mask(table: _Table, old: Row | None) -> Row:
-    """A key tuple has NULL in the columns outside the key: those were not logged."""
+def _mask(table: _RowReader, old: Row | None) -> Row:
+    """The old row of a key tuple, which has NULL for columns outside the key: they become UNLOGGED."""
     columns = table.relation.columns
     return tuple(
         cell if place is not None and columns[place].key else UNLOGGED
@@ -190,10 +196,11 @@ def _mask(table: _Table, old: Row | None) -> Row:
     )
 
 
-def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
-    """An update without an old tuple did not change the key: the key's columns are those of the new row.
+def _key_of_new(table: _RowReader, frames: bytes, at: int) -> Row:
+    """The old row of an update without an old tuple: the key is unchanged, so its columns are those of the new row.
 
-    Under FULL there always is one, so that this row is of a leaf that logs less than its root, whose key is not known here.
+    Under REPLICA IDENTITY FULL there is always an old tuple: without one the row is of a partition that logs less than its root,
+    and its key is not known here.
     """
     columns = table.relation.columns
     if table.relation.identity == "f" or not any(place is not None and columns[place].key for place in table.old_indexes):
@@ -203,7 +210,7 @@ def _key_of_new(table: _Table, frames: bytes, at: int) -> Row:
 
 
 def _steps(segment: Segment, tables: dict[bytes, bytes]) -> Iterator[tuple[OpenTransaction, Lsn, bytes, int]]:
-    """Each frame with changes: where the transaction stands before it, its LSN, payload and changes. Keeps `tables` as of it."""
+    """For each frame with changes: the place before it, its LSN, payload and number of changes. Updates `tables` on the way."""
     start = segment.open or NOWHERE
     for lsn, at, end in walk(segment.frames):
         payload = segment.frames[at:end]
@@ -218,15 +225,15 @@ def _steps(segment: Segment, tables: dict[bytes, bytes]) -> Iterator[tuple[OpenT
 
 
 def left_off(segment: Segment) -> OpenTransaction:
-    """How far the segment is within the transaction that it ends in."""
-    stands = segment.open or NOWHERE
+    """The segment's end, as a place within its last transaction."""
+    place = segment.open or NOWHERE
     for start, lsn, _, span in _steps(segment, {}):
-        stands = past(start, lsn, span)
-    return stands
+        place = past(start, lsn, span)
+    return place
 
 
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """The segment of each single change at `positions`: what a dead letter keeps."""
+    """For each position, a segment of that change's frame alone, as a dead letter stores it."""
     tables = {payload[1:5]: payload for payload in segment.relations}
     found: dict[Position, Segment] = {}
     for start, lsn, payload, span in _steps(segment, tables):

@@ -1,4 +1,4 @@
-"""The messages' kinds and what stands in them, cell by cell."""
+"""pgoutput's messages: their kinds, headers and cells."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import struct
 from codecs import BOM_UTF8
 
 from cdc_tracker.model import UNCHANGED, Column, Missing, Relation, Text, Transaction
-from cdc_tracker.sources.postgres.segments import OUR_PREFIXES
+from cdc_tracker.sources.postgres.segments import OUR_PREFIXES, IncompleteRow
 
 POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Unix epoch
 
 BEGIN, COMMIT, ORIGIN, RELATION, TYPE = b"BCORY"
 INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE = b"IUDTM"
 KEY, OLD, NULL, UNCHANGED_MARK, TEXT = b"KOnut"
-LEFT_OUT = ord("x")  # our own kind of cell: capture found the row too large
+LEFT_OUT = ord("x")  # cdc-tracker's own kind of cell: left out by capture, as the row was too large
 
 ROWS = frozenset((INSERT, UPDATE, DELETE))
 BEGIN_BODY = struct.Struct(">xQQI")
@@ -23,26 +23,23 @@ SHORT = struct.Struct(">H")
 CELL = struct.Struct(">BI")
 MISSING: dict[int, Text] = {NULL: None, UNCHANGED_MARK: UNCHANGED, LEFT_OUT: Missing.TOO_LARGE}
 OURS = tuple(prefix + b"\0" for prefix in OUR_PREFIXES)
-PAD = bytes(CELL.size)  # a cell's header is read whole, also where the last cell of a segment is one byte
-
-
-class Gap(Exception):
-    """A cell that is wanted was left out."""
+PAD = bytes(CELL.size)  # appended, because a cell's header is read whole even if the last cell of a segment is one byte
 
 
 def transaction_of(payload: bytes, at: int) -> Transaction:
+    """The transaction of a begin message."""
     commit_lsn, time, xid = BEGIN_BODY.unpack_from(payload, at)
     return Transaction(xid, commit_lsn, time + POSTGRES_EPOCH)
 
 
 def truncated(payload: bytes, at: int) -> list[bytes]:
-    """Relation oids, as four bytes each, of a truncate."""
+    """The relation oids of a truncate message, four bytes each."""
     (count,) = UINT.unpack_from(payload, at + 1)
     return [payload[place : place + 4] for place in range(at + 6, at + 6 + 4 * count, 4)]
 
 
 def parse_relation(payload: bytes) -> Relation:
-    """A relation message. `pg_catalog` is sent as an empty schema."""
+    """The Relation of a relation message. pgoutput sends `pg_catalog` as an empty schema."""
     schema, name, rest = payload[5:].split(b"\0", 2)
     (count,) = SHORT.unpack_from(rest, 1)
     columns, at = [], 3
@@ -55,12 +52,12 @@ def parse_relation(payload: bytes) -> Relation:
 
 
 def _name(name: bytes) -> str:
-    """Of a SQL_ASCII database it may be no UTF-8. No mapping can name it then, and it must not hide the other columns."""
+    """A name as text. One that is not UTF-8 (SQL_ASCII) no mapping can name, but the other columns stay readable."""
     return name.decode(errors="backslashreplace")
 
 
 def content_of(sized: bytes) -> Text:
-    """Of a logical message. It comes as UTF-8, was made so by capture, or nobody knows what it is."""
+    """The content of a logical message. It is UTF-8, or capture converted it, or its encoding is unknown (Missing.UNREADABLE)."""
     (size,) = UINT.unpack_from(sized)
     if len(sized) - 4 < size:
         return Missing.TOO_LARGE
@@ -68,6 +65,7 @@ def content_of(sized: bytes) -> Text:
 
 
 def text_of(value: bytes) -> Text:
+    """UTF-8 as text; Missing.UNREADABLE for anything else."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -75,7 +73,10 @@ def text_of(value: bytes) -> Text:
 
 
 def cells_of(relation: Relation, frames: bytes, at: int) -> tuple[list[Text], int]:
-    """All cells of a tuple whose first cell is at `at`, and its end; the count stands in the two bytes before it."""
+    """(all cells of a tuple, its end). `at`: the first cell, with the count of cells in the two bytes before it.
+
+    Raises IncompleteRow or UnicodeDecodeError for a cell without text, unless the relation is an incomplete one.
+    """
     (count,) = SHORT.unpack_from(frames, at - 2)
     cells: list[Text] = []
     for _ in range(count):
@@ -89,6 +90,6 @@ def cells_of(relation: Relation, frames: bytes, at: int) -> tuple[list[Text], in
             if kind not in MISSING:
                 raise ValueError(f"unknown kind of cell {chr(kind)!r}")
             if kind == LEFT_OUT and not relation.incomplete:
-                raise Gap
+                raise IncompleteRow
             cells.append(MISSING[kind])
     return cells, at

@@ -7,22 +7,32 @@ from typing import Any, TypeAlias
 
 from cdc_tracker.generated import Names, define
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Relation, Row, Text
-from cdc_tracker.sources.postgres.pgoutput.messages import CELL, LEFT_OUT, NULL, TEXT, Gap, cells_of
+from cdc_tracker.sources.postgres.pgoutput.messages import CELL, LEFT_OUT, NULL, TEXT, cells_of
+from cdc_tracker.sources.postgres.segments import IncompleteRow
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 """`_RowReader`'s: inserted, new, old."""
 
-_OWN_NAMES = ("split", "frames", "at", "end", "kind", "size", "start", "row", "text", "cell", "unchanged", "Gap", "UNLOGGED")
+
+def unchanged(kind: int) -> Text:
+    """UNCHANGED; raises IncompleteRow for a cell that was left out or is unreadable."""
+    if kind == LEFT_OUT:
+        raise IncompleteRow
+    return UNCHANGED
+
+
+_CONSTANTS = {"cell": CELL.unpack_from, "unchanged": unchanged, "IncompleteRow": IncompleteRow, "UNLOGGED": UNLOGGED}
+_VARIABLES = ("split", "frames", "at", "end", "kind", "size", "start", "row", "text")
 
 
 def compiled(relation: Relation, new: list[int | None], old: list[int | None]) -> Functions:
     """Functions for complete rows. `new`, `old`: the places of the columns wanted, None for one that the relation lacks.
 
-    They raise UnicodeDecodeError or Gap for a row that is not complete.
+    They raise UnicodeDecodeError or IncompleteRow for a row that is not complete.
     """
     variables = _variables(relation)
     return (
-        _compile_new(relation, variables, new, "raise Gap", "inserted"),
+        _compile_new(relation, variables, new, "raise IncompleteRow", "inserted"),
         _compile_new(relation, variables, new, "return None", "new"),
         _compile_old(relation, variables, old),
     )
@@ -30,7 +40,7 @@ def compiled(relation: Relation, new: list[int | None], old: list[int | None]) -
 
 def _variables(relation: Relation) -> list[str]:
     """For each column a variable that reads as its name."""
-    names = Names(_OWN_NAMES)
+    names = Names((*_CONSTANTS, *_VARIABLES))
     return [names.unique(column.name) for column in relation.columns]
 
 
@@ -119,13 +129,6 @@ def _short_cell_lines(variables: Sequence[str], wanted: list[int | None], absent
     return lines
 
 
-def unchanged(kind: int) -> Text:
-    """UNCHANGED; raises Gap for a cell that was left out or is unreadable."""
-    if kind == LEFT_OUT:
-        raise Gap
-    return UNCHANGED
-
-
 def _define(title: str, parameters: str, lines: list[str]) -> Callable[..., Any]:
     source = "\n    ".join([f"def split({parameters}):", *lines]) + "\n"
-    return define("split", source, {"cell": CELL.unpack_from, "unchanged": unchanged, "Gap": Gap, "UNLOGGED": UNLOGGED}, title)
+    return define("split", source, dict(_CONSTANTS), title)

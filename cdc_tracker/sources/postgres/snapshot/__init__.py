@@ -2,9 +2,9 @@
 
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, since
 from cdc_tracker.sources.postgres.snapshot.key import Extent, Key, extent, usable_key
-from cdc_tracker.sources.postgres.snapshot.marks import WATERMARK, emit
 from cdc_tracker.sources.postgres.snapshot.reader import Chunk, TableReader
 from cdc_tracker.sources.postgres.snapshot.rows import Decoder, excerpt
+from cdc_tracker.sources.postgres.snapshot.watermarks import WATERMARK, write_watermark
 
 __all__ = [
     "WATERMARK",
@@ -14,9 +14,9 @@ __all__ = [
     "Extent",
     "Key",
     "TableReader",
-    "emit",
     "excerpt",
     "extent",
     "since",
     "usable_key",
+    "write_watermark",
 ]

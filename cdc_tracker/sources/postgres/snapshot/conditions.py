@@ -1,4 +1,4 @@
-"""What limits the rows that are read: a person's own SQL, and the time of the event."""
+"""Conditions on the rows to read: SQL that a user wrote, and a range of event times."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cdc_tracker.errors import SourceError
 from cdc_tracker.times import from_micros
 
 Condition: TypeAlias = sql.Composable
-"""SQL of our own making that is true of the rows to read."""
+"""SQL composed by cdc-tracker that is true of the rows to read."""
 
 Where: TypeAlias = str | Sequence[str] | None
-"""SQL that a person wrote: one condition or several, all of which must hold."""
+"""SQL that a user wrote: one condition, or several that must all be true."""
 
 _STRING = r"'(?:[^']|'')*'"
 _ESCAPED = r"'(?:[^'\\]|\\.|'')*'"
 _PIECE = re.compile(
     rf"""
-    [eE]{_ESCAPED}(?:\s*\n\s*{_ESCAPED})*            # what stands on the next line goes on with it
+    [eE]{_ESCAPED}(?:\s*\n\s*{_ESCAPED})*            # a string on the next line continues it
   | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*   # a word, in which $ is no quote
   | {_STRING} | "(?:[^"]|"")*"
   | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?)\$.*?\$(?P=tag)\$
@@ -34,7 +34,7 @@ _PIECE = re.compile(
 
 
 def texts(where: Where) -> list[str]:
-    """The conditions that a person gave. Raises SourceError for text that could end what it stands in."""
+    """The conditions that a user gave, without `true`. Raises SourceError for text that could end the SQL around it."""
     given = [where] if isinstance(where, str) else list(where or ())
     for text in given:
         _contained(text)
@@ -42,7 +42,7 @@ def texts(where: Where) -> list[str]:
 
 
 def _contained(text: str) -> None:
-    """Whatever stands around the text, it ends no parenthesis and no statement of it. What it means, PostgreSQL says."""
+    """Raises SourceError for text that could end a parenthesis or statement around it. PostgreSQL checks the rest."""
     depth = 0
     for found in _PIECE.finditer(text):
         piece = found[0]
@@ -50,32 +50,32 @@ def _contained(text: str) -> None:
         if depth < 0:
             raise _refused(text, "it closes a parenthesis that it did not open")
         if piece[0] == "$" and piece[1:].isdecimal():
-            raise _refused(text, f"nothing is given for the parameter {piece}")
+            raise _refused(text, f"the parameter {piece} has no value")
         if piece == ";":
-            raise _refused(text, "it holds a `;`, and must be one condition")
+            raise _refused(text, "it contains `;`, but must be one condition")
         if piece in {"'", '"', "$", "/*"}:
-            raise _refused(text, "comments in it are written --" if piece == "/*" else "a quote in it is not closed")
+            raise _refused(text, "comments in it must be written with --" if piece == "/*" else "a quote in it is not closed")
     if depth:
         raise _refused(text, "a parenthesis in it is not closed")
     if not text.strip() or "\0" in text:
-        raise _refused(text, "it is empty" if not text.strip() else "it holds a NUL character")
+        raise _refused(text, "it is empty" if not text.strip() else "it contains a NUL character")
 
 
 def _refused(text: str, why: str) -> SourceError:
-    return SourceError(f"the condition {shown(text)} cannot be used: {why}", hint="write what may stand after WHERE in SQL")
+    return SourceError(f"the condition {shown(text)} cannot be used: {why}", hint="write a condition as after WHERE in SQL")
 
 
 def shown(text: str) -> str:
-    """A condition as errors name it."""
+    """A condition as errors show it: on one line, at most 100 characters."""
     line = " ".join(text.split())
     return f"`{line}`" if len(line) <= 100 else f"`{line[:100]}…`"
 
 
 def since(column: str, from_us: int | None, to_us: int | None) -> Condition:
-    """True of rows whose `column` lies at or after `from_us` and before `to_us` (microseconds since the Unix epoch).
+    """A condition that is true if `column` is at or after `from_us` and before `to_us` (microseconds since the Unix epoch).
 
-    For columns of type timestamptz, timestamp (taken as UTC) and date (its midnight), as mappings take them for an event's time;
-    an index on the column serves. Others make PostgreSQL refuse the read. NULL lies in no range.
+    The column must be a timestamptz, a timestamp (taken as UTC) or a date (its midnight), as for an event's time; PostgreSQL
+    refuses other types. NULL is in no range. An index on the column is used.
     """
     bounds = [(">=", from_us), ("<", to_us)]
     parts = [
@@ -87,5 +87,5 @@ def since(column: str, from_us: int | None, to_us: int | None) -> Condition:
 
 
 def _utc(moment: int) -> object:
-    """Without a zone, whose meaning is the session's: UTC."""
+    """A time without a zone, which the session takes as UTC."""
     return from_micros(moment).replace(tzinfo=None)

@@ -1,6 +1,6 @@
 """COPY … TO STDOUT, line by line as the server sends it.
 
-By the extended protocol, which psycopg's own `copy` does not use: PostgreSQL then takes one statement only, whatever the text.
+It uses the extended protocol, which psycopg's `copy` does not: PostgreSQL then accepts one statement only, whatever the text.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cdc_tracker.errors import SourceUnavailable
 
 
 def copied(connection: psycopg.Connection[Any], statement: bytes, most: int, patience: float) -> tuple[list[memoryview], bool]:
-    """(lines without their newline, whether that is all). It stops once it has `most` bytes: the connection is of no use then.
+    """(lines without their newline, whether these are all). It stops at `most` bytes; the connection must be closed then.
 
-    Raises psycopg's errors, and SourceUnavailable where the server is silent for `patience` seconds.
+    Raises psycopg's errors, and SourceUnavailable if the server is silent for `patience` seconds.
     """
     pg = connection.pgconn
     pg.send_query_params(statement, [])
@@ -58,7 +58,7 @@ def _answer(pg: pq.abc.PGconn, patience: float) -> pq.abc.PGresult:
 
 
 def _drained(pg: pq.abc.PGconn, patience: float) -> None:
-    """Take what is left of the answer, so that the connection can be used again."""
+    """Reads the rest of the answer, so that the connection can be used again."""
     while True:
         while pg.is_busy():
             _wait(pg, patience)

@@ -1,4 +1,4 @@
-"""The key that a table is read by, and how much there is to read."""
+"""The key by which a table is read, and how much there is to read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from cdc_tracker.model import table_name
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.faults import translate
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where, shown, texts
 
 
 @dataclass(frozen=True)
 class Key:
-    """Columns whose values, together, are of one row only and never NULL: the primary key's, else those of a unique index."""
+    """Columns that identify one row and are never NULL: those of the primary key, else of a unique index."""
 
     columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The planner's estimate of what is to be read."""
+    """The planner's estimate of the rows to read."""
 
     rows: int
     bytes: int
 
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
-# Of the unique indexes those that a comparison of the columns is served by and that no row is left out of.
+# Only unique indexes that serve a comparison of their columns and contain every row.
 _KEYS = """
 SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, n)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -52,36 +53,34 @@ SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALIT
 
 
 def usable_key(connection: psycopg.Connection[Any], table: str) -> Key:
-    """The key to read `schema.table` by. Raises SourceError where it cannot be read, each time saying why."""
+    """The key to read `schema.table` by. Raises SourceError if the table cannot be read, with the reason."""
     return key_of(connection, readable(connection, table))
 
 
 def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
-    """The table, which is one that rows can be read of. Raises SourceError."""
+    """The catalog's description of a table whose rows can be read. Raises SourceError for any other."""
     found = catalog.tables(connection, [table]).get(table)
     if found is None:
-        raise SourceError(f"there is no table {table}", hint="mend the mapping's `table`: `schema.table`, as the catalog has it")
+        raise SourceError(f"there is no table {table}", hint="correct the mapping's `table`: `schema.table`, as in the catalog")
     if found.kind in _KINDS:
         raise SourceError(
-            f"{table} is {_KINDS[found.kind]}: its rows are not those that the stream tells of",
-            hint="a backfill reads the table that the mapping names; map the table itself",
+            f"{table} is {_KINDS[found.kind]}: its rows are not the ones that the stream reports",
+            hint="a backfill reads the table that the mapping names; map the underlying table",
         )
     if found.root != (found.schema, found.name):
         root = table_name(*found.root)
-        raise SourceError(f"{table} is a partition of {root}", hint=f"name the root, {root}: it is read with all its partitions")
+        raise SourceError(f"{table} is a partition of {root}", hint=f"map the root, {root}: it is read with all its partitions")
     _allowed(connection, found)
     return found
 
 
 @translated()
 def _allowed(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
-    """Raises SourceError with what the table's owner has to run, where the role may not read the table, or not all of it."""
-    user = sql.Identifier(connection.info.user).as_string(connection)
-    name = sql.Identifier(table.schema, table.name).as_string(connection)
+    """Raises SourceError, with the statements for the table's owner, if the role may not read the whole table."""
+    user, schema, name = quoted(connection.info.user), quoted(table.schema), quoted(table.schema, table.name)
     if not table.can_select:
-        schema = sql.Identifier(table.schema).as_string(connection)
         raise SourceError(
-            f"the role {connection.info.user} may not read {table.table}: the stream needs no such right, a backfill does",
+            f"the role {connection.info.user} may not read {table.table}: a backfill needs that right, the stream does not",
             hint=f"GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {name} TO {user};",
         )
     row = connection.execute("SELECT row_security_active(%s::int8::oid)", [table.oid]).fetchone()
@@ -94,34 +93,35 @@ def _allowed(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
 
 @translated()
 def key_of(connection: psycopg.Connection[Any], table: catalog.Table) -> Key:
+    """The key to read the table by. Raises SourceError if it has none that serves."""
     row = connection.execute(_KEYS, [table.oid]).fetchone()
     if row is None:
         raise SourceError(
             f"{table.table} has no key to read it by",
-            hint="a backfill goes by the primary key, or by a unique index on NOT NULL columns: without expressions or WHERE, "
-            "with their own collation and default operator class",
+            hint="a backfill needs a primary key, or a unique index on NOT NULL columns without expressions or WHERE, with the "
+            "columns' own collation and default operator class",
         )
     return Key(tuple(row[0]))
 
 
 def source_of(table: catalog.Table) -> sql.Composable:
-    """What stands after FROM. The stream tells a table's own rows; those of a partitioned one are its partitions'."""
+    """The table in FROM: without inheritance children, whose rows the stream reports under their own names."""
     name = sql.Identifier(table.schema, table.name)
     return name if table.kind == "p" else sql.SQL("ONLY {}").format(name)
 
 
 def filters(where: Where, conditions: Sequence[Condition]) -> list[sql.Composable]:
-    """Conditions to be joined by AND. A line's end closes a comment that a person's text may end with."""
+    """Conditions to be joined by AND. The newline closes a comment at the end of a user's text."""
     own: list[sql.Composable] = [sql.SQL("({}\n)").format(sql.SQL(_literally(text))) for text in texts(where)]
     return [*own, *(sql.SQL("({})").format(condition) for condition in conditions)]
 
 
 def _literally(text: str) -> Any:
-    return text  # sql.SQL wants a LiteralString, which a person's own SQL cannot be; braces are not looked at without format()
+    return text  # sql.SQL wants a LiteralString, which a user's SQL cannot be; without format() braces have no meaning
 
 
 def extent(connection: psycopg.Connection[Any], table: str, where: Where = None, conditions: Sequence[Condition] = ()) -> Extent:
-    """What the planner expects to be read, without reading it. Raises SourceError where PostgreSQL refuses a condition."""
+    """The planner's estimate; reads nothing. Raises SourceError if PostgreSQL refuses a condition."""
     found = readable(connection, table)
     for text in texts(where):
         _planned(connection, found, filters(text, ()), f"the condition {shown(text)}")
@@ -131,12 +131,12 @@ def extent(connection: psycopg.Connection[Any], table: str, where: Where = None,
 
 
 def refusal(error: psycopg.Error, what: str) -> SourceError | None:
-    """An error that what was asked for will always meet: it does not fit the table or its values, or it would write."""
+    """The error for a condition that fails every time: it does not fit the table or its values, or it would write. Else None."""
     state = error.sqlstate or ""
     if state == "42501" or (state[:2] not in {"0A", "21", "22", "42"} and state not in {"25001", "25006"}):
         return None
     reason = error.diag.message_primary or str(error)
-    return SourceError(f"{what}: PostgreSQL says: {reason}", hint="mend the condition: it is what may stand after WHERE in SQL")
+    return SourceError(f"{what}: PostgreSQL says: {reason}", hint="correct the condition: it is SQL as after WHERE")
 
 
 def _planned(
@@ -148,7 +148,7 @@ def _planned(
     try:
         connection.execute("BEGIN READ ONLY")
         try:
-            # `binary` takes the extended protocol, by which PostgreSQL takes one statement only
+            # `binary` uses the extended protocol, in which PostgreSQL accepts one statement only
             [(plan,)] = connection.execute(query, binary=True).fetchall()
         finally:
             connection.execute("ROLLBACK")

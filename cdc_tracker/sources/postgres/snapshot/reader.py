@@ -1,7 +1,7 @@
-"""Chunks of a table, each read between two marks in the WAL.
+"""Chunks of a table, each read between two watermarks in the WAL.
 
-A chunk's rows are those that the transactions committed before its low mark left, or newer; the stream tells every change that
-they may not hold yet. Nothing is locked but against DDL, and each read is a short transaction of its own that writes nothing.
+A chunk's rows are as the transactions committed before its low watermark left them, or newer; the stream reports every change
+that they may lack. The table is locked against DDL only, and each read is a short read-only transaction.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from cdc_tracker.errors import CdcTrackerError, SourceError
 from cdc_tracker.model import Lsn, Segment
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.faults import translate
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where
 from cdc_tracker.sources.postgres.snapshot.copying import copied
 from cdc_tracker.sources.postgres.snapshot.key import extent, filters, readable, refusal, source_of
-from cdc_tracker.sources.postgres.snapshot.marks import emit
 from cdc_tracker.sources.postgres.snapshot.pace import Pace
 from cdc_tracker.sources.postgres.snapshot.rows import segment_of
-from cdc_tracker.sources.postgres.snapshot.shape import Order, Shape, described
+from cdc_tracker.sources.postgres.snapshot.table_query import Order, TableQuery, table_query
+from cdc_tracker.sources.postgres.snapshot.watermarks import write_watermark
 
 MAX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`segment` is None where no row was left, or none was found in the reader's `patience`: `end` tells which.
+    """Rows read between two watermarks.
 
-    `low` and `high` are where the marks stand (see marks.emit): the stream has told all that the rows hold once it has been read
-    to `high`, and whatever it tells from `low` on may be newer than they are. So may be what the transactions `running` wrote,
-    which had not ended, as other sessions see it, when the rows were read: their commits may stand before `low`.
-    `last_key` is where the next chunk goes on; with `end` nothing comes after it. `seconds` is what the last read took.
+    `segment` is None if no row is left, or none was found within the reader's `patience`: `end` says which. `low` and `high` are
+    the LSNs of the watermarks. Once the stream has been read to `high`, it has reported everything that the rows contain;
+    changes from `low` on may be newer than the rows. So may be those of the transactions `running` while the rows were read, even
+    if they committed before `low`. The next chunk starts after `last_key`; with `end` there is none. `seconds`: of the last read.
     """
 
     segment: Segment | None
@@ -48,17 +49,17 @@ class Chunk:
     high: Lsn
     seconds: float
     end: bool
-    running: frozenset[int] = frozenset()  # as Transaction.xid has them
+    running: frozenset[int] = frozenset()  # ids as in Transaction.xid
     key: tuple[str, ...] = ()  # columns
 
 
 class _Read(NamedTuple):
-    """What one transaction found. `last`: the key up to which the table was gone through."""
+    """What one transaction read. `last`: the key up to which the table was scanned."""
 
     lines: list[memoryview]
     last: tuple[str, ...] | None
     end: bool
-    shape: Shape
+    query: TableQuery
     read_at: int
     running: frozenset[int]
 
@@ -74,10 +75,10 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, pg_current_snaps
 
 
 class TableReader:
-    """Reads `columns` of `schema.table` in the order of its key, where `where` (a person's SQL) and `conditions` are true.
+    """Reads `columns` of `schema.table` in key order, of the rows for which `where` (a user's SQL) and `conditions` are true.
 
-    `columns` that the table does not have, and those `never` to be captured, are left out, as the stream leaves them out; those
-    of the key are always read. Connects at the first read, and anew after an error. One thread at a time.
+    Columns that the table lacks and those in `never_capture` are left out, as in the stream; those of the key are always read.
+    Connects at the first read and reconnects after an error. For one thread at a time, but for `cancel`.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class TableReader:
         where: Where = None,
         conditions: Sequence[Condition] = (),
         order: Order = "asc",
-        never: Collection[str] = (),
+        never_capture: Collection[str] = (),
         key: Sequence[str] = (),
         job: int = 0,
         statement_timeout: float = 30.0,
@@ -97,11 +98,11 @@ class TableReader:
         max_bytes: int = MAX_BYTES,
         patience: float = float("inf"),
     ) -> None:
-        """`key`: the columns that an earlier reader went by, where this one goes on from there.
+        """`key`: the key columns of an earlier reader that this one continues. Time-outs are in seconds.
 
-        `max_bytes` of rows end a chunk early. `patience`: seconds after which a chunk without rows is given, to go on from.
+        A chunk ends early at `max_bytes` of rows; after `patience` seconds without a row an empty chunk is returned.
         """
-        self._url, self._name, self._columns, self._never = url, table, frozenset(columns), frozenset(never)
+        self._url, self._name, self._columns, self._never_capture = url, table, frozenset(columns), frozenset(never_capture)
         self._where, self._conditions, self._job = where, tuple(conditions), job
         self._filters = filters(where, conditions)
         self._order = order
@@ -110,7 +111,7 @@ class TableReader:
         self._max_bytes, self._patience = max_bytes, patience
         self._pace = Pace(max_bytes)
         self._connection: psycopg.Connection[Any] | None = None
-        self._shape: Shape | None = None
+        self._query: TableQuery | None = None
 
     def __enter__(self) -> TableReader:
         return self
@@ -119,24 +120,25 @@ class TableReader:
         self.close()
 
     def close(self) -> None:
+        """Closes the connection; the next read opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def cancel(self) -> None:
-        """From another thread: a read under way ends soon, with SourceUnavailable."""
+        """For another thread: ends a read in progress, with SourceUnavailable."""
         connection = self._connection
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=2.0)
 
     def read(self, after: Sequence[str] | None, limit: int) -> Chunk:
-        """The next rows past the key `after` (None: from the beginning), `limit` of them at most, by one or several short reads.
+        """The next rows past the key `after` (None: from the start), at most `limit`, in one or several short reads.
 
-        Raises SourceError and SourceUnavailable; the same rows may then be asked for again.
+        Raises SourceError or SourceUnavailable; the call may then be repeated.
         """
-        with self._ours():
-            low = emit(self._connected(), self._job, "low")
+        with self._translated():
+            low = write_watermark(self._connected(), self._job, "low")
             began = time.monotonic()
             while True:
                 started = time.monotonic()
@@ -146,14 +148,14 @@ class TableReader:
                 if read.lines or read.end or time.monotonic() - began > self._patience:
                     break
                 after = read.last
-            high = emit(self._connected(), self._job, "high")
-        segment = segment_of(read.lines, read.shape.relation, low, read.read_at) if read.lines else None
+            high = write_watermark(self._connected(), self._job, "high")
+        segment = segment_of(read.lines, read.query.relation, low, read.read_at) if read.lines else None
         last = read.last or (tuple(after) if after is not None else None)
         return Chunk(segment, len(read.lines), last, low, high, seconds, read.end, read.running, self._key)
 
     @contextmanager
-    def _ours(self) -> Iterator[None]:
-        """psycopg's errors as ours. After one the connection is in no known state: the next read makes another."""
+    def _translated(self) -> Iterator[None]:
+        """Translates psycopg's errors and closes the connection, whose state is unknown after one."""
         try:
             yield
         except psycopg.Error as error:
@@ -162,7 +164,7 @@ class TableReader:
                 self._pace.slower()
             if error.sqlstate == "42501":
                 raise self._forbidden(error) from error
-            if error.sqlstate == "42P01":  # dropped or renamed since
+            if error.sqlstate == "42P01":  # dropped or renamed meanwhile
                 with connect(self._url) as connection:
                     readable(connection, self._name)
             raise refusal(error, f"{self._name} cannot be read with these conditions") or translate(error) from error
@@ -184,73 +186,73 @@ class TableReader:
     def _prepare(self, connection: psycopg.Connection[Any]) -> None:
         settings = {
             "lock_timeout": f"{round(self._lock_timeout * 1000)}",
-            "idle_in_transaction_session_timeout": "60000",  # if we stop in mid-read, nothing waits for us for long
-            "row_security": "off",  # rather an error than rows left out that the stream tells of
+            "idle_in_transaction_session_timeout": "60000",  # a worker stopped in mid-read holds its lock no longer
+            "row_security": "off",  # an error instead of hidden rows that the stream reports
             "standard_conforming_strings": "on",
         }
         for name, setting in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, setting])
-        if self._shape is None:
-            self._shape = described(connection, self._name, self._columns, self._never, "")
+        if self._query is None:
+            self._query = table_query(connection, self._name, self._columns, self._never_capture, "")
             extent(connection, self._name, self._where, self._conditions)
 
     def _transaction(self, after: Sequence[str] | None, limit: int) -> _Read:
-        """One read. The lock comes first: a snapshot taken before a table's rewrite ends would find it empty."""
+        """One read. It locks first: a snapshot taken before a rewrite of the table ends would see it empty."""
         connection = self._connected()
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
-        assert self._shape is not None  # noqa: S101 - _prepare has set it
-        connection.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(source_of(self._shape.table)))
-        name = sql.Literal(sql.Identifier(self._shape.table.schema, self._shape.table.name).as_string(connection))
+        assert self._query is not None  # noqa: S101 - _prepare has set it
+        connection.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(source_of(self._query.table)))
+        name = sql.Literal(quoted(self._query.table.schema, self._query.table.name))
         [(read_at, running, fingerprint)] = connection.execute(sql.SQL(_STATE).format(table=name)).fetchall()
-        shape = self._shape
-        if fingerprint != shape.fingerprint:
-            shape = described(connection, self._name, self._columns, self._never, fingerprint)
-            self._shape = shape
-        if after is not None and self._key not in ((), shape.key.columns):
+        query = self._query
+        if fingerprint != query.fingerprint:
+            query = table_query(connection, self._name, self._columns, self._never_capture, fingerprint)
+            self._query = query
+        if after is not None and self._key not in ((), query.key.columns):
             raise SourceError(f"the key of {self._name} has changed since the backfill began", hint="start a new backfill")
-        self._key = shape.key.columns
-        lines, last, end = self._rows(connection, shape, after, limit)
-        return _Read(lines, last, end, shape, read_at, _running(running))
+        self._key = query.key.columns
+        lines, last, end = self._rows(connection, query, after, limit)
+        return _Read(lines, last, end, query, read_at, _running(running))
 
     def _rows(
-        self, connection: psycopg.Connection[Any], shape: Shape, after: Sequence[str] | None, limit: int
+        self, connection: psycopg.Connection[Any], query: TableQuery, after: Sequence[str] | None, limit: int
     ) -> tuple[list[memoryview], tuple[str, ...] | None, bool]:
-        """(lines, the key up to which it was read, whether nothing comes after)."""
+        """(lines, the key up to which the table was scanned, whether that is its end)."""
         span, most = self._pace.span(limit), self._pace.rows(limit)
         if self._filters:
-            bound = self._bound(connection, shape, after, span)
+            bound = self._bound(connection, query, after, span)
         else:
             bound, most = None, min(most, span)
-        query = shape.select(shape.columns, self._order, after, bound, self._filters)
-        query += sql.SQL(" LIMIT {}").format(sql.Literal(most))
-        statement = sql.SQL("COPY ({}) TO STDOUT").format(query).as_bytes(connection)
+        rows = query.select(query.columns, self._order, after, bound, self._filters)
+        rows += sql.SQL(" LIMIT {}").format(sql.Literal(most))
+        statement = sql.SQL("COPY ({}) TO STDOUT").format(rows).as_bytes(connection)
         lines, whole = copied(connection, statement, self._max_bytes, self._statement_timeout + 10)
         if whole:
             connection.execute("ROLLBACK")
         else:
-            self.close()  # cheaper than to have the rest sent, and surer than to cancel what may have ended by then
+            self.close()  # cheaper than reading the rest, and safer than cancelling a query that may have ended
         some_left = not whole or len(lines) >= most
-        last = bound if bound and not some_left else shape.key_of(lines[-1]) if lines else None
+        last = bound if bound and not some_left else query.key_of(lines[-1]) if lines else None
         return lines, last, bound is None and not some_left
 
     def _bound(
-        self, connection: psycopg.Connection[Any], shape: Shape, after: Sequence[str] | None, span: int
+        self, connection: psycopg.Connection[Any], query: TableQuery, after: Sequence[str] | None, span: int
     ) -> tuple[str, ...] | None:
-        """The key `span` rows on, so that a read ends there whatever the conditions leave of them; None: there are fewer."""
-        query = shape.select(shape.key.columns, self._order, after) + sql.SQL(" LIMIT 1 OFFSET {}").format(sql.Literal(span - 1))
-        result = connection.execute(query).pgresult
+        """The key `span` rows ahead, where the read ends however few rows the conditions leave; None if the table ends before."""
+        keys = query.select(query.key.columns, self._order, after) + sql.SQL(" LIMIT 1 OFFSET {}").format(sql.Literal(span - 1))
+        result = connection.execute(keys).pgresult
         if result is None or not result.ntuples:
             return None
         return tuple((result.get_value(0, place) or b"").decode() for place in range(result.nfields))
 
     def _forbidden(self, error: psycopg.Error) -> CdcTrackerError:
-        """A right may be missing on the table, which has an error of its own, or on a function that a condition calls."""
+        """The error for a missing right: on the table, or on a function that a condition calls."""
         with connect(self._url) as connection:
             readable(connection, self._name)
         return translate(error)
 
 
 def _running(snapshot: str) -> frozenset[int]:
-    """The transactions in progress of a pg_snapshot, `xmin:xmax:xip,xip`, without their epochs."""
+    """The transactions in progress of a pg_snapshot, `xmin:xmax:xip,xip`, as 32-bit ids."""
     listed = snapshot.rpartition(":")[2]
     return frozenset(int(xid) & 0xFFFFFFFF for xid in listed.split(",") if xid)

@@ -1,7 +1,7 @@
 """Rows of COPY's text format: lines → a segment, segments → Changes. Pure.
 
-A segment of the plugin `snapshot` holds the lines as they came, without the newline. Its relation says which columns a line has.
-Row `n` of the chunk that was read from LSN `low` on has the position `(low, n)`, the LSN `low` and the index `n`.
+A segment of the plugin `snapshot` contains the lines as received, without the newline; its relation says which columns they have.
+Row `n` of the chunk with the low watermark `low` has the position `(low, n)`, the LSN `low` and the index `n`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\
 
 
 class Description(msgspec.Struct, frozen=True):
-    """The table that the lines are of, and their columns in order."""
+    """The lines' table, and their columns in order."""
 
     schema: str
     table: str
@@ -40,7 +40,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def segment_of(lines: Sequence[bytes | memoryview], relation: bytes, low: Lsn, read_at: int) -> Segment:
-    """`relation` is a Description as JSON, `read_at` in microseconds since the Unix epoch."""
+    """The segment of a chunk. `relation` is a Description as JSON; `read_at` is in microseconds since the Unix epoch."""
     pack = _FRAME.pack
     return Segment(
         plugin=PLUGIN,
@@ -56,20 +56,22 @@ def segment_of(lines: Sequence[bytes | memoryview], relation: bytes, low: Lsn, r
     )
 
 
-class _Table(NamedTuple):
+class _RowReader(NamedTuple):
+    """A relation, and the function that reads the columns wanted of its rows."""
+
     relation: Relation
     row: Callable[[bytes], Row] | None  # None: its rows are not wanted
 
 
 class Decoder:
-    """Segments of rows read → Changes of op `r` with the columns wanted. Keeps what it made for each relation description."""
+    """Segments of snapshot rows → Changes of op `r` with the columns wanted. Keeps a reader for each relation description."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._known: dict[bytes, _Table] = {}
+        self._readers: dict[bytes, _RowReader] = {}
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
-        """The segment's rows past `after`, in order. Raises ValueError where a line does not have the relation's columns."""
+        """The segment's rows past `after`, in order. Raises ValueError if a line does not have the relation's columns."""
         try:
             yield from self._changes(segment, after)
         except (LookupError, struct.error) as error:
@@ -77,13 +79,13 @@ class Decoder:
 
     def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
         [payload] = segment.relations
-        table = self._known.get(payload) or self._made(payload)
-        relation, row = table
+        reader = self._readers.get(payload) or self._reader(payload)
+        relation, row = reader
         if row is None:
             return
         transaction, ordinal, _, index = opened(segment.open)
         low = transaction.commit_lsn
-        frames, unpack, made = segment.frames, _FRAME.unpack_from, tuple.__new__
+        frames, unpack, new = segment.frames, _FRAME.unpack_from, tuple.__new__
         at, end = 0, len(frames)
         skipping = segment.first <= after
         while at < end:
@@ -92,18 +94,18 @@ class Decoder:
             if at > end:
                 raise ValueError(f"a row of {segment.first} is cut off")
             index += 1
-            position = made(Position, (low, ordinal))
+            position = new(Position, (low, ordinal))
             ordinal += 1
             if skipping and position <= after:
                 continue
             yield Change("r", relation, row(frames[start:at]), None, position, lsn, index, transaction)
 
-    def _made(self, payload: bytes) -> _Table:
+    def _reader(self, payload: bytes) -> _RowReader:
         relation = msgspec.json.decode(payload, type=Description).relation()
         wanted = self._wanted(relation)
-        made = _Table(relation, None if wanted is None else _compile_row(relation, wanted[0]))
-        self._known[payload] = made
-        return made
+        reader = _RowReader(relation, None if wanted is None else _compile_row(relation, wanted[0]))
+        self._readers[payload] = reader
+        return reader
 
 
 def _compile_row(relation: Relation, wanted: tuple[str, ...]) -> Callable[[bytes], Row]:
@@ -134,7 +136,7 @@ def cells(line: bytes | memoryview) -> list[Text]:
 
 
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """The segment of each single row at `positions`: what a dead letter keeps."""
+    """For each position, a segment of that row alone, as a dead letter stores it."""
     transaction, first, _, index = opened(segment.open)
     found = {}
     for offset, (lsn, at, end) in enumerate(walk(segment.frames)):

@@ -1,7 +1,7 @@
 """wal2json's format version 2: frames → segments for capture, segments → Changes for delivery. Pure.
 
-A cell's text is made back from JSON, so that both plugins give equal Changes. wal2json cannot carry float NaN and infinity: they
-are null. It names the leaf of a partitioned table and no key: the catalog's word for each table comes by `describe` and goes into
+A cell's text is restored from JSON, so that both plugins give equal Changes. wal2json writes null for NaN and infinity, names the
+leaf of a partitioned table, and does not say which columns are the key: `describe` asks the catalog, and the answer is stored in
 the segment.
 """
 

@@ -1,4 +1,4 @@
-"""Frames → segments: what is counted, and the descriptions that its tables need."""
+"""Frames → segments: changes are counted, and descriptions of their tables are carried along."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Described(NamedTuple):
 
 
 Describe: TypeAlias = Callable[[str, str], Description | None]
-"""(schema, table) → its description; None where the table, or its root, is not among those to capture."""
+"""(schema, table) → its description; None if neither the table nor its root is to be captured."""
 
 
 def options() -> dict[str, str]:
-    """START_REPLICATION's options. Without `add-tables`: a fixed list would miss a partition attached later."""
+    """Options of START_REPLICATION. Without `add-tables`, whose fixed list would miss partitions attached later."""
     return {
         "format-version": "2",
         "include-lsn": "true",
@@ -51,11 +51,11 @@ def options() -> dict[str, str]:
 
 
 class Builder(SegmentBuilder):
-    """Leaves out, before it is counted, what pgoutput would not send.
+    """Leaves out, before counting, the changes that pgoutput would not send.
 
-    That is the rows of tables that `describe` does not know, the truncate of a single partition (that of its root is one of the
-    root's own), and of a table of which nothing old is logged: such are published with inserts only. wal2json itself sends no
-    update or delete of those.
+    These are rows of tables that `describe` does not know; truncates of a single partition, as the root has its own; and
+    truncates of a table without a replica identity, which would be published with inserts only. Updates and deletes of such a
+    table wal2json itself leaves out.
     """
 
     plugin = "wal2json"
@@ -65,11 +65,11 @@ class Builder(SegmentBuilder):
     ) -> None:
         super().__init__(after, left_off, max_row=max_row)
         self._describe = describe
-        self._truncates: list[bytes] = []  # of one statement so far, a frame for each table
-        self._described: dict[bytes, _Described | None] = {}  # by schema and table as they stand in a frame
+        self._truncates: list[bytes] = []  # one frame for each table of the statement so far
+        self._described: dict[bytes, _Described | None] = {}  # by schema and table as written in a frame
 
     def forget(self) -> None:
-        """Ask the catalog again at each table's next row: partitions come and go."""
+        """Makes each table's next row ask the catalog again: partitions are added and dropped."""
         self._described.clear()
 
     def _reset(self) -> None:
@@ -77,6 +77,7 @@ class Builder(SegmentBuilder):
         self._carried: set[bytes] = set()
 
     def add(self, frame: Message) -> None:
+        """Adds one frame; see SegmentBuilder. Raises ValueError for a frame that is not wal2json's."""
         if self._truncates and frame[1:9] != self._truncates[0][1:9]:
             self._end_truncates()
         action = frame[PAYLOAD + ACTION]
@@ -96,7 +97,7 @@ class Builder(SegmentBuilder):
             raise ValueError(f"unknown wal2json action: {bytes(frame[PAYLOAD : PAYLOAD + 60])!r}")
 
     def _end_truncates(self) -> None:
-        """The tables of one statement go into one segment. Nothing in their frames tells them from rows that share an LSN."""
+        """Adds the truncates of one statement to one segment: their frames do not differ from those of rows that share an LSN."""
         frames, self._truncates = self._truncates, []
         place = 0
         for frame in frames:
@@ -106,7 +107,7 @@ class Builder(SegmentBuilder):
         return shortened(payload, self._largest)
 
     def _row(self, frame: Message, place: int | None = None) -> bool:
-        """Whether it was counted. `place`: of a truncate, among those of its statement."""
+        """Returns whether the frame was counted. `place`: a truncate's number among those of its statement."""
         named = _TABLE.search(frame, PAYLOAD)
         if named is None:
             raise ValueError(f"a wal2json frame without a table: {bytes(frame[PAYLOAD : PAYLOAD + 60])!r}")

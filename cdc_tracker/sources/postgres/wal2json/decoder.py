@@ -25,26 +25,25 @@ from cdc_tracker.model import (
     Text,
     Transaction,
 )
-from cdc_tracker.sources.postgres.segments import NOWHERE, Wanted, opened, past, single, walk
+from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Wanted, opened, past, single, walk
 from cdc_tracker.sources.postgres.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
 
 BYTEA = 17
 FIXED_LENGTH = frozenset((16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950))  # never TOASTed
 
 
-class _Gap(Exception):
-    """A cell that is wanted is not there."""
+class _RowReader(NamedTuple):
+    """A relation, and a function that reads the columns wanted of its rows.
 
-
-class _Table(NamedTuple):
-    """Its functions raise _Gap for a row that is not complete; those of an incomplete relation do not."""
+    It raises IncompleteRow for a row that is not complete; that of an incomplete relation does not.
+    """
 
     relation: Relation
     wanted: tuple[tuple[str, ...], tuple[str, ...]] | None
     new: tuple[tuple[int | None, str], ...]  # (place in the relation, name) of each column wanted
-    row: Callable[[list[Cell]], Row | None]  # the columns wanted of a whole row; None where the row is not of this relation
+    row: Callable[[list[Cell]], Row | None]  # the columns wanted of a complete row; None if the row has other columns
     described: Description
-    lacking: frozenset[str]  # of old rows: columns wanted that the relation has not
+    absent: frozenset[str]  # columns wanted of old rows that the relation lacks
 
 
 class Decoder:
@@ -52,19 +51,19 @@ class Decoder:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._known: dict[bytes, _Table] = {}
-        self._incomplete: dict[int, _Table] = {}  # by the id of the relation that they are of
-        self._shapes: dict[tuple[bytes, tuple[tuple[str, int], ...]], _Table] = {}
+        self._readers: dict[bytes, _RowReader] = {}
+        self._incomplete: dict[int, _RowReader] = {}  # by the id of their relation
+        self._shapes: dict[tuple[bytes, tuple[tuple[str, int], ...]], _RowReader] = {}
 
     def changes(self, segment: Segment, after: Position) -> Iterator[Change]:
-        """The segment's changes past `after`, in order. Raises ValueError where a frame is not wal2json's."""
+        """The segment's changes past `after`, in order. Raises ValueError if a frame is not wal2json's."""
         try:
             yield from self._changes(segment, after)
         except (LookupError, OverflowError, struct.error) as error:
             raise ValueError(f"damaged wal2json frames at {segment.first}: {error!r}") from error
 
     def _changes(self, segment: Segment, after: Position) -> Iterator[Change]:
-        tables: dict[tuple[str, str], _Table] = {}
+        tables: dict[tuple[str, str], _RowReader] = {}
         for payload in segment.relations:
             table = self._table(payload)
             tables[table.described.schema, table.described.table] = table
@@ -95,7 +94,7 @@ class Decoder:
     def _change(
         self,
         frame: Frame,
-        tables: dict[tuple[str, str], _Table],
+        tables: dict[tuple[str, str], _RowReader],
         position: Position,
         lsn: Lsn,
         index: int,
@@ -113,41 +112,41 @@ class Decoder:
                 row = table.row(frame.columns)
                 if row is None:
                     table = tables[key] = self._fitting(table, frame.columns, action == "U")
-            elif action == "D" and table.lacking:
+            elif action == "D" and table.absent:
                 table = self._as_deleted(table, frame.identity)
             if table.wanted is None:
                 return None
             if action == "I" and row is not None:
                 return Change("c", table.relation, row, None, position, lsn, index, transaction)
             new, old = _rows(table, frame, row)
-        except _Gap:
-            table = self._gapped(self._fitting(table, frame.columns, action == "U") if action in "IU" else table)
+        except IncompleteRow:
+            table = self._for_incomplete(self._fitting(table, frame.columns, action == "U") if action in "IU" else table)
             new, old = _rows(table, frame, None)
         return Change(_OPS[action], table.relation, new, old, position, lsn, index, transaction)
 
-    def _gapped(self, table: _Table) -> _Table:
-        """The same table for rows that are not complete."""
+    def _for_incomplete(self, table: _RowReader) -> _RowReader:
+        """The reader of the same relation for rows that are not complete."""
         key = id(table.relation)
         if key not in self._incomplete:
-            self._incomplete[key] = self._made(replace(table.relation, incomplete=True), table.described)
+            self._incomplete[key] = self._reader(replace(table.relation, incomplete=True), table.described)
         return self._incomplete[key]
 
-    def _table(self, payload: bytes) -> _Table:
-        table = self._known.get(payload)
+    def _table(self, payload: bytes) -> _RowReader:
+        table = self._readers.get(payload)
         if table is None:
             described = msgspec.json.decode(payload, type=Description)
-            table = self._known[payload] = self._made(described.relation(), described)
+            table = self._readers[payload] = self._reader(described.relation(), described)
         return table
 
-    def _made(self, relation: Relation, described: Description) -> _Table:
+    def _reader(self, relation: Relation, described: Description) -> _RowReader:
         wanted = self._wanted(relation)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         new = tuple((places.get(name), name) for name in (wanted or ((), ()))[0])
-        lacking = frozenset((wanted or ((), ()))[1]).difference(places)
-        return _Table(relation, wanted, new, _compile_row(relation, new, described.never_null), described, lacking)
+        absent = frozenset((wanted or ((), ()))[1]).difference(places)
+        return _RowReader(relation, wanted, new, _compile_row(relation, new, described.never_null), described, absent)
 
-    def _fitting(self, table: _Table, cells: list[Cell], update: bool) -> _Table:
-        """The table as the row shows it. The catalog's description is of another moment than the row: DDL lies between."""
+    def _fitting(self, table: _RowReader, cells: list[Cell], update: bool) -> _RowReader:
+        """The reader for the columns that the row shows: DDL may have run between the row and the catalog's description."""
         columns = table.relation.columns
         if len(cells) == len(columns):
             for place, name in table.new:
@@ -156,31 +155,31 @@ class Decoder:
             else:
                 return table
         shown = tuple((cell.name, cell.typeoid) for cell in cells)
-        if not update:  # only an update leaves columns out: unchanged TOAST
+        if not update:  # only updates leave columns out: unchanged TOAST
             return self._shape(table, shown)
         return table if _fits(columns, shown) else self._shape(table, _with_left_out(columns, shown))
 
-    def _as_deleted(self, table: _Table, cells: list[Cell]) -> _Table:
-        """The table with the columns wanted that the deleted row shows, whatever the catalog says of it since."""
-        shown = tuple((cell.name, cell.typeoid) for cell in cells if cell.name in table.lacking)
+    def _as_deleted(self, table: _RowReader, cells: list[Cell]) -> _RowReader:
+        """The reader with those columns wanted that the deleted row shows and the catalog no longer has."""
+        shown = tuple((cell.name, cell.typeoid) for cell in cells if cell.name in table.absent)
         if not shown:
             return table
         return self._shape(table, (*((column.name, column.type_oid) for column in table.relation.columns), *shown))
 
-    def _shape(self, table: _Table, shown: tuple[tuple[str, int], ...]) -> _Table:
+    def _shape(self, table: _RowReader, shown: tuple[tuple[str, int], ...]) -> _RowReader:
         key = (msgspec.json.encode(table.described), shown)
-        made = self._shapes.get(key)
-        if made is None:
+        reader = self._shapes.get(key)
+        if reader is None:
             keys = {name for name, _, part in table.described.columns if part}
             columns = tuple(Column(name, oid, table.described.identity == "f" or name in keys) for name, oid in shown)
             base = table.relation
             relation = base if columns == base.columns else Relation(base.schema, base.name, columns, base.identity)
-            made = self._shapes[key] = table if relation is base else self._made(relation, table.described)
-        return made
+            reader = self._shapes[key] = table if relation is base else self._reader(relation, table.described)
+        return reader
 
 
 def _with_left_out(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-    """The columns of an updated row: those it shows, and after their neighbours those that it may have left out."""
+    """The columns of an updated row: those that it shows and, next to their neighbours, those that it may have left out."""
     names = {name for name, _ in shown}
     found, place = list(shown), 0
     for column in columns:
@@ -193,7 +192,7 @@ def _with_left_out(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ..
 
 
 def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bool:
-    """The row's columns are the relation's, less some that may be unchanged TOAST."""
+    """Whether the row's columns are the relation's, except for some that may be unchanged TOAST."""
     at = 0
     for column in columns:
         if at < len(shown) and shown[at] == (column.name, column.type_oid):
@@ -206,8 +205,8 @@ def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bo
 _OPS = {"I": "c", "U": "u", "D": "d", "T": "t"}
 
 
-def _rows(table: _Table, frame: Frame, row: Row | None) -> tuple[Row | None, Row | None]:
-    """(new, old). `row` is the new one where it is known already."""
+def _rows(table: _RowReader, frame: Frame, row: Row | None) -> tuple[Row | None, Row | None]:
+    """(new, old). `row`: the new row, if it was read already."""
     action = frame.action
     if action == "I":
         return _new(table, frame.columns) if row is None else row, None
@@ -230,12 +229,12 @@ def _present(cell: Cell) -> str | None:
     if value.__class__ is bool:
         return "t" if value else "f"
     if value.__class__ is dict:
-        raise _Gap
+        raise IncompleteRow
     return str(value)
 
 
-def _text(table: _Table, cell: Cell) -> Text:
-    """The same, or why it is not there."""
+def _text(table: _RowReader, cell: Cell) -> Text:
+    """The same, or why the cell has no text. Raises IncompleteRow for that unless the relation is an incomplete one."""
     missing: Missing | None = None
     if cell.value is None and cell.name in table.described.never_null:
         missing = Missing.SPECIAL
@@ -244,25 +243,25 @@ def _text(table: _Table, cell: Cell) -> Text:
     if missing is None:
         return _present(cell)
     if not table.relation.incomplete:
-        raise _Gap
+        raise IncompleteRow
     return missing
 
 
 def _not_null(cell: Cell) -> str:
-    """The text of a cell of a NOT NULL column; raises _Gap for null, which is NaN or an infinity."""
+    """The text of a cell of a NOT NULL column; raises IncompleteRow for null, which is NaN or an infinity."""
     if cell.value is None:
-        raise _Gap
+        raise IncompleteRow
     return str(_present(cell))
 
 
-def _new(table: _Table, cells: list[Cell]) -> Row:
+def _new(table: _RowReader, cells: list[Cell]) -> Row:
     return tuple([None if place is None else _text(table, cells[place]) for place, _ in table.new])
 
 
 def _compile_row(
     relation: Relation, new: tuple[tuple[int | None, str], ...], never_null: Collection[str]
 ) -> Callable[[list[Cell]], Row | None]:
-    """The usual case, once a row: all columns are there, and those wanted have the name and type that they should have."""
+    """A function for the usual row, which has all columns, with the expected names and types. It returns None for any other."""
     places = [place for place, _ in new if place is not None]
     if len(places) < len(new):
         return lambda _cells: None
@@ -285,8 +284,8 @@ def _compile_row(
     return define("row", "\n".join(lines), constants, f"wal2json {relation.table}")
 
 
-def _whole(table: _Table, frame: Frame) -> Row:
-    """A new row; what is left out is unchanged TOAST, filled from the old row where that holds it."""
+def _whole(table: _RowReader, frame: Frame) -> Row:
+    """A new row. A column left out is unchanged TOAST: it is filled from the old row if that has it."""
     if len(frame.columns) == len(table.relation.columns):
         return _new(table, frame.columns)
     after = {cell.name: cell for cell in frame.columns}
@@ -301,14 +300,14 @@ def _whole(table: _Table, frame: Frame) -> Row:
     return tuple(cell(place, name) for place, name in table.new)
 
 
-def _old(table: _Table, cells: list[Cell]) -> Row:
+def _old(table: _RowReader, cells: list[Cell]) -> Row:
     found = {cell.name: cell for cell in cells}
     wanted = table.wanted[1] if table.wanted else ()
     return tuple(_text(table, found[name]) if name in found else UNLOGGED for name in wanted)
 
 
 def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Frame]]:
-    """Each change: where the transaction stands before it, its LSN, its payload, as bytes and read."""
+    """For each change: the place before it, its LSN, its payload as bytes and decoded."""
     start = segment.open or NOWHERE
     for lsn, at, end in walk(segment.frames):
         payload = segment.frames[at:end]
@@ -321,15 +320,15 @@ def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Fram
 
 
 def left_off(segment: Segment) -> OpenTransaction:
-    """How far the segment is within the transaction that it ends in."""
-    stands = segment.open or NOWHERE
+    """The segment's end, as a place within its last transaction."""
+    place = segment.open or NOWHERE
     for start, lsn, _, _ in _steps(segment):
-        stands = past(start, lsn)
-    return stands
+        place = past(start, lsn)
+    return place
 
 
 def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """The segment of each single change at `positions`: what a dead letter keeps."""
+    """For each position, a segment of that change's frame alone, as a dead letter stores it."""
     described = {}
     for payload in segment.relations:
         table = msgspec.json.decode(payload, type=Description)

@@ -1,4 +1,4 @@
-"""What a frame holds, and the description of a table that a segment carries."""
+"""wal2json's frames, and the description of a table that a segment carries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGIN, COMMIT, MESSAGE, TRUNCATE = b"BCMT"
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What the catalog says of a table that wal2json named `schema.table`: the relation is its root where it is a partition."""
+    """A table that wal2json names `schema.table`, as the catalog has it. Root and columns of a partition are its root's."""
 
     schema: str
     table: str
@@ -25,24 +25,29 @@ class Description(msgspec.Struct, frozen=True):
     root_table: str
     identity: str
     columns: tuple[tuple[str, int, bool], ...]  # name, type oid, part of the key
-    never_null: tuple[str, ...] = ()  # numbers that are NOT NULL: where they come as null, they are NaN or an infinity
+    never_null: tuple[str, ...] = ()  # NOT NULL numbers: a null of theirs is NaN or an infinity
 
     @property
     def truncates(self) -> bool:
-        """A publication of this table, or of its root, has its truncates."""
+        """Whether a publication of this table, or of its root, would include its truncates."""
         return self.identity != "n" and (self.schema, self.table) == (self.root_schema, self.root_table)
 
     def relation(self) -> Relation:
+        """The root as a Relation."""
         return Relation(self.root_schema, self.root_table, tuple(Column(*column) for column in self.columns), self.identity)
 
 
 class Cell(msgspec.Struct, frozen=True, gc=False):
+    """One column of a row; `value` as JSON has it."""
+
     name: str
     typeoid: int
     value: Any
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One JSON object of wal2json. `columns` is the new row, `identity` the old one."""
+
     action: str
     xid: int | None = None
     timestamp: str | None = None
@@ -56,7 +61,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     content: str | dict[str, str] = ""
 
 
-FRAME = msgspec.json.Decoder(Frame, float_hook=str)  # a number with a fraction stays the text that the server wrote
+FRAME = msgspec.json.Decoder(Frame, float_hook=str)  # a number with a fraction stays as the server wrote it
 
 
 class _OddCell(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +71,7 @@ class _OddCell(msgspec.Struct, frozen=True, gc=False):
 
 
 class _OddFrame(Frame, frozen=True, gc=False, omit_defaults=True):
-    columns: list[_OddCell] = []  # type: ignore[assignment]  # the same cells, with their values as they were written
+    columns: list[_OddCell] = []  # type: ignore[assignment]  # the same cells, with their values unparsed
     identity: list[_OddCell] = []  # type: ignore[assignment]
 
 
@@ -75,7 +80,10 @@ MINUS_ZERO = b'"value":-0}'  # of a float: as an int it would lose its sign
 
 
 def odd(payload: bytes) -> Frame:
-    """A frame that the plain decoder takes not at all or wrongly: -0, a very long integer, a message that is not UTF-8."""
+    """A frame that FRAME cannot decode or decodes wrongly: -0, a very long integer, a message that is not UTF-8.
+
+    Raises ValueError for any other malformed frame.
+    """
     try:
         frame = _ODD_FRAME.decode(payload)
     except ValueError:
@@ -96,12 +104,12 @@ def _is_utf8(payload: bytes) -> bool:
 
 
 def gap(missing: Missing) -> dict[str, str]:
-    """What stands for a cell's value, or a message's content, that is not there. wal2json writes no object."""
+    """The value of a cell, or content of a message, that is missing: an object, which wal2json never writes."""
     return {"missing": missing.name}
 
 
 def shortened(payload: Raw, largest: Callable[[Iterable[tuple[int, int]], int], list[tuple[int, int]]]) -> bytes:
-    """The frame without those values that `largest` picks of (bytes, place), or without the message's content."""
+    """The frame without the values that `largest` chooses from (bytes, place) pairs, or without the message's content."""
     frame = _ODD_FRAME.decode(payload)
     if frame.action == "M":
         return msgspec.json.encode(msgspec.structs.replace(frame, content=gap(Missing.TOO_LARGE)))
@@ -121,6 +129,7 @@ def _written(cell: _OddCell) -> Cell:
 
 
 def transaction_of(frame: Frame) -> Transaction:
+    """The transaction of a begin frame. Raises ValueError for a commit time without a zone."""
     moment = datetime.fromisoformat(frame.timestamp or "")
     if moment.tzinfo is None:
         raise ValueError(f"a commit time without its zone: {frame.timestamp}")

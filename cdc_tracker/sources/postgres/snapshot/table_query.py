@@ -1,4 +1,4 @@
-"""A table as it was found, and the queries that go through it by its key."""
+"""The queries that read a table in the order of its key."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ _SIGNS = {"asc": (">", "<=", "ASC"), "desc": ("<", ">=", "DESC")}  # past a key,
 
 
 @dataclass(frozen=True)
-class Shape:
-    """`columns` are those that are read, in the table's order; `types` the key's, as SQL; `relation` a Description as JSON."""
+class TableQuery:
+    """A table, its key and the columns to read, as the catalog has them.
+
+    `columns` are in the table's order; `types` are the key's, as SQL; `relation` is a Description as JSON; `fingerprint` changes
+    with the table's columns and unique indexes.
+    """
 
     table: catalog.Table
     key: Key
@@ -40,7 +44,7 @@ class Shape:
         upto: Sequence[str] | None = None,
         filters: Sequence[sql.Composable] = (),
     ) -> sql.Composed:
-        """The rows past the key `after` and not past `upto`, in the key's order."""
+        """A SELECT of the rows past the key `after` and not past `upto`, in key order."""
         past, until, direction = _SIGNS[order]
         limits = [(past, after), (until, upto)]
         wanted = [self._compared(sign, key) for sign, key in limits if key is not None] + list(filters)
@@ -52,7 +56,7 @@ class Shape:
         )
 
     def _compared(self, sign: str, key: Sequence[str]) -> sql.Composable:
-        """`("a", "b") > ('1'::integer, 'x'::text)`: compared as the index is ordered, by the columns' own collation."""
+        """`("a", "b") > ('1'::integer, 'x'::text)`: compared in the index's order, by the columns' own collation."""
         names = sql.SQL(", ").join(map(sql.Identifier, self.key.columns))
         values = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(type_name))  # the type as the catalog writes it
@@ -61,26 +65,29 @@ class Shape:
         return sql.SQL("({}) {} ({})").format(names, sql.SQL(sign), values)
 
     def key_of(self, line: bytes | memoryview) -> tuple[str, ...]:
-        """The key of a row that was read."""
+        """The key of a line that was read."""
         row = cells(line)
         return tuple(str(row[self.columns.index(column)]) for column in self.key.columns)
 
 
-def described(
-    connection: psycopg.Connection[Any], name: str, columns: Collection[str], never: Collection[str], fingerprint: str
-) -> Shape:
-    """The table `name` with those of `columns` that it has, and its key's. Raises SourceError where it cannot be read."""
+def table_query(
+    connection: psycopg.Connection[Any], name: str, columns: Collection[str], never_capture: Collection[str], fingerprint: str
+) -> TableQuery:
+    """The query of the table `name`: the key's columns and those of `columns` that exist.
+
+    Raises SourceError if the table cannot be read.
+    """
     table = readable(connection, name)
     key = key_of(connection, table)
-    if kept := set(never) & set(key.columns):
+    if excluded := set(never_capture) & set(key.columns):
         raise SourceError(
-            f"{name} can only be read by its key, and never_capture keeps back {', '.join(sorted(kept))}",
+            f"{name} can only be read by its key, but never_capture excludes {', '.join(sorted(excluded))}",
             hint="a backfill would store the key's values",
         )
-    wanted = (set(columns) - set(never)) | set(key.columns)
+    wanted = (set(columns) - set(never_capture)) | set(key.columns)
     found = tuple(column for column in table.relation.columns if column.name in wanted)
     types = {column.name: column.type_name for column in table.columns}
-    return Shape(
+    return TableQuery(
         table,
         key,
         tuple(types[column] for column in key.columns),
