@@ -9,6 +9,6 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """Run the whole thing against a database of its own, with crashes."""
-    from cdc_tracker.demo import main  # noqa: PLC0415  its server is an extra that need not be installed
+    from cdc_tracker.demo.command import main  # noqa: PLC0415  its server is an extra that need not be installed
 
     raise SystemExit(main(list(arguments)))

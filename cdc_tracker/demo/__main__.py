@@ -2,6 +2,6 @@
 
 import sys
 
-from cdc_tracker.demo import main
+from cdc_tracker.demo.command import main
 
 sys.exit(main(sys.argv[1:]))
