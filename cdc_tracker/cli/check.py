@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -29,7 +30,7 @@ def check(invocation: Invocation, as_json: bool) -> None:
         findings = operations.check.problems_of(error, "configuration")
     failed = any(finding.severity == "error" for finding in findings)
     if as_json:
-        output.emit({"ok": not failed, "findings": [output.problem(finding) for finding in findings]})
+        output.emit({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         _print(findings)
     if failed:

@@ -1,4 +1,4 @@
-"""What commands print: tables and text for people, JSON for programs."""
+"""How commands print and ask: text and tables, JSON, questions, progress."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from cdc_tracker.errors import Problem
     from cdc_tracker.operations.source import Step
-    from cdc_tracker.state import RoleRecord
 
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
 MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
@@ -32,14 +30,14 @@ yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def console() -> Console:
-    """A console on standard output as it is now (tests and pipes exchange it)."""
+    """A console on the present standard output (tests replace it)."""
     from rich.console import Console  # noqa: PLC0415  rich takes 60 ms to import
 
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def say(text: str = "", *, nl: bool = True, err: bool = False, **style: Any) -> None:
-    """Print a line. Every command prints with this, and with tables: nothing that came from outside reaches the terminal raw."""
+    """Print a line. Commands print with this and with tables only: no control character from outside reaches the terminal."""
     click.secho(printable(text), nl=nl, err=err, **style)  # noqa: TID251
 
 
@@ -58,13 +56,8 @@ def step(done: Step) -> None:
 
 
 def emit(value: object) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document."""
     say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def emit_line(value: object) -> None:
-    """One JSON document on one line, for a stream of them."""
-    say(line(value))
 
 
 def line(value: object) -> str:
@@ -73,21 +66,21 @@ def line(value: object) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
-    """A plain table. Cells are text, never markup: a value from the database could hold brackets."""
+    """A plain table. Cells are text, never markup: a value from the database may contain brackets."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        found.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else text("" if cell is None else str(cell)) for cell in row))
-    return made
+        found.add_row(*(cell if isinstance(cell, Text) else text("" if cell is None else str(cell)) for cell in row))
+    return found
 
 
 def text(given: str, style: str = "") -> Text:
-    """For a table or a console: not taken for markup, and without what a terminal obeys."""
+    """Text for a table or a console: not parsed as markup, and without characters that control a terminal."""
     from rich.text import Text  # noqa: PLC0415
 
     return Text(printable(given), style=style)
@@ -109,7 +102,7 @@ def moment(time_us: int | None) -> str:
 
 
 def ask(question: str, *, yes: bool, options: str = "--yes") -> None:
-    """Go on, or leave: with exit code 1 where the answer is no, with 2 where nobody is there to give one."""
+    """Continue, or end: with exit code 1 if the answer is no, with 2 if there is no terminal to answer on."""
     if yes:
         return
     try:
@@ -126,7 +119,7 @@ def ask(question: str, *, yes: bool, options: str = "--yes") -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[], None]]:
-    """A line on standard error that shows that work goes on; nothing where that is no terminal."""
+    """Shows progress on standard error, if that is a terminal. Yields what is to be called after each segment."""
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -142,21 +135,3 @@ def progress(what: str) -> Iterator[Callable[[], None]]:
             status.update(f"{what}: {plural(steps, 'segment')} read")
 
         yield advance
-
-
-def is_alive(roles: Iterable[RoleRecord], role: str) -> bool:
-    """Whether a role is at work."""
-    from cdc_tracker.monitoring import reports  # noqa: PLC0415
-
-    return reports(list(roles), role)
-
-
-def problem(found: Problem) -> dict[str, str]:
-    """For JSON."""
-    return {
-        "severity": found.severity,
-        "where": found.where,
-        "key": found.key,
-        "message": found.message,
-        "hint": found.hint,
-    }

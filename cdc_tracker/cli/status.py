@@ -54,7 +54,7 @@ def _watch(look: Callable[[], Status], as_json: bool) -> None:
             while True:
                 time.sleep(1.0)
                 now = look()
-                output.emit_line(snapshot(now, now.rates(before)))
+                output.say(output.line(snapshot(now, now.rates(before))))
                 before = now
         with Live(rendered(snapshot(before)), console=output.console(), auto_refresh=False) as live:
             while True:

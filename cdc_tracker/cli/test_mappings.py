@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def _refused(error: ConfigError, as_json: bool) -> None:
         tell(error)
         return
     problems = error.problems if isinstance(error, MappingError) else []
-    output.emit({"problems": [output.problem(each) for each in problems] or [{"message": str(error)}], "examples": []})
+    output.emit({"problems": [asdict(each) for each in problems] or [{"message": str(error)}], "examples": []})
 
 
 def _print(found: Examples) -> None:
@@ -67,7 +68,7 @@ def _print(found: Examples) -> None:
 
 def _as_json(found: Examples) -> dict[str, object]:
     return {
-        "problems": [output.problem(warning) for warning in found.warnings],
+        "problems": [asdict(warning) for warning in found.warnings],
         "examples": [
             {
                 "mapping": result.mapping,

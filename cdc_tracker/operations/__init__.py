@@ -34,30 +34,11 @@ if TYPE_CHECKING:
         status,
     )
 
-__all__ = [
-    "backfill",
-    "check",
-    "dead_letters",
-    "diff",
-    "estimate",
-    "examples",
-    "follow",
-    "jobs",
-    "ledger",
-    "named",
-    "preview",
-    "publications",
-    "repair",
-    "replay",
-    "rewind",
-    "scaffold",
-    "setup",
-    "source",
-    "status",
-]
-
 
 def __getattr__(name: str) -> ModuleType:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -80,9 +80,12 @@ def plan(config: Config, state: State, event: str, destinations: Sequence[str], 
         named.destination(config, name)
     mappings = load_mappings(config)
     keys = named.events(mappings.all, [event])
-    source = source_record(config, state).name
-    chosen = [mapping for mapping in mappings.all if mapping.key in keys]
-    return [_plan(config, state, source, mapping, name, wanted) for mapping in chosen for name in destinations]
+    source_record(config, state)
+    pairs = [(mapping, name) for mapping in mappings.all if mapping.key in keys for name in destinations]
+    for mapping, name in pairs:
+        _check(config, mapping, name)
+    with closing(connect(config.source.url.get_secret_value())) as connection:
+        return [plan_one(config, state, connection, mapping, name, wanted) for mapping, name in pairs]
 
 
 def start(state: State, journal: Journal, backfills: Sequence[Backfill], *, accept_duplicates: bool) -> list[Job]:
@@ -99,20 +102,14 @@ def _queued(state: State, journal: Journal, backfills: Sequence[Backfill]) -> It
         journal.wake(each.destination)
 
 
-def _plan(config: Config, state: State, source: str, mapping: Mapping, name: str, wanted: Wanted) -> Backfill:
-    settings = config.destinations[name]
-    if settings.requirements.raw:
-        raise Stop(
-            f"The destination {name!r} gets changes as they were captured, and a backfill makes events of present rows.",
-            hint="What the journal has can be sent again: `cdc-tracker replay`.",
-        )
-    if (why := unfit(mapping, name)) is not None:
-        raise why
+def plan_one(config: Config, state: State, connection: Any, mapping: Mapping, destination: str, wanted: Wanted) -> Backfill:
+    """The same for one mapping and one configured destination. `connection`: to the source database."""
+    settings, source = config.destinations[destination], config.source.name
+    _check(config, mapping, destination)
     kind = registry.described(settings)
     where, conditions = conditions_of(mapping, wanted.where, wanted.from_us, wanted.to_us)
-    with closing(connect(config.source.url.get_secret_value())) as connection:
-        key = usable_key(connection, mapping.table)
-        size = extent(connection, mapping.table, where, conditions)
+    key = usable_key(connection, mapping.table)
+    size = extent(connection, mapping.table, where, conditions)
     only_missing = settings.sent_ledger is not None
     spec = backfill_spec(
         mapping,
@@ -127,7 +124,7 @@ def _plan(config: Config, state: State, source: str, mapping: Mapping, name: str
     )
     return Backfill(
         source=source,
-        destination=name,
+        destination=destination,
         event=mapping.key,
         table=mapping.table,
         key=tuple(key.columns),
@@ -136,9 +133,20 @@ def _plan(config: Config, state: State, source: str, mapping: Mapping, name: str
         kind=kind,
         only_missing=only_missing,
         dry_run=settings.dry_run,
-        duplicates=0 if only_missing else _delivered_before(state, source, mapping.key, name, kind.dedupe_window),
+        duplicates=0 if only_missing else _delivered_before(state, source, mapping.key, destination, kind.dedupe_window),
         spec=spec,
     )
+
+
+def _check(config: Config, mapping: Mapping, destination: str) -> None:
+    """Raises Stop if the mapping or the destination does not allow a backfill."""
+    if config.destinations[destination].requirements.raw:
+        raise Stop(
+            f"The destination {destination!r} gets changes as they were captured, and a backfill makes events of present rows.",
+            hint="What the journal has can be sent again: `cdc-tracker replay`.",
+        )
+    if (why := unfit(mapping, destination)) is not None:
+        raise why
 
 
 def _delivered_before(state: State, source: str, key: str, destination: str, window: float) -> int:

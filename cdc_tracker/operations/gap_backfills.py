@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cdc_tracker.capture.gaps import Missing, window
-from cdc_tracker.delivery.jobs.spec import backfill_spec, conditions_of, unfit
 from cdc_tracker.errors import Stop
-from cdc_tracker.mapping import Mapping, texts
+from cdc_tracker.mapping import Mapping
+from cdc_tracker.operations.backfill import Wanted, plan_one, start
 from cdc_tracker.operations.source import SourceSetup
-from cdc_tracker.sources.postgres.snapshot import extent, usable_key
 
 _STILL_THERE = "rows that are still there; those deleted since cannot be had"
 _AS_NOW = "rows as they are now; what a later update has overwritten, and rows deleted since, cannot be had"
@@ -44,46 +43,20 @@ def gap_of(source: SourceSetup, missing: Missing, *, create_jobs: bool) -> Gap:
 def _refills(source: SourceSetup, missing: Missing, create_jobs: bool) -> Iterator[Refill]:
     for mapping in source.mappings.all:
         if mapping.goes_to(missing.destination):
-            against = _against(source, mapping, missing)
-            why = against or (_AS_NOW if "update" in mapping.on else _STILL_THERE)
-            job = _create_job(source, mapping, missing) if create_jobs and not against else None
-            yield Refill(mapping.key, mapping.table, not against, why, job)
+            yield _refill(source, mapping, missing, create_jobs)
     if outbox := source.config.source.outbox:
         yield Refill("outbox", outbox.table, False, _OUTBOX)
 
 
-def _against(source: SourceSetup, mapping: Mapping, missing: Missing) -> str:
-    """Why the table cannot fill the gap; empty if it can."""
+def _refill(source: SourceSetup, mapping: Mapping, missing: Missing, create_job: bool) -> Refill:
     if not {"insert", "update"} & set(mapping.on):
-        return f"{' and '.join(mapping.on)}: deleted rows cannot be read from their table"
-    if (stop := unfit(mapping, missing.destination)) is not None:
-        return str(stop)
+        why = f"{' and '.join(mapping.on)}: deleted rows cannot be read from their table"
+        return Refill(mapping.key, mapping.table, False, why)
+    wanted = Wanted(*window(missing))
     try:
-        usable_key(source.connection, mapping.table)
-        _rows(source, mapping, missing)
+        found = plan_one(source.config, source.state, source.connection, mapping, missing.destination, wanted)
     except Stop as error:
-        return str(error)
-    return ""
-
-
-def _create_job(source: SourceSetup, mapping: Mapping, missing: Missing) -> int:
-    since, upto = window(missing)
-    spec = backfill_spec(
-        mapping,
-        texts=texts(source.config.mapping_paths),
-        where=None,
-        order="asc",
-        from_us=since,
-        to_us=upto,
-        only_missing=source.config.destinations[missing.destination].sent_ledger is not None,
-        max_rate=None,
-    )
-    total = _rows(source, mapping, missing)
-    job = source.state.jobs.create(source.name, missing.destination, "backfill", spec, total=total)
-    source.journal.wake(missing.destination)
-    return job.id
-
-
-def _rows(source: SourceSetup, mapping: Mapping, missing: Missing) -> int:
-    """Rows to read, by the planner's estimate. Raises SourceError if PostgreSQL refuses the mapping's `where`."""
-    return extent(source.connection, mapping.table, *conditions_of(mapping, None, *window(missing))).rows
+        return Refill(mapping.key, mapping.table, False, str(error))
+    jobs = start(source.state, source.journal, [found], accept_duplicates=True) if create_job else []
+    why = _AS_NOW if "update" in mapping.on else _STILL_THERE
+    return Refill(mapping.key, mapping.table, True, why, jobs[0].id if jobs else None)

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from cdc_tracker.config.config import Config
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.destinations.base import DestinationSettings
-from cdc_tracker.errors import InvalidRequest
+from cdc_tracker.errors import InvalidRequest, Stop
 from cdc_tracker.mapping import Mapping
-from cdc_tracker.model import RAW
+from cdc_tracker.model import RAW, Position
+from cdc_tracker.state import State
 
 
 def destination(config: Config, name: str) -> DestinationSettings:
@@ -17,6 +18,18 @@ def destination(config: Config, name: str) -> DestinationSettings:
     if name not in config.destinations:
         raise InvalidRequest(f"there is no destination {name!r} in {config.path}{nearest(name, list(config.destinations))}")
     return config.destinations[name]
+
+
+def checkpoint(state: State, source: str, destination: str) -> Position:
+    """The position of a destination's checkpoint. Raises Stop if it has none."""
+    found = state.checkpoints.get(source, destination)
+    if found is None:
+        raise Stop(
+            f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it, so nothing can be sent again.",
+            hint="`cdc-tracker setup` gives a new destination its checkpoint; with `start: earliest` it begins with all that the "
+            "journal has.",
+        )
+    return found.position
 
 
 def events(mappings: Sequence[Mapping], names: Sequence[str]) -> list[str]:

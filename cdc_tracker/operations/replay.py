@@ -10,7 +10,6 @@ from cdc_tracker import mapping
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.jobs.spec import replay_spec
 from cdc_tracker.delivery.points import Target, range_of
-from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.operations import named
@@ -60,13 +59,7 @@ def plan(
         raw = settings.requirements.raw
         keys = named.raw_events(captured_tables(config, mappings), events) if raw else named.events(mappings.all, events)
     record = source_record(config, state)
-    checkpoint = state.checkpoints.get(record.name, destination)
-    if checkpoint is None:
-        raise Stop(
-            f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it.",
-            hint="`start: earliest` in its configuration begins with all that the journal holds.",
-        )
-    after, upto = range_of(journal, start, end, checkpoint.position)
+    after, upto = range_of(journal, start, end, named.checkpoint(state, record.name, destination))
     pipeline = build_pipeline(config, record, destination, mappings, only=keys)
     again = estimate(config, state, journal, destination, pipeline, after, upto, only_missing=only_missing, advance=advance)
     return Replay(record.name, destination, after, upto, keys, texts, again)

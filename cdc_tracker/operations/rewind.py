@@ -44,13 +44,7 @@ def plan(
     """
     named.destination(config, destination)
     record = source_record(config, state)
-    checkpoint = state.checkpoints.get(record.name, destination)
-    if checkpoint is None:
-        raise Stop(
-            f"The destination {destination!r} has no checkpoint: nothing was ever delivered to it, so nothing can be sent again.",
-            hint="`cdc-tracker setup` gives a new destination its checkpoint.",
-        )
-    position, to = checkpoint.position, located(journal, target)
+    position, to = named.checkpoint(state, record.name, destination), located(journal, target)
     if to >= position:
         raise Stop(
             f"The checkpoint is at {position}, which is not past {to}: there is nothing to send again. "
