@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from cdc_tracker.journal import Horizon
-from cdc_tracker.model import START, Lsn, Position
+from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.sources.postgres.verify import CommitTimes
 from cdc_tracker.state import HOUR, SourceRecord, State
-from cdc_tracker.times import SECOND, from_micros
+from cdc_tracker.times import SECOND, for_display, from_micros
 
 MARGIN = 60 * SECOND  # a row's own time is set before its transaction commits
 
@@ -25,6 +25,13 @@ class Missing(NamedTuple):
     since_time: int
     upto: Lsn
     upto_time: int
+
+    def __str__(self) -> str:
+        since = for_display(self.since_time) if self.since_time else "at an unknown time"
+        return (
+            f"{self.destination}: nothing was read that committed between {self.since} ({since}) and {format_lsn(self.upto)} "
+            f"({for_display(self.upto_time)})."
+        )
 
 
 def missing(

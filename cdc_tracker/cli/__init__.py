@@ -32,8 +32,8 @@ class _Entry(NamedTuple):
 _COMMANDS = {
     "init": _Entry("init", "Write cdc-tracker.yml and a starting mapping file for each table."),
     "sql": _Entry("sql", "Print a SQL script for a DBA, such as the role that the worker connects as."),
-    "check": _Entry("check", "Say everything that would stop a run, and how to mend each."),
-    "setup": _Entry("setup", "Make the outbox, the publication and the slot in the source database."),
+    "check": _Entry("check", "Report everything that would stop a run, and how to correct it."),
+    "setup": _Entry("setup", "Create the outbox, the publications and the slot in the source database."),
     "run": _Entry("run", "Capture and deliver until told to stop."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
@@ -46,8 +46,8 @@ _COMMANDS = {
     "dead-letters": _Entry("dead_letters", "List, show, retry or discard what was parked."),
     "ledger": _Entry("ledger", "Show counts of matched, delivered, rejected and pending events."),
     "demo": _Entry("demo", "Run the whole thing against a database of its own, with crashes."),
-    "repair": _Entry("repair", "Mend a lost slot, a gap or publications, and say what was missed."),
-    "teardown": _Entry("setup", "Remove what setup made."),
+    "repair": _Entry("repair", "Repair a lost slot, a gap or publications, and report what was missed."),
+    "teardown": _Entry("setup", "Remove what setup created."),
 }
 
 

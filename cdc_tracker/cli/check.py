@@ -1,4 +1,4 @@
-"""`check`: prints everything that would stop a run, or lose something later, and how to correct each."""
+"""`check`: prints everything that would stop a run, or lose something later, and how to correct it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @output.as_json
 @click.pass_obj
 def check(invocation: Invocation, as_json: bool) -> None:
-    """Say everything that would stop a run, and how to correct each.
+    """Report everything that would stop a run, and how to correct it.
 
     Looks at the configuration, the mappings against the tables, the server, the destinations (without sending an event) and the
     stores. Exit code 1 if there is an error; a warning does not count.

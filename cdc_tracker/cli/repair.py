@@ -1,4 +1,4 @@
-"""`repair`: says what keeps a source from going on, corrects it, and names what was never read."""
+"""`repair`: says what stops a source, corrects it, and names what was never read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @output.as_json
 @click.pass_obj
 def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> None:
-    """Find out what keeps a source from going on, and correct it.
+    """Find out what stops a source, and correct it.
 
     A slot that is gone or lost is recreated on the same server, under the same event ids. What committed before it and was never
     read is named by position and time, and so are the tables that it can be read from again, with the commands that do it. It
@@ -75,7 +75,7 @@ def _show_gaps(gaps: Sequence[Gap], config: str, *, backfill: bool) -> None:
     if not gaps:
         output.say("Nothing is missing: everything before the slot is delivered, or in the journal.")
     for gap in gaps:
-        output.say(operations.source.described(gap.missing))
+        output.say(str(gap.missing))
         for row in _refills(gap, config):
             mark = "can be filled" if row["possible"] else "cannot be filled"
             output.say(f"  {row['event']} ({row['table']}): {mark}: {row['why']}")
@@ -113,7 +113,7 @@ def _as_json(found: Diagnosis) -> dict[str, Any]:
         "problems": [fault._asdict() for fault in found.faults],
         "notes": list(found.notes),
         "mend": found.mend or None,
-        "publications": found.publications,
+        "publications": found.corrects_publications,
         "needs_person": {"error": str(found.person), "hint": found.person.hint} if found.person else None,
     }
 

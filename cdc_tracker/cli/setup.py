@@ -29,7 +29,7 @@ MODES = {
 @output.yes
 @click.pass_obj
 def setup(invocation: Invocation, print_sql: bool, mode: Mode | None, yes: bool) -> None:
-    """Make the outbox, the publication and the slot in the source database.
+    """Create the outbox, the publications and the slot in the source database.
 
     May be run again at any time, also while the worker runs: it creates what is missing, corrects what differs, and leaves the
     rest as it is. Only tables that mappings name are published.
@@ -53,7 +53,7 @@ def setup(invocation: Invocation, print_sql: bool, mode: Mode | None, yes: bool)
 @output.yes
 @click.pass_obj
 def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
-    """Remove what setup made.
+    """Remove what setup created.
 
     That is the slot, the publications, and this source's state and journal here. The outbox stays unless --drop-outbox is given.
     Destinations keep what they have.
@@ -63,6 +63,6 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
     with operations.source.opened(
         invocation.config, Mappings(()), output.step
     ) as source:  # mappings that do not load are no obstacle
-        planned = operations.setup.plan_teardown(source, drop_outbox=drop_outbox)
-        output.ask(f"{planned.consequence} Continue?", yes=yes)
-        operations.setup.teardown(source, planned)
+        consequence = operations.setup.teardown_consequence(source, drop_outbox=drop_outbox)
+        output.ask(f"{consequence} Continue?", yes=yes)
+        operations.setup.teardown(source, drop_outbox=drop_outbox)

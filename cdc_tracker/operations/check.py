@@ -1,4 +1,4 @@
-"""`check`: everything that would stop a run, or lose something later, and how to correct each."""
+"""`check`: everything that would stop a run, or lose something later, and how to correct it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, MappingError, Problem, Retry, SlotBusy
@@ -21,7 +21,7 @@ from cdc_tracker.monitoring.fit import misfits
 from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.pipeline import debezium_envelope
 from cdc_tracker.sources.postgres import catalog, preflight
-from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.state import State
 from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_destination, open_journal, open_state, table_needs
 
@@ -135,14 +135,14 @@ def _source(config: Config, mappings: Mappings | None, state: State | None, jour
         yield from problems_of(error, "source.url" if isinstance(error, Retry) else "source")
 
 
-def _columns(connection: Any, mappings: Mappings) -> Iterator[Problem]:
+def _columns(connection: Connection, mappings: Mappings) -> Iterator[Problem]:
     found = list(misfits(connection, mappings))
     yield from found
     if not found and catalog.relations(connection, mappings.tables()).keys() >= set(mappings.tables()):  # preflight finds others
         yield _ok("mappings", "fit the tables as they are now")
 
 
-def _row_keys(config: Config, connection: Any, mappings: Mappings) -> Iterator[Problem]:
+def _row_keys(config: Config, connection: Connection, mappings: Mappings) -> Iterator[Problem]:
     """Destinations that key by row, and tables whose stream does not say what the key is."""
     for name, settings in config.destinations.items():
         requirements = settings.requirements

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.config.settings import SourceSettings
@@ -13,6 +12,7 @@ from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import table_name
 from cdc_tracker.operations.source import SourceSetup, connect_source
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, scripts, slot
+from cdc_tracker.sources.postgres.connection import Connection
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.publication import Desired
 from cdc_tracker.worker.assemble import table_needs
@@ -30,17 +30,17 @@ def create_outbox(source: SourceSetup) -> None:
         source.done("outbox", f"{outbox.table} exists and belongs to another role: left unchanged")
 
 
-def _may_create(connection: Any, table: str) -> bool:
+def _may_create(connection: Connection, table: str) -> bool:
     """False if a DBA has created everything already and this role may not replace it."""
     with catalog.translated():
-        functions, owned = connection.execute(
+        [(functions, owned)] = connection.execute(
             "SELECT to_regproc('cdc_tracker.emit') IS NOT NULL, "
             "coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'cdc_tracker'), true)"
-        ).fetchone()
+        ).fetchall()
     return owned or not functions or table not in catalog.tables(connection, [table])
 
 
-def desired(connection: Any, settings: SourceSettings, needs: Mapping[str, Need], *, new_slot: bool = False) -> Desired:
+def desired(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need], *, new_slot: bool = False) -> Desired:
     """What should be published, for the plugin of the slot that exists, or of the one to be created."""
     found = None if new_slot else slot.inspect(connection, settings.slot)
     plugin = plugins.choose_next(connection, settings, needs, found)
@@ -84,7 +84,7 @@ def setup_script(config: Config, mappings: Mappings) -> str:
         return "\n".join(_script(connection, config.source, table_needs(config, mappings)))
 
 
-def _script(connection: Any, settings: SourceSettings, needs: Mapping[str, Need]) -> list[str]:
+def _script(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need]) -> list[str]:
     wanted = desired(connection, settings, needs)
     lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
     lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in wanted.problems]

@@ -1,4 +1,4 @@
-"""`repair`: diagnoses what keeps a source from going on, corrects it, and names what was never read."""
+"""`repair`: diagnoses what stops a source, corrects it, and names what was never read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from cdc_tracker.delivery.points import moment
 from cdc_tracker.errors import CdcTrackerError, Problem, SlotBusy, Stop
 from cdc_tracker.model import START, Lsn, format_lsn, parse_lsn
 from cdc_tracker.operations import publications
@@ -15,6 +14,7 @@ from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.refusals import Mend, Refusal
 from cdc_tracker.sources.postgres import publication, slot
 from cdc_tracker.sources.postgres.drift import drift
+from cdc_tracker.times import for_display
 
 
 class Fault(NamedTuple):
@@ -26,13 +26,13 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What keeps a source from going on, or makes it miss changes, and what `apply` would do about it."""
+    """What stops a source, or makes it miss changes, and what `apply` does about it."""
 
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()  # what is to be known, and needs nothing
     mend: Mend | Literal[""] = ""  # what is done about the slot
     passed_over: Lsn = 0  # the commit of the transaction that is passed over
-    publications: bool = False  # they are corrected
+    corrects_publications: bool = False
     person: CdcTrackerError | None = None  # what needs a person's choice: then nothing is done
 
     @property
@@ -42,7 +42,7 @@ class Diagnosis:
     @property
     def consequence(self) -> str:
         """What `apply` does, and what is given up by it."""
-        steps = ["corrects the publications"] if self.publications else []
+        steps = ["corrects the publications"] if self.corrects_publications else []
         if self.mend == "new slot":
             steps.append("creates a new slot at the server's present end")
         elif self.mend == "pass over":
@@ -118,7 +118,7 @@ def _journal(source: SourceSetup, found: Diagnosis) -> Diagnosis:
     record, horizon = source.record(), source.journal.horizon()
     end = horizon.last if horizon else START
     if found.mend == "new slot" and horizon:
-        note = f"the journal reaches to {end} ({moment(horizon.last_time)}); what is in it is delivered as usual"
+        note = f"the journal reaches to {end} ({for_display(horizon.last_time)}); what is in it is delivered as usual"
         found = replace(found, notes=(*found.notes, note))
     if record is None or end.commit_lsn >= record.journaled_lsn or any(code == "checkpoint_gap" for code, _ in found.faults):
         return found
@@ -140,7 +140,7 @@ def _publications(source: SourceSetup, found: Diagnosis) -> Diagnosis:
     if not_captured := [each for each in problems if each in wanted.problems]:
         return replace(found, person=publications.not_captured(not_captured))
     faults = (Fault("publication_drift", _drifted(source, problem)) for problem in problems)
-    return replace(found, faults=(*found.faults, *faults), publications=bool(problems))
+    return replace(found, faults=(*found.faults, *faults), corrects_publications=bool(problems))
 
 
 def _drifted(source: SourceSetup, problem: Problem) -> str:
@@ -166,7 +166,7 @@ def apply(source: SourceSetup, diagnosis: Diagnosis, *, backfill: bool = False) 
     with source.exclusive() if diagnosis.mend else nullcontext():
         if diagnosis.mend:
             _verify_unchanged(source, diagnosis)
-        if diagnosis.publications:
+        if diagnosis.corrects_publications:
             publications.publish(source)
         if diagnosis.mend:
             return Repaired(tuple(_repair_slot(source, diagnosis, backfill)))

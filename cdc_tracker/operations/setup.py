@@ -11,7 +11,7 @@ from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoi
 from cdc_tracker.errors import SlotBusy, SlotForeign, SourceError, Stop
 from cdc_tracker.model import Position, format_lsn
 from cdc_tracker.operations import plugin_change, publications
-from cdc_tracker.operations.source import SourceSetup, described
+from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.sources.postgres import publication, scripts
 from cdc_tracker.state import SourceRecord
@@ -105,7 +105,7 @@ def _consequence(source: SourceSetup, mode: Mode) -> str:
         missing = [] if begins is None or begins > record.confirmed_lsn else source.missing(begins)
         if not missing:
             raise Stop("There is no gap between the checkpoints and the slot.", hint=_PLAIN)
-        return " ".join(map(described, missing))
+        return " ".join(map(str, missing))
     if mode == "recreate_slot":
         return (
             f"Recreates the slot {record.slot}: changes committed after {format_lsn(record.confirmed_lsn)} that are not in the "
@@ -178,31 +178,19 @@ def _rewind_destinations(source: SourceSetup) -> None:
                 source.done("checkpoint", f"{name}: its own, too")
 
 
-# Teardown.
-
-
-class TeardownPlan(NamedTuple):
-    """What `teardown` removes, and a sentence that says so and what is lost."""
-
-    drop_outbox: bool
-    consequence: str
-
-
-def plan_teardown(source: SourceSetup, *, drop_outbox: bool = False) -> TeardownPlan:
-    """What `teardown` removes. Changes nothing. Raises AlreadyRunning while a worker runs."""
+def teardown_consequence(source: SourceSetup, *, drop_outbox: bool = False) -> str:
+    """What `teardown` removes, and what is lost with it. Raises AlreadyRunning while a worker runs."""
     settings = source.config.source
-    drop_outbox = drop_outbox and settings.outbox is not None
+    outbox = f", the outbox {settings.outbox.table} with its rows" if drop_outbox and settings.outbox else ""
     with source.exclusive():
-        outbox = f", the outbox {settings.outbox.table} with its rows" if drop_outbox and settings.outbox else ""
-        return TeardownPlan(
-            drop_outbox,
+        return (
             f"Removes the slot {settings.slot}, the publications {' and '.join(publication.names(settings))}{outbox}, and the "
-            f"state and journal of the source {source.name!r}. {source.undelivered()}",
+            f"state and journal of the source {source.name!r}. {source.undelivered()}"
         )
 
 
-def teardown(source: SourceSetup, planned: TeardownPlan) -> None:
-    """Removes slot, publications, this source's state and journal, and the outbox if planned. Destinations keep what they have.
+def teardown(source: SourceSetup, *, drop_outbox: bool = False) -> None:
+    """Removes slot, publications, this source's state and journal; the outbox, too, if asked. Destinations keep what they have.
 
     Raises AlreadyRunning, with nothing changed, while a worker runs. May be called again after an interruption.
     """
@@ -210,9 +198,10 @@ def teardown(source: SourceSetup, planned: TeardownPlan) -> None:
     with source.exclusive():
         source.drop_slot()
         removal = publication.removal(source.connection, settings)
-        publication.apply(source.connection, removal + (scripts.teardown(settings) if planned.drop_outbox else []))
-        outbox = ", and the outbox dropped" if planned.drop_outbox else ""
-        source.done("publications", f"{'dropped' if removal else 'none'}{outbox}")
+        publication.apply(source.connection, removal + (scripts.teardown(settings) if drop_outbox else []))
+        source.done("publication", "dropped" if removal else "none")
+        if drop_outbox and settings.outbox:
+            source.done("outbox", f"{settings.outbox.table} dropped")
         source.journal.clear()
         source.state.forget(source.name)
         source.done("state", f"of the source {source.name!r} removed, and its journal")

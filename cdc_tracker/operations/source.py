@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cdc_tracker import envelope
 from cdc_tracker.capture import gaps
 from cdc_tracker.capture.gaps import Missing
 from cdc_tracker.config.config import Config
-from cdc_tracker.delivery.points import moment
 from cdc_tracker.errors import AlreadyRunning, Gap, Problem
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
 from cdc_tracker.refusals import NEW_EPOCH, Refusal
 from cdc_tracker.sources.postgres import catalog, faults, plugins, slot
-from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.session import options, published
 from cdc_tracker.sources.postgres.slot import SlotState
@@ -35,10 +34,13 @@ _MET_WHILE_STREAMING = {
 }
 
 
-class Step(NamedTuple):
-    """One step that an operation has done. `part`: slot, publication, checkpoint and the like."""
+Part = Literal["outbox", "publication", "slot", "database", "checkpoint", "state", "warning"]
 
-    part: str
+
+class Step(NamedTuple):
+    """One step that an operation has done, or a warning."""
+
+    part: Part
     text: str
 
 
@@ -48,7 +50,7 @@ class SourceSetup:
 
     config: Config
     mappings: Mappings
-    connection: Any  # psycopg's, in autocommit
+    connection: Connection
     state: State
     journal: Journal
     report: Callable[[Step], None] | None = None
@@ -62,7 +64,7 @@ class SourceSetup:
         """What mappings and destinations use of each captured table."""
         return table_needs(self.config, self.mappings)
 
-    def done(self, part: str, text: str) -> None:
+    def done(self, part: Part, text: str) -> None:
         """Reports a step."""
         if self.report is not None:
             self.report(Step(part, text))
@@ -198,15 +200,6 @@ def opened(config: Config, mappings: Mappings, report: Callable[[Step], None] | 
         yield SourceSetup(config, mappings, connection, state, journal, report)
 
 
-def connect_source(config: Config) -> Any:
+def connect_source(config: Config) -> Connection:
     """A connection to the source database, for statements that wait for locks. The caller closes it."""
     return connect(config.source.url.get_secret_value(), statement_timeout=STATEMENT_TIMEOUT)
-
-
-def described(gap: Missing) -> str:
-    """One sentence: what a destination lacks, by position and time."""
-    since = moment(gap.since_time) if gap.since_time else "at an unknown time"
-    return (
-        f"{gap.destination}: nothing was read that committed between {gap.since} ({since}) and {format_lsn(gap.upto)} "
-        f"({moment(gap.upto_time)})."
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -12,6 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc_tracker.errors import ConfigError
 from cdc_tracker.sources.postgres.faults import When, translate
 from cdc_tracker.sources.postgres.values import SESSION
+
+Connection: TypeAlias = psycopg.Connection[Any]
 
 _DEAD_AFTER = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
 """A network that holds a connection without ending it is given up after some 20 seconds, well under wal_sender_timeout."""
