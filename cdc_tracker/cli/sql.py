@@ -1,4 +1,4 @@
-"""`sql`: the scripts that a DBA reads and runs."""
+"""`sql`: prints the scripts that a DBA reads and runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from cdc_tracker.cli import output
 SCRIPTS = {
     "role": "A role with no more rights than the worker needs.",
     "outbox": "The outbox table.",
-    "functions": "track() and the others, which write events into the WAL.",
-    "publication": "The publications, by hand; `setup --print-sql` prints those of your mappings.",
-    "teardown": "What takes all of it away.",
+    "functions": "Functions such as track(), which write events to the WAL.",
+    "publication": "The publications, by hand; `setup --print-sql` prints those that your mappings need.",
+    "teardown": "Removes everything.",
 }
 
 

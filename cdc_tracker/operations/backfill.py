@@ -17,7 +17,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mapping, texts
 from cdc_tracker.operations import named
-from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.snapshot import extent, usable_key
 from cdc_tracker.state import Job, State
 from cdc_tracker.units import plural
@@ -102,7 +102,9 @@ def _queued(state: State, journal: Journal, backfills: Sequence[Backfill]) -> It
         journal.wake(each.destination)
 
 
-def plan_one(config: Config, state: State, connection: Any, mapping: Mapping, destination: str, wanted: Wanted) -> Backfill:
+def plan_one(
+    config: Config, state: State, connection: Connection, mapping: Mapping, destination: str, wanted: Wanted
+) -> Backfill:
     """The same for one mapping and one configured destination. `connection`: to the source database."""
     settings, source = config.destinations[destination], config.source.name
     _check(config, mapping, destination)

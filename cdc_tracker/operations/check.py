@@ -23,6 +23,7 @@ from cdc_tracker.pipeline import debezium_envelope
 from cdc_tracker.sources.postgres import catalog, preflight
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.state import State
+from cdc_tracker.units import plural
 from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_destination, open_journal, open_state, table_needs
 
 OK = "ok"
@@ -66,13 +67,9 @@ def _mappings(config: Config) -> Generator[Problem, None, Mappings | None]:
     except ConfigError as error:
         yield from problems_of(error, "mappings")
         return None
-    yield _ok("mappings", f"{_plural(len(mappings.all), 'mapping')} of {_plural(len(mappings.tables()), 'table')}")
+    yield _ok("mappings", f"{plural(len(mappings.all), 'mapping')} of {plural(len(mappings.tables()), 'table')}")
     yield from mappings.warnings
     return mappings
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 # Stores.

@@ -11,14 +11,14 @@ from cdc_tracker.mapping import Mapping
 from cdc_tracker.operations.backfill import Wanted, plan_one, start
 from cdc_tracker.operations.source import SourceSetup
 
-_STILL_THERE = "rows that are still there; those deleted since cannot be had"
-_AS_NOW = "rows as they are now; what a later update has overwritten, and rows deleted since, cannot be had"
-_OUTBOX = "what was written to the outbox in between cannot be read again"
+_STILL_THERE = "rows that still exist; those deleted since are lost"
+_AS_NOW = "rows as they are now; rows deleted since, and values that later updates have overwritten, are lost"
+_OUTBOX = "events written to the outbox meanwhile cannot be read again"
 
 
 @dataclass(frozen=True)
 class Refill:
-    """Whether a backfill of one event fills a gap. `why`: what it cannot bring back, or what is against it."""
+    """Whether a backfill of one event fills a gap. `why`: what the backfill lacks, or why none is possible."""
 
     event: str
     table: str
@@ -29,14 +29,14 @@ class Refill:
 
 @dataclass(frozen=True)
 class Gap:
-    """What one destination lacks, and what can be done for each of its events."""
+    """What one destination lacks, and whether a backfill fills it, for each of its events."""
 
     missing: Missing
     refills: tuple[Refill, ...]
 
 
 def gap_of(source: SourceSetup, missing: Missing, *, create_jobs: bool) -> Gap:
-    """What fills the gap: by each mapping of the destination, and the outbox. `create_jobs`: queues the possible backfills."""
+    """The gap with a refill for each mapping of the destination and for the outbox. `create_jobs`: queues possible backfills."""
     return Gap(missing, tuple(_refills(source, missing, create_jobs)))
 
 

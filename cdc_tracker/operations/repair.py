@@ -81,7 +81,7 @@ def _slot(source: SourceSetup) -> Diagnosis:
     try:
         source.verify()
     except SlotBusy as error:
-        return Diagnosis(notes=(f"{error}: that is as it should be while a worker runs",))
+        return Diagnosis(notes=(f"{error}: that is expected while a worker runs",))
     except Stop as error:
         return _refused(source, error)
     return Diagnosis()

@@ -47,7 +47,7 @@ def mapping_files(tables: Sequence[Table]) -> dict[str, str]:
 
 
 def _unique(choices: list[tuple[str, ...]]) -> list[str]:
-    """For each, the first of its choices that no other has among theirs at the same place; the last one where none is alone."""
+    """One name for each tuple of choices: its first if no other has the same, else its second, and so on."""
     found = [choice[0] for choice in choices]
     for place in range(1, len(choices[0]) if choices else 0):
         counts = Counter(found)
@@ -60,11 +60,11 @@ def _file_name(name: str) -> str:
 
 
 def mapping_file(table: Table, noun: str) -> str:
-    """A mapping file that loads, and that `check` passes. What needs a person's decision is in it as a comment."""
+    """A mapping file that loads and passes `check`. What needs a decision is in it as a comment."""
     user = _user(table)
     lines = [
-        f"# Events of {_shown(table.table)}. `cdc-tracker init` wrote this as a start: it is yours to change.",
-        "# `cdc-tracker preview` shows what it makes of live changes, `cdc-tracker check` what is wrong with it.",
+        f"# Events of {_shown(table.table)}. Written by `cdc-tracker init` as a start: change it as you need.",
+        "# `cdc-tracker preview` shows the events of live changes, `cdc-tracker check` what is wrong.",
         "version: 1",
     ]
     created = _created(table, noun, user)
@@ -74,7 +74,7 @@ def mapping_file(table: Table, noun: str) -> str:
         lines += [
             "events: []",
             "",
-            "# No column seems to say whose event this is. Write an expression for user_id or anonymous_id, then take the # away",
+            "# No column seems to name the user. Write an expression for user_id or anonymous_id, then remove the #",
             "# (and the [] above).",
             *_commented(created),
             *(line for column in logged for line in _commented(_changed(table, noun, user, column))),
@@ -86,14 +86,14 @@ def mapping_file(table: Table, noun: str) -> str:
             "",
             "  # This needs the old value, which the server writes to its log only after",
             f"  #   ALTER TABLE {_sql_name(table.schema)}.{_sql_name(table.name)} REPLICA IDENTITY FULL;",
-            "  # (each update then logs the whole old row). Run that, and take the # away.",
+            "  # (each update then logs the whole old row). Run that, then remove the #.",
             *(line for column in unlogged for line in _commented(_changed(table, noun, user, column))),
         ]
     return "\n".join(lines) + "\n"
 
 
 def _user(table: Table) -> TableColumn | None:
-    """The column that says whose event it is."""
+    """The column that names the user, if any."""
     columns = {column.name: column for column in _usable(table) if _kind(column) in {"integer", "uuid", "text", "decimal"}}
     keys = [column.name for column in _keys(table)]
     key = keys[0] if len(keys) == 1 and keys[0] in columns else None
@@ -105,12 +105,12 @@ def _created(table: Table, noun: str, user: TableColumn | None) -> list[str]:
     lines = [*_head(table, f"{noun} Created", f"A row was added to {table.table}.", "insert"), *_identity(table, user)]
     if keys := _keys(table):
         values = ", ".join(_scalar(_new(column)) for column in keys)
-        lines.append(f"    id: [{values}]  # the same row has the same event id, however it is read")
+        lines.append(f"    id: [{values}]  # a row has the same event id however it is read")
     return lines + _properties(table, user)
 
 
 def _changed(table: Table, noun: str, user: TableColumn | None, status: TableColumn) -> list[str]:
-    """Without a declared id: each change of a row is an event of its own."""
+    """Declares no id: each change of a row is its own event."""
     new, name, event = _new(status), scaffold_names.snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
     old = new.replace("new", "old", 1)
     return [
@@ -138,7 +138,7 @@ def _identity(table: Table, user: TableColumn | None) -> list[str]:
         return ["    user_id: new.…"]
     anonymous = _anonymous(table)
     sure = user.not_null or (anonymous and anonymous.not_null)
-    note = "" if sure else f"  # where {_shown(user.name)} is NULL the event is parked: add anonymous_id, or a `when`"
+    note = "" if sure else f"  # if {_shown(user.name)} is NULL, the event is parked: add anonymous_id or a `when`"
     lines = [f"    user_id: {_scalar(_new(user))}{note}"]
     return [*lines, f"    anonymous_id: {_scalar(_new(anonymous))}"] if anonymous else lines
 
@@ -159,7 +159,7 @@ def _properties(table: Table, user: TableColumn | None) -> list[str]:
     lines = ["    properties:", *(f"      {line}" for line in kept)] if kept else ["    properties: {}"]
     if personal:
         also = "" if kept else " (and the {} above)"
-        lines.append(f"      # Likely personal, so left out. Take the # away{also} where the destinations may have it:")
+        lines.append(f"      # Likely personal, so left out. Remove the #{also} if the destinations may get it:")
         lines += [f"      # {line}" for line in personal]
     return lines
 
@@ -176,7 +176,7 @@ def _property_name(column: TableColumn, table: Table) -> str:
 
 
 def _usable(table: Table) -> list[TableColumn]:
-    """Generated columns are not in the WAL before PostgreSQL 18, binary data has no place in an event."""
+    """Without generated columns, which are not in the WAL before PostgreSQL 18, and binary data."""
     return [c for c in table.columns if not c.generated and _kind(c) != "bytes" and not c.name.startswith("__")]
 
 
@@ -187,7 +187,7 @@ def _keys(table: Table) -> list[TableColumn]:
 
 
 def _statuses(table: Table) -> list[TableColumn]:
-    """Text and enum columns that likely hold a state; an enum's kind is text, as of every type of the database's own."""
+    """Text columns that likely contain a state. Enums and other types defined in the database count as text."""
     text = [column for column in _usable(table) if _kind(column) == "text" and not column.primary_key]
     return [column for column in text if scaffold_names.is_status(column.name)]
 
@@ -208,7 +208,7 @@ def _new(column: TableColumn) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A YAML scalar, also within braces: what is plain here holds nothing that would end it."""
+    """A YAML scalar, also within braces: plain if nothing in it could end it, else quoted."""
     return text if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS else _quoted(text)
 
 
@@ -217,7 +217,7 @@ def _quoted(text: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name within a comment, which must not end with it: PostgreSQL lets a name hold line breaks."""
+    """A name for use in a comment, on one line: PostgreSQL allows line breaks in names."""
     return name if name.isprintable() else json.dumps(name)
 
 

@@ -18,7 +18,7 @@ from cdc_tracker.state import SourceRecord
 from cdc_tracker.worker.assemble import open_destination
 
 Mode = Literal["recreate_slot", "new_epoch", "adopt", "accept_gap"]
-"""What is done about a source that does not go on as it is."""
+"""What to do about a source that cannot continue as it is."""
 
 _PLAIN = "Run `cdc-tracker setup` without that option."
 
@@ -39,8 +39,8 @@ class SetupPlan(NamedTuple):
 def plan(source: SourceSetup, mode: Mode | None = None) -> SetupPlan:
     """What `setup` has to do. Changes nothing.
 
-    Raises Stop if the mode does not apply, AlreadyRunning for a mode while a worker runs; without a mode, what `run` would end
-    with and `setup` does not correct.
+    With a mode, raises Stop if it does not apply, and AlreadyRunning while a worker runs. Without one, raises the Stop that `run`
+    would end with, unless `setup` corrects its cause.
     """
     if mode is not None:
         with source.exclusive():
@@ -68,8 +68,8 @@ def apply(source: SourceSetup, planned: SetupPlan) -> None:
 
 
 def _verify(source: SourceSetup) -> str:
-    """Whether `setup` may go on: verified, or nothing is there yet. Returns who reads from the slot, if somebody does."""
-    if source.record() is None and source.slot() is None:
+    """Raises what `run` would end with and `setup` does not correct. Returns a sentence on who reads from the slot, or ''."""
+    if source.record() is None and source.slot() is None:  # before the first setup
         return ""
     try:
         source.verify()

@@ -106,7 +106,7 @@ def test_where_nothing_is_wrong_it_says_so_and_changes_nothing(scene: Scene) -> 
         until(scene.streams, "it streams")
         told = scene.worker.ended("repair", "--yes")
         assert told.returncode == 0
-        assert "as it should be while a worker runs" in told.stdout
+        assert "expected while a worker runs" in told.stdout
     assert scene.checkpoint("events").position >= before.position
 
 
