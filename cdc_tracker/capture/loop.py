@@ -108,7 +108,7 @@ class Capture:
             times = partial(times_of, self._state, self._name)
             self._confirmed, timeline = session.verify(record, end, lowest, times)
             if not self._to_its_end:
-                session.refuse()
+                session.check_plugin()
             if record is not None and timeline != record.timeline:
                 log.info("the server is on a new timeline", timeline=timeline)
                 self._state.sources.save(replace(record, timeline=timeline))

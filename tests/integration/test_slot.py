@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import ConfigError, SlotBusy, SlotLost, SlotMissing, SourceError, SourceUnavailable
-from cdc_tracker.model import Position
+from cdc_tracker.model import Position, parse_lsn
 from cdc_tracker.sources.postgres import catalog, placement, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.drift import drift
@@ -119,10 +119,11 @@ def test_the_least_privileged_role_can_do_all_that_a_running_worker_does(databas
 
 def test_identity_is_that_of_the_replication_protocol(database: Database, connection: psycopg.Connection[Any]) -> None:
     identity = catalog.identify(connection)
-    with ReplicationStream(database.url) as stream:
-        streamed = stream.identify()
-    assert (identity.system_id, identity.timeline, identity.database) == (streamed.system_id, streamed.timeline, database.name)
-    assert identity.wal_lsn <= streamed.wal_end + 0x100_0000
+    with connect(database.url, replication=True) as replication:
+        row = replication.pgconn.exec_(b"IDENTIFY_SYSTEM")
+        system_id, timeline, wal_end, name = ((row.get_value(0, place) or b"").decode() for place in range(4))
+    assert (identity.system_id, identity.timeline, identity.database) == (system_id, int(timeline), name)
+    assert name == database.name and identity.wal_lsn <= parse_lsn(wal_end) + 0x100_0000
     assert identity.version == database.server.version
     assert identity.in_recovery is False
 

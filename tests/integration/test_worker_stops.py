@@ -76,7 +76,7 @@ def test_a_slot_that_somebody_else_has_read_from(scene: Scene, plugin: str) -> N
     function = "pg_logical_slot_get_binary_changes" if plugin == "pgoutput" else "pg_logical_slot_get_changes"
     options = f", 'proto_version', '1', 'publication_names', '{scene.slot}'" if plugin == "pgoutput" else ""
     assert scene.database.value(f"SELECT count(*) FROM {function}('{scene.slot}', NULL, NULL{options})")
-    _stopped(scene, "made anew, or somebody else reads from it", "`cdc-tracker repair`")
+    _stopped(scene, "recreated, or another process reads from it", "`cdc-tracker repair`")
 
 
 @pytest.mark.invariant(10)
@@ -86,7 +86,7 @@ def test_a_slot_that_was_made_anew(scene: Scene, plugin: str) -> None:
     items.insert(scene.database, 10)
     scene.database.execute(f"SELECT pg_drop_replication_slot('{scene.slot}')")
     scene.database.execute(f"SELECT pg_create_logical_replication_slot('{scene.slot}', '{plugin}')")
-    _stopped(scene, "made anew, or somebody else reads from it", "`cdc-tracker repair`")
+    _stopped(scene, "recreated, or another process reads from it", "`cdc-tracker repair`")
 
 
 @pytest.mark.invariant(10)

@@ -1,4 +1,4 @@
-"""What the source's catalog says: which server it is, its tables, what their rows look like and what is logged of them."""
+"""What the source's catalog says: the server's identity, its tables, their columns, and what is logged of their rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Switch(NamedTuple):
-    """A timeline ended at `lsn`, where a standby was promoted or a restore began to write."""
+    """The end of a timeline at `lsn`, by a promotion or a restore."""
 
     timeline: int
     lsn: Lsn
@@ -41,7 +41,7 @@ class Switch(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerIdentity:
-    """Which server this is and how far its WAL goes. `history`: the ends of the earlier timelines, oldest first."""
+    """Which server this is, and its WAL's end. `history`: the ends of earlier timelines, oldest first."""
 
     system_id: str
     timeline: int
@@ -52,8 +52,8 @@ class ServerIdentity:
     history: tuple[Switch, ...] = ()
 
 
-# pg_control_system() may be called by every role, so that an ordinary connection serves; the timeline in the name of the WAL file
-# being written is the present one, where the control file still has that of the last checkpoint.
+# Every role may call pg_control_system(), so that an ordinary connection is enough. The name of the current WAL file has the
+# present timeline; the control file may still have that of the last checkpoint.
 _IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system())::text,
        current_database(),
@@ -67,7 +67,7 @@ SELECT (SELECT system_identifier FROM pg_control_system())::text,
 
 @translated()
 def identify(connection: psycopg.Connection[Any]) -> ServerIdentity:
-    """Which server this is. Past the first timeline it opens a replication connection for the timelines' history."""
+    """Which server this is. Past the first timeline it opens a replication connection to read the timelines' history."""
     [(system_id, database, version, in_recovery, timeline, lsn)] = connection.execute(_IDENTITY).fetchall()
     history = _history(connection, timeline) if timeline > 1 else ()
     return ServerIdentity(system_id, timeline, parse_lsn(lsn), database, version, in_recovery, history)
@@ -85,9 +85,9 @@ def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch
 
 
 class TableColumn(NamedTuple):
-    """`generated` is PostgreSQL's attgenerated: empty, s(tored) or v(irtual). `toastable`: long values are stored apart.
+    """A column. `generated` is attgenerated: empty, s(tored) or v(irtual). `toastable`: large values are stored out of line.
 
-    `labels`: the values that an enum or a `CHECK (… IN (…))` allows; of `user_tables` only.
+    `labels`: the values that an enum or a `CHECK (… IN (…))` allows; set by `user_tables` only.
     """
 
     name: str
@@ -102,7 +102,7 @@ class TableColumn(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """A partition that holds rows. `publishable` and `has_key` as of a Table; `key`: the columns of its replica identity."""
+    """A partition that stores rows. `publishable` and `has_key` are as in Table; `key`: the columns of its replica identity."""
 
     schema: str
     name: str
@@ -115,10 +115,10 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """One table as it is now. A partitioned one has `kind` p and its leaves; a partition has its root's name in `root`.
+    """One table as it is now. A partitioned table has `kind` p and leaves; `root` is the root's name, or the table's own.
 
-    `identity` is PostgreSQL's relreplident. `logged` is the least that is logged of an old row in the table or any leaf of it:
-    n where there is nothing, and where the identity finds no index that PostgreSQL takes for one.
+    `identity` is relreplident. `logged` is the least that is logged of an old row in the table or in any of its leaves: n for
+    nothing, also if the identity names no index that PostgreSQL accepts.
     """
 
     oid: int
@@ -126,33 +126,36 @@ class Table:
     name: str
     kind: str
     persistence: str
-    publishable: bool  # its changes can be in a publication: it is a permanent table, and not one of the system's
+    publishable: bool  # a publication may contain it: it is permanent, and not a system table
     identity: str
-    has_key: bool  # there is an identity: the index that it relies on (d, i), or the whole row (f)
-    has_primary_key: bool  # one that serves as an identity: not DEFERRABLE, and valid
-    has_children: bool  # tables that inherit from it, whose rows are theirs alone
-    rows: int  # the planner's estimate, -1 where it has none
+    has_key: bool  # it has an identity: a usable index (d, i), or the whole row (f)
+    has_primary_key: bool  # usable as an identity: valid, and not DEFERRABLE
+    has_children: bool  # other tables inherit from it
+    rows: int  # the planner's estimate; -1: none
     can_select: bool
-    owned: bool  # by a role that the session is a member of
+    owned: bool  # by the session's role or one that it is a member of
     root: tuple[str, str]
     columns: tuple[TableColumn, ...]
     leaves: tuple[Leaf, ...] = ()
 
     @property
     def table(self) -> str:
+        """`schema.table`."""
         return table_name(self.schema, self.name)
 
     @property
     def logged_leaves(self) -> tuple[Leaf, ...]:
-        """Those whose changes are in the WAL."""
+        """Leaves whose changes are in the WAL."""
         return tuple(leaf for leaf in self.leaves if leaf.publishable)
 
     @property
     def has_virtual(self) -> bool:
+        """Whether it has a virtual generated column."""
         return any(column.generated == "v" for column in self.columns)
 
     @property
     def logged(self) -> str:
+        """See the class."""
         found = [self.identity if self.has_key else "n"]
         found += [leaf.identity if leaf.has_key else "n" for leaf in self.logged_leaves]
         return min(found, key="ndif".index)
@@ -164,8 +167,8 @@ class Table:
         return Relation(self.schema, self.name, columns, self.logged)
 
 
-# The index that an UPDATE's old row is known by, by PostgreSQL's own rule. pg_get_replica_identity_index() tells the same, but
-# takes a lock on the table, as pg_partition_tree() does: it would wait for an ALTER TABLE, and capture with it.
+# The index that identifies an UPDATE's old row, by PostgreSQL's rule. pg_get_replica_identity_index() returns the same, but locks
+# the table, as pg_partition_tree() does: it would wait for an ALTER TABLE, and capture with it.
 _IDENTITY_INDEX = """
 SELECT x.indkey::int2[] AS columns, x.indnkeyatts AS keys FROM pg_index x
  WHERE x.indrelid = {c}.oid AND x.indislive AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL
@@ -177,7 +180,7 @@ _LABELS = """
                        WHERE e.enumtypid IN (t.oid, t.typbasetype)),
            'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k
                        WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum]),"""
-# An index's columns are counted from 0; those past indnkeyatts are only INCLUDEd.
+# indkey counts from 0; columns past indnkeyatts are only INCLUDEd.
 _COLUMNS = """
 SELECT json_agg(json_build_object(
            'name', a.attname, 'type_oid', a.atttypid::int8, 'type_name', format_type(a.atttypid, a.atttypmod),
@@ -210,7 +213,7 @@ BARE = f"""
 (c.relkind = 'r' AND NOT {_HAS_KEY.format(c="c")}) OR EXISTS (
     {_TREE} SELECT FROM tree JOIN pg_class l ON l.oid = tree.inhrelid WHERE l.relkind = 'r' AND NOT {_HAS_KEY.format(c="l")})
 """
-"""SQL: a table `c`, or a partition of it, has no replica identity. PostgreSQL refuses its updates once they are published."""
+"""SQL condition: the table `c`, or a partition of it, has no replica identity, so that it must not publish updates."""
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        pg_relation_is_publishable(c.oid) AS publishable, c.relreplident::text AS identity, {_HAS_KEY.format(c="c")} AS has_key,
@@ -232,7 +235,7 @@ _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
 def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Table]:
-    """Those of the named tables (`schema.table`) that exist, whatever they are: table, partition, view, foreign table."""
+    """Those of the named relations (`schema.table`) that exist: tables, partitions, views, foreign tables."""
     wanted = {split_name(name): name for name in names}
     query = f"{_query()} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
     found = _tables(connection, query, [[schema for schema, _ in wanted], [name for _, name in wanted]])
@@ -240,7 +243,7 @@ def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[st
 
 
 def user_tables(connection: psycopg.Connection[Any]) -> list[Table]:
-    """Every table that an application may have made: partitions come with their root; extensions' and our own are left out."""
+    """All tables except partitions, which come with their roots, and those of extensions, the system and cdc-tracker."""
     query = f"""{_query(_LABELS)} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cdc_tracker') AND n.nspname NOT LIKE 'pg\\_%%'
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
@@ -284,13 +287,13 @@ def _labels(enum_labels: list[str] | None, checks: list[str] | None) -> list[str
 
 
 def relations(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Relation]:
-    """Those of the named tables that exist, as the stream will describe them: what mappings are checked against."""
+    """Those of the named tables that exist, as the stream will describe them, to check mappings against."""
     return {name: table.relation for name, table in tables(connection, names).items()}
 
 
 @translated()
 def root_of(connection: psycopg.Connection[Any], schema: str, table: str) -> tuple[str, str]:
-    """The root of the partition tree that the table is in; the table itself where it is in none, or is gone."""
+    """(schema, name) of the partition's root; of the table itself if it is not a partition or does not exist."""
     query = """
         SELECT rn.nspname, r.relname
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

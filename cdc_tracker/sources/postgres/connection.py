@@ -1,4 +1,4 @@
-"""Connections to the captured server. psycopg's errors leave here as ours: see faults.py."""
+"""Connections to the captured server. psycopg's errors are translated here: see faults.py."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from cdc_tracker.sources.postgres.values import SESSION
 Connection: TypeAlias = psycopg.Connection[Any]
 
 _DEAD_AFTER = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
-"""A network that holds a connection without ending it is given up after some 20 seconds, well under wal_sender_timeout."""
+"""A dead connection is given up after about 20 seconds, well below wal_sender_timeout."""
 
 _STEADY = {
     "lock_timeout": "0",  # statement_timeout bounds it
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
-    "jit": "off",  # it takes seconds to compile what asks the catalog of a hundred tables, and that runs in milliseconds
+    "jit": "off",  # it takes seconds to compile catalog queries of a hundred tables, which run in milliseconds
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "standard_conforming_strings": "on",
     "row_security": "on",
 }
-"""Without these a role's time-outs would end the stream in a large transaction, again each time."""
+"""Without these, a role's time-outs would end the stream in a large transaction, each time again."""
 _LISTS = {"search_path"}
 TRANSACTION_TIMEOUT_VERSION = 170000
 WAL_SENDER_TIMEOUT = 60_000  # milliseconds, the server's default
 
-STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must not hold up the stream
+STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must not delay the stream
 
 
 def connect(
     url: str, *, replication: bool = False, application_name: str = "cdc-tracker", statement_timeout: float = STATEMENT_TIMEOUT
 ) -> psycopg.Connection[Any]:
-    """A connection in autocommit, with the session settings that make texts the same everywhere. The caller closes it.
+    """A connection in autocommit, with session settings under which texts are the same everywhere. The caller closes it.
 
-    What the URL says is kept, its `options` included, but for the settings named in SESSION and _STEADY.
+    The URL's parameters apply, `options` included, except for the settings in SESSION and _STEADY. `statement_timeout`: seconds.
 
     Raises ConfigError, SourceError or SourceUnavailable.
     """
@@ -66,9 +66,9 @@ def connect(
 
 
 def _prepare(connection: psycopg.Connection[Any], statement_timeout: str) -> None:
-    """What role, database and libpq's environment (PGDATESTYLE, PGTZ, PGOPTIONS) say is not meant for our sessions.
+    """Overrides the settings of role, database and libpq's environment (PGDATESTYLE, PGTZ, PGOPTIONS).
 
-    By SET, which is stronger than all of them, on replication connections as well.
+    It uses SET, which takes precedence over all of them, on replication connections as well.
     """
     settings = SESSION | _STEADY | {"statement_timeout": statement_timeout}
     if connection.info.server_version >= TRANSACTION_TIMEOUT_VERSION:
@@ -82,14 +82,14 @@ def _assignment(item: tuple[str, str]) -> tuple[str, str]:
 
 
 def _outlast_wal_sender_timeout(connection: psycopg.Connection[Any]) -> None:
-    """A shorter one than the server's default ends the stream while we wait for the journal's disk. 0 is none."""
+    """Raises a wal_sender_timeout below the server's default, which would end the stream during a slow write of the journal."""
     found = _run(connection, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").get_value(0, 0)
     if 0 < int(found or b"0") < WAL_SENDER_TIMEOUT:
         _run(connection, f"SET wal_sender_timeout TO {WAL_SENDER_TIMEOUT}")
 
 
 def _run(connection: psycopg.Connection[Any], statements: str) -> psycopg.pq.abc.PGresult:
-    """The result of the last one, by the simple protocol: a walsender knows no other."""
+    """The result of the last statement, by the simple protocol, the only one that a walsender speaks."""
     with translated():
         result = connection.pgconn.exec_(statements.encode())
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
@@ -98,7 +98,7 @@ def _run(connection: psycopg.Connection[Any], statements: str) -> psycopg.pq.abc
 
 
 def is_leaving(url: str) -> bool:
-    """Whether the server answers that it takes no connections now: one that runs is then shutting down. By code, not by text."""
+    """Whether the server rejects new connections, as one that is shutting down does."""
     return psycopg.pq.PGconn.ping(make_conninfo(url, connect_timeout="5").encode()) == psycopg.pq.Ping.REJECT
 
 
@@ -106,7 +106,7 @@ def _parsed(url: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error:
-        given = {}  # libpq's own message repeats the text that it could not parse, password and all
+        given = {}  # libpq's message would repeat the text that it could not parse, with its password
     ports = str(given.get("port") or "").split(",")
     if not given or not all(port.isdigit() for port in ports if port):
         raise ConfigError(
@@ -118,7 +118,7 @@ def _parsed(url: str) -> dict[str, Any]:
 
 @contextmanager
 def translated(when: When = When.ASKING) -> Iterator[None]:
-    """Around, or as a decorator of, whatever queries the source: psycopg's errors come out as ours."""
+    """Translates psycopg's errors; as a context manager or decorator around queries of the source."""
     try:
         yield
     except psycopg.Error as error:

@@ -1,4 +1,4 @@
-"""What no longer is as setup left it: publications that were altered by hand, tables that were dropped, renamed or altered."""
+"""Differences from what setup left: publications altered by hand, tables dropped, renamed or altered."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.model import table_name
 from cdc_tracker.sources.postgres.publication import ALL_TABLES, REFUSABLE, Desired, Name, Publication, PublicationMember, drop
 
-_SETUP = "run `cdc-tracker setup`: it puts right what differs and leaves the rest alone"
+_SETUP = "run `cdc-tracker setup`: it corrects what differs and leaves the rest unchanged"
 
 
 def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
-    """Each difference with what mends it; the problems of `wanted` come first.
+    """The problems of `wanted`, then one for each difference.
 
-    An error is what loses changes, or makes the application's statements fail.
+    An error loses changes or makes the application's statements fail; the others are warnings.
     """
     problems = list(wanted.problems)
     for publication in wanted.publications:
@@ -23,76 +23,76 @@ def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
             problems.append(Problem("", publication.name, "the publication does not exist", _SETUP))
         else:
             problems += _of_publication(publication, found)
-    homes = {name: each.name for each in wanted.publications for name in each.tables}
+    assigned = {name: each.name for each in wanted.publications for name in each.tables}
     for member in wanted.members:
-        problems += _of_member(member, homes.get(member.name, ""), wanted, present)
-    known = {member.name for member in wanted.members}
+        problems += _of_member(member, assigned.get(member.name, ""), wanted, present)
+    members = {member.name for member in wanted.members}
     for found in present.values():
-        problems += _of_others(found, known, read=bool(wanted.publications))
+        problems += _of_others(found, members, read=bool(wanted.publications))
     return problems
 
 
-def _of_others(found: Publication, known: Collection[Name], *, read: bool) -> Iterator[Problem]:
-    """What is published for nobody: tables that no mapping names; and the publication itself, where it is not `read`."""
+def _of_others(found: Publication, members: Collection[Name], *, read: bool) -> Iterator[Problem]:
+    """What is published without need: tables that no mapping names, and the publication itself if it is not `read`."""
     hint = _SETUP if found.owned or read else f"its owner has to run: {drop(found.name)}"
     if not read:
-        text = "is there, and wal2json does not read it: it can only make the application's updates and deletes fail"
+        text = "exists, but wal2json does not read it: it can only make the application's updates and deletes fail"
         yield Problem("", found.name, text, ALL_TABLES if found.all_tables else hint, "warning")
-    for name in sorted(found.tables.keys() - known):
+    for name in sorted(found.tables.keys() - members):
         if name in found.refused:
             what = _plural(found.operations & REFUSABLE)
-            text = f"is in the publication {found.name}, and has no replica identity: PostgreSQL refuses the application's {what}"
+            text = f"is in the publication {found.name}, but has no replica identity: PostgreSQL refuses the application's {what}"
             yield Problem("", table_name(*name), text, hint)
         elif read:
-            text = f"is in the publication {found.name}, and no mapping names it there"
+            text = f"is in the publication {found.name}, but no mapping needs it there"
             yield Problem("", table_name(*name), text, hint, "warning")
 
 
 def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem]:
     if found.all_tables:
-        text = "is FOR ALL TABLES: updates and deletes of tables without a replica identity fail, and other tables' changes come"
+        text = "is FOR ALL TABLES: updates and deletes of tables without a replica identity fail, and unmapped tables are sent"
         yield Problem("", wanted.name, text, ALL_TABLES)
     if found.schemas:
         text = f"publishes all tables of {', '.join(found.schemas)}: updates and deletes of those without a replica identity fail"
         yield Problem("", wanted.name, text, _SETUP)
     if not found.via_root:
-        yield Problem("", wanted.name, "names partitions instead of their root: their mappings see nothing", _SETUP)
+        yield Problem("", wanted.name, "names partitions instead of their roots: mappings of the roots receive nothing", _SETUP)
     if wanted.generated and not found.generated:
         text = "leaves out stored generated columns: updates and deletes fail where one is in the replica identity"
         yield Problem("", wanted.name, text, _SETUP)
 
 
 def _of_member(member: PublicationMember, home: str, wanted: Desired, present: Mapping[str, Publication]) -> Iterator[Problem]:
-    """What is published of one table, by all publications that are ours: what is in one of them need not be in the other."""
-    ours = [present[each.name] for each in wanted.publications if each.name in present]
-    inside = [found for found in ours if member.name in found.tables or found.all_tables]
+    """What is published of one table by the source's publications together."""
+    published_by = [present[each.name] for each in wanted.publications if each.name in present]
+    inside = [found for found in published_by if member.name in found.tables or found.all_tables]
     key, needed = table_name(*member.name), member.operations
-    if not inside and home in present and needed and not _by_root(member, ours):
+    if not inside and home in present and needed and not _by_root(member, published_by):
         what = "its updates and deletes do" if member.root else "its changes do"
         yield Problem("", key, f"is not in the publication {home}: {what} not arrive", _SETUP)
     if not inside:
         return
     published = frozenset[str]().union(*(found.operations for found in inside))
     if lacking := needed - published:
-        yield Problem("", key, f"is published without its {_plural(lacking)}: they do not arrive", _SETUP)
+        yield Problem("", key, f"is published without its {_plural(lacking)}, which therefore do not arrive", _SETUP)
     allowed = frozenset[str]().union(*(each.operations for each in wanted.publications if each.name == home))
     if member.refused and published & REFUSABLE:
-        text = f"publishes {_plural(published & REFUSABLE)}, which PostgreSQL refuses where it has no replica identity for them"
+        text = f"publishes {_plural(published & REFUSABLE)}, which PostgreSQL refuses for lack of a replica identity"
         yield Problem("", key, text, _SETUP)
     elif extra := published - allowed:
         parts = any(other.root == member.name for other in wanted.members)
-        why = "a partition made later would have no replica identity for" if parts else "no mapping reads"
+        why = "partitions created later would have no replica identity for" if parts else "no mapping reads"
         yield Problem("", key, f"publishes {_plural(extra)}, which {why}", _SETUP, "warning")
     if any(member.name in found.filtered for found in inside):
-        yield Problem("", key, "is published with a row filter: rows that it leaves out do not arrive", _SETUP)
+        yield Problem("", key, "is published with a row filter: rows that it excludes do not arrive", _SETUP)
     if any(found.tables.get(member.name, member.columns) != member.columns for found in inside):
-        text = "is published with other columns than the mappings and never_capture ask for"
+        text = "is published with other columns than the mappings and never_capture require"
         yield Problem("", key, text, _SETUP)
 
 
-def _by_root(member: PublicationMember, ours: Iterable[Publication]) -> bool:
-    """A partition whose root publishes its updates and deletes, too; that this is not safe is told of the root."""
-    return any(member.root in found.tables and member.operations <= found.operations for found in ours)
+def _by_root(member: PublicationMember, published_by: Iterable[Publication]) -> bool:
+    """Whether the root publishes the partition's updates and deletes; that this is unsafe is reported for the root."""
+    return any(member.root in found.tables and member.operations <= found.operations for found in published_by)
 
 
 def _plural(operations: Iterable[str]) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Need:
-    """`every_change`: a destination takes those of each operation, as far as the server gives them."""
+    """What is used of one table. `every_change`: a destination takes changes of every operation that the server sends."""
 
     operations: frozenset[str]  # of insert, update, delete, truncate
-    columns: frozenset[str] = frozenset()  # that `new` is asked for
-    old_columns: frozenset[str] = frozenset()  # that `old` is asked for
+    columns: frozenset[str] = frozenset()  # read of `new`
+    old_columns: frozenset[str] = frozenset()  # read of `old`
     where: str = field(default="", compare=False)  # file:line of the first mapping that names it
     backfill: bool = False  # a mapping reads the table itself
     every_change: bool = False

@@ -1,14 +1,14 @@
-"""Which operations and columns of each mapped table are to be published, and what of the mappings cannot be captured.
+"""Which operations and columns of each mapped table to publish, and what of the mappings cannot be captured.
 
-PostgreSQL refuses an UPDATE or DELETE of a table that publishes it and has no replica identity. So nothing is published that no
-mapping needs, and updates and deletes only of tables whose identity holds, also for partitions that are made later:
+PostgreSQL refuses an UPDATE or DELETE of a table that publishes it and has no replica identity. So only what a mapping needs is
+published, and updates and deletes only of tables that have an identity, as will partitions created later:
 
 - `<name>` publishes the tables of which updates or deletes are mapped;
-- `<name>_inserts` publishes inserts and truncates, which PostgreSQL never refuses, of all others. That includes a partitioned
-  table without a primary key, whose later partitions would have no identity: those of its partitions that have one are in the
-  first publication by themselves.
+- `<name>_inserts` publishes inserts and truncates, which PostgreSQL never refuses, of all other tables. These include a
+  partitioned table without a primary key, whose later partitions would have no identity; those of its partitions that have one
+  are in the first publication by themselves.
 
-wal2json needs no publication, so with it there is none.
+wal2json needs no publications and gets none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
@@ -36,16 +35,17 @@ from cdc_tracker.sources.postgres.publication import (
     PublicationMember,
     names,
 )
+from cdc_tracker.sources.postgres.quoting import quoted
 
-_ABSENT = "mend the mapping's `table`, or create the table: one that was renamed is captured under its new name only"
+_ABSENT = "correct the mapping's `table`, or create the table; a renamed table is captured under its new name only"
 
 
 def desired(
     connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need], plugin: str = "pgoutput"
 ) -> Desired:
-    """The publications that the mappings need, and what stands in the way. `needs`: `schema.table` → what is used of it.
+    """The publications that the mappings need, and what prevents them. `needs`: `schema.table` → what is used of it.
 
-    The outbox is added by itself. What cannot be published is left out and reported.
+    The outbox is added. What cannot be published is left out and reported.
     """
     wanted, outbox = dict(needs), settings.outbox
     if outbox is not None:
@@ -60,7 +60,7 @@ def desired(
             problems += place.problems()
             members += place.members()
         elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
-            members.append(PublicationMember(split_name(name), need.operations, keyed=False))  # setup makes it first
+            members.append(PublicationMember(split_name(name), need.operations, keyed=False))  # setup creates it first
         else:
             problems.append(Problem(need.where, name, "does not exist", _ABSENT))
     if plugin == "wal2json":
@@ -69,32 +69,33 @@ def desired(
 
 
 def _publications(settings: SourceSettings, members: list[PublicationMember], version: int) -> tuple[Publication, Publication]:
-    """Truncates are published of all tables or of none: one TRUNCATE may be of several, and its place tells its events apart."""
+    """Truncates are published of all tables or of none: a TRUNCATE may name several, and their order distinguishes its events."""
     operations = frozenset[str]().union(*(member.operations for member in members))
     truncate = operations & {"truncate"}
-    made = []
+    publications = []
     for name, keyed in zip(names(settings), (True, False), strict=True):
         inside = [member for member in members if member.keyed is keyed and member.operations]
         published = frozenset[str]().union(*(member.operations for member in inside)) or ALL_OPERATIONS
         published = (published if keyed else frozenset({"insert"})) | truncate
         tables = {member.name: member.columns for member in inside}
-        made.append(Publication(name, published, tables, generated=version >= GENERATED_VERSION))
-    return made[0], made[1]
+        publications.append(Publication(name, published, tables, generated=version >= GENERATED_VERSION))
+    return publications[0], publications[1]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """One table, and what is used of it."""
+    """One table: where it is published, and what of it cannot be captured."""
 
     table: Table
     need: Need
-    never: Collection[str]
+    never_capture: Collection[str]
     plugin: str
     version: int
 
-    # Where it is published.
+    # Where it is published
 
     def members(self) -> Iterator[PublicationMember]:
+        """What to publish of the table and its partitions."""
         if not self.table.publishable or self._is_partition:
             return
         name, columns = (self.table.schema, self.table.name), self.columns
@@ -104,7 +105,7 @@ class _Place:
             yield PublicationMember(name, operations, columns)
             return
         plain = operations - REFUSABLE
-        if self.table.kind == "p":  # the root always: its partitions' changes come under its name
+        if self.table.kind == "p":  # always the root: changes of its partitions arrive under its name
             yield PublicationMember(name, plain or frozenset({"insert"}), columns, keyed=False, refused=bool(refused))
             keyed = operations & REFUSABLE
             parts = [part for part in self.parts if keyed and part not in refused]
@@ -114,7 +115,7 @@ class _Place:
 
     @property
     def parts(self) -> tuple[Table | Leaf, ...]:
-        """What holds the rows that are in the WAL."""
+        """The tables that store the rows: the partitions, or the table itself."""
         return self.table.logged_leaves if self.table.kind == "p" else (self.table,)
 
     @property
@@ -123,7 +124,7 @@ class _Place:
 
     @property
     def _lasting(self) -> bool:
-        """A partition made later has an identity, too: it gets the root's primary key, by which the default identity goes."""
+        """Whether partitions created later have an identity: the default one is the primary key, which they inherit."""
         if self.table.kind != "p":
             return True
         key = {column.name for column in self.table.columns if column.primary_key}
@@ -131,10 +132,10 @@ class _Place:
 
     @property
     def columns(self) -> Columns | None:
-        """A column list keeps the application from dropping or retyping what is in it: so it names what is used, and the key."""
-        if not self.never:
+        """The column list that never_capture needs: what is used, and the key, as PostgreSQL refuses to alter listed columns."""
+        if not self.never_capture:
             return None
-        sent = [column for column in self.table.columns if column.name not in self.never and self._sent(column.generated)]
+        sent = [column for column in self.table.columns if column.name not in self.never_capture and self._sent(column.generated)]
         keys = {name for part in self.parts for name in _key(part)}
         used = self.need.columns | self.need.old_columns | keys
         chosen = tuple(c.name for c in sent if self.need.every_column or c.name in used or c.primary_key)
@@ -147,16 +148,17 @@ class _Place:
         return self._bare(part) or not self._covered(part)
 
     def _bare(self, part: Table | Leaf) -> bool:
-        """The plugin gives no update or delete of it; with pgoutput, PostgreSQL refuses them if they are published."""
+        """Whether it has no usable identity: wal2json omits its updates and deletes, PostgreSQL refuses them once published."""
         return not part.has_key or (part.identity == "f" and self.table.has_virtual and self.plugin != "wal2json")
 
     def _covered(self, part: Table | Leaf) -> bool:
-        """PostgreSQL refuses updates of a row whose identity the column list leaves out; under FULL it takes no list at all."""
+        """Whether the column list has the identity, without which PostgreSQL refuses updates; under FULL it allows no list."""
         return self.columns is None or (part.identity != "f" and set(_key(part)) <= set(self.columns))
 
-    # What cannot be captured.
+    # What cannot be captured
 
     def problems(self) -> Iterator[Problem]:
+        """What prevents the capture of what is mapped, as errors; and warnings."""
         unpublishable = self._unpublishable()
         if unpublishable:
             yield unpublishable
@@ -165,8 +167,8 @@ class _Place:
         yield from self._elsewhere()
         if self.columns is not None and self.plugin != "wal2json":
             listed = ", ".join(self.columns)
-            text = f"never_capture publishes it by a list of columns: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
-            hint = "before you drop one, take it out of the mappings and run `cdc-tracker setup`: see docs/operator/database.md"
+            text = f"never_capture publishes it with a column list: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
+            hint = "before you drop one, remove it from the mappings and run `cdc-tracker setup`: see docs/operator/database.md"
             yield self._problem(text, hint, "warning")
         mapped = self.need.operations & REFUSABLE
         if mapped:
@@ -181,41 +183,41 @@ class _Place:
         table = self.table
         if self._is_partition:
             root = table_name(*table.root)
-            return self._problem(f"is a partition of {root}", f"map {root}: the changes of all its partitions come under it")
+            return self._problem(f"is a partition of {root}", f"map {root}: changes of all its partitions arrive under its name")
         if table.kind not in "rp":
             kind = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}[table.kind]
-            return self._problem(f"is {kind}, which has no row changes in the WAL", "map the table behind it")
+            return self._problem(f"is {kind}, which has no row changes in the WAL", "map the underlying table")
         if table.persistence != "p":
             kind = "unlogged" if table.persistence == "u" else "temporary"
             return self._problem(f"is {kind}: its changes are not in the WAL", f"ALTER TABLE {_quoted(table)} SET LOGGED")
         if not table.publishable:
-            return self._problem("is a table of PostgreSQL's own: no changes of it are given out", "map the application's tables")
+            return self._problem("is a system table, whose changes PostgreSQL does not publish", "map the application's tables")
         return None
 
     def _columns(self) -> Iterator[Problem]:
         used = self.need.columns | self.need.old_columns
-        for name in sorted(used & set(self.never)):
-            text = f"the column {name} is mapped, and never_capture keeps it in the database"
-            yield self._problem(text, "take it out of the mapping or out of never_capture")
+        for name in sorted(used & set(self.never_capture)):
+            text = f"the column {name} is mapped, but never_capture excludes it"
+            yield self._problem(text, "remove it from the mapping or from never_capture")
         for column in self.table.columns:
-            if column.name not in used or not column.generated or column.name in self.never:
+            if column.name not in used or not column.generated or column.name in self.never_capture:
                 continue
             if column.generated == "v":
-                text = f"the column {column.name} is a virtual generated column: no value of it is in the WAL"
+                text = f"the column {column.name} is a virtual generated column, whose values are not in the WAL"
                 yield self._problem(text, "compute it in the mapping, or make the column STORED")
             elif self.plugin and not self._sent(column.generated):
-                text = f"the column {column.name} is generated: pgoutput sends those from PostgreSQL 18 on only"
+                text = f"the column {column.name} is generated: pgoutput sends generated columns from PostgreSQL 18 on only"
                 yield self._problem(text, "compute it in the mapping, use wal2json, or upgrade the server")
 
     def _elsewhere(self) -> Iterator[Problem]:
-        """Rows that a query of the table shows, and that are not its own in the WAL."""
+        """Warnings about rows that a query of the table returns but the WAL does not report as its own."""
         if self.table.has_children:
-            text = "other tables inherit from it: their rows, which a query of it shows, too, are not captured with it"
+            text = "other tables inherit from it: their rows, which a query of it also returns, are not captured with it"
             yield self._problem(text, "map those tables as well", "warning")
         foreign = [_quoted(leaf) for leaf in self.table.leaves if leaf.kind == "f"]
         if foreign:
-            text = f"the changes of {_some(foreign)} are not captured: a foreign table's are not in this server's WAL"
-            yield self._problem(text, "nothing needs to be done where they are archives that nobody changes", "warning")
+            text = f"the changes of {_some(foreign)} are not captured: those of foreign tables are not in this server's WAL"
+            yield self._problem(text, "no action is needed if they are archives that do not change", "warning")
 
     def _identity(self, use: str, severity: str) -> Iterator[Problem]:
         bare = [part for part in self.parts if self._bare(part)]
@@ -224,32 +226,32 @@ class _Place:
         elif any(not self._covered(part) for part in self.parts):
             yield self._problem(
                 f"{use}, and never_capture leaves out a column of the replica identity: updates and deletes would fail",
-                f"take that column out of never_capture, or ALTER TABLE {_quoted(self.table)} REPLICA IDENTITY USING INDEX … "
+                f"remove that column from never_capture, or ALTER TABLE {_quoted(self.table)} REPLICA IDENTITY USING INDEX … "
                 "without it",
                 severity,
             )
         elif not self._lasting:
             yield self._problem(
-                f"{use}, and a partition made later will have no replica identity: only its inserts are captured, until it has "
-                "one and `cdc-tracker setup` is run again",
-                "give the partitioned table a primary key that is not DEFERRABLE: every partition gets it, too",
+                f"{use}, but partitions created later will have no replica identity: only their inserts are captured, until they "
+                "have one and `cdc-tracker setup` is run again",
+                "give the partitioned table a primary key that is not DEFERRABLE: every partition inherits it",
                 "warning",
             )
 
     def _without_identity(self, use: str, bare: list[Table | Leaf], severity: str) -> Problem:
         named, virtual = [_quoted(part) for part in bare], self.table.has_virtual and self.plugin != "wal2json"
-        refused = "such changes cannot be captured: PostgreSQL would refuse the application's own once they were published"
+        refused = "they cannot be captured: PostgreSQL would refuse the application's own once they were published"
         key = "give it a primary key that is not DEFERRABLE"
         if virtual and any(part.has_key for part in bare):
             return self._problem(
-                f"{use}, and {_some(named)} has REPLICA IDENTITY FULL and a virtual generated column: {refused}",
+                f"{use}, but {_some(named)} has REPLICA IDENTITY FULL and a virtual generated column: {refused}",
                 "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",
                 severity,
             )
-        meaning = "such changes cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
+        meaning = "they cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
         full = "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in named)
         hint = key if virtual else f"{full} (or {key})"
-        return self._problem(f"{use}, and {_some(named)} has no replica identity: {meaning}", hint, severity)
+        return self._problem(f"{use}, but {_some(named)} has no replica identity: {meaning}", hint, severity)
 
 
 def _key(part: Table | Leaf) -> tuple[str, ...]:
@@ -261,4 +263,4 @@ def _some(named: list[str]) -> str:
 
 
 def _quoted(table: Table | Leaf) -> str:
-    return sql.Identifier(table.schema, table.name).as_string(None)
+    return quoted(table.schema, table.name)

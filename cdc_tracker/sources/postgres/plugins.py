@@ -1,4 +1,4 @@
-"""Which output plugin a source is read by: wal2json where it is exact, pgoutput where it is not; and how a slot gets another."""
+"""Which output plugin to use, wal2json if it is exact, else pgoutput; and how a slot changes its plugin."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.slot import SlotState
 
 EXACT = "pgoutput"
-"""The plugin that gives every table as it is; every server has it."""
+"""The plugin that represents every table exactly; every server has it."""
 COLUMN_LIST_VERSION = 150000
 _ADVANCE = """SELECT pg_replication_slot_advance(slot_name, %(upto)s) FROM pg_replication_slots
     WHERE slot_name = %(name)s AND confirmed_flush_lsn < %(upto)s"""
 _COPY = "SELECT pg_copy_logical_replication_slot(%s, %s, false, %s)"
-_CHANGE = "stop the worker and run `cdc-tracker setup`: it goes on with pgoutput from where it is, and nothing is missed"
-_RECREATE = "`cdc-tracker setup --recreate-slot` makes a slot with pgoutput; what was not read by then is given up"
+_CHANGE = "stop the worker and run `cdc-tracker setup`: it continues with pgoutput from the same position, without a gap"
+_RECREATE = "`cdc-tracker setup --recreate-slot` makes a slot with pgoutput; changes not read by then are lost"
 
 
 def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
-    """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError where that cannot be had."""
+    """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError if it cannot be used."""
     reason = _unfit(connection, settings, tables)
     if settings.plugin == "wal2json" and reason:
         hint = "set `plugin: auto` or `plugin: pgoutput`"
-        raise SourceError(reason, hint=f"{hint}, or take never_capture away" if settings.never_capture else hint)
+        raise SourceError(reason, hint=f"{hint}, or remove never_capture" if settings.never_capture else hint)
     version = connection.info.server_version
     if settings.never_capture and version < COLUMN_LIST_VERSION:
         raise SourceError(
             f"never_capture needs PostgreSQL 15 or newer: {version // 10000} cannot leave columns out of a publication",
-            hint="move those columns to a table that no mapping names, or take never_capture away",
+            hint="move those columns to a table that no mapping names, or remove never_capture",
         )
     if settings.plugin == "pgoutput" or reason:
         return EXACT
@@ -51,7 +51,7 @@ def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables
 def choose_next(
     connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState | None
 ) -> str:
-    """The plugin to go on with: the slot's, but pgoutput once a table is mapped that wal2json does not give exactly."""
+    """The plugin to continue with: the slot's, or pgoutput if a mapped table needs it."""
     if found is None or not found.plugin or found.lost:
         return choose(connection, settings, tables)
     return (
@@ -62,7 +62,7 @@ def choose_next(
 def refusal(
     connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState
 ) -> Problem | None:
-    """Why the slot must not be read on: its plugin would lose rows, or give what it must not."""
+    """Why the slot must not be read with its plugin, which would lose rows or send excluded columns; None if it may."""
     reason = _unfit(connection, settings, tables) if found.plugin == "wal2json" else ""
     if not reason:
         return None
@@ -73,16 +73,16 @@ def refusal(
 
 
 def _unfit(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
-    """Why wal2json does not do; empty where it is exact."""
+    """Why wal2json cannot be used; empty if it is exact."""
     if settings.never_capture:
         return "never_capture needs pgoutput: wal2json sends every column of a row"
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        return f"wal2json needs a database in UTF8, and this one is in {encoding}: it writes text as it is stored"
+        return f"wal2json needs a database in UTF8, but this one is in {encoding}: it writes text as it is stored"
     if partitioned := _partitioned(connection, tables):
         return (
-            f"{', '.join(partitioned)} is partitioned: wal2json names the partition that a row is in, and where that was made, "
-            "detached or dropped meanwhile, nothing tells whose it was"
+            f"{', '.join(partitioned)} is partitioned: wal2json names only the partition of a row, and of one that was created, "
+            "detached or dropped meanwhile the table is unknown"
         )
     return ""
 
@@ -92,22 +92,23 @@ def _partitioned(connection: psycopg.Connection[Any], tables: Iterable[str]) -> 
 
 
 def spare(name: str) -> str:
-    """The slot that stands in while `change` works. Nothing but an interrupted change leaves it."""
+    """Name of the temporary copy of the slot that `change` uses. Only an interrupted change leaves it behind."""
     return f"{name[:54]}_{EXACT}"
 
 
 def interrupted(name: str) -> Problem:
-    """What to say where the spare slot is there."""
-    text = f"a change of the plugin was interrupted: the slot {spare(name)} holds WAL, and nobody reads from it"
+    """The problem to report if the spare slot exists."""
+    text = f"a change of the plugin was interrupted: the slot {spare(name)} retains WAL that no one reads"
     return Problem("source", "slot", text, "run `cdc-tracker setup`, which finishes it")
 
 
 @translated()
 def change(connection: psycopg.Connection[Any], name: str, upto: Lsn) -> SlotState:
-    """Give the slot the plugin EXACT, and move it to `upto`. Nobody reads from it. May be run again where it was interrupted.
+    """Recreates the slot with the plugin EXACT at `upto`, and returns it. May be repeated after an interruption.
 
-    Everything before is durable with us, and what comes after was committed with the publications as they are now: pgoutput goes
-    by what they were. The spare slot stays: drop it once the change is on record.
+    No session may read from the slot, and everything before `upto` must be durable in the journal. The publications must have
+    existed since `upto` as they are now: pgoutput decodes with those of each change's time. The spare slot stays: call
+    `drop_spare` once the change is recorded.
     """
     found = slot.inspect(connection, name)
     if found is not None and found.plugin != EXACT:
@@ -120,9 +121,10 @@ def change(connection: psycopg.Connection[Any], name: str, upto: Lsn) -> SlotSta
     connection.execute(_ADVANCE, {"name": name, "upto": format_lsn(upto)})
     found = slot.inspect(connection, name)
     if found is None:
-        raise SourceError(f"the slot {name} went away as soon as it was made", hint="run `cdc-tracker repair`")
+        raise SourceError(f"the slot {name} disappeared right after it was created", hint="run `cdc-tracker repair`")
     return found
 
 
 def drop_spare(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drops the spare slot, if it exists."""
     slot.drop(connection, spare(name))

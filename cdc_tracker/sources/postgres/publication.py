@@ -1,6 +1,6 @@
-"""The publications of a source: as they are, and what makes them what they should be.
+"""The publications of a source: as they exist, and the statements that create or alter them.
 
-Which tables they should hold, and why, is decided in placement.py; what no longer is so is found in drift.py.
+placement.py decides which tables they should contain; drift.py finds where they differ from that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cdc_tracker.sources.postgres.connection import translated
 
 ALL_OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
 REFUSABLE = frozenset({"update", "delete"})
-"""What PostgreSQL refuses of a table that publishes it and has no replica identity."""
+"""Operations that PostgreSQL refuses on a table that publishes them and has no replica identity."""
 COLUMN_LIST_VERSION = 150000
 GENERATED_VERSION = 180000
 
@@ -30,25 +30,26 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True)
 class Publication:
-    """As it is, or should be. `tables`: each with the columns that are published, None for all of them."""
+    """A publication as it exists or should be. `tables`: each with the columns published, None for all."""
 
     name: str
     operations: frozenset[str]
     tables: Mapping[Name, Columns | None] = field(default_factory=dict)
     via_root: bool = True
-    generated: bool = False  # stored generated columns are published, as they can be from 18 on
+    generated: bool = False  # publishes stored generated columns (PostgreSQL 18)
     all_tables: bool = False
     owned: bool = True
-    filtered: frozenset[Name] = frozenset()  # tables of which only some rows are published
-    schemas: tuple[str, ...] = ()  # all tables of which are published
-    refused: frozenset[Name] = frozenset()  # tables whose updates or deletes PostgreSQL refuses because they are in it
+    filtered: frozenset[Name] = frozenset()  # tables with a row filter
+    schemas: tuple[str, ...] = ()  # schemas of which all tables are published
+    refused: frozenset[Name] = frozenset()  # tables whose updates or deletes PostgreSQL refuses because of it
 
 
 @dataclass(frozen=True)
 class PublicationMember:
-    """A table, or a partition by itself, and what is needed of it. `keyed`: it belongs where updates and deletes are published.
+    """A table, or a single partition, to be published. `keyed`: in the publication that has updates and deletes.
 
-    `refused`: PostgreSQL would refuse the application's updates and deletes of it, or of a partition of it.
+    `refused`: PostgreSQL would refuse the application's updates and deletes of it, or of one of its partitions. `root`: of a
+    partition published by itself.
     """
 
     name: Name
@@ -61,7 +62,7 @@ class PublicationMember:
 
 @dataclass(frozen=True)
 class Desired:
-    """What the mappings need, and what stands in the way. `publications` is empty where the plugin needs none."""
+    """The publications that the mappings need, and what prevents them. `publications` is empty if the plugin needs none."""
 
     publications: tuple[Publication, ...]
     problems: tuple[Problem, ...]
@@ -69,11 +70,11 @@ class Desired:
 
 
 def names(settings: SourceSettings) -> tuple[str, str]:
-    """The publications to stream from. Both always exist after setup for pgoutput, so that a stream's options never change."""
+    """Names of the publications to stream from. For pgoutput, setup creates both, so that a stream's options never change."""
     return settings.publication, f"{settings.publication}_inserts"
 
 
-# As JSON what later versions added: column lists (15), generated columns (18).
+# Columns that later versions added are read as JSON: column lists (15), generated columns (18).
 _LISTED = """
 CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN
     (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
@@ -96,7 +97,7 @@ ARRAY(SELECT n.nspname::text FROM pg_publication_namespace s JOIN pg_namespace n
 
 @translated()
 def existing(connection: psycopg.Connection[Any], publications: Iterable[str]) -> dict[str, Publication]:
-    """Those of the publications that exist, by name."""
+    """Those of the named publications that exist, by name."""
     schemas = _SCHEMAS if connection.info.server_version >= COLUMN_LIST_VERSION else "'{}'::text[]"
     rows = connection.execute(_EXISTING.format(schemas=schemas).encode(), [list(publications)]).fetchall()
     return {row[0]: _publication(row) for row in rows}
@@ -120,7 +121,10 @@ def _publication(row: Sequence[Any]) -> Publication:
 
 
 def plan(wanted: Iterable[Publication], present: Mapping[str, Publication]) -> list[str]:
-    """The statements that make `present` what is wanted: none where it is. What `setup` runs and `setup --print-sql` prints."""
+    """The statements that turn `present` into what is wanted, as `setup` runs and `setup --print-sql` prints them.
+
+    Raises SourceError for a publication FOR ALL TABLES.
+    """
     statements: list[str] = []
     for publication in wanted:
         found = present.get(publication.name)
@@ -128,13 +132,13 @@ def plan(wanted: Iterable[Publication], present: Mapping[str, Publication]) -> l
             statements.append(_create(publication))
             continue
         if found.all_tables:
-            raise SourceError(f"the publication {publication.name} is FOR ALL TABLES: somebody else made it", hint=ALL_TABLES)
+            raise SourceError(f"the publication {publication.name} is FOR ALL TABLES, and not cdc-tracker's", hint=ALL_TABLES)
         statements += _alter(publication, found)
     return statements
 
 
 def statements(connection: psycopg.Connection[Any], settings: SourceSettings, wanted: Desired) -> list[str]:
-    """`plan` for what is there now; for wal2json, which needs none, what takes away those that are ours."""
+    """`plan` for the publications that exist now. For wal2json, which needs none: the statements that drop those owned."""
     present = existing(connection, names(settings))
     return plan(wanted.publications, present) if wanted.publications else _leftovers(connection, settings, present)
 
@@ -160,16 +164,16 @@ def _alter(wanted: Publication, found: Publication) -> list[str]:
     if found.schemas:
         schemas = sql.SQL(", ").join(map(sql.Identifier, found.schemas))
         statements.append(_text(alter.format(name, sql.SQL("DROP TABLES IN SCHEMA"), schemas)))
-    gone = [_only(table) for table in sorted(found.tables) if table not in wanted.tables]
+    dropped = [_only(table) for table in sorted(found.tables) if table not in wanted.tables]
     changed = sorted(
         table
         for table, columns in wanted.tables.items()
         if table in found.tables and (found.tables[table] != columns or table in found.filtered)
     )
-    # A column list cannot be altered: the table is taken out and put in again, which one transaction makes unseen.
-    gone += [_only(table) for table in changed]
-    if gone:
-        statements.append(_text(alter.format(name, sql.SQL("DROP TABLE"), sql.SQL(", ").join(gone))))
+    # A column list cannot be altered: the table is dropped and added again, in one transaction.
+    dropped += [_only(table) for table in changed]
+    if dropped:
+        statements.append(_text(alter.format(name, sql.SQL("DROP TABLE"), sql.SQL(", ").join(dropped))))
     new = sorted({table for table in wanted.tables if table not in found.tables} | set(changed))
     if new:
         items = sql.SQL(", ").join(_table_item(table, wanted.tables[table]) for table in new)
@@ -178,7 +182,7 @@ def _alter(wanted: Publication, found: Publication) -> list[str]:
 
 
 def _only(name: Name) -> sql.Composable:
-    """Without its inheritance children: they are tables of their own, which may have no replica identity."""
+    """Without inheritance children: they are tables of their own, which may have no replica identity."""
     return sql.SQL("ONLY {}").format(sql.Identifier(*name))
 
 
@@ -198,30 +202,31 @@ def _text(statement: sql.Composable) -> str:
     return statement.as_string(None)
 
 
-ALL_TABLES = "give `source.publication` a name of its own, or DROP PUBLICATION if nobody needs it, then run `cdc-tracker setup`"
+ALL_TABLES = "give `source.publication` a name of its own, or DROP PUBLICATION if it is not needed, then run `cdc-tracker setup`"
 
 
 @translated()
 def apply(connection: psycopg.Connection[Any], statements: Sequence[str]) -> None:
-    """Run the statements in one transaction. Adding a table takes its owner."""
+    """Runs the statements in one transaction. Only a table's owner can add it."""
     with connection.transaction():
         for statement in statements:
             connection.execute(statement.encode())
 
 
 def drop_statements(settings: SourceSettings) -> list[str]:
+    """Statements that drop both publications, if they exist."""
     return [drop(name) for name in names(settings)]
 
 
 def removal(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
-    """What takes away the publications that setup made: one FOR ALL TABLES is somebody else's."""
+    """Statements that drop the publications that setup made: any but one FOR ALL TABLES."""
     return [drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
 
 
 def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
-    """What takes away publications that wal2json does not need, as they could make the application's statements fail.
+    """Statements that drop publications that wal2json does not need: they could make the application's statements fail.
 
-    Nothing where they are not ours, or where another slot of this database may read from them.
+    None for publications of other owners, or if another slot of this database may read from them.
     """
     with translated():
         [(read,)] = connection.execute(
@@ -233,4 +238,5 @@ def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, pr
 
 
 def drop(name: str) -> str:
+    """The statement that drops a publication, if it exists."""
     return _text(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))

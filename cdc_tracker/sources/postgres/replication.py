@@ -1,4 +1,4 @@
-"""The replication connection: frames in, feedback out. libpq through psycopg.pq, as psycopg has no replication cursor.
+"""The replication connection: frames in, feedback out. It uses psycopg.pq, as psycopg has no replication cursor.
 
 https://www.postgresql.org/docs/current/protocol-replication.html
 """
@@ -10,15 +10,15 @@ import struct
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 
 from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.faults import When, translate
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.segments import Frame
 
 WAL_DATA, KEEPALIVE = b"wk"
@@ -26,56 +26,43 @@ POSTGRES_EPOCH_SECONDS = 946_684_800
 
 _KEEPALIVE = struct.Struct(">xQQB")
 _FEEDBACK = struct.Struct(">cQQQqB")
-SILENCE = 30.0  # seconds without a byte until the server is asked for a sign of life; after twice that it is given up
-
-
-class Identity(NamedTuple):
-    system_id: str
-    timeline: int
-    wal_end: Lsn
-    database: str
+SILENCE = 30.0  # seconds without a byte until the server is asked to reply; after as long again the connection is given up
 
 
 class ReplicationStream:
     """One walsender's stream. `receive` never blocks; `wait` does, for at most the time given.
 
-    `wal_end` is the server's WAL end as last heard of, `reply_due` true when the server asked for feedback.
-    All errors are ours: SourceUnavailable where trying again may help, SourceError and its kin where a person is needed.
+    `wal_end` is the server's WAL end as last received; `reply_due` is set when the server asks for feedback. Raises
+    SourceUnavailable if a retry may help, else a SourceError subclass.
     """
 
     def __init__(self, url: str, application_name: str = "cdc-tracker") -> None:
         self._connection = connect(url, replication=True, application_name=application_name)
         self._pg = self._connection.pgconn
-        if self._pg.parameter_status(b"server_encoding") == b"SQL_ASCII":  # converts nothing, and would end at what is no UTF-8
+        if self._pg.parameter_status(b"server_encoding") == b"SQL_ASCII":  # else text that is not UTF-8 would end the stream
             self._execute("SET client_encoding TO SQL_ASCII")
         self.application_name = self._connection.info.parameter_status("application_name") or ""
         self.wal_end: Lsn = 0
         self.reply_due = False
         self._heard = time.monotonic()
-        self._asked: float | None = None  # when the server fell silent for too long
-
-    def identify(self) -> Identity:
-        """IDENTIFY_SYSTEM."""
-        system_id, timeline, wal_end, database = self._query("IDENTIFY_SYSTEM")
-        return Identity(system_id, int(timeline), parse_lsn(wal_end), database)
+        self._asked: float | None = None  # when the silent server was asked to reply
 
     def create_temporary_slot(self, name: str, plugin: str) -> Lsn:
-        """A slot that goes with this connection; its consistent point."""
-        command = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL {} NOEXPORT_SNAPSHOT")
-        row = self._query(command.format(sql.Identifier(name), sql.Identifier(plugin)).as_string(None))
+        """Creates a slot that is dropped with this connection; returns its consistent point."""
+        row = self._query(f"CREATE_REPLICATION_SLOT {quoted(name)} TEMPORARY LOGICAL {quoted(plugin)} NOEXPORT_SNAPSHOT")
         return parse_lsn(row[1])
 
     def start(self, slot: str, start: Lsn, options: Mapping[str, str]) -> None:
-        """START_REPLICATION. A start below the slot's confirmed_flush_lsn is not refused by the server: check first."""
-        given = ", ".join(f"{_quoted(name)} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options.items())
-        command = f"START_REPLICATION SLOT {_quoted(slot)} LOGICAL {format_lsn(start)} ({given})"
+        """START_REPLICATION. The caller rules out a start below confirmed_flush_lsn, which the server does not refuse."""
+        given = ", ".join(f"{quoted(name)} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options.items())
+        command = f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {format_lsn(start)} ({given})"
         result = self._execute(command)
         if result.status != pq.ExecStatus.COPY_BOTH:
             raise _failed(result, When.STARTING)
         self._pg.nonblocking = 1
 
     def receive(self) -> Frame | None:
-        """The next frame of kind `w`; None when the socket is drained. Keepalives are taken in on the way."""
+        """The next frame of kind `w`; None if the socket is drained. Keepalives update `wal_end` and `reply_due` on the way."""
         get = self._pg.get_copy_data
         while True:
             try:
@@ -95,7 +82,7 @@ class ReplicationStream:
             raise self._ended()
 
     def wait(self, timeout: float) -> None:
-        """Until the server sends something or `timeout` seconds pass. Raises SourceUnavailable when it is silent for long."""
+        """Waits until the server sends something, at most `timeout` seconds. Raises SourceUnavailable after 2 × SILENCE."""
         readable, _, _ = select.select([self._pg.socket], [], [], max(0.0, timeout))
         if not readable:
             self._watch()
@@ -104,14 +91,14 @@ class ReplicationStream:
         self.consume()
 
     def consume(self) -> None:
-        """Take from the socket what is there."""
+        """Reads what the socket has received."""
         try:
             self._pg.consume_input()
         except psycopg.Error as error:
             raise translate(error, When.STREAMING) from None
 
     def feedback(self, received: Lsn, flushed: Lsn, *, ask: bool = False) -> None:
-        """Standby status update: `received` as write LSN, `flushed` as flush and apply LSN: the server may drop older WAL."""
+        """Sends a status update: `received` as write LSN; `flushed`, below which WAL may be removed, as flush and apply LSN."""
         now = int((time.time() - POSTGRES_EPOCH_SECONDS) * 1_000_000)
         try:
             self._pg.put_copy_data(_FEEDBACK.pack(b"r", max(received, flushed), flushed, flushed, now, ask))
@@ -123,7 +110,7 @@ class ReplicationStream:
         self.reply_due = False
 
     def finish(self) -> None:
-        """End the copy, so that the server takes in the last feedback and frees the slot before we go."""
+        """Ends the copy, so that the server takes the last feedback and releases the slot. At most 2 seconds; never raises."""
         try:
             self._pg.nonblocking = 0
             self._pg.put_copy_end()
@@ -136,9 +123,10 @@ class ReplicationStream:
                     select.select([self._pg.socket], [], [], 0.2)
                     self._pg.consume_input()
         except psycopg.Error:
-            pass  # it is going away in any case
+            pass  # the connection is closed in any case
 
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
     def __enter__(self) -> ReplicationStream:
@@ -148,7 +136,7 @@ class ReplicationStream:
         self.close()
 
     def _watch(self) -> None:
-        """Silence counts from when the server was asked: until then it may be that we did not listen."""
+        """Raises SourceUnavailable after SILENCE seconds without a reply. Before it was asked, this process may not have read."""
         now = time.monotonic()
         if self._asked is None:
             if now - self._heard > SILENCE:
@@ -159,7 +147,7 @@ class ReplicationStream:
 
     @property
     def asking(self) -> bool:
-        """The next feedback should ask the server for an answer."""
+        """Whether the next feedback should ask the server for a reply."""
         return self._asked is not None
 
     def _query(self, command: str) -> list[str]:
@@ -183,7 +171,3 @@ class ReplicationStream:
 
 def _failed(result: pq.abc.PGresult, when: When = When.ASKING) -> CdcTrackerError:
     return translate(psycopg.errors.error_from_result(result), when)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

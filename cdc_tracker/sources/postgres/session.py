@@ -1,4 +1,4 @@
-"""One session of capture with the source: a replication stream, and a control connection beside it."""
+"""One session of capture with the source: a replication stream and a control connection."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cdc_tracker.sources.postgres import catalog, pgoutput, placement, plugins, 
 from cdc_tracker.sources.postgres.connection import connect, is_leaving, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
 from cdc_tracker.sources.postgres.synchronous import synchronous
@@ -27,19 +28,21 @@ from cdc_tracker.sources.postgres.verify import CommitTimes, Record, check_start
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
 _NUMBERS = frozenset(types[name].oid for name in ("numeric", "float4", "float8"))
-LOOK = 9.0  # seconds after which tables and publications are looked at again
-REFRESH = 10.0  # seconds after which wal2json's tables are described anew
+CHECK_INTERVAL = 9.0  # seconds between checks of tables and publications
+REFRESH = 10.0  # seconds after which wal2json's tables are described again
 
 log = structlog.get_logger("source")
 
 
 class StartPoint(NamedTuple):
+    """Where reading starts, on a verified server."""
+
     confirmed: Lsn  # the slot's confirmed_flush_lsn
     timeline: int
 
 
 class Session:
-    """Opened at once; `close` ends both connections. `needs`: `schema.table` of what is captured, and what is used of it."""
+    """Connects when created; `close` closes both connections. `needs`: captured `schema.table` → what is used of it."""
 
     def __init__(self, settings: SourceSettings, needs: Mapping[str, Need]) -> None:
         self._settings = settings
@@ -47,9 +50,9 @@ class Session:
         self._url = settings.url.get_secret_value()
         self._control: psycopg.Connection[Any] | None = None
         self._refreshed = time.monotonic()
-        self._looked = float("-inf")
+        self._checked = float("-inf")
         self._faults: tuple[Problem, ...] = ()
-        self._must_fit = False
+        self._plugin_checked = False
         self._expected: Transaction | None = None
         self._described: dict[str, wal2json.Description] = {}
         self.stream = ReplicationStream(self._url)
@@ -68,6 +71,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
+        """Closes both connections."""
         if self._control is not None:
             self._control.close()
         self.stream.close()
@@ -75,20 +79,20 @@ class Session:
     def verify(
         self, record: Record | None, journal_end: Position | None, lowest: Position | None, times: Callable[[], CommitTimes]
     ) -> StartPoint:
-        """Where slot and server stand, once everything holds that must before reading on. Raises SourceError and its kin."""
+        """Verifies slot and server; returns the confirmed LSN and the timeline. Raises a SourceError subclass; see verify.py."""
         identity = catalog.identify(self._connected())
         verify(record, self._state, identity, journal_end=journal_end, lowest_checkpoint=lowest, times=times)
         confirmed = self._state.confirmed_flush_lsn if self._state else None
         return StartPoint(confirmed or 0, identity.timeline)
 
-    def refuse(self) -> None:
-        """Raises SourceError where the slot's plugin would lose changes of what is mapped now. From then on `vitals` tells it."""
-        self._must_fit = True
+    def check_plugin(self) -> None:
+        """Raises SourceError if the slot's plugin would lose changes of what is mapped now. `vitals` then checks that, too."""
+        self._plugin_checked = True
         if problem := self._unfit():
             raise Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint)
 
     def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
-        """What makes segments of the stream's frames. `newest`: the journal's, which ends at `after`."""
+        """The builder of segments for the stream. `newest`: the journal's newest segment, which ends at `after`."""
         last = _LEFT_OFF[newest.plugin](newest) if newest else None
         builder = self._builder(after, last if after.ordinal >= 0 else None)
         if newest and last and newest.plugin == self.plugin and self._comes_again(last.transaction):
@@ -103,7 +107,7 @@ class Session:
         return pgoutput.Builder(after, left_off, max_row=self._settings.max_row, to_utf8=to_utf8)
 
     def start(self, lsn: Lsn) -> ReplicationStream:
-        """The stream, from `lsn` on: never below the slot's confirmed_flush_lsn, where the server would silently skip ahead."""
+        """Starts the stream at `lsn` and returns it. Raises Gap below confirmed_flush_lsn, where the server would start later."""
         if self._expected is not None:
             lsn = min(lsn, self._expected.commit_lsn)
         if self._state is not None:
@@ -115,7 +119,7 @@ class Session:
     def _comes_again(self, transaction: Transaction) -> bool:
         """Whether a server with the same history sends the journal's last transaction again.
 
-        It does not where the slot is past it; nor, from PostgreSQL 18 on, where a publication was made anew since.
+        It does not if the slot is past it; nor, from PostgreSQL 18 on, if a publication was recreated since.
         """
         if self._state is None or (self._state.confirmed_flush_lsn or 0) > transaction.commit_lsn:
             return False
@@ -127,39 +131,40 @@ class Session:
             [(older,)] = self._connected().execute(query, [transaction.xid, names]).fetchall()
         return bool(older)
 
-    # Beside the stream. What fails here is logged and left out: it must not end a stream that works.
+    # Beside the stream: failures are logged, and do not end a working stream
 
     def vitals(self) -> slot.Vitals | None:
-        """How the slot stands; and, every other time or so, whether all that is mapped still comes."""
+        """The slot's state, with what keeps mapped changes from arriving, checked every CHECK_INTERVAL. None if a query fails."""
         try:
-            if time.monotonic() > self._looked + LOOK:
-                self._looked = time.monotonic()
-                self._faults = self._missing()
+            if time.monotonic() > self._checked + CHECK_INTERVAL:
+                self._checked = time.monotonic()
+                self._faults = self._find_faults()
             return replace(slot.vitals(self._connected(), self._settings.slot), faults=self._faults)
         except (Retry, SourceError) as error:
             self._lose_control(error)
             return None
 
-    def _missing(self) -> tuple[Problem, ...]:
-        """What `check` says of the tables and publications, where it means that changes are lost or the application fails."""
+    def _find_faults(self) -> tuple[Problem, ...]:
+        """The problems of tables and publications, as in `check`, that lose changes or make the application's statements fail."""
         connection = self._connected()
         wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
         present = publication.existing(connection, publication.names(self._settings))
-        ours = (self._unfit() if self._must_fit else None, synchronous(connection, self.stream.application_name))
+        own = (self._unfit() if self._plugin_checked else None, synchronous(connection, self.stream.application_name))
         drifted = [problem for problem in drift(wanted, present) if problem.severity == "error"]
-        return (*filter(None, ours), *drifted)
+        return (*filter(None, own), *drifted)
 
     def _unfit(self) -> Problem | None:
         return plugins.refusal(self._connected(), self._settings, self._needs, self._state) if self._state else None
 
     def heartbeat(self) -> None:
+        """Writes a heartbeat; see slot.heartbeat."""
         try:
             slot.heartbeat(self._connected())
         except (Retry, SourceError) as error:
             self._lose_control(error)
 
     def refresh(self, builder: SegmentBuilder) -> None:
-        """Have wal2json's tables described anew: DDL and new partitions change them, and its frames do not tell."""
+        """Makes wal2json's tables be described again, every REFRESH: its frames do not report DDL and new partitions."""
         if isinstance(builder, wal2json.Builder) and time.monotonic() > self._refreshed + REFRESH:
             self._refreshed = time.monotonic()
             builder.forget()
@@ -167,10 +172,10 @@ class Session:
     def _describe(self, schema: str, table: str) -> wal2json.Description | None:
         name = table_name(schema, table)
         found = catalog.tables(self._connected(), [name]).get(name)
-        if found is None:  # dropped since, so that its rows are of before: it is what it was, or what the frames alone say
+        if found is None:  # dropped since: its rows are older, so the last description holds, else only the frames' own
             unknown = wal2json.Description(schema, table, schema, table, "d", ()) if name in self._needs else None
             return self._described.get(name, unknown)
-        root = name if name in self._needs else table_name(*found.root)  # it may have become a partition of another
+        root = name if name in self._needs else table_name(*found.root)  # it may be a partition of another now
         if root not in self._needs:
             return None
         relation = found.relation if root == name else catalog.tables(self._connected(), [root])[root].relation
@@ -181,7 +186,7 @@ class Session:
         return described
 
     def _to_utf8(self, content: bytes) -> bytes:
-        """By the server, which knows its encodings best. What is in none stays as it is, and is refused where it is read."""
+        """Converted by the server. Content that is invalid in its encoding is returned unchanged, and parked when it is read."""
         try:
             with translated():
                 [(converted,)] = self._connected().execute(
@@ -204,26 +209,26 @@ class Session:
         try:
             self._connected()
         except (Retry, SourceError):
-            if is_leaving(self._url):  # the server waits for this stream to confirm everything: let it go
+            if is_leaving(self._url):  # the server waits for this stream to end
                 raise SourceUnavailable("the server is shutting down") from None
 
 
 def published(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
-    """Those of our publications that exist. Raises SourceError where there is none.
+    """The source's publications that exist. Raises SourceError if there are none.
 
-    That of inserts comes first: PostgreSQL 14 looks no further once a partition has every operation, and would take the
-    partition's own name where its root is in the other one.
+    That of inserts is first: PostgreSQL 14 stops searching once it has every operation of a partition, and would use the
+    partition's own name although its root is in the other publication.
     """
     present = publication.existing(connection, publication.names(settings))
     if not present:
         raise Refusal.PUBLICATION_MISSING.error(
             f"the publication {settings.publication} does not exist",
-            hint="`cdc-tracker setup` makes it. Changes that were made while there was none cannot be decoded any more: "
-            "`cdc-tracker repair` then tells what is missing",
+            hint="`cdc-tracker setup` creates it. Changes made while it did not exist can no longer be decoded: `cdc-tracker "
+            "repair` then says what is missing",
         )
     return sorted(present, reverse=True)
 
 
 def options(plugin: str, publications: Sequence[str]) -> dict[str, str]:
-    """START_REPLICATION's options."""
-    return wal2json.options() if plugin == "wal2json" else pgoutput.options(",".join(f'"{name}"' for name in publications))
+    """Options of START_REPLICATION for a plugin."""
+    return wal2json.options() if plugin == "wal2json" else pgoutput.options(",".join(map(quoted, publications)))

@@ -1,4 +1,4 @@
-"""The replication slot: made, looked at, dropped, kept moving. Whether it is still the one we made is decided in verify.py."""
+"""The replication slot: created, inspected, dropped, advanced. verify.py decides whether it is still this worker's."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.faults import When
 
 HEARTBEAT = "cdc_tracker.heartbeat"
-"""The prefix of the logical message that keeps an idle database's slot moving."""
+"""Prefix of the logical message that advances an idle database's slot."""
 
 FAILOVER_VERSION = 170000
-PROBE_TIMEOUT = 5.0  # seconds that the server may look for what comes next
+PROBE_TIMEOUT = 5.0  # seconds that the server may take to find the next change
 PROBE_CHANGES = 1000
-CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for every transaction that was running when it was asked for
+CREATE_TIMEOUT = 120.0  # seconds: a new slot waits for all transactions that are running
 
 
 @dataclass(frozen=True)
 class SlotReader:
-    """The session that reads from a slot. The role may not see more of it than its pid."""
+    """The session that reads from a slot. Without pg_read_all_stats the role sees only its pid."""
 
     pid: int
     application_name: str = ""
@@ -42,7 +42,7 @@ class SlotReader:
 
 @dataclass(frozen=True)
 class SlotState:
-    """A slot as pg_replication_slots has it. `invalidation_reason` is `""` while the slot is good."""
+    """A row of pg_replication_slots. `invalidation_reason` is empty for a valid slot."""
 
     name: str
     plugin: str  # empty for a physical slot
@@ -52,24 +52,26 @@ class SlotState:
     restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     wal_status: str
-    safe_wal_size: int | None  # bytes that may still be written before WAL that it needs is removed; None: no limit
-    retained_bytes: int | None  # WAL that the server keeps for it
+    safe_wal_size: int | None  # bytes of WAL until the slot is invalidated; None: no limit
+    retained_bytes: int | None  # WAL that the server keeps for the slot
     invalidation_reason: str
     two_phase: bool
     failover: bool
-    synced: bool  # a copy on a standby that follows the primary's slot
+    synced: bool  # a copy on a standby, synchronized from the primary
 
     @property
     def active_pid(self) -> int | None:
+        """The pid of the session that reads from the slot."""
         return self.reader.pid if self.reader else None
 
     @property
     def lost(self) -> bool:
+        """Whether the server has invalidated the slot or removed WAL that it needs."""
         return bool(self.invalidation_reason) or self.wal_status == "lost"
 
 
 _END = "(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)"
-# As JSON: which columns the view has depends on the server's version.
+# As JSON: the view's columns depend on the server's version.
 _INSPECT = f"""
 SELECT to_jsonb(s), ({_END} - s.restart_lsn)::int8, a.application_name,
        coalesce(a.client_addr::text, a.client_hostname), a.usename
@@ -80,7 +82,7 @@ SELECT to_jsonb(s), ({_END} - s.restart_lsn)::int8, a.application_name,
 
 @translated()
 def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
-    """The slot as it is now; None when there is none of that name."""
+    """The slot as it is now; None if it does not exist."""
     row = connection.execute(_INSPECT, [name]).fetchone()
     if row is None:
         return None
@@ -110,7 +112,7 @@ def _lsn(text: str | None) -> Lsn | None:
 
 
 def create_statement(name: str, plugin: str, *, failover: bool = False) -> str:
-    """What `create` runs, for `setup --print-sql`."""
+    """The statement that `create` runs, for `setup --print-sql`."""
     arguments = sql.SQL(", ").join([sql.Literal(name), sql.Literal(plugin), sql.SQL("false"), sql.SQL("false")])
     if failover:
         arguments += sql.SQL(", failover => true")
@@ -118,10 +120,10 @@ def create_statement(name: str, plugin: str, *, failover: bool = False) -> str:
 
 
 def create(connection: psycopg.Connection[Any], name: str, plugin: str, *, failover: bool = False) -> SlotState:
-    """Make the slot: every transaction that commits from now on can be read from it.
+    """Creates the slot: every transaction that commits from now on can be read from it.
 
-    It waits for the transactions that are running; where that takes too long, SourceUnavailable names the oldest. Raises
-    SourceError where a slot of that name exists, or where the server is too old for `failover`.
+    It waits for the running transactions, up to CREATE_TIMEOUT: then SourceUnavailable names the oldest. Raises SourceError if a
+    slot of that name exists, or if the server is too old for `failover`.
     """
     version = connection.info.server_version
     if failover and version < FAILOVER_VERSION:
@@ -135,13 +137,13 @@ def create(connection: psycopg.Connection[Any], name: str, plugin: str, *, failo
                 connection.execute(create_statement(name, plugin, failover=failover).encode())
         except psycopg.errors.QueryCanceled as error:
             raise SourceUnavailable(
-                f"the slot could not be made within {CREATE_TIMEOUT:.0f} s: it waits for transactions that began before it",
+                f"the slot was not created within {CREATE_TIMEOUT:.0f} s: it waits for transactions that began before it",
                 hint=f"end the oldest of them: {_oldest_transaction(connection)}",
             ) from error
-    made = inspect(connection, name)
-    if made is None:
-        raise SourceUnavailable(f"the slot {name} went away as soon as it was made")
-    return made
+    created = inspect(connection, name)
+    if created is None:
+        raise SourceUnavailable(f"the slot {name} disappeared right after it was created")
+    return created
 
 
 def _oldest_transaction(connection: psycopg.Connection[Any]) -> str:
@@ -156,7 +158,7 @@ def _oldest_transaction(connection: psycopg.Connection[Any]) -> str:
 
 @translated()
 def drop(connection: psycopg.Connection[Any], name: str) -> bool:
-    """Drop the slot; False when there was none. Raises SlotBusy while someone reads from it."""
+    """Drops the slot; returns whether it existed. Raises SlotBusy while a session reads from it."""
     cursor = connection.execute(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
     )
@@ -190,24 +192,24 @@ def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mappin
         if has_plugin(connection, found.plugin):
             raise
         raise Refusal.PLUGIN_MISSING.error(
-            f"the server has not the plugin {found.plugin} any more, with which the slot {found.name} was made",
+            f"the server no longer has the plugin {found.plugin}, with which the slot {found.name} was created",
             hint="install its package on the server (postgresql-NN-wal2json; no restart)",
         ) from None
 
 
 @translated()
 def advance(connection: psycopg.Connection[Any], name: str, commit: Lsn) -> None:
-    """Move the slot past the transaction whose commit begins at `commit`. The server does not decode what lies before."""
+    """Advances the slot past the transaction whose commit record is at `commit`, without decoding it."""
     connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, format_lsn(commit + 1)])
 
 
 def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
     """Whether the server can load the output plugin.
 
-    No catalog knows. A temporary slot is asked for: the plugin is loaded first, so that a missing one fails at once, and an
-    existing one has answered the question even if the slot then waits longer than we do. Needs the REPLICATION attribute.
+    No catalog says so. It tries to create a temporary slot: the server loads the plugin first, so that a missing one fails at
+    once; a time-out after that means that the plugin exists. Needs the REPLICATION attribute.
     """
-    name = f"cdc_tracker_probe_{uuid.uuid4().hex[:16]}"  # no pid: a pooler makes up its own, negative ones among them
+    name = f"cdc_tracker_probe_{uuid.uuid4().hex[:16]}"  # no pid: a pooler reports one of its own
     with translated():
         try:
             with connection.transaction():
@@ -223,11 +225,11 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
 
 @translated()
 def heartbeat(connection: psycopg.Connection[Any]) -> bool:
-    """Write one WAL record that means nothing; False on a standby, which cannot.
+    """Writes one WAL record without content; returns False on a standby, which cannot write.
 
-    Not transactional: it takes no transaction id, makes no commit to wait for and nothing for the journal. Reading past it moves
-    the keepalive's WAL end, which an idle stream confirms; and its frame shows that WAL comes all the way. From 17 on it is
-    flushed at once; before, with the next commit or running-transactions record (15 seconds at most).
+    The message is not transactional: it takes no transaction id, causes no commit, and adds nothing to the journal. It moves the
+    keepalive's WAL end, which an idle stream confirms, and its frame shows that the stream works. PostgreSQL 17 flushes it at
+    once, earlier versions with the next commit or running-transactions record (within 15 seconds).
     """
     flush = ", true" if connection.info.server_version >= FAILOVER_VERSION else ""
     [(done,)] = connection.execute(
@@ -239,7 +241,7 @@ def heartbeat(connection: psycopg.Connection[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Vitals:
-    """How the slot stands, by one query. `faults`: what keeps changes of mapped tables from coming."""
+    """The slot's state and the WAL's end, from one query. `faults`: why changes of mapped tables do not arrive."""
 
     wal_end: Lsn
     exists: bool
@@ -261,7 +263,7 @@ SELECT {_END}::text, s.slot_name IS NOT NULL, s.restart_lsn::text, s.confirmed_f
 
 @translated()
 def vitals(connection: psycopg.Connection[Any], name: str) -> Vitals:
-    """The slot's state and the WAL's end. Cheap: for every few seconds."""
+    """The slot's state and the WAL's end. Cheap enough for every few seconds."""
     [row] = connection.execute(_VITALS.encode(), [name]).fetchall()
     end, exists, restart, confirmed, retained, safe, status, pid = row
     return Vitals(parse_lsn(end), exists, _lsn(restart), _lsn(confirmed), retained, safe, status or "", pid)

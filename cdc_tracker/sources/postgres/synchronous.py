@@ -1,6 +1,6 @@
-"""Whether the server counts our stream among the standbys that commits wait for.
+"""Whether the server counts the stream among the standbys that commits wait for.
 
-A walsender is a candidate by its application_name alone, a logical one too: https://www.postgresql.org/docs/current/warm-standby.html
+Any walsender is a candidate by its application_name, also a logical one: https://www.postgresql.org/docs/current/warm-standby.html
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMES = re.compile(r'"((?:[^"]|"")*)"|([^\s,()"]+)')
 
 @translated()
 def synchronous(connection: psycopg.Connection[Any], application_name: str) -> Problem | None:
-    """The problem where `synchronous_standby_names` names our stream: the application's commits wait for what we confirm."""
+    """The problem, if `synchronous_standby_names` names the stream: the application's commits then wait for its confirmation."""
     [(names,)] = connection.execute("SELECT current_setting('synchronous_standby_names')").fetchall()
     named = {(quoted.replace('""', '"') or plain).lower() for quoted, plain in _NAMES.findall(names)}
     if named.isdisjoint(("*", application_name.lower())):
@@ -26,8 +26,8 @@ def synchronous(connection: psycopg.Connection[Any], application_name: str) -> P
     return Problem(
         "source",
         "synchronous_standby_names",
-        f"is {names!r}, which names our stream {application_name}: the application's commits wait until the worker confirms "
-        "them, with `ack: delivered` until every destination has them, and count as replicated where no standby has them",
-        "name the standbys themselves there instead of `*`, then SELECT pg_reload_conf(); or give source.url an application_name "
+        f"is {names!r}, which includes the stream {application_name}: the application's commits wait until the worker confirms "
+        "them (with `ack: delivered`: until every destination has them), and count as replicated although no standby has them",
+        "list the standbys by name instead of `*`, then SELECT pg_reload_conf(); or give source.url an application_name "
         "that is not in it",
     )

@@ -1,6 +1,6 @@
-"""Whether the captured tables give what the mappings use of them, as far as only the catalog and the plugin can tell.
+"""Checks of captured tables that need the catalog and the plugin.
 
-Unknown columns and `old.x` that is not logged are found by `mapping.check_columns`, on catalog.relations.
+`mapping.check_columns` finds unknown columns and `old.x` that is not logged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
@@ -18,6 +17,7 @@ from cdc_tracker.model import split_name, table_name
 from cdc_tracker.sources.postgres.catalog import Table
 from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.values import codec
 
 
@@ -28,9 +28,9 @@ def check_tables(
     settings: SourceSettings,
     plugin: str,
 ) -> list[Problem]:
-    """`plugin` is empty where it is not known."""
+    """Problems of the tables that mappings use. `plugin` is empty if it is unknown."""
     problems: list[Problem] = []
-    outbox = settings.outbox.table if settings.outbox else None  # setup makes it
+    outbox = settings.outbox.table if settings.outbox else None  # setup creates it
     absent = [name for name in needs if name not in tables and name != outbox]
     if absent:
         present = _names(connection)
@@ -41,10 +41,8 @@ def check_tables(
         problems += _partitions(table, need)
         problems += _values(table, need, plugin)
         if need.backfill and not table.can_select:
-            grant = (
-                f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO …; GRANT SELECT ON {_quoted(table.schema, table.name)} TO …"
-            )
-            text = "a mapping has `backfill`, and the role may not read the table"
+            grant = f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO …; GRANT SELECT ON {quoted(table.schema, table.name)} TO …"
+            text = "a mapping has `backfill`, but the role may not read the table"
             problems.append(Problem(need.where, name, text, grant, "warning"))
     return problems
 
@@ -65,25 +63,25 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def _absent(name: str, where: str, present: list[str]) -> Problem:
     same = [other for other in present if split_name(other)[1] == split_name(name)[1]]
-    hint = f"did you mean {same[0]}?" if same else _nearest(name, present) or "mend the mapping's `table`, or create the table"
+    hint = f"did you mean {same[0]}?" if same else _nearest(name, present) or "correct the mapping's `table`, or create the table"
     return Problem(where, name, "does not exist", hint)
 
 
-def _unknown(table: Table, never: Collection[str]) -> Iterator[Problem]:
+def _unknown(table: Table, never_capture: Collection[str]) -> Iterator[Problem]:
     known = {column.name for column in table.columns}
-    for column in sorted(set(never) - known):
+    for column in sorted(set(never_capture) - known):
         hint = _nearest(column, known) or f"the table has {', '.join(sorted(known))}"
         yield Problem("source", "never_capture", f"{table.table} has no column {column}", hint)
 
 
 def _partitions(table: Table, need: Need) -> Iterator[Problem]:
-    """REPLICA IDENTITY is set partition by partition: the root's says nothing about what is logged."""
+    """Partitions that log less than the root: REPLICA IDENTITY is set for each, and the root's has no effect on them."""
     if not need.old_columns or not need.operations & {"update", "delete"}:
         return
     weaker = [leaf for leaf in table.logged_leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
     if weaker:
         text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of old rows than the root"
-        hint = "; ".join(f"ALTER TABLE {_quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)
+        hint = "; ".join(f"ALTER TABLE {quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)
         yield Problem(need.where, table.table, text, hint)
 
 
@@ -93,10 +91,6 @@ def _values(table: Table, need: Need, plugin: str) -> Iterator[Problem]:
     read = [column for column in table.columns if column.name in need.columns | need.old_columns and not column.not_null]
     named = [column.name for column in read if codec(column.type_oid).kind in {"float", "decimal"}]
     if named:
-        text = f"wal2json gives NaN and infinity of {', '.join(named)} as NULL, which nothing tells from NULL"
-        hint = "where it can hold them, use `plugin: pgoutput`, or make it NOT NULL: then such an event is parked"
+        text = f"wal2json writes NaN and infinity of {', '.join(named)} as NULL, which cannot be told from NULL"
+        hint = "if it can contain them, use `plugin: pgoutput`, or make the column NOT NULL: then such an event is parked"
         yield Problem(need.where, table.table, text, hint, "warning")
-
-
-def _quoted(*names: str) -> str:
-    return sql.Identifier(*names).as_string(None)

@@ -1,4 +1,4 @@
-"""A look at the stream through a temporary slot. Nothing of it stays in the database."""
+"""A stream through a temporary slot, which leaves nothing in the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cdc_tracker.sources.postgres.session import Session
 PREFIX = "cdc_tracker_preview_"
 FEEDBACK = 1.0  # seconds
 
-# Publications of previews that were killed: the backend whose pid is in the name is gone.
+# Publications of killed previews: the backend whose pid is in the name has ended.
 _LEFT_BEHIND = f"""
 SELECT p.pubname FROM pg_publication p
  WHERE p.pubname ~ '^{PREFIX}[0-9]+(_inserts)?$' AND pg_has_role(p.pubowner, 'USAGE')
@@ -31,16 +31,16 @@ SELECT p.pubname FROM pg_publication p
 
 
 class TemporaryStream:
-    """A context manager; `segments` streams what is committed from its start on.
+    """A context manager; `segments` streams what commits after it was entered.
 
-    wal2json needs no publication. For pgoutput the present ones serve where they hold every table wanted; else publications
-    of its own are made, `made` by name, and dropped at the end, or by the next preview if this one is killed.
+    wal2json needs no publication. For pgoutput the existing publications are used if they contain every table wanted; else
+    temporary ones are created (`publication` is their name) and dropped at the end, or by the next preview if this one is killed.
     """
 
     def __init__(self, settings: SourceSettings, needs: Mapping[str, Need]) -> None:
         self._settings, self._needs = settings, needs
         self._stack = ExitStack()
-        self.made = ""
+        self.publication = ""
         self.problems: list[Problem] = []
 
     def __enter__(self) -> TemporaryStream:
@@ -66,7 +66,7 @@ class TemporaryStream:
         self._start = self._session.stream.create_temporary_slot(settings.slot, self.plugin)
 
     def _published(self, control: Any, settings: SourceSettings) -> SourceSettings:
-        """Settings whose publications hold every table wanted. They must be there before the slot is made."""
+        """Settings whose publications contain every table wanted. These must exist before the slot is created."""
         self._sweep(control)
         settings = self._with_outbox_that_exists(control, settings)
         wanted = desired(control, settings, self._needs)
@@ -75,15 +75,15 @@ class TemporaryStream:
         if not any(problem.severity == "error" for problem in drift(wanted, present)[len(wanted.problems) :]):
             return settings
         with translated():
-            [(pid,)] = control.execute("SELECT pg_backend_pid()").fetchall()  # a pooler tells clients another one
+            [(pid,)] = control.execute("SELECT pg_backend_pid()").fetchall()  # a pooler reports another one to clients
         own = settings.model_copy(update={"publication": f"{PREFIX}{pid}"})
         publication.apply(control, publication.plan(desired(control, own, self._needs).publications, {}))
         self._stack.callback(publication.apply, control, publication.drop_statements(own))
-        self.made = own.publication
+        self.publication = own.publication
         return own
 
     def _with_outbox_that_exists(self, control: Any, settings: SourceSettings) -> SourceSettings:
-        """Before `setup` there is none."""
+        """Settings without the outbox if its table does not exist, as before `setup`."""
         outbox = settings.outbox
         if outbox is None or outbox.table in catalog.tables(control, [outbox.table]):
             return settings
@@ -94,10 +94,10 @@ class TemporaryStream:
         with translated():
             left = [name for (name,) in control.execute(_LEFT_BEHIND)]
             for name in left:
-                control.execute(f"DROP PUBLICATION IF EXISTS {name}")  # the pattern lets nothing through that needs quotes
+                control.execute(publication.drop(name).encode())
 
     def segments(self, done: Callable[[], bool]) -> Iterator[Segment]:
-        """What arrives until `done()`, each time that the server pauses or a segment is full."""
+        """Segments of what arrives until `done()`; one ends when the server pauses or the segment is full."""
         after = Position(self._start, -1)
         builder = self._session.builder(after)
         stream = self._session.start(self._start)

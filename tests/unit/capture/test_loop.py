@@ -112,7 +112,7 @@ class Server:
         assert (end or START).commit_lsn >= self.confirmed, "what was confirmed is not in the journal"
         return StartPoint(self.confirmed, timeline=2)
 
-    def refuse(self) -> None:
+    def check_plugin(self) -> None:
         """Nothing is wrong with the server."""
 
     def builder(self, after: Position, newest: object) -> Builder:
