@@ -82,7 +82,7 @@ def opened(config: Config, tables: Collection[str] = ()) -> Iterator[Preview]:
     wanted = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
     with TemporaryStream(config.source, wanted) as stream:
         pipeline = _pipeline(config, mappings, stream.identity)
-        yield Preview(watched, stream.plugin, stream.made, stream.problems, stream, pipeline)
+        yield Preview(watched, stream.plugin, stream.publication, stream.problems, stream, pipeline)
 
 
 def _pipeline(config: Config, mappings: Mappings, identity: ServerIdentity) -> Pipeline:
