@@ -85,7 +85,7 @@ def _children(pid: int) -> list[int]:
 
 
 STARTING = (
-    ("", "cdc_tracker.config:load:before:1"),
+    ("", "cdc_tracker.config.config:load:before:1"),
     ("", "cdc_tracker.logs:set_up:before:1"),
     ("", "cdc_tracker.worker.processes:ForkServer.__init__:before:1"),
     ("", "cdc_tracker.worker.processes:ForkServer.start:after:1"),
