@@ -1,4 +1,4 @@
-"""What a destination says by the checkpoint that it holds, compared with ours and the journal. Decides, and sends nothing."""
+"""The checkpoint that a destination holds, compared with that in the state store and with the journal. Decides, sends nothing."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cdc_tracker.model import START, Event, Position
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import HOUR, State
 
-READ = 4  # segments read at once: some megabytes at most
+READ = 4  # segments read at once
 
 
-class Reconciled(NamedTuple):
-    """`held`: what the destination holds, as far as the stream is concerned. At most one of the other two is true.
+class Decision(NamedTuple):
+    """`held`: the destination has the stream's events up to here. At most one of `store` and `rewind` is true.
 
-    `notice`: what a person should know; empty where all is as expected.
+    `notice`, `hint`: for the operator; empty if everything is as expected.
     """
 
     held: Position | None
-    store: bool = False  # the destination has it, and is to store that position
-    rewind: bool = False  # it is sent again what comes after `held`
+    store: bool = False  # the destination has to store `held`
+    rewind: bool = False  # what comes after `held` has to be sent again
     notice: str = ""
     hint: str = ""
 
 
 @dataclass(frozen=True)
-class HeldCheckpoint:
-    """The checkpoint of one destination. `pipeline` returns that of the mappings of its last run."""
+class Reconciliation:
+    """For one destination. `pipeline` returns the pipeline of the mappings of its last run."""
 
     state: State
     journal: Journal
@@ -38,34 +38,34 @@ class HeldCheckpoint:
     name: str
     pipeline: Callable[[], Pipeline]
 
-    def reconcile(self, held: Position | None, ours: Position, *, dry: bool, moved: bool) -> Reconciled:
-        """`held`: what the destination says; past `ours` where we were killed in between: that is not sent again.
+    def decide(self, held: Position | None, ours: Position, *, dry: bool, moved: bool) -> Decision:
+        """`held`: of the destination; after `ours`, of the state store, if the last run was killed between the two commits.
 
-        `dry`: its last run sent nothing. `moved`: that run ended because the checkpoint was not where it had been left.
+        `dry`: the last run sent nothing. `moved`: it ended because the destination's checkpoint was not the one stored last.
         """
         if held is None and moved and self._lacking(START, ours) is not None:
-            held = START  # it was emptied while we wrote to it
+            held = START  # it was emptied during the last run
         if held is None:
             notice = "the destination is empty although it was sent events before, or its checkpoint is gone; `rewind` fills it"
-            return Reconciled(None, notice=notice if self._delivered() else "")
+            return Decision(None, notice=notice if self._delivered() else "")
         if held >= ours:
-            return Reconciled(held)
+            return Decision(held)
         if dry or self._refused_after(held, ours):
-            # What it lacks was held back on purpose, or we were killed before it could store what it has.
-            return Reconciled(ours, store=True)
+            # What it lacks was suppressed, or the last run was killed before the destination could store what it has.
+            return Decision(ours, store=True)
         begin = self._lacking(held, ours)
         if begin is None:
-            # Nothing after it was for it. It is to say so, before retried dead letters or other mappings make it look lost.
-            return Reconciled(ours, store=True) if self.journal.horizon() else Reconciled(held)
-        return Reconciled(
+            # No event after `held` was for it. It stores that now, before retries or other mappings make events look lost.
+            return Decision(ours, store=True) if self.journal.horizon() else Decision(held)
+        return Decision(
             begin,
             rewind=True,
-            notice="the destination was taken back: it is sent again what it lacks",
-            hint="not sent again is what the journal no longer has, and what replays and retried dead letters sent meanwhile",
+            notice="the destination was restored: it is sent again what it lacks",
+            hint="not sent again: what the journal no longer has, and what replays and retries sent since the backup",
         )
 
     def owns(self, position: Position, ours: Position) -> bool:
-        """A position that was stored under the destination's name alone is this source's: our checkpoint, or in our journal."""
+        """Whether a position stored under the destination's name alone is this source's: its checkpoint, or in its journal."""
         horizon = self.journal.horizon()
         if position == ours:
             return True
@@ -77,17 +77,17 @@ class HeldCheckpoint:
         return False
 
     def _delivered(self) -> bool:
-        """It was ever sent an event."""
+        """Whether the destination was ever sent an event."""
         totals = self.state.ledger.totals(self.source).get(self.name)
         return totals is not None and totals.now["delivered"] > 0
 
     def _refused_after(self, held: Position, ours: Position) -> bool:
-        """The first event past what it holds was parked: it holds those behind it that went with it, and does not say so."""
+        """Whether the first event after `held` was parked: the destination has events after it that it stored no position for."""
         letters = self.state.dead_letters.between(self.source, self.name, held, ours)
         return any(before(letter.position) == held for letter in letters)
 
     def _lacking(self, held: Position, ours: Position) -> Position | None:
-        """After which position to send again, where the journal has events that were delivered and that it does not hold."""
+        """The position to send again from, if the journal has delivered events after `held`; None: it has none."""
         horizon = self.journal.horizon()
         if horizon is None:
             return None

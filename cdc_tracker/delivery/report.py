@@ -1,4 +1,4 @@
-"""What a delivery says of itself: kept here, and written into the state store, where health and `status` read it."""
+"""The report of a delivery: written into the state store, from which health and `status` read it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ from cdc_tracker.model import Position
 from cdc_tracker.state import State
 
 EVERY = 1.0  # seconds between two reports
+PATIENCE = 30.0  # seconds without an answer to a call, after which the report says so
+UNANSWERED = (
+    "nothing is lost: the call is waited for. If it stays so, the destination or a proxy hangs: look there, and at the `timeout` "
+    "of its settings; a restart of the worker sends the events again"
+)
 
 log = structlog.get_logger("deliver")
 
 
 class DeliveryReport:
-    """`state` is starting, delivering, idle, retrying, blocked or stopped, `since` when it became so (microseconds).
+    """`state`: starting, delivering, idle, retrying, blocked or stopped; `since`: its begin, microseconds since the Unix epoch.
 
-    `ran_dry`, `moved`: the last events were held back (dry run); the destination's checkpoint was not where it had been left.
+    `ran_dry`: the last events were suppressed by a dry run. `moved`: the destination's checkpoint was not the one stored last.
+    `notice`: about the destination's checkpoint, for the operator.
     """
 
     def __init__(self, store: State, source: str, name: str) -> None:
-        """Goes on from what the role said before it was started again."""
+        """Continues the report of the role's process before this one."""
         self._store, self._source, self._name = store, source, name
         self._said = next((role.detail for role in store.reports.all(source) if role.role == f"deliver:{name}"), {})
         self._recent = RecentOutcomes(name, self._said.get("recent"))
         self._written = 0.0
         self.ran_dry, self.moved = bool(self._said.get("dry_run")), bool(self._said.get("moved"))
         self.state, self.trouble, self.hint, self.since = "starting", "", "", time.time_ns() // 1000
-        self.notice = ""  # what a person should know of the destination's own checkpoint
+        self.notice = ""
 
     def delivered_until(self, position: Position) -> int:
-        """The commit time of the last change before the checkpoint; 0 where the role was killed before it could say so."""
+        """The commit time of the last change before the checkpoint, microseconds; 0 if the last report is of another position."""
         return int(self._said.get("delivered_until", 0)) if self._said.get("position") == str(position) else 0
 
     def enter(self, state: str, trouble: str = "", hint: str = "") -> None:
@@ -45,9 +51,15 @@ class DeliveryReport:
         self.state, self.trouble, self.hint = state, trouble, hint
 
     def meet(self, error: CdcTrackerError) -> None:
-        """Something that is tried again."""
+        """Reports an error after which the work is tried again."""
         self.enter("blocked" if isinstance(error, DestinationBlocked) else "retrying", str(error), error.hint)
         log.warning("not delivered yet", destination=self._name, state=self.state, error=str(error), hint=error.hint)
+
+    def waits_for_answer(self, seconds: float) -> None:
+        """A call is in flight for so long: neither its success nor its failure would be reported yet."""
+        if seconds > PATIENCE and not self.trouble:
+            self.enter("delivering", "it has been given events, and does not answer", UNANSWERED)
+            log.warning("not answered yet", destination=self._name, hint=UNANSWERED)
 
     def tell(self, notice: str, **details: str) -> None:
         self.notice = notice
@@ -57,13 +69,13 @@ class DeliveryReport:
     def due(self) -> bool:
         return time.monotonic() > self._written + EVERY
 
-    def write(self, settlement: Accounting, *, in_flight: int, dry_run: bool, problems: Sequence[Problem]) -> None:
+    def write(self, accounting: Accounting, *, in_flight: int, dry_run: bool, problems: Sequence[Problem]) -> None:
         self._written = time.monotonic()
-        tally = settlement.tally
+        tally = accounting.tally
         detail = {
             "since": self.since,
-            "position": str(settlement.position),
-            "delivered_until": settlement.time,
+            "position": str(accounting.position),
+            "delivered_until": accounting.time,
             "totals": dict(tally.totals),
             "recent": self._recent.taken(tally.totals, tally.kinds),
             "in_flight": in_flight,
@@ -76,4 +88,4 @@ class DeliveryReport:
         try:
             self._store.reports.save(self._source, f"deliver:{self._name}", os.getpid(), self.state, detail)
         except StateUnavailable as error:
-            log.warning("no report", error=str(error))
+            log.warning("the report could not be stored", error=str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +63,14 @@ def open_destination(config: Config, name: str, *, dry_run: bool = False) -> Des
     return (dry(kind) if dry_run else kind)(name, settings, config.base)
 
 
-def load_mappings(config: Config) -> Mappings:
-    """Every mapping file. Raises MappingError, also if a mapping names a destination that is not configured."""
+def load_mappings(config: Config, texts: Mapping[str, str] | None = None) -> Mappings:
+    """Every mapping file. Raises MappingError, also if a mapping names a destination that is not configured.
+
+    `texts`: file name → content, if the files were read before.
+    """
     from cdc_tracker import mapping as files  # noqa: PLC0415  most commands do without it
 
-    mappings = files.load(config.mapping_paths)
+    mappings = files.load(config.mapping_paths) if texts is None else files.load_texts(texts)
     known = list(config.destinations)
     problems = [
         Problem(mapping.where, "destinations", f"there is no destination {name!r}{nearest(name, known)}")

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
@@ -17,15 +17,17 @@ from cdc_tracker import logs, mapping
 from cdc_tracker.capture.loop import Capture
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.jobs.runner import Jobs
-from cdc_tracker.delivery.loop import Delivery, Translation
+from cdc_tracker.delivery.loop import Delivery
+from cdc_tracker.delivery.mapping_versions import LoadedMappings, MappingVersions
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.delivery.start import begin
-from cdc_tracker.destinations.base import Destination
+from cdc_tracker.destinations.base import Cursor, Destination
 from cdc_tracker.destinations.support.faults import Fault
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, MappingError, Stop
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.monitoring.worker import failed
+from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import Lock, SourceRecord, State
 from cdc_tracker.worker import assemble
 from cdc_tracker.worker.processes import ForkServer, name_process
@@ -117,12 +119,10 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
             abandon=abandon,
         )
         delivery = Delivery(
-            source=config.source.name,
-            name=name,
+            cursor=Cursor(record.name, name, origin=record.namespace),
             destination=destination,
             dry_run=settings.dry_run,
-            translator=_translators(config, name, record),
-            made_by=lambda texts: assemble.build_pipeline(config, record, name, mapping.load_texts(texts)),
+            mappings=_mapping_versions(config, record, name),
             journal=journal,
             state=state,
             jobs=jobs,
@@ -130,12 +130,22 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
             stop=_stopping(signals, lock),
             abandon=abandon,
             reload=signals.take_reload,
-            origin=record.namespace,
         )
         _freeze(COLLECT)
         sys.setswitchinterval(SWITCH)
         delivery.run()
         lock.check()
+
+
+def _mapping_versions(config: Config, record: SourceRecord, destination: str) -> MappingVersions:
+    def load() -> LoadedMappings:
+        texts = mapping.texts(config.mapping_paths)
+        return LoadedMappings(assemble.build_pipeline(config, record, destination, assemble.load_mappings(config, texts)), texts)
+
+    def build(texts: Mapping[str, str]) -> Pipeline:
+        return assemble.build_pipeline(config, record, destination, mapping.load_texts(texts))
+
+    return MappingVersions(destination, load, build)
 
 
 def _close(destination: Destination) -> None:
@@ -158,27 +168,6 @@ def _abandoned(signals: Signals, lock: Lock) -> bool:
         if lock.held():
             return False
         time.sleep(0.02)
-
-
-def _translators(config: Config, destination: str | None, record: SourceRecord) -> Callable[[], Translation]:
-    """Makes a Pipeline of the mappings as they are on disk now; keeps the last good one where they do not load."""
-    last: list[Translation] = []
-
-    def make() -> Translation:
-        try:
-            texts = mapping.texts(config.mapping_paths)
-            translation = (assemble.build_pipeline(config, record, destination), texts)
-        except MappingError as error:
-            if not last:
-                raise
-            log.error("the mappings do not load: the old ones stay in force", error=str(error))
-            return last[0]
-        if last:
-            log.info("mappings loaded anew", destination=destination)
-        last[:] = [translation]
-        return translation
-
-    return make
 
 
 @contextmanager

@@ -66,8 +66,8 @@ def test_a_destination_that_is_taken_back_while_the_worker_runs_is_sent_again_wh
             backup.rename(file)
         items.insert(database, 10)
         until(lambda: len(rows(file)) == 110, "everything is there again")
-        assert "the destination was taken back: it is sent again what it lacks" in scene.worker.log
-        assert "was taken back" in scene.worker.call("status")
+        assert "the destination was restored: it is sent again what it lacks" in scene.worker.log
+        assert "was restored" in scene.worker.call("status")
 
 
 def test_files_that_are_removed_while_the_worker_runs_are_written_again(database: Database, tmp_path: Path, plugin: str) -> None:
@@ -77,7 +77,7 @@ def test_files_that_are_removed_while_the_worker_runs_are_written_again(database
             shutil.rmtree(tmp_path / "out")
         items.insert(database, 10)
         until(lambda: len(scene.worker.lines()) == 60, "everything is there again")
-        assert "the destination was taken back: it is sent again what it lacks" in scene.worker.log
+        assert "the destination was restored: it is sent again what it lacks" in scene.worker.log
     scene.check()
 
 

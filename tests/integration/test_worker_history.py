@@ -93,7 +93,7 @@ def test_dead_letters_are_delivered_once_the_mapping_is_mended(database: Databas
         assert len(letters if isinstance(letters, list) else letters["dead_letters"]) == 20
         (tmp_path / "mappings" / "events.yml").write_text(items.MAPPING)
         process.send_signal(signal.SIGHUP)
-        until(lambda: scene.worker.log.count("mappings loaded anew") == 2, "the mended mapping is in force")
+        until(lambda: scene.worker.log.count("mappings reloaded") == 2, "the mended mapping is in force")
         scene.worker.call("dead-letters", "retry", "--all")
         until(lambda: not _letters(scene), "no letter is left")
         scene.await_all()

@@ -103,7 +103,7 @@ def test_a_dry_run_counts_everything_sends_nothing_and_goes_on_from_where_it_end
     for name in ("events", "sql"):
         assert Counter(body["userId"] for body in scene.bodies(name)) == {"1": 20, "3": 10}
         assert (scene.ledger(name)["delivered"], scene.ledger(name)["suppressed"]) == (30, 30)
-    assert "was taken back" not in scene.worker.log
+    assert "was restored" not in scene.worker.log
 
 
 def test_what_a_dry_run_held_back_a_rewind_sends(database: Database, tmp_path: Path, plugin: str) -> None:

@@ -67,7 +67,7 @@ def test_sighup_takes_mappings_that_load_and_keeps_the_old_ones_otherwise(databa
         scene.await_all()
         mappings.write_text(items.MAPPING.replace("Item Changed", "Thing Changed"))
         process.send_signal(signal.SIGHUP)
-        until(lambda: "mappings loaded anew" in scene.worker.log, "the new file is taken")
+        until(lambda: "mappings reloaded" in scene.worker.log, "the new file is taken")
         items.insert(database, 1)
         scene.await_all()
     names = [event["event"] for event in scene.bodies("events")]

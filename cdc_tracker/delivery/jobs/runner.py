@@ -20,13 +20,15 @@ from cdc_tracker.delivery.jobs.replay import replayed
 from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
 from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps
 from cdc_tracker.delivery.sender import NothingPasses
+from cdc_tracker.delivery.sent_ledger import suppress_already_sent
+from cdc_tracker.delivery.storing import until_stored
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
 from cdc_tracker.pipeline import Pipeline
-from cdc_tracker.state import Job, State, sent_id
+from cdc_tracker.state import Job, State
 
 AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
 LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill waits where it is more
@@ -259,19 +261,19 @@ class Jobs:
         """Commits progress, ledger and dead letters in one transaction. Retries while the state store is unavailable."""
         run.job = replace(run.job, state=state, trouble=run.trouble, **_progress(run))
         tally = run.tally
-        while True:
-            try:
-                if not (run.uncertain and self._arrived(run.job)):
-                    run.uncertain = True  # after a lost connection it is not known whether the commit took place
-                    self._state.jobs.commit(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
-                break
-            except StateUnavailable as error:
-                log.warning("job not stored yet", job=run.job.id, error=str(error), hint=error.hint)
-                if self._abandon():
-                    return
-                time.sleep(0.5)
-        run.uncertain = False
-        tally.clear()
+
+        def store() -> bool:
+            if not (run.uncertain and self._arrived(run.job)):
+                run.uncertain = True  # after a lost connection it is not known whether the commit took place
+                self._state.jobs.commit(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
+            return True
+
+        def not_stored(error: StateUnavailable) -> None:
+            log.warning("job not stored yet", job=run.job.id, error=str(error), hint=error.hint)
+
+        if until_stored(store, abandon=self._abandon, on_trouble=not_stored):
+            run.uncertain = False
+            tally.clear()
 
     def _arrived(self, job: Job) -> bool:
         stored = self._state.jobs.get(job.id)
@@ -289,13 +291,6 @@ class Jobs:
         if waits != run.trouble:
             run.trouble = waits
             self._commit(run)
-
-
-def suppress_already_sent(batch: PendingBatch, state: State, source: str, destination: str) -> None:
-    """Suppresses the events that the destination's sent-ledger has."""
-    if batch.events:
-        ids = {sent_id(event.message_id): event.message_id for event in batch.events}
-        batch.suppress({ids[found] for found in state.sent_ids.find(source, destination, list(ids))}, "already_sent")
 
 
 def _progress(run: _Run) -> dict[str, Any]:

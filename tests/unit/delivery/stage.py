@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.delivery.jobs.runner import Jobs
 from cdc_tracker.delivery.loop import Delivery
-from cdc_tracker.destinations.base import Destination, DestinationSettings, Limits
+from cdc_tracker.delivery.mapping_versions import LoadedMappings, MappingVersions
+from cdc_tracker.destinations.base import Cursor, Destination, DestinationSettings, Limits
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
@@ -68,6 +69,9 @@ class Stage:
     def destination_settings(self) -> DestinationSettings:
         return DestinationSettings.model_validate({"type": "memory", **self.settings})
 
+    def _load(self) -> LoadedMappings:
+        return LoadedMappings(self.pipeline(), {"events.yml": self.mapping})
+
     def _take_reload(self) -> bool:
         asked = self._reload.is_set()
         self._reload.clear()
@@ -86,12 +90,10 @@ class Stage:
             abandon=abandon,
         )
         return Delivery(
-            source="main",
-            name="d",
+            cursor=Cursor("main", "d"),
             destination=destination,
             dry_run=settings.dry_run,
-            translator=lambda: (self.pipeline(), {"events.yml": self.mapping}),
-            made_by=lambda texts: self.pipeline(load_texts(texts)),
+            mappings=MappingVersions("d", self._load, lambda texts: self.pipeline(load_texts(texts))),
             journal=self.journal,
             state=state,
             jobs=jobs,

@@ -88,7 +88,7 @@ def test_taken_back_while_it_was_written_to_it_is_sent_again_what_it_lacks(stage
     older.events, older.stored = whole.events[:3], whole.events[2].position
     with stage.delivering(older):
         until(lambda: len(older.events) == 6, "everything is there again")
-        until(lambda: "was taken back" in stage.said()[1], "it says so")
+        until(lambda: "was restored" in stage.said()[1], "it says so")
     assert held(older) == list(range(6))
 
 

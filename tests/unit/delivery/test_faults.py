@@ -116,7 +116,7 @@ def test_a_client_that_is_broken_for_good_is_opened_anew(stage: Stage, monkeypat
     monkeypatch.setattr(circuit_breaker, "REOPENED", 4)
     broken = Failing(lambda number: True)
     stage.rows(*range(10))
-    with pytest.raises(DestinationUnavailable, match="starts anew"), stage.delivering(broken) as role:
+    with pytest.raises(DestinationUnavailable, match="opens it again"), stage.delivering(broken) as role:
         until(lambda: not role.is_alive(), "it ends")
     assert stage.parked() == []
     destination = MemoryDestination()
@@ -197,6 +197,6 @@ def test_a_position_that_is_none_blocks_until_it_is_one(stage: Stage) -> None:
     destination.stored = "16/B374D848"
     stage.rows(*range(5))
     with stage.delivering(destination):
-        until(lambda: "cannot tell its position" in stage.said()[1], "it says so")
+        until(lambda: "cannot report its position" in stage.said()[1], "it says so")
         destination.stored = None
         until(lambda: stage.settled(5), "all have arrived")

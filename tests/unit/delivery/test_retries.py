@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.delivery import loop
+from cdc_tracker.delivery import report
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Receipt
@@ -178,7 +178,7 @@ def test_killed_while_letters_are_sent_again_none_is_lost_or_doubled(
 
 
 def test_a_destination_that_does_not_answer_is_told_of_until_it_does(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "PATIENCE", 0.5)
+    monkeypatch.setattr(report, "PATIENCE", 0.5)
     answered = threading.Event()
     destination = MemoryDestination()
 

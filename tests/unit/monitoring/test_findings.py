@@ -111,7 +111,7 @@ WARNINGS = {
     "a few events rejected": (rejecting(1, 99), "1 of 100 events of the last 5 minutes (1 %)"),
     "dead letters": (well(destination={"dead_letters": {"refused": 3}}), "events: 3 dead letters wait for a person"),
     "a job that failed": (well(jobs=[failed_job()]), "events: job 7 (replay) has failed: a mapping is gone"),
-    "a destination that was taken back": (well(destination={"trouble": "the destination was taken back"}), "was taken back"),
+    "a destination that was restored": (well(destination={"trouble": "the destination was restored"}), "was restored"),
 }
 
 
@@ -132,7 +132,7 @@ def test_all_is_not_well_although_the_worker_is_ready_with(fault: str) -> None:
 def test_a_person_is_told_what_to_do_about(fault: str) -> None:
     health, text = (ERRORS | WARNINGS)[fault]
     [found] = [each for each in health.findings if text in str(each)]
-    assert found.hint or "stream" in fault or "taken back" in fault, found
+    assert found.hint or "stream" in fault or "restored" in fault, found
 
 
 def test_roles_that_were_started_one_by_one_need_no_supervisor() -> None:

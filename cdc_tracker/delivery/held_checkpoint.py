@@ -1,0 +1,90 @@
+"""The checkpoint that a destination holds: read, stored and rewound, however long the destination is unavailable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
+
+from cdc_tracker.delivery.report import DeliveryReport
+from cdc_tracker.delivery.sender import Interrupted
+from cdc_tracker.destinations.base import HoldsCheckpoint
+from cdc_tracker.destinations.support.faults import Fault, held_position, sound
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
+from cdc_tracker.model import Batch, Position
+
+T = TypeVar("T")
+
+log = structlog.get_logger("deliver")
+
+
+class HeldCheckpoint:
+    """Every method is called until the destination answers. Raises Interrupted when `stop()` is true."""
+
+    def __init__(
+        self,
+        destination: HoldsCheckpoint,
+        name: str,
+        report: DeliveryReport,
+        *,
+        send: Callable[[Batch], object],
+        stop: Callable[[], bool],
+        on_trouble: Callable[[CdcTrackerError], None],
+        waiting: Callable[[], None],
+    ) -> None:
+        """`send` delivers a batch. `waiting` is called once a second between two calls."""
+        self._destination, self._name, self._report, self._send = destination, name, report, send
+        self._stop, self._on_trouble, self._waiting = stop, on_trouble, waiting
+
+    def position(self) -> Position | None:
+        """The position that the destination holds; None: it holds none."""
+        return self._until_answered(partial(held_position, self._destination))
+
+    def store(self, position: Position) -> None:
+        """Lets the destination store a position without events."""
+        self._until_answered(partial(self._send, Batch((), position)))
+
+    def rewind(self, to: Position) -> None:
+        self._until_answered(partial(self._destination.rewind, to))
+
+    def _until_answered(self, call: Callable[[], T]) -> T:
+        retrying = Retrying(
+            retry=retry_if_exception_type(DestinationUnavailable), wait=wait_random_exponential(max=30.0), sleep=self._sleep
+        )
+        answer: T = retrying(self._attempt, call)
+        return answer
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        try:
+            with sound():
+                answer = call()
+        except DestinationUnavailable as error:
+            self._on_trouble(error)
+            self._waiting()
+            raise
+        except CdcTrackerError:
+            raise
+        except Exception as error:
+            fault = Fault(error)
+            log.error("the destination fails", destination=self._name, error=fault.place, traceback=fault.trace)
+            trouble = DestinationBlocked(f"the destination cannot report its position: {fault.place}")
+            self._on_trouble(trouble)
+            self._waiting()
+            raise trouble from None
+        if self._report.trouble:
+            self._report.enter("starting")
+        return answer
+
+    def _sleep(self, seconds: float) -> None:
+        """Polls: `stop` asks for signals, for the parent process and for the role's lock, which no event can announce."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._stop():
+                raise Interrupted([])
+            time.sleep(0.1)
+            if self._report.due:
+                self._waiting()
