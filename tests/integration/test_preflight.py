@@ -133,7 +133,7 @@ def test_a_role_without_rights_is_told_what_to_grant(database: Database) -> None
     texts = [str(problem) for problem in problems]
     assert any("may not read from a replication slot" in text and "REPLICATION" in text for text in texts)
     assert any(text.startswith("source: url: no replication connection") for text in texts)
-    assert any("`setup` will not get through" in text and "--print-sql" in text for text in texts)
+    assert any("`setup` will fail" in text and "--print-sql" in text for text in texts)
     assert any("may not read the table" in text and 'GRANT SELECT ON "public"."orders"' in text for text in texts)
 
 

@@ -1,7 +1,7 @@
-"""What an error of PostgreSQL or libpq means: it may pass, or a person is needed. One table, FAULTS, and what reads it.
+"""What an error of PostgreSQL or libpq means: retry, or stop for a person. One table, FAULTS, and the functions that read it.
 
-A verdict rests on the SQLSTATE and on what was being done. Texts are matched only where libpq gives no SQLSTATE, which is while
-connecting; those of the server may be translated (lc_messages), and then the error counts as one that may pass.
+The verdict depends on the SQLSTATE and on what was being done. Texts are matched only while connecting, where libpq gives no
+SQLSTATE; if the server translates them (lc_messages), the error counts as one to retry.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class When(enum.Enum):
 
 
 class Fault(NamedTuple):
-    """`condition`: a regular expression for libpq's text while CONNECTING, else the first characters of the SQLSTATE.
+    """One row of FAULTS.
 
-    `verdict` is what `run` then refuses to go on from, or PASSES: it is tried again, with backoff, for ever.
+    `condition`: a regular expression for libpq's text while CONNECTING, else a prefix of the SQLSTATE. `verdict`: the Refusal
+    that stops `run`, or PASSES: it retries forever, with backoff.
     """
 
     when: frozenset[When]
@@ -37,6 +38,7 @@ class Fault(NamedTuple):
     hint: str
 
     def matches(self, when: When, code: str, reason: str) -> bool:
+        """Whether the row is for an error with this SQLSTATE, or this text while CONNECTING."""
         if when not in self.when:
             return False
         return bool(re.search(self.condition, reason)) if when is When.CONNECTING else code.startswith(self.condition)
@@ -54,32 +56,33 @@ _HBA = (
     "add a line for this role, database and address to pg_hba.conf, such as `hostssl shop cdc_tracker 10.0.0.0/8 scram-sha-256`, "
     "then `SELECT pg_reload_conf()`"
 )
-_CREDENTIALS = "check user and password in source.url, or give the password by PGPASSWORD or ~/.pgpass"
-_GRANTS = "`cdc-tracker sql role` prints the grants that the role needs, `cdc-tracker setup --print-sql` what an owner has to run"
+_CREDENTIALS = "check user and password in source.url, or supply the password by PGPASSWORD or ~/.pgpass"
+_GRANTS = (
+    "`cdc-tracker sql role` prints the grants for the role, `cdc-tracker setup --print-sql` the statements for an owner"
+)
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
-_DATABASE = "mend the database's name in source.url"
-_AGAIN = "it is tried again until the server answers"
-_ROOM = "the server is out of connections, memory or disk: make room there. It is tried again until it answers"
+_DATABASE = "correct the database's name in source.url"
+_AGAIN = "retried until the server answers"
+_ROOM = "the server is out of connections, memory or disk: free some there. Retried until the server answers"
 _PRIMARY = (
     "the server is a standby, or read-only: with several hosts in source.url, `target_session_attrs=read-write` picks the primary"
 )
-_PRESENT = "is the server up, and reachable from here? It is tried again until it answers"
+_PRESENT = "is the server up, and reachable from here? Retried until it answers"
 LOST_HINT = (
-    "the changes between what was read and a new slot are gone from the server. `cdc-tracker repair` makes a new slot, says from "
-    "when to when nothing was read, and which tables can fill that; then raise max_slot_wal_keep_size, so that it does not "
-    "happen again"
+    "the changes between what was read and a new slot are gone from the server. `cdc-tracker repair` makes a new slot, and says "
+    "which period is missing and which tables can fill it; then raise max_slot_wal_keep_size, so that it does not happen again"
 )
 _PUBLICATION = (
-    "it was dropped, or made anew after these changes: this server cannot decode them any more. `cdc-tracker repair` makes it, "
-    "goes on from the server's present end, says from when to when nothing was read, and which tables can fill that"
+    "it was dropped, or recreated after these changes: this server can no longer decode them. `cdc-tracker repair` creates it, "
+    "continues from the server's present end, and says which period is missing and which tables can fill it"
 )
 _UNDECODABLE = (
-    "while it cannot be passed, the server keeps all WAL since. `cdc-tracker repair` passes over that one transaction, says what "
-    "is missing, and which tables can fill it"
+    "until it is skipped, the server keeps all WAL since. `cdc-tracker repair` skips that one transaction, and says what is "
+    "missing and which tables can fill it"
 )
 
 FAULTS: tuple[Fault, ...] = (
-    # Connecting. What needs a person, by libpq's texts; everything else may pass.
+    # Connecting: libpq's texts that need a person; everything else is retried.
     Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", Refusal.NOT_LET_IN, _HBA),
     Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", Refusal.NOT_LET_IN, _CREDENTIALS),
     Fault(_CONNECTING, r'database "" does not exist|no such database', Refusal.NOT_LET_IN, _DATABASE),
@@ -87,7 +90,7 @@ FAULTS: tuple[Fault, ...] = (
         _CONNECTING,
         r'role "" does not exist|is not permitted to log in',
         Refusal.NOT_LET_IN,
-        f"create it with `cdc-tracker sql role`, or mend the user in source.url. {_GRANTS}",
+        f"create it with `cdc-tracker sql role`, or correct the user in source.url. {_GRANTS}",
     ),
     Fault(
         _CONNECTING,
@@ -100,7 +103,7 @@ FAULTS: tuple[Fault, ...] = (
         _CONNECTING,
         r"unsupported startup parameter",
         Refusal.NOT_LET_IN,
-        "this is a pooler such as PgBouncer: source.url has to reach PostgreSQL itself",
+        "this is a pooler such as PgBouncer: source.url must reach PostgreSQL directly",
     ),
     Fault(
         _CONNECTING,
@@ -115,9 +118,9 @@ FAULTS: tuple[Fault, ...] = (
         r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port|service file|definition of service|"
         r"unrecognized configuration parameter|invalid value for parameter",
         Refusal.NOT_LET_IN,
-        "mend source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
+        "correct source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
     ),
-    Fault(_CONNECTING, r"could not translate host name", PASSES, f"the name of the host does not resolve here: {_AGAIN}"),
+    Fault(_CONNECTING, r"could not translate host name", PASSES, f"the host name does not resolve here: {_AGAIN}"),
     Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", PASSES, _ROOM),
     Fault(
         _CONNECTING,
@@ -126,7 +129,7 @@ FAULTS: tuple[Fault, ...] = (
         f"the server restarts, or is not the primary yet: {_AGAIN}",
     ),
     Fault(_CONNECTING, "", PASSES, _PRESENT),
-    # Connected: what passes by itself, whatever was being done.
+    # Connected, whatever was being done.
     Fault(_CONNECTED, "08", PASSES, _AGAIN),  # connection exceptions
     Fault(_CONNECTED, "25006", PASSES, _PRIMARY),
     Fault(_CONNECTED, "25", PASSES, _AGAIN),  # transaction state, and time-outs of transactions
@@ -135,31 +138,31 @@ FAULTS: tuple[Fault, ...] = (
         _CONNECTED,
         "53400",
         Refusal.SERVER_CANNOT,
-        "raise max_replication_slots (restart), or drop a slot that nobody reads: see pg_replication_slots",
+        "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots",
     ),
     Fault(_CONNECTED, "53", PASSES, _ROOM),
     Fault(
         _CONNECTED,
         "55006",
         Refusal.SLOT_BUSY,
-        "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for its turn",
+        "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for it",
     ),
-    Fault(_CONNECTED, "55P03", PASSES, "a lock is held for long: see pg_locks. It is tried again"),
+    Fault(_CONNECTED, "55P03", PASSES, "a lock has been held for long: see pg_locks. Retried"),
     Fault(_CONNECTED, "57014", PASSES, "the server did not answer in time: is it overloaded, or is a lock held?"),
     Fault(_CONNECTED, "57", PASSES, _AGAIN),  # shut down, crashed, starting, idle for too long, database dropped
-    Fault(_CONNECTED, "58030", PASSES, "the server cannot read or write its disk: look at its log. It is tried again"),
+    Fault(_CONNECTED, "58030", PASSES, "the server cannot read or write its disk: see its log. Retried"),
     Fault(_CONNECTED, "28000", Refusal.NOT_LET_IN, _HBA),
     Fault(_CONNECTED, "28", Refusal.NOT_LET_IN, _CREDENTIALS),
     Fault(_CONNECTED, "3D000", Refusal.NOT_LET_IN, _DATABASE),
     Fault(_CONNECTED, "42501", Refusal.NOT_LET_IN, _GRANTS),
-    # The stream: an error in it is of the change that was to come, and comes again with it.
+    # The stream: the next change causes the error, and would cause it again.
     Fault(_STREAMING, "42704", Refusal.PUBLICATION_LOST, _PUBLICATION),
     Fault(_STREAMING, "55000", Refusal.SLOT_LOST, LOST_HINT),
     Fault(_STREAMING, "58P01", Refusal.SLOT_LOST, LOST_HINT),
     Fault(_STREAMING, "", Refusal.UNDECODABLE, _UNDECODABLE),
-    # START_REPLICATION: the slot was there and good a moment ago.
+    # START_REPLICATION: the slot existed and was valid a moment ago.
     Fault(
-        _STARTING, "42704", Refusal.SLOT_MISSING, "start cdc-tracker again: it says what happened to the slot and how to mend it"
+        _STARTING, "42704", Refusal.SLOT_MISSING, "restart cdc-tracker: it says what happened to the slot and how to repair it"
     ),
     Fault(_STARTING, "55000", Refusal.SLOT_LOST, LOST_HINT),
     Fault(_STARTING, "0A000", Refusal.NOT_LET_IN, _PRIMARY),
@@ -167,15 +170,20 @@ FAULTS: tuple[Fault, ...] = (
         _STARTING,
         "22023",
         Refusal.PLUGIN_MISSING,
-        "the plugin does not know an option that is needed: install a newer one on the server, or set `plugin: pgoutput`",
+        "the plugin lacks a required option: install a newer version on the server, or set `plugin: pgoutput`",
     ),
-    # Queries and commands, and making a slot.
-    Fault(_ASKING, "42704", Refusal.SERVER_CANNOT, "run `cdc-tracker setup`: it makes what is missing and leaves the rest alone"),
+    # Queries and commands, among them creating a slot.
+    Fault(
+        _ASKING,
+        "42704",
+        Refusal.SERVER_CANNOT,
+        "run `cdc-tracker setup`: it creates what is missing",
+    ),
     Fault(
         _ASKING,
         "55000",
         Refusal.SERVER_CANNOT,
-        "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` tells more",
+        "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` says more",
     ),
     Fault(
         _COMMANDS,
@@ -183,22 +191,20 @@ FAULTS: tuple[Fault, ...] = (
         Refusal.PLUGIN_MISSING,
         "install the plugin's package on the server (postgresql-NN-wal2json), or set `plugin: pgoutput`",
     ),
-    Fault(_COMMANDS, "XX001", Refusal.SERVER_CANNOT, "the server finds its own data damaged: this is for its administrator"),
-    Fault(
-        _COMMANDS, "XX002", Refusal.SERVER_CANNOT, "the server finds an index damaged: REINDEX it; this is for its administrator"
-    ),
-    Fault(_COMMANDS, "XX", PASSES, "the server has an error of its own: look at its log. It is tried again"),
-    Fault(_COMMANDS, "58", PASSES, "the server cannot use a file: look at its log. It is tried again"),
+    Fault(_COMMANDS, "XX001", Refusal.SERVER_CANNOT, "the server reports damaged data: contact its administrator"),
+    Fault(_COMMANDS, "XX002", Refusal.SERVER_CANNOT, "the server reports a damaged index: REINDEX it; contact its administrator"),
+    Fault(_COMMANDS, "XX", PASSES, "an internal error of the server: see its log. Retried"),
+    Fault(_COMMANDS, "58", PASSES, "the server cannot use a file: see its log. Retried"),
     Fault(_COMMANDS, "", Refusal.SERVER_CANNOT, "run `cdc-tracker check`"),
 )
 
 
 def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "") -> CdcTrackerError:
-    """psycopg's error as one of ours, which says whether trying again may help. No password passes."""
+    """psycopg's error as a CdcTrackerError, which says whether to retry. Its text never contains `secret` or a URL's password."""
     text = _plain(error, secret)
     if when is When.CONNECTING:
         fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_hopeless)
-    elif error.sqlstate is None:  # libpq's own word of a connection that broke, TLS and all
+    elif error.sqlstate is None:  # libpq's own message about a broken connection
         return SourceUnavailable(text, hint=_PRESENT)
     else:
         fault = verdict_of(when, code=error.sqlstate)
@@ -206,12 +212,12 @@ def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "
 
 
 def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
-    """The first row that fits: the last ones of each kind fit everything."""
+    """The first row that matches. One always does: the last of each kind matches everything."""
     return next(fault for fault in FAULTS if fault.matches(when, code, reason))
 
 
 def _hopeless(fault: Fault) -> bool:
-    """Of several hosts that were tried, one that may come back is enough to try again."""
+    """Whether a person is needed. Of several hosts that were tried, one that may recover is enough to retry."""
     return fault.verdict is not PASSES
 
 
@@ -221,7 +227,7 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 def _reasons(text: str) -> list[str]:
-    """Why each attempt to connect failed, without names of hosts, roles and files: those may look like a reason."""
+    """Why each attempt to connect failed, without quoted names, which might look like a reason."""
     bare = _QUOTED.sub('""', text)
     return [reason for attempt in _ATTEMPT.split(bare) for reason in _REASON.findall(attempt)] or [bare]
 

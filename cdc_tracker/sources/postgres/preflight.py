@@ -1,4 +1,4 @@
-"""Everything about the source that would stop a run or lose something later, each with what mends it."""
+"""Checks of the source: everything that would stop a run or lose changes later, each with a remedy."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.faults import LOST_HINT
 from cdc_tracker.sources.postgres.needs import Need
+from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.synchronous import synchronous
 from cdc_tracker.sources.postgres.tablecheck import check_tables
 from cdc_tracker.units import format_size
 
 OLDEST_VERSION = 140000
-_GRANTS = "`cdc-tracker sql role` prints the grants, `cdc-tracker setup --print-sql` what an owner has to run"
+_GRANTS = "`cdc-tracker sql role` prints the grants, `cdc-tracker setup --print-sql` the statements for an owner"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks look at, asked for once."""
+    """What the checks examine, queried once."""
 
     settings: SourceSettings
     needs: Mapping[str, Need]
@@ -36,13 +37,13 @@ class Facts:
     server: Mapping[str, Any]
     slot: SlotState | None
     tables: Mapping[str, Table]
-    plugin: str  # that will be used; empty where that could not be found out
+    plugin: str  # that will be used; empty if that is unknown
     plugin_problem: Problem | None
-    refusal: Problem | None  # why the slot must not be read on with its plugin
-    spare: bool  # the slot that an interrupted change of the plugin leaves is there
+    refusal: Problem | None  # why the slot must not be read with its plugin
+    spare: bool  # an interrupted change of the plugin left its slot
 
 
-# Settings of later versions and of managed servers are NULL where the server does not know them.
+# Settings that the server does not know are NULL.
 _SERVER = """
 SELECT current_user AS role, current_database() AS database, pg_is_in_recovery() AS in_recovery,
        current_setting('server_version') AS version_text,
@@ -67,11 +68,11 @@ SELECT current_user AS role, current_database() AS database, pg_is_in_recovery()
 def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need]) -> list[Problem]:
     """Every problem found, errors first. `needs`: `schema.table` → what the mappings use of it.
 
-    Before `setup` a missing slot or publication is a warning; afterwards whatever has drifted is an error. Raises
-    SourceUnavailable when the server goes away meanwhile.
+    Before `setup` a missing slot or publication is a warning; afterwards differences are errors. Raises SourceUnavailable if the
+    server becomes unreachable.
     """
     facts = gather(connection, settings, needs)
-    problems = [problem for look in _LOOKS for problem in look(facts)]
+    problems = [problem for examine in _CHECKS for problem in examine(facts)]
     problems += _replication_connection(connection, settings)
     problems += check_tables(connection, facts.tables, needs, settings, facts.plugin)
     problems += _publications(connection, facts)
@@ -79,6 +80,7 @@ def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: 
 
 
 def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need]) -> Facts:
+    """Queries the facts that the checks and `describe` use."""
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         server = cursor.execute(_SERVER).fetchone() or {}
     found = slot.inspect(connection, settings.slot)
@@ -95,7 +97,7 @@ def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs:
 
 
 def describe(facts: Facts) -> list[str]:
-    """For `check`: which server this is and which plugin will be used, and why."""
+    """Lines for `check`: which server this is, and which plugin is used and why."""
     server, settings = facts.server, facts.settings
     lines = [f"PostgreSQL {server['version_text']}, database {server['database']}, role {server['role']}"]
     if facts.slot:
@@ -105,7 +107,7 @@ def describe(facts: Facts) -> list[str]:
         if settings.never_capture:
             why = "never_capture needs it"
         elif settings.plugin == "auto":
-            why = "the server has it" if facts.plugin == "wal2json" else "built in, and fit for these tables and this server"
+            why = "the server has it" if facts.plugin == "wal2json" else "built in, and suitable for these tables and this server"
         lines.append(f"plugin {facts.plugin}: {why}")
     return lines
 
@@ -118,9 +120,9 @@ def _server(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "source",
             "url",
-            "the server is a standby, where neither outbox, publication nor heartbeat can be written",
+            "the server is a standby, on which outbox, publications and heartbeats cannot be written",
             "point source.url at the primary (`target_session_attrs=read-write` picks it from several hosts); with `failover: "
-            "true` on 17+ the slot is on the standby when that is promoted",
+            "true` on 17+ the slot exists on the standby when that is promoted",
         )
     if server["wal_level"] != "logical":
         yield Problem(
@@ -133,8 +135,8 @@ def _server(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "source",
             "encoding",
-            "the database has the encoding SQL_ASCII: text that is not UTF-8 cannot be made into events",
-            "make the database anew with ENCODING 'UTF8'",
+            "the database has the encoding SQL_ASCII: text that is not UTF-8 cannot become events",
+            "recreate the database with ENCODING 'UTF8'",
             "warning",
         )
 
@@ -146,25 +148,25 @@ def _role(facts: Facts) -> Iterator[Problem]:
             "source",
             "role",
             f"the role {server['role']} may not read from a replication slot",
-            f'ALTER ROLE "{server["role"]}" REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}',
+            f"ALTER ROLE {quoted(server['role'])} REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}",
         )
     published = facts.tables.values() if facts.plugin != "wal2json" else ()
     if server["own_money"]:
         yield Problem(
             "source",
             "lc_monetary",
-            "it is set for the role or the database: columns of the type money are read as that says, and it is not ours to set",
-            "leave it as it is, or events' values and the ids made of them change; numeric does not depend on it",
+            "it is set for the role or the database: it decides how money columns are read, and cdc-tracker does not override it",
+            "leave it unchanged, or values and ids of events change; numeric does not depend on it",
             "warning",
         )
     unowned = sorted(table.table for table in published if not table.owned)
     if facts.slot is None and (not server["creates"] or unowned):
-        lacks = "may not create the outbox's schema" if not server["creates"] else f"does not own {', '.join(unowned[:3])}"
+        missing = "may not create the outbox's schema" if not server["creates"] else f"does not own {', '.join(unowned[:3])}"
         yield Problem(
             "source",
             "role",
-            f"`setup` will not get through: the role {server['role']} {lacks}",
-            "have an owner run what `cdc-tracker setup --print-sql` prints, then `cdc-tracker setup --adopt` here",
+            f"`setup` will fail: the role {server['role']} {missing}",
+            "let an owner run what `cdc-tracker setup --print-sql` prints, then run `cdc-tracker setup --adopt` here",
             "warning",
         )
 
@@ -176,7 +178,7 @@ def _room(facts: Facts) -> Iterator[Problem]:
             "source",
             "max_replication_slots",
             f"all {server['max_slots']} replication slots are in use",
-            "raise max_replication_slots (restart), or drop a slot that nobody reads: see pg_replication_slots",
+            "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots",
         )
     if server["senders"] >= server["max_senders"] and not (facts.slot and facts.slot.reader):
         yield Problem(
@@ -211,7 +213,7 @@ def _retention(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "source",
             "idle_replication_slot_timeout",
-            "the server invalidates a slot that nobody reads for a time: longer downtimes of cdc-tracker lose changes",
+            "the server invalidates a slot that is not read for some time: longer downtimes of cdc-tracker lose changes",
             "ALTER SYSTEM SET idle_replication_slot_timeout = 0, or longer than any downtime; SELECT pg_reload_conf()",
             "warning",
         )
@@ -237,8 +239,8 @@ def _slot(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             "source",
             "plugin",
-            f"the slot {found.name} was made with {found.plugin}, the configuration says {settings.plugin}",
-            f"set `plugin: {found.plugin}`, or `cdc-tracker setup --recreate-slot`, which begins at the server's present end",
+            f"the slot {found.name} was made with {found.plugin}, but the configuration says {settings.plugin}",
+            f"set `plugin: {found.plugin}`, or `cdc-tracker setup --recreate-slot`, which starts at the server's present end",
         )
     if facts.refusal:
         yield facts.refusal
@@ -246,11 +248,11 @@ def _slot(facts: Facts) -> Iterator[Problem]:
         hint = "`cdc-tracker setup --recreate-slot`, or ALTER_REPLICATION_SLOT on a replication connection"
         yield Problem("source", "failover", f"the slot {found.name} was made without failover", hint, "warning")
     if found.reader:
-        hint = "that is as it should be while a worker runs; a second one waits with `cdc-tracker run --standby`"
+        hint = "expected while a worker runs; a second one waits with `cdc-tracker run --standby`"
         yield Problem("source", "slot", f"the slot {found.name} is being read by {found.reader}", hint, "warning")
 
 
-_LOOKS: tuple[Callable[[Facts], Iterator[Problem]], ...] = (_server, _role, _room, _retention, _slot)
+_CHECKS: tuple[Callable[[Facts], Iterator[Problem]], ...] = (_server, _role, _room, _retention, _slot)
 
 
 def _replication_connection(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[Problem]:
@@ -264,7 +266,7 @@ def _replication_connection(connection: psycopg.Connection[Any], settings: Sourc
 
 
 def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Problem]:
-    """What cannot be published; and, once set up, what has drifted."""
+    """What cannot be published; and, once set up, what differs."""
     needs = {table: need for table, need in facts.needs.items() if table in facts.tables}
     wanted = placement.desired(connection, facts.settings, needs, facts.plugin)
     if facts.slot is None or facts.slot.database != facts.server["database"]:

@@ -1,7 +1,7 @@
-"""Text of a column, by type oid, to a Python value and to JSON.
+"""A column's text, by type oid → a Python value, and JSON.
 
-Types outside PostgreSQL's own (enums, domains, composites, extensions) have oids of the database's own making, and so have arrays
-of them: their text stays text, `{a,b}` for an array of an enum.
+Types that are not built in (enums, domains, composites, extensions) and arrays of them have oids that differ between databases:
+their text stays text, `{a,b}` for an array of an enum.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ SESSION = {
     "IntervalStyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",  # the shortest text that gives the same float again
-    "search_path": '"$user", public',  # the server's own default: names of tables and functions are values, too
+    "search_path": '"$user", public',  # the server's default; regclass and regproc values depend on it
 }
-"""Settings of every session that streams or reads, so that a value's text is the same everywhere."""
+"""Settings of every session that streams or reads, so that the text of a value is always the same."""
 
 _LOADERS = Transformer()
 
 
 @functools.cache
 def codec(type_oid: int) -> Codec:
-    """How a column of this type is read. An unknown oid is text."""
+    """The Codec of a type. An unknown oid is text."""
     known = types.get(type_oid)
     if known is None:
         return _TEXT
@@ -52,7 +52,7 @@ def _driver(name: str) -> Callable[[bytes], Any]:
 
 
 def _quoted(text: str) -> str:
-    """JSON of text that holds nothing to escape."""
+    """JSON of text that needs no escapes."""
     return f'"{text}"'
 
 
@@ -66,7 +66,7 @@ def _load_decimal(text: str) -> Decimal | Special:
 def _decimal_json(text: str) -> str:
     if text[-1] > "9":
         return f'"{text}"'
-    # Decimal's own text, which the canonical form has, turns to an exponent below 1e-6.
+    # Below 1e-6 the canonical form has an exponent, as Decimal's text has.
     return canonical(Decimal(text)) if "0.000000" in text[:9] else text
 
 
@@ -133,10 +133,10 @@ def _load_date(text: str) -> Any:
         return Special(text)
 
 
-# JSON. jsonb comes in the server's own form: no repeated keys, no exponents, so that only white space has to go.
+# JSON. jsonb arrives in a normal form, without repeated keys and exponents: only white space is removed.
 
 _decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
-_MAX_DIGITS = 4000  # Python refuses to make an int of more than 4,300
+_MAX_DIGITS = 4000  # Python refuses to parse an int of more than 4,300
 
 
 def _integer(digits: str) -> int | Decimal:
@@ -151,7 +151,7 @@ def _load_json(text: str) -> Any:
 
 
 def _load_odd_json(text: str) -> Any:
-    """What PostgreSQL takes for JSON and msgspec does not: huge integers. Half a surrogate pair or deep nesting stays text."""
+    """JSON that msgspec refuses: huge integers. Half a surrogate pair or deep nesting stays text."""
     try:
         value = json.loads(text, parse_float=Decimal, parse_int=_integer)
         canonical(value)
@@ -173,7 +173,7 @@ def _jsonb_json(text: str) -> str:
         return canonical(_load_json(text))
 
 
-# The rest.
+# Others
 
 
 def _load_uuid(text: str) -> Any:
@@ -189,8 +189,8 @@ def _bytes_json(text: str) -> str:
 
 
 def _array(type_oid: int, element: Codec) -> Codec:
-    """Lists of lists. psycopg splits the text (quotes, NULL, several dimensions, `[0:1]=` bounds); the elements are ours."""
-    # box is the one type whose arrays are not separated by commas, which its own array loader knows; its elements stay text
+    """The Codec of an array: psycopg splits the text (quotes, NULL, dimensions, bounds `[0:1]=`), `element` reads the parts."""
+    # box is the only type whose arrays are not separated by commas, as its array loader knows; its elements stay text
     arrays_of = type_oid if type_oid == types["box"].array_oid else types["text"].array_oid
     split = _LOADERS.get_loader(arrays_of, Format.TEXT).load
     load_one, json_one = element.load, element.to_json
@@ -246,7 +246,7 @@ _BUILT_IN: dict[str, Codec] = {
     "timetz": _TIME,
     "bytea": Codec("bytes", _load_bytes, _bytes_json),
 }
-"""Built-in types by name. Those left out (intervals, ranges, network addresses, money, geometry, …) are `other`: their text."""
+"""Built-in types by name. All others (intervals, ranges, network addresses, money, geometry, …) are `other`: text."""
 
 load_json = codec(types["jsonb"].oid).load
-"""A jsonb column's text, or a JSON text of our own, as a Python value: numbers are exact. Raises ValueError."""
+"""JSON text as a Python value with exact numbers. Raises ValueError."""
