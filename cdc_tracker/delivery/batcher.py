@@ -21,7 +21,7 @@ class PendingBatch:
     suppressions: list[Suppression] = field(default_factory=list)  # counted, not sent
     segments: list[Segment] = field(default_factory=list)  # that the events and rejections come from
     size: int = 0  # bytes of the events' bodies, with a separator each
-    time: int = 0  # commit time of the last change, microseconds since the Unix epoch
+    time: int = 0  # commit time at its end, microseconds since the Unix epoch; 0: not known, it ends within a portion
 
     @property
     def matched(self) -> int:
@@ -37,7 +37,7 @@ class PendingBatch:
 class Batcher:
     """Collects results in batches within a destination's limits.
 
-    A batch ends between two changes, unless the events of one change alone exceed the limits. Where it ends depends only on the
+    A batch ends between two changes: the events of its last change may exceed the limits. Where it ends depends only on the
     position at which the batcher began, on the limits, and on the results; not on the portions in which they are added.
     """
 
