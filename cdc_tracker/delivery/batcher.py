@@ -45,11 +45,11 @@ class Batcher:
         """`after`: the position before the first change. `keep`: segments of one batch at most."""
         self._limits, self._keep = limits, keep
         self._batch = PendingBatch(after)
+        self._last = after  # position of the last result; without one in the batch, where the batch begins
 
     def add(self, segment: Segment, results: Sequence[Result], upto: Position) -> Iterator[PendingBatch]:
         """Adds the results of the segment's changes since the last call, up to `upto`; yields the batches that are full."""
         batch, limits = self._batch, self._limits
-        before = batch.upto
         if results and (not batch.segments or batch.segments[-1] is not segment):
             batch.segments.append(segment)
         for result in () if self._add_all(results) else results:
@@ -59,21 +59,21 @@ class Batcher:
                 size = len(result.body) + 1 if isinstance(result, Event) else 0
                 number = len(batch.events) + len(batch.suppressions)
                 full = number >= limits.events or batch.size + size > limits.batch_bytes
-                if full and number and result.position != before:
-                    batch.upto = before
+                if full and number and result.position != self._last:
+                    batch.upto = self._last
                     yield batch
-                    batch = self._batch = PendingBatch(before, segments=[segment])
+                    batch = self._batch = PendingBatch(self._last, segments=[segment])
                 if isinstance(result, Event):
                     batch.events.append(result)
                     batch.size += size
                 else:
                     batch.suppressions.append(result)
-            before = result.position
+            self._last = result.position
         batch.upto = upto
         batch.time = segment.last_time
         if len(batch.segments) >= self._keep and upto == segment.last:
             yield batch
-            self._batch = PendingBatch(upto)
+            self._batch, self._last = PendingBatch(upto), upto
 
     def close(self) -> PendingBatch:
         """Returns the last batch, which may be empty."""
@@ -90,6 +90,7 @@ class Batcher:
             return False
         batch.events += events
         batch.size += size
+        self._last = results[-1].position if results else self._last
         return True
 
 

@@ -29,8 +29,8 @@ KINDS = st.sampled_from(["event", "event", "event", "rejection", "suppression"])
 CHANGES = st.lists(st.lists(st.tuples(KINDS, st.integers(1, 9)), max_size=4), max_size=12)
 
 
-def batched(portions: list[list[tuple[int, list[Result]]]], limits: Limits) -> list[PendingBatch]:
-    batcher, found = Batcher(START, limits), []
+def batched(portions: list[list[tuple[int, list[Result]]]], limits: Limits, after: Position = START) -> list[PendingBatch]:
+    batcher, found = Batcher(after, limits), []
     for portion in portions:
         results = [each for _, made in portion for each in made]
         found += list(batcher.add(SEGMENT, results, Position(portion[-1][0], 0)))
@@ -49,6 +49,10 @@ def test_batches_are_the_same_in_whatever_portions_results_come(
     limits = Limits(events, size, 10**6)
     singly = batched([[one] for one in made], limits)
     assert batched([made[at : at + step] for at in range(0, len(made), step)], limits) == singly
+    for number, batch in enumerate(singly, 1):
+        left = [(place, several) for place, several in made if place > batch.upto.commit_lsn]
+        again = batched([left[at : at + step] for at in range(0, len(left), step)], limits, batch.upto)
+        assert again[: len(singly) - number] == singly[number:]
     results = [each for _, several in made for each in several]
     assert [each for batch in singly for each in batch.events] == [each for each in results if isinstance(each, Event)]
     assert sum(batch.matched for batch in singly) == len(results)
