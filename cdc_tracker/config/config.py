@@ -23,6 +23,7 @@ from pydantic_settings.exceptions import SettingsError
 from cdc_tracker import logs
 from cdc_tracker.config import yaml_file
 from cdc_tracker.config.destination import DestinationSettings
+from cdc_tracker.config.explain import explain
 from cdc_tracker.config.references import ENV_PREFIX, FROM_FILE, Resolved, overriding
 from cdc_tracker.config.settings import HttpSettings, JournalSettings, SourceSettings, StateSettings
 from cdc_tracker.config.yaml_file import Document, Loc, dotted
@@ -203,7 +204,7 @@ def _problems(
     found = []
     for detail in error.errors(include_url=False):
         placed = ValidationError.from_exception_data(error.title, [moved(detail)])
-        [problem] = yaml_file.explain(placed, document, model, len(prefix))
+        [problem] = explain(placed, document, model, len(prefix))
         loc = (*prefix, *detail["loc"])
         named = overriding(loc)
         found.append((document.place(loc), replace(problem, where=named, key=dotted(loc)) if named else problem))

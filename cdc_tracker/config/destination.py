@@ -14,7 +14,7 @@ from cdc_tracker.units import Duration
 
 
 def _start(value: object) -> object:
-    """YAML reads an unquoted date or time by itself; a date is its midnight, a time without a zone is UTC."""
+    """Accepts dates and times as text or objects. A date is its midnight; without a zone it is UTC."""
     moment = value
     if isinstance(value, str) and value not in ("now", "earliest"):
         try:
@@ -31,14 +31,14 @@ def _start(value: object) -> object:
 
 
 Start = Annotated[Literal["now", "earliest"] | datetime, BeforeValidator(_start)]
-"""Where a destination begins that has no checkpoint yet."""
+"""Where a destination without a checkpoint begins."""
 
 
 class Requirements(NamedTuple):
-    """What a destination is to be given beyond mapped events.
+    """What a destination needs beyond mapped events.
 
-    `raw`: every captured change as it was, as an event of the type RAW, instead of what the mappings and the outbox make of it.
-    `row_key`: Event.row_key. `key_columns`: the columns that name a row, by table, where its replica identity does not tell.
+    `raw`: every captured change as an event of the type RAW, instead of the events of mappings and outbox. `row_key`:
+    Event.row_key. `key_columns`: by table, the columns that identify a row, if its replica identity does not.
     """
 
     raw: bool = False
@@ -50,7 +50,7 @@ NOTHING_MORE = Requirements()
 
 
 class DestinationSettings(BaseModel):
-    """What every destination's settings share. Each destination owns a subclass of its own, which may override `requirements`."""
+    """Base of every destination's settings. A subclass may override `requirements`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

@@ -1,6 +1,6 @@
-"""Values that a file of settings leaves to its surroundings: `${VAR}`, `${VAR:-default}`, `${file:PATH}`, and variables of ours.
+"""References in the configuration: `${VAR}`, `${VAR:-default}`, `${file:PATH}`; and CDC_TRACKER_ variables that override keys.
 
-Files are how Docker and Kubernetes hand over secrets. Whatever came from a variable or a file is shown nowhere.
+Docker and Kubernetes pass secrets as files. A value that came from a variable or a file is never shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cdc_tracker.config.yaml_file import Document, Loc, dotted
 from cdc_tracker.errors import ConfigError, Problem
 
 ENV_PREFIX = "CDC_TRACKER_"
-FROM_FILE = "_FILE"  # ends the name of a variable that names a file with the value
+FROM_FILE = "_FILE"  # suffix of a variable that names a file with the value
 MOST = 1_000_000  # bytes of a file with a value
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:file:([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 
@@ -25,19 +25,19 @@ def variable(loc: Sequence[str | int]) -> str:
 
 
 def overriding(loc: Sequence[str | int]) -> str | None:
-    """The variable that does override it: the value's own, or else one that names a file."""
+    """The variable in the environment that overrides the key at `loc`: with the value, or with the name of a file."""
     name = variable(loc)
     return next((each for each in (name, name + FROM_FILE) if each in os.environ), None)
 
 
 class Resolved:
-    """A document's values with every reference replaced, and with what variables of ours read from files.
+    """`values`: a document's values with every reference replaced, and with values of files that `…_FILE` variables name.
 
-    `places` had a reference, `secrets` came from files. Raises ConfigError that tells every problem with its place.
+    `places`: where a value was replaced. `secrets`: the values that came from files.
     """
 
     def __init__(self, document: Document, keys: Sequence[str]) -> None:
-        """`keys`: those at the top that variables may override."""
+        """`keys`: the top-level keys that variables may override. Raises ConfigError, which names every problem and its place."""
         self.places: set[Loc] = set()
         self.secrets: set[str] = set()
         self._document = document
@@ -89,7 +89,7 @@ class Resolved:
             return self._read(path)
         if name is None:
             raise ConfigError(
-                "has a `${` that is no reference",
+                "has a `${` that is not a reference",
                 hint="Write ${VAR}, ${VAR:-default} or ${file:PATH}, and $${ for a plain ${.",
             )
         if name in os.environ and (os.environ[name] or default is None):
@@ -99,7 +99,7 @@ class Resolved:
         return str(default)
 
     def _read(self, name: str) -> str:
-        """What a file holds, without the newline at its end. Relative paths start from the document's folder."""
+        """The content of a file without the newline at its end. A relative path starts from the document's folder."""
         path = self._document.path.parent / name
         try:
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The settings by which a destination gets some events and properties only, or under other names. shaping.py acts on them."""
+"""Settings for the events and properties that a destination gets, and for their names. pipeline/ acts on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Texts = Annotated[list[Text], Field(min_length=1)]
 
 
 class _Selection(BaseModel):
-    """`only` and `except` exclude each other: with both, nobody could say what holds for a name in neither."""
+    """`only` and `except` exclude each other: with both, a name in neither would be undecided."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,11 +48,11 @@ class EventSelection(_Selection):
             if "*" in name or name.startswith(OF_TYPE):
                 raise ValueError(f"rename takes whole names of events, not {name!r}")
             if not any(passes(kind, name) for kind in ("track", "page", "screen")):
-                raise ValueError(f"{name!r} is renamed, and is left out")
+                raise ValueError(f"{name!r} is both renamed and left out")
         return self
 
     def passes(self) -> Callable[[str, str], bool]:
-        """A function of a call's type and name: whether the destination gets it. Calls without a name go by their type only."""
+        """Returns a function of a call's type and name: whether the destination gets it. Without a name the type decides."""
         listed = _matching(self.only or self.leave_out or ())
         wanted = self.only is not None
         return lambda kind, name: listed(kind, name) is wanted
@@ -67,10 +67,10 @@ class PropertySelection(_Selection):
             if not all(path.split(".")):
                 raise ValueError(f"{path!r} is not a path such as `email` or `address.city`")
             if path == CONTEXT:
-                raise ValueError("what is in the context is named key by key, as `context.ip`")
+                raise ValueError("keys of the context are named one by one, as `context.ip`")
         for path in [*(self.only or ()), *self.rename]:
             if path.startswith(f"{CONTEXT}."):
-                raise ValueError(f"{path!r}: only `except` can name what is in the context")
+                raise ValueError(f"{path!r}: only `except` can name keys of the context")
         self._check_renames()
         return self
 
@@ -81,7 +81,7 @@ class PropertySelection(_Selection):
                     f"{path!r} cannot become {name!r}: a property stays where it is; write its new name without what is before it"
                 )
             if not self._goes(path):
-                raise ValueError(f"{path!r} is renamed, and is left out")
+                raise ValueError(f"{path!r} is both renamed and left out")
         becoming = Counter((path.rpartition(".")[0], name) for path, name in self.rename.items())
         for (_, name), number in becoming.items():
             if number > 1:
@@ -98,7 +98,7 @@ def _within(path: str, above: str) -> bool:
 
 
 def _matching(patterns: Iterable[str]) -> Callable[[str, str], bool]:
-    """Whether a call's type or name is listed."""
+    """Returns a function of a call's type and name: whether either is listed."""
     types = {pattern.removeprefix(OF_TYPE) for pattern in patterns if pattern.startswith(OF_TYPE)}
     names = [re.escape(pattern).replace(r"\*", ".*") for pattern in patterns if not pattern.startswith(OF_TYPE)]
     matches = searcher(rf"(?s)\A(?:{'|'.join(names)})\z")

@@ -1,1 +1,1 @@
-"""The daemon: roles put together, run as processes, and told what signals ask for."""
+"""The daemon: its roles as processes, their supervision and signals; assemble.py is the composition root of everything."""

@@ -1,4 +1,4 @@
-"""Child processes: how they end with the one that started them, and how a worker's roles are forked."""
+"""Child processes that end with their parent, and the server that forks a worker's roles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def ends_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """A `preexec_fn` for Popen: the kernel sends the child this signal when the thread that started it is gone, however it ended.
+    """Returns a `preexec_fn` for Popen: the kernel sends the child this signal when the thread that started it ends, in any way.
 
-    On Linux only. A program that changes its user by itself forgets it: start it as that user instead. It takes no lock, so that
+    On Linux only. A program that changes its user loses it: start it as that user instead. The function takes no lock, so that
     it may run between fork and exec.
     """
     return partial(_end_with, os.getpid(), number)
@@ -32,27 +32,32 @@ def ends_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
 def _end_with(parent: int, number: signal.Signals) -> None:
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # killed before we could say so
+    if os.getppid() != parent:  # it ended before prctl
         os._exit(1)
 
 
 def name_process(name: str) -> None:
-    """What `top` and `ps -o comm` show for this process: the first 15 bytes of it. On Linux only."""
+    """Sets the name that `top` and `ps -o comm` show for this process, cut to 15 bytes. On Linux only."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_NAME, name.encode())
 
 
 class ForkServer:
-    """A process that has loaded the program and opened nothing, and forks the others from itself.
+    """A process that has loaded the program, opened nothing, and forks the roles from itself.
 
-    They start in a hundredth of a second and share the memory of what was loaded. Each would else take most of a second of CPU
-    to load the same. Made before its owner starts a thread or opens a connection: neither survives a fork. To be closed.
+    A role starts in a hundredth of a second and shares the loaded program's memory; on its own it would need most of a second of
+    CPU to load it. Create the server before its owner starts a thread or opens a connection: neither survives a fork. Close it.
+
+    Why not multiprocessing's forkserver with preload: it executes a new interpreter, which loads the program a second time, next
+    to a resource tracker (four idle roles: 143 MB instead of 71 MB). If its owner is killed, server and roles stay. If the server
+    is killed, the roles stay, and all of them are reported to have ended with 255. It signals by process id, which may belong to
+    another process by then.
     """
 
     def __init__(self, run: Callable[[str], int]) -> None:
-        """`run(name)`, in the process of that name: what it does, from its beginning to its exit code.
+        """`run(name)` is all that the process of that name does; it returns the exit code.
 
-        It begins with signals on hold (see signals.py): its own Signals takes up what came meanwhile.
+        The process begins with blocked signals (see signals.py); its Signals receives those that came meanwhile.
         """
         self._socket, theirs = socket.socketpair()
         self._heard = b""
@@ -64,15 +69,15 @@ class ForkServer:
         theirs.close()
 
     def start(self, name: str) -> None:
-        """Fork the process of this name. There is none with it at present."""
+        """Forks the process of this name, which does not run."""
         self._ask(f"start {name}")
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """Send a signal. Nothing happens where the process has ended by now."""
+        """Sends a signal to the process of this name. Does nothing if it has ended."""
         self._ask(f"{int(number)} {name}")
 
     def ended(self, seconds: float) -> Iterator[tuple[str, int]]:
-        """Wait so long for processes that end: their names and exit codes, which are negative after a signal."""
+        """Waits so long for processes to end; yields their names and exit codes, negative after a signal."""
         if not select([self._socket], [], [], seconds)[0]:
             return
         *lines, self._heard = self._receive().split(b"\n")
@@ -96,13 +101,13 @@ class ForkServer:
         return CdcTrackerError("the process that starts the roles is gone, and the roles with it", hint="start the worker again")
 
     def close(self) -> None:
-        """Ends it, and by SIGKILL what it has started and still runs."""
+        """Ends the server; the kernel kills the roles that still run."""
         self._socket.close()
         os.waitpid(self._pid, 0)
 
 
 def _leave(work: Callable[[], int]) -> None:
-    """Do it, and end this forked process: what its parent would do at its own end is not for us."""
+    """Does the work of a forked process and ends it, without the exit handlers of its parent."""
     code = 1
     try:
         code = work()
@@ -112,14 +117,14 @@ def _leave(work: Callable[[], int]) -> None:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:  # also where nobody reads them any more: it must not go on as a second one of its parent
+        finally:  # also if the output cannot be written: the process must not continue as a copy of its parent
             os._exit(code)
 
 
 def _serve(owner: socket.socket, run: Callable[[str], int], parent: int) -> int:
     _end_with(parent, signal.SIGKILL)
     name_process("cdc-forkserver")
-    os.setsid()  # Ctrl-C is for our owner, who then tells the others
+    os.setsid()  # Ctrl-C reaches the owner only, which passes it on
     hold()
     woken, wake = socket.socketpair()
     wake.setblocking(False)
@@ -132,7 +137,7 @@ def _serve(owner: socket.socket, run: Callable[[str], int], parent: int) -> int:
         if woken in ready:
             woken.recv(1 << 12)
             for name, code in _reap(running):
-                with contextlib.suppress(OSError):  # the owner is gone: we hear of that next
+                with contextlib.suppress(OSError):  # the owner is gone: the next recv returns nothing
                     owner.sendall(f"{code} {name}\n".encode())
         if owner in ready:
             received = owner.recv(1 << 16)
@@ -143,7 +148,7 @@ def _serve(owner: socket.socket, run: Callable[[str], int], parent: int) -> int:
                 what, _, name = request.decode().partition(" ")
                 if what == "start":
                     running[name] = _fork(name, run, owner)
-                elif name in running:  # not reaped yet, so that its number cannot be another's
+                elif name in running:  # not reaped yet: its id cannot be another process's
                     os.kill(running[name], int(what))
 
 

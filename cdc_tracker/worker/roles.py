@@ -35,15 +35,15 @@ from cdc_tracker.worker.signals import Signals
 from cdc_tracker.worker.supervisor import NEEDS_A_PERSON, Supervisor
 
 FAILED = 1
-COLLECT = 1_000  # objects after which a role looks for cycles: HTTP requests are some, and hold a batch's bytes
-SWITCH = 0.0005  # seconds in which a delivery's threads take turns: an answer is not to wait Python's 5 ms to be read
-TAKEOVER = 15.0  # seconds that a role waits for its predecessor, killed a moment ago, to be gone
+COLLECT = 1_000  # objects until the next garbage collection: an HTTP request is a cycle that keeps a batch's bytes
+SWITCH = 0.0005  # seconds until a delivery's threads switch: with Python's 5 ms an answer waits too long to be read
+TAKEOVER = 15.0  # seconds that a role waits for the lock of its predecessor, which may have been killed a moment ago
 
 log = structlog.get_logger("daemon")
 
 
 def run(config: Config, only: str | None = None, standby: bool = False) -> int:
-    """Run every role, or only `capture` or `deliver:NAME`, until told to stop; the exit code: 3 where a person is needed."""
+    """Runs every role, or only `capture` or `deliver:NAME`, until told to stop. Returns the exit code; 3: a person is needed."""
     logs.set_up(config.log, secrets=config.secrets())
     name_process(only or "cdc-tracker")
     os.umask(config.umask)
@@ -55,31 +55,32 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
             with closing(ForkServer(lambda name: run(config, name, standby))) as forks:
                 Supervisor(config, signals, standby, forks).run()
         elif only == "capture":
-            _freeze(20 * COLLECT)  # it makes three buffers a frame and no cycles
+            _freeze(20 * COLLECT)  # capture creates three buffers per frame and no cycles
             run_capture(config, signals, standby)
         else:
             run_delivery(config, only.removeprefix("deliver:"), signals, standby)
     except Interrupted:
-        log.info("stopped before it began")
+        log.info("stopped before the start was complete")
     except CdcTrackerError as error:
         log.error(str(error), hint=error.hint)
-        if not isinstance(error, AlreadyRunning | Fenced):  # then the report is that of the other one
+        if not isinstance(error, AlreadyRunning | Fenced):  # the report then belongs to the other process
             failed(config, only, str(error), error.hint)
         return NEEDS_A_PERSON if isinstance(error, Stop) else FAILED
     except Exception as error:
-        log.exception("a fault in cdc-tracker: the role is started again and goes on from its checkpoint")
+        log.exception("a fault in cdc-tracker: the role restarts and continues from its checkpoint")
         failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
         return FAILED
     return 0
 
 
 def _freeze(threshold: int) -> None:
-    """What is there when a role begins stays: to look through all of it for cycles stops every thread for some 50 ms."""
+    """Exempts the loaded program from garbage collection, which would stop every thread for some 50 ms to look through it."""
     gc.freeze()
     gc.set_threshold(threshold, 5, 5)
 
 
 def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
+    """The role `capture`, until told to stop."""
     with _opened(config, "capture", signals, standby) as (state, lock, journal):
         assemble.source_record(config, state)
         state.claim(lock, config.source.name)
@@ -98,13 +99,14 @@ def run_capture(config: Config, signals: Signals, standby: bool = False) -> None
 
 
 def run_delivery(config: Config, name: str, signals: Signals, standby: bool = False) -> None:
+    """The role `deliver:NAME`, until told to stop."""
     with _opened(config, f"deliver.{name}", signals, standby) as (state, lock, journal), ExitStack() as stack:
         record = assemble.source_record(config, state)
         slot, settings = Position(record.created_lsn, -1), config.destinations[name]
         destination = assemble.open_destination(config, name, dry_run=settings.dry_run)
         stack.callback(_close, destination)
         if settings.dry_run:
-            log.warning("dry run: events are made and counted as suppressed, and nothing is sent", name=name)
+            log.warning("dry run: events are counted as suppressed, and nothing is sent", name=name)
         begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
         state.claim(lock, record.name, name)
         abandon = partial(_abandoned, signals, lock)
@@ -149,7 +151,7 @@ def _mapping_versions(config: Config, record: SourceRecord, destination: str) ->
 
 
 def _close(destination: Destination) -> None:
-    """At the end of the role: what it raises then changes nothing about what was delivered."""
+    """Closes the destination at the end of the role. An error is logged only: it changes nothing that was delivered."""
     try:
         destination.close()
     except Exception as error:
@@ -161,7 +163,7 @@ def _stopping(signals: Signals, lock: Lock) -> Callable[[], bool]:
 
 
 def _abandoned(signals: Signals, lock: Lock) -> bool:
-    """Whether to give up what is in flight. Asked before each call to a destination: waits while the lock may be another's."""
+    """Whether to give up what is in flight. Asked before each call to a destination: waits while the lock may be lost."""
     while True:
         if lock.lost is not None or signals.abandon() or signals.orphaned():
             return True
@@ -172,7 +174,7 @@ def _abandoned(signals: Signals, lock: Lock) -> bool:
 
 @contextmanager
 def _opened(config: Config, role: str, signals: Signals, standby: bool) -> Iterator[tuple[State, Lock, Journal]]:
-    """The stores, with the role's lock held. A standby's role waits for it as long as it takes."""
+    """Opens the stores and holds the role's lock. In a standby, waits for the lock without limit. Raises AlreadyRunning."""
     with ExitStack() as stack:
         state = stack.enter_context(assemble.open_state(config))
         wait = math.inf if standby else TAKEOVER

@@ -1,6 +1,6 @@
-"""What a worker's processes are asked by signals: to stop, to stop at once, to reload. From their first moment on.
+"""Signals to a worker's processes: stop, stop at once, reload. From their first moment on.
 
-A signal that comes before a process can act on it must not end it, nor be lost: `hold` lets it wait, and Signals takes it up.
+A signal that arrives before a process can act on it must neither end the process nor be lost: `hold` blocks it until then.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ ASKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def hold_for(arguments: Sequence[str]) -> None:
-    """`hold` where a command line runs a worker. To be called first: to load the program takes most of a second."""
+    """Calls `hold` if the command line runs a worker. Call it first: loading the program takes most of a second."""
     if "run" in arguments:
         hold()
 
 
 def hold() -> None:
-    """Let them wait, also in processes that are forked from this one, until it has its Signals."""
+    """Blocks the signals, in this process and in those forked from it, until each has its Signals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
 
 
 class Signals:
-    """SIGTERM and SIGINT ask to stop, a second one to do so at once; SIGHUP asks to reload."""
+    """SIGTERM and SIGINT ask to stop, a second one to stop at once; SIGHUP asks to reload."""
 
     def __init__(self, drain: float) -> None:
-        """`drain`: seconds that what is in flight has after the first."""
+        """Unblocks the signals. `drain`: seconds after the first SIGTERM in which work in flight may be finished."""
         self._drain = drain
         self._stopped_at: float | None = None
         self._reload = False
@@ -45,15 +45,18 @@ class Signals:
         self._reload = True
 
     def stop(self) -> bool:
+        """Whether to stop."""
         return self._stopped_at is not None
 
     def abandon(self) -> bool:
-        """What is in flight has had its time."""
+        """Whether to give up work in flight: the drain time is over, or a second signal came."""
         return self._stopped_at is not None and time.monotonic() > self._stopped_at + self._drain
 
     def orphaned(self) -> bool:
+        """Whether the process that started this one is gone."""
         return os.getppid() != self._parent
 
     def take_reload(self) -> bool:
+        """Whether a reload was asked for since the last call."""
         asked, self._reload = self._reload, False
         return asked

@@ -1,4 +1,4 @@
-"""The worker's roles as processes: started, started again, told what signals ask for, and ended with the lock on the source."""
+"""The supervisor of a worker: starts and restarts its roles, passes signals on, and ends them if it loses the source's lock."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from cdc_tracker.worker.signals import Signals
 
 NEEDS_A_PERSON = 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
-STEADY = 30.0  # seconds that a role must have run for its backoff to start anew
-LEAVE = 5.0  # seconds that a role has to leave what it does once it is to be abandoned
-HUNG = 60.0  # seconds without a look at the roles after which the supervisor is not alive any more
-GRACE = 3.0  # seconds that a standby leaves a lock alone that has become free: its holder may only have lost the session
+STEADY = 30.0  # seconds that a role must have run for its backoff to be reset
+LEAVE = 5.0  # seconds that a role has to end after it was told to give up its work
+HUNG = 60.0  # seconds without a look at the roles after which the health probe calls the supervisor dead
+GRACE = 3.0  # seconds that a standby waits for a free lock to be taken again: its holder may only have lost the session
 
 log = structlog.get_logger("daemon")
 
 
 class Role:
-    """One process: what `cdc-tracker run --only ROLE` does."""
+    """A process that does what `cdc-tracker run --only ROLE` does."""
 
     def __init__(self, forks: ForkServer, name: str) -> None:
         self._forks, self.name = forks, name
         self._started = self._again = 0.0
         self._wait = 0.1
         self.running = False
-        self.stopped = False  # a person is needed
+        self.stopped = False  # its last exit code says that a person is needed
 
-    def tend(self) -> bool:
-        """Start the role if it is time to. Whether it was."""
+    def start_if_due(self) -> bool:
+        """Starts the role unless it runs or backs off. Returns whether it was started."""
         if self.running or time.monotonic() < self._again:
             return False
         self._forks.start(self.name)
@@ -50,7 +50,7 @@ class Role:
         return True
 
     def back_off(self, code: int) -> None:
-        """It has ended, and is to be started again after a while."""
+        """Takes the exit code of the role, and sets the time of its next start."""
         if time.monotonic() - self._started > STEADY:
             self._wait = 0.1
         self.stopped = code == NEEDS_A_PERSON
@@ -60,12 +60,13 @@ class Role:
         say("role ended", role=self.name, code=code, again_in=f"{self._again - time.monotonic():.1f}s")
 
     def send(self, number: signal.Signals) -> None:
+        """Sends a signal if the role runs."""
         if self.running:
             self._forks.send(self.name, number)
 
 
 class Supervisor:
-    """Starts the roles, restarts those that end, answers health probes, and passes signals on."""
+    """Used from the main thread: `run` once. Health probes are answered by a thread of their own."""
 
     def __init__(self, config: Config, signals: Signals, standby: bool, forks: ForkServer) -> None:
         self._config, self._signals, self._standby, self._forks = config, signals, standby, forks
@@ -73,25 +74,28 @@ class Supervisor:
         names = ["capture", *(f"deliver:{name}" for name in config.destinations)]
         self._roles = {name: Role(forks, name) for name in names}
         self._capture = self._roles["capture"]
-        self._looked = time.monotonic()  # when we last looked after the roles
+        self._looked = time.monotonic()  # when the roles were last looked at
 
     def _alive(self) -> bool:
         return not self._signals.stop() and time.monotonic() < self._looked + HUNG
 
     def run(self) -> None:
-        """Lead until told to stop. A standby that loses the lead, or its stores while it takes over, stands by again."""
+        """Leads until told to stop. A standby that loses its lock, or a store while it takes over, stands by again.
+
+        Raises Interrupted if told to stop before it leads; AlreadyRunning; Stop if capture needs a person.
+        """
         while not self._signals.stop():
             try:
-                self._work()
+                self._lead()
             except (Fenced, Retry) as error:
                 if not self._standby:
                     raise
                 log.error(str(error), hint="No role runs here. This worker stands by again.")
 
-    def _work(self) -> None:
+    def _lead(self) -> None:
         config = self._config
         with ExitStack() as stack:
-            state, lock = self._lead(stack)
+            state, lock = self._become_leader(stack)
             assemble.source_record(config, state)
             mappings = assemble.load_mappings(config)
             self._needs = assemble.table_needs(config, mappings)
@@ -105,13 +109,13 @@ class Supervisor:
                 log.info("health and metrics", url=f"http://{config.http.host}:{server.port}")
             self._supervise(lock)
 
-    def _lead(self, stack: ExitStack) -> tuple[State, Lock]:
-        """The state store, with the source's lock held; a standby waits for both. Raises Interrupted when told to stop."""
+    def _become_leader(self, stack: ExitStack) -> tuple[State, Lock]:
+        """Opens the state store and takes the source's lock; a standby waits for both. Raises Interrupted when told to stop."""
         name, stop = f"{self._config.source.name}.worker", self._signals.stop
         wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
         state: State | None = None
         said = ""
-        deadline = time.monotonic() + wait  # for roles of an older version that was killed a moment ago
+        deadline = time.monotonic() + wait  # roles of a worker that was killed a moment ago may still run
         while not stop():
             try:
                 state = state or stack.enter_context(assemble.open_state(self._config))
@@ -130,7 +134,7 @@ class Supervisor:
             while not self._signals.stop():
                 lock.check()
                 for role in self._roles.values():
-                    if role.tend():
+                    if role.start_if_due():
                         self._report.started(role.name)
                 for role, code in self._ended(0.05):
                     role.back_off(code)
@@ -144,7 +148,7 @@ class Supervisor:
             self._end(LEAVE if lock.lost else self._config.drain_timeout)
 
     def _ended(self, seconds: float) -> Iterator[tuple[Role, int]]:
-        """Wait so long for roles that end, with their exit codes."""
+        """Waits so long for roles to end; yields them with their exit codes."""
         for name, code in self._forks.ended(seconds):
             self._roles[name].running = False
             yield self._roles[name], code
@@ -160,7 +164,7 @@ class Supervisor:
         needs = assemble.table_needs(self._config, mappings)
         if needs != self._needs:
             added = sorted(needs.keys() - self._needs.keys())
-            log.info("other tables, columns or operations are mapped now: capture starts anew", added=added)
+            log.info("mapped tables, columns or operations changed: restarting capture", added=added)
             self._needs = needs
             self._capture.send(signal.SIGTERM)
         for role in self._roles.values():
@@ -168,24 +172,24 @@ class Supervisor:
                 role.send(signal.SIGHUP)
 
     def _end(self, drain: float) -> None:
-        """What is in flight has so many seconds."""
+        """Ends every role. Work in flight has so many seconds to be finished."""
         limit = time.monotonic() + drain + LEAVE
-        self._tell(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         while self._wait() and time.monotonic() < limit and not self._signals.abandon():
             pass
         limit = min(limit, time.monotonic() + LEAVE)
         while self._wait() and time.monotonic() < limit:
             pass
-        self._tell(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         while self._wait():
             pass
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         for role in self._roles.values():
             role.send(number)
 
     def _wait(self) -> bool:
-        """A moment; whether any role still runs."""
+        """Waits a moment. Returns whether any role still runs."""
         running = any(role.running for role in self._roles.values())
         for _ in self._ended(0.02 if running else 0.0):
             pass

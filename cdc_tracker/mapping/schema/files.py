@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cdc_tracker.config import yaml_file
+from cdc_tracker.config.explain import explain
 from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
 from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
@@ -93,7 +94,7 @@ def read(document: Document, problems: list[Problem]) -> list[Mapping]:
     try:
         shape = FileShape.model_validate(document.value)
     except ValidationError as error:
-        problems += yaml_file.explain(error, document, FileShape)
+        problems += explain(error, document, FileShape)
         return []
     except RecursionError:
         problems.append(Problem(document.where(), "", "is nested too deeply"))

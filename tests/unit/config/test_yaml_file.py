@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from cdc_tracker.config.explain import explain
 from cdc_tracker.config.nearest import nearest
-from cdc_tracker.config.yaml_file import Document, DocumentError, dotted, explain, load, parse
+from cdc_tracker.config.yaml_file import Document, DocumentError, dotted, load, parse
 
 PATH = Path("shop.yml")
 
@@ -53,7 +54,7 @@ def test_keys_are_always_text() -> None:
 
 
 def test_a_repeated_key_is_an_error_that_names_both_lines() -> None:
-    assert problems("a: 1\nb:\n  c: 1\n  c: 2\n") == ["shop.yml:4: b.c: stands twice, first on line 3"]
+    assert problems("a: 1\nb:\n  c: 1\n  c: 2\n") == ["shop.yml:4: b.c: duplicate key, first defined on line 3"]
 
 
 def test_every_repeated_key_is_told_at_once() -> None:
@@ -79,7 +80,7 @@ def test_tags_make_nothing(text: str) -> None:
     ["&a [*a]", "a: &a {b: *a}", "a: &a\n  <<: *a\n  x: 1", "a: &a\n  b: &b\n    <<: *a", "a: &a {b: [{<<: *a}]}"],
 )
 def test_what_holds_itself_is_an_error_on_its_line(text: str) -> None:
-    assert any("holds itself, by an alias" in problem for problem in problems(text))
+    assert any("contains itself through an alias" in problem for problem in problems(text))
 
 
 def test_what_is_merged_twice_is_no_circle() -> None:
@@ -178,7 +179,7 @@ def told(text: str) -> list[str]:
     try:
         Outer.model_validate(document.value)
     except ValidationError as error:
-        return [str(problem) for problem in explain(error, document)]
+        return [str(problem) for problem in explain(error, document, Outer)]
     return []
 
 

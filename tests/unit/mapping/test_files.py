@@ -162,7 +162,7 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
             "events[0].properties.a.value: column 1: there is no function 'lowr'; did you mean 'lower'?",
         ),
         ({"when": "nwe.id == 1"}, "events[0].when: column 1: there is no row 'nwe'; did you mean 'new'?"),
-        ({"id": []}, "events[0].id: must hold at least 1"),
+        ({"id": []}, "events[0].id: must contain at least 1"),
         ({"id": ["new.id", "oops"]}, "events[0].id[1]: column 1: there is no name 'oops'"),
         ({"user_id": None}, "a track event needs user_id or anonymous_id"),
         ({"user_id": None, "type": "page"}, "a page event needs user_id or anonymous_id"),
