@@ -18,10 +18,11 @@ from cdc_tracker.cli.invocation import Invocation
 from cdc_tracker.errors import CdcTrackerError, InvalidRequest
 from cdc_tracker.worker.signals import hold_for
 
-__all__ = ["FOUND_PROBLEMS", "NEEDS_A_PERSON", "Invocation", "cli", "main", "tell"]
+__all__ = ["FOUND_PROBLEMS", "NEEDS_A_PERSON", "Invocation", "cli", "main", "report"]
 
 FOUND_PROBLEMS = 1
 NEEDS_A_PERSON = 3
+_FAULT = "This is a fault in cdc-tracker. Nothing was skipped: a run continues from its checkpoints. --debug shows where."
 
 
 class _Entry(NamedTuple):
@@ -34,14 +35,14 @@ _COMMANDS = {
     "sql": _Entry("sql", "Print a SQL script for a DBA, such as the role that the worker connects as."),
     "check": _Entry("check", "Report everything that would stop a run, and how to correct it."),
     "setup": _Entry("setup", "Create the outbox, the publications and the slot in the source database."),
-    "run": _Entry("run", "Capture and deliver until told to stop."),
+    "run": _Entry("run", "Capture and deliver until stopped."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
     "test-mappings": _Entry("test_mappings", "Run the examples in the mapping files. Needs no database."),
     "diff": _Entry("diff", "Show what other mappings would have made of a past range, without sending."),
     "rewind": _Entry("rewind", "Move a destination's checkpoint back to send history again."),
     "replay": _Entry("replay", "Send a range of the journal again, beside the live stream."),
-    "backfill": _Entry("backfill", "Send the events of a table's present rows, for what is older than the journal."),
+    "backfill": _Entry("backfill", "Send the events of a table's present rows, for history older than the journal."),
     "jobs": _Entry("jobs", "List, show, follow, pause, resume or cancel replays and backfills."),
     "dead-letters": _Entry("dead_letters", "List, show, retry or discard what was parked."),
     "ledger": _Entry("ledger", "Show counts of matched, delivered, rejected and pending events."),
@@ -52,7 +53,7 @@ _COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Imports a command's module only to run it or to show its own help. Turns our errors into a paragraph and an exit code."""
+    """Imports a command's module only to run it or to show its own help. Errors become a paragraph and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -82,21 +83,17 @@ class _Lazy(click.Group):
             raise
         except InvalidRequest as error:
             raise click.UsageError(str(error)) from None
-        except CdcTrackerError as error:
-            if ctx.params.get("debug"):
-                raise
-            tell(error)
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            fault = f"{type(error).__name__}: {error}"
-            hint = "This is a fault in cdc-tracker. Nothing was skipped: a run goes on from its checkpoints. --debug shows where."
-            tell(CdcTrackerError(fault, hint=hint))
+            report(
+                error if isinstance(error, CdcTrackerError) else CdcTrackerError(f"{type(error).__name__}: {error}", hint=_FAULT)
+            )
         raise click.exceptions.Exit(NEEDS_A_PERSON)
 
 
-def tell(error: CdcTrackerError) -> None:
-    """The error on standard error: what happened and, after it, what to do."""
+def report(error: CdcTrackerError) -> None:
+    """Print the error on standard error: what happened, then what to do."""
     from cdc_tracker.cli import output  # noqa: PLC0415
 
     output.say("error: ", fg="red", bold=True, nl=False, err=True)
@@ -124,14 +121,14 @@ def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
 def main() -> None:
     """The command line."""
     hold_for(sys.argv[1:])
-    # What imports make stays: looking for cycles in it time and again, and at the end, took a third of a short command.
+    # Imported objects stay: collecting cycles among them, again and again and at the end, took a third of a short command.
     gc.set_threshold(100_000, 10, 10)
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without our characters is told all the same
+            stream.reconfigure(errors="backslashreplace")  # for a terminal without these characters
     try:
         cli(prog_name="cdc-tracker")
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: no complaint from the interpreter either
+        sys.stderr.close()  # the reader of the output has gone: the interpreter must not complain, either
         sys.exit(0)

@@ -11,7 +11,7 @@ from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, estimate_view, options, output
 from cdc_tracker.cli.follow_job import follow_jobs
 from cdc_tracker.cli.jobs import say_queued
-from cdc_tracker.units import format_duration, format_size
+from cdc_tracker.units import format_duration, format_size, plural
 
 if TYPE_CHECKING:
     from cdc_tracker.delivery.points import Target
@@ -111,7 +111,7 @@ def _as_json(plan: Backfill, start: Target | None) -> dict[str, Any]:
 
 
 def _say(plan: Backfill) -> None:
-    rows = f"about {output.plural(plan.rows, 'row')} ({format_size(plan.bytes)})"
+    rows = f"about {plural(plan.rows, 'row')} ({format_size(plan.bytes)})"
     output.say(f"{plan.event} → {plan.destination}: {rows} of {plan.table}, by {', '.join(plan.key)}.")
     output.say(WHAT_IT_IS)
     if plan.dry_run:
@@ -129,7 +129,7 @@ def _say(plan: Backfill) -> None:
 def _agree(plan: Backfill, *, yes: bool, duplicates: bool) -> bool:
     """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
     if plan.duplicates and not yes and not duplicates:
-        number = output.plural(plan.duplicates, "event")
+        number = plural(plan.duplicates, "event")
         said = f"{plan.destination} was delivered {number} of {plan.event} that it does not recognize by their ids"
         output.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
         duplicates = True

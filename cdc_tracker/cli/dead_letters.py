@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
 from cdc_tracker.printable import one_line
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
-    from cdc_tracker.state import DeadLetter, LetterState
+    from cdc_tracker.state import DeadLetter, LetterState, Selection
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_REASONS_SHOWN = 60
+_Command = Callable[..., Any]
+_DETAIL = 60  # characters of a detail in the list
+_COLUMNS = {
+    "id": "id",
+    "destination": "destination",
+    "mapping": "mapping",
+    "reason": "reason",
+    "field": "field",
+    "detail": "detail",
+    "state": "state",
+    "tries": "attempts",
+    "since": "created_at",
+}
 
 
 def _filters(command: _Command) -> _Command:
@@ -27,6 +40,21 @@ def _filters(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def _selected(command: _Command) -> _Command:
+    """Gives a command the dead letters that its arguments select as `chosen`."""
+
+    @click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
+    @_filters
+    @click.option("--all", "every", is_flag=True, help="All that are parked.")
+    @wraps(command)
+    def selecting(*given: Any, numbers: tuple[int, ...], every: bool, **others: Any) -> None:
+        filters = {name: others.pop(name) for name in ("destination", "mapping", "reason")}
+        chosen = operations.dead_letters.selection(numbers, **filters, every=every)
+        command(*given, chosen=chosen, **others)
+
+    return selecting
 
 
 @click.group("dead-letters")
@@ -57,31 +85,20 @@ def list_(
         found, more = operations.dead_letters.listed(
             store, invocation.source, destination=destination, mapping=mapping, reason=reason, state=state, limit=limit
         )
+    rows = [as_dict(letter) for letter in found]
     if as_json:
-        output.emit([as_dict(letter) for letter in found])
-    elif not found:
+        output.emit(rows)
+    elif not rows:
         output.say("No dead letters.")
     else:
-        columns = ("id", "destination", "mapping", "reason", "field", "detail", "state", "tries", "since")
-        output.console().print(output.table(columns, [_row(letter) for letter in found], right=("id", "tries")))
+        cells = [[_short(str(row[key])) for key in _COLUMNS.values()] for row in rows]
+        output.console().print(output.table(list(_COLUMNS), cells, right=("id", "tries")))
         if more:
             output.say(f"There are more than {limit}: see --limit and the filters.")
 
 
-def _row(letter: DeadLetter) -> tuple[object, ...]:
-    detail = letter.detail if len(letter.detail) <= _REASONS_SHOWN else letter.detail[: _REASONS_SHOWN - 1] + "…"
-    since = output.moment(letter.created_at)
-    return (
-        letter.id,
-        letter.destination,
-        letter.mapping,
-        letter.reason,
-        letter.field,
-        detail,
-        letter.state,
-        letter.attempts,
-        since,
-    )
+def _short(text: str) -> str:
+    return text if len(text) <= _DETAIL else text[: _DETAIL - 1] + "…"
 
 
 def as_dict(letter: DeadLetter) -> dict[str, object]:
@@ -125,61 +142,35 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
 
 
 @dead_letters.command("retry")
-@click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
-@_filters
-@click.option("--all", "every", is_flag=True, help="All that are parked.")
+@_selected
 @output.as_json
 @click.pass_obj
-def retry(
-    invocation: Invocation,
-    numbers: tuple[int, ...],
-    destination: str | None,
-    mapping: str | None,
-    reason: str | None,
-    every: bool,
-    as_json: bool,
-) -> None:
+def retry(invocation: Invocation, chosen: Selection, as_json: bool) -> None:
     """Map their changes again with the present mappings, and deliver the events.
 
     What fails again is parked again, with its new reason. Event ids stay the same.
     """
-    chosen = operations.dead_letters.selection(numbers, destination, mapping, reason, every=every)
     with invocation.state() as state, invocation.journal() as journal:
         queued = operations.dead_letters.retry(state, journal, invocation.source, chosen)
     if as_json:
         output.emit({"queued": queued})
     else:
-        output.say(f"{output.plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
+        output.say(f"{plural(queued, 'dead letter')} queued. A running worker takes them at once, else the next run does.")
 
 
 @dead_letters.command("discard")
-@click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
-@_filters
-@click.option("--all", "every", is_flag=True, help="All that are parked.")
+@_selected
 @output.yes
 @output.as_json
 @click.pass_obj
-def discard(
-    invocation: Invocation,
-    numbers: tuple[int, ...],
-    destination: str | None,
-    mapping: str | None,
-    reason: str | None,
-    every: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def discard(invocation: Invocation, chosen: Selection, yes: bool, as_json: bool) -> None:
     """Give up dead letters for good. The ledger still counts them as rejected."""
-    chosen = operations.dead_letters.selection(numbers, destination, mapping, reason, every=every)
-    what = (
-        f"dead letter{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-        if numbers
-        else "every dead letter that fits"
-    )
+    ids = chosen.ids or ()
+    what = f"dead letter{'s' * (len(ids) > 1)} {', '.join(map(str, ids))}" if ids else "every dead letter that fits"
     output.ask(f"Discard {what}? Their events will never be delivered.", yes=yes)
     with invocation.state() as state:
         discarded = operations.dead_letters.discard(state, invocation.source, chosen)
     if as_json:
         output.emit({"discarded": discarded})
     else:
-        output.say(f"{output.plural(discarded, 'dead letter')} discarded.")
+        output.say(f"{plural(discarded, 'dead letter')} discarded.")

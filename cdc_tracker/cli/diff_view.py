@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cdc_tracker.cli import output
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -26,7 +27,7 @@ _ABSENT = "(absent)"
 
 def say(found: Difference) -> None:
     """Print the counts of every event, then samples side by side."""
-    changes = output.plural(found.changes, "change")
+    changes = plural(found.changes, "change")
     output.say(f"From {found.after} to {found.upto} the journal has {changes} of the tables that these mappings read.")
     rows = [(key, *_counted(each)) for key, each in found.events.items()]
     if rows:
@@ -53,7 +54,7 @@ def _say_event(key: str, each: EventDifference) -> None:
         output.say(f"  changed in {_listed(each.paths)}")
     if each.renamed:
         output.say("  ⚠ ", fg="yellow", nl=False)
-        of = output.plural(each.renamed, "event")
+        of = plural(each.renamed, "event")
         output.say(f"{of} would have another id: a destination that has the old ones would have both.")
     if each.before != each.after:
         output.say(f"  rejected before: {_listed(each.before)}; after: {_listed(each.after)}")

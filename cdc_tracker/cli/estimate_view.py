@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cdc_tracker.cli import output
-from cdc_tracker.units import format_duration
+from cdc_tracker.units import format_duration, plural
 
 if TYPE_CHECKING:
     from cdc_tracker.operations.estimate import DestinationEstimate
@@ -47,7 +47,7 @@ def say(estimate: DestinationEstimate) -> None:
     ]
     if rows:
         output.console().print(output.table(("mapping", "events", "rejected"), rows, right=("events", "rejected")))
-    left_out = output.plural(counts.left_out, "event")
+    left_out = plural(counts.left_out, "event")
     if estimate.dry_run:
         output.warn(f"The destination is in a dry run: {left_out} would be counted as suppressed, and none sent.")
     elif counts.left_out:
@@ -58,14 +58,14 @@ def say(estimate: DestinationEstimate) -> None:
     if estimate.duplicates:
         output.warn(f"{estimate.duplicates}.")
     if counts.past_age:
-        number, limit = output.plural(counts.past_age, "event"), format_duration(kind.age_limit)
+        number, limit = plural(counts.past_age, "event"), format_duration(kind.age_limit)
         output.warn(f"{number} older than {limit}, by their own time: it rejects such events, or changes their time.")
 
 
 def agree(estimate: DestinationEstimate, question: str, *, yes: bool, duplicates: bool) -> bool:
     """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
     if estimate.counts.outside_window and not yes and not duplicates:
-        number = output.plural(estimate.counts.outside_window, "event")
+        number = plural(estimate.counts.outside_window, "event")
         twice = f"Send {number} that {estimate.destination} may then have twice?"
         output.ask(twice, yes=False, options="--yes and --yes-duplicates")
         duplicates = True
@@ -81,7 +81,7 @@ def seconds(duration: float) -> float | None:
 def _withheld(estimate: DestinationEstimate) -> str:
     if estimate.sent_since is None:
         return "The sent-ledger is still empty: it holds nothing back."
-    held = output.plural(estimate.counts.withheld, "event")
+    held = plural(estimate.counts.withheld, "event")
     return (
         f"The sent-ledger holds back {held} of these. It records what was delivered since {output.moment(estimate.sent_since)}."
     )

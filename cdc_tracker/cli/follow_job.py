@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cdc_tracker import operations
 from cdc_tracker.cli import output
 from cdc_tracker.printable import one_line
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.config.config import Config
@@ -43,7 +44,7 @@ def _ended(job: Job) -> str:
     counts = job.counts
     parts = [f"{counts['sent']:,} sent"]
     parts += [f"{counts[name]:,} {name}" for name in ("withheld", "rejected") if counts[name]]
-    read = f" from {output.plural(counts['read'], 'row')}" if job.kind == "backfill" else ""
+    read = f" from {plural(counts['read'], 'row')}" if job.kind == "backfill" else ""
     hint = " `cdc-tracker dead-letters list` shows why." if counts["rejected"] else ""
     return f"Job {job.id} is {job.state}: {', '.join(parts)}{read}.{hint}"
 

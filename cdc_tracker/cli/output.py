@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdc_tracker import units
 from cdc_tracker.printable import printable
 from cdc_tracker.times import for_display
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
 MARKS = {"ok": ("✓", "green"), "warning": ("⚠", "yellow"), "error": ("✗", "red")}
 
-plural = units.plural
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 

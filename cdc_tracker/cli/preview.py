@@ -9,6 +9,7 @@ import click
 from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
 from cdc_tracker.model import Change, Event, Op, Rejection
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.operations.preview import Preview, Previewed
@@ -39,8 +40,8 @@ def preview(
                 output.say(found.envelope if raw else _json(found) if as_json else _text(found))
         except KeyboardInterrupt:
             pass
-    mapped = "" if raw else f", {output.plural(events, 'event')}, {rejected:,} rejected"
-    output.say(f"{output.plural(changes, 'change')}{mapped}. Nothing was delivered.", err=True)
+    mapped = "" if raw else f", {plural(events, 'event')}, {rejected:,} rejected"
+    output.say(f"{plural(changes, 'change')}{mapped}. Nothing was delivered.", err=True)
 
 
 def _introduce(opened: Preview) -> None:

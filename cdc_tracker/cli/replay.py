@@ -11,6 +11,7 @@ from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, estimate_view, options, output
 from cdc_tracker.cli.follow_job import follow_jobs
 from cdc_tracker.cli.jobs import say_queued
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.delivery.points import Target
@@ -79,7 +80,7 @@ def replay(
         again, after, upto = plan.estimate, str(plan.after), str(plan.upto)
         told = {"destination": destination, "depth": "journal", "from": after, "to": upto, **estimate_view.as_json(again)}
         if not as_json:
-            events = output.plural(again.counts.sent, "event")
+            events = plural(again.counts.sent, "event")
             output.say(f"{destination}: {events} from {after} to {upto} would be sent again.")
             estimate_view.say(again)
         if not dry_run:

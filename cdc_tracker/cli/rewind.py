@@ -8,6 +8,7 @@ import click
 
 from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, estimate_view, options, output
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.delivery.points import Target
@@ -51,7 +52,7 @@ def rewind(
         again, to = plan.estimate, plan.to
         told = {"destination": destination, "from": str(plan.position), "to": str(to), **estimate_view.as_json(again)}
         if not as_json:
-            events = output.plural(again.counts.sent, "event")
+            events = plural(again.counts.sent, "event")
             output.say(f"{destination}: from {plan.position} back to {to}, {events} would be sent again.")
             estimate_view.say(again)
         if not dry_run:

@@ -1,4 +1,4 @@
-"""`run`: the daemon in the foreground. `status` is in status.py."""
+"""`run`: the worker in the foreground."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def _role(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 @click.option("--standby", is_flag=True, help="Wait while another worker holds the slot, and take over when it is gone.")
 @click.pass_obj
 def run(invocation: Invocation, only: str | None, standby: bool) -> None:
-    """Capture and deliver until told to stop.
+    """Capture and deliver until stopped.
 
-    SIGTERM and Ctrl-C drain within `drain_timeout`, SIGHUP loads the mappings anew. It may be killed at any moment:
-    the next run goes on from the checkpoints.
+    SIGTERM and Ctrl-C drain within `drain_timeout`; SIGHUP loads the mappings again. It may be killed at any moment: the next
+    run continues from the checkpoints.
     """
-    from cdc_tracker.worker import roles  # noqa: PLC0415  what runs nothing needs none of this
+    from cdc_tracker.worker import roles  # noqa: PLC0415
     from cdc_tracker.worker.assemble import load_config  # noqa: PLC0415
 
     raise SystemExit(roles.run(load_config(invocation.config_path), only=only, standby=standby))

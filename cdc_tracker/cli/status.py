@@ -11,7 +11,7 @@ import click
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.cli.jobs import as_dict
-from cdc_tracker.units import format_duration, format_size
+from cdc_tracker.units import format_duration, format_size, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,7 +192,7 @@ def _journal_lines(journal: dict[str, Any]) -> list[str]:
     if journal["first"] is None:
         lines = ["journal  empty: there is nothing to rewind to"]
     else:
-        size = f"{output.plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
+        size = f"{plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
         reach = (
             f"reaches back to {journal['first']} ({journal['first_time']}), and on to {journal['last']} ({journal['last_time']})"
         )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cdc_tracker import operations
-from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output, tell
+from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output, report
 from cdc_tracker.errors import ConfigError, MappingError
+from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.operations.examples import Examples
@@ -42,7 +43,7 @@ def test_mappings(invocation: Invocation, paths: tuple[Path, ...], as_json: bool
 
 def _refused(error: ConfigError, as_json: bool) -> None:
     if not as_json:
-        tell(error)
+        report(error)
         return
     problems = error.problems if isinstance(error, MappingError) else []
     output.emit({"problems": [asdict(each) for each in problems] or [{"message": str(error)}], "examples": []})
@@ -62,7 +63,7 @@ def _print(found: Examples) -> None:
     if found.untested:
         output.say(f"without an example: {', '.join(found.untested)}")
     failed = len(found.failed)
-    passed = f"{output.plural(len(found.results) - failed, 'example')} passed"
+    passed = f"{plural(len(found.results) - failed, 'example')} passed"
     output.say(f"{passed}, {failed} failed" if failed else passed, fg="red" if failed else "green")
 
 
