@@ -64,3 +64,19 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_other_hosts(tmp_path:
         assert 'class="mermaid"' not in text, f"{page.name}: the theme would load mermaid's script from a CDN"
     for sheet in tmp_path.rglob("*.css"):
         assert not re.search(r"@import|url\([\"']?(https?:)?//", sheet.read_text()), sheet.name
+
+
+def test_every_message_that_the_operating_guide_explains_is_one_of_the_code() -> None:
+    """Between placeholders: `…`, and words in capitals such as NAME."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "cdc_tracker").rglob("*.py")]
+    constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    said = "\n".join(text for text in constants if isinstance(text, str))
+    tables = (DOCS / "operator/monitoring.md").read_text().partition("## Alarms and what to do")[2]
+    cells = re.findall(r"^\| (`.+?) \|", tables, re.MULTILINE)
+    causes = re.findall(
+        r"^\*\*[\w ]+\.\*\* (`[^`]+ [^`]+`(?:, `[^`]+`)?)", (DOCS / "operator/stops.md").read_text(), re.MULTILINE
+    )
+    messages = [message for text in (*cells, *causes) for message in re.findall(r"`([^`]+)`", text)]
+    assert len(messages) > 25
+    parts = {part.strip(' :,;.()"') for message in messages for part in re.split(r"…|\b[A-Z]{4,}\b", message)}
+    assert sorted(part for part in parts if len(part) > 6 and part not in said) == []

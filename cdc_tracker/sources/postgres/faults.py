@@ -57,9 +57,7 @@ _HBA = (
     "then `SELECT pg_reload_conf()`"
 )
 _CREDENTIALS = "check user and password in source.url, or supply the password by PGPASSWORD or ~/.pgpass"
-_GRANTS = (
-    "`cdc-tracker sql role` prints the grants for the role, `cdc-tracker setup --print-sql` the statements for an owner"
-)
+_GRANTS = "`cdc-tracker sql role` prints the grants for the role, `cdc-tracker setup --print-sql` the statements for an owner"
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
 _DATABASE = "correct the database's name in source.url"
 _AGAIN = "retried until the server answers"
