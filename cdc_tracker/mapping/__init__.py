@@ -1,4 +1,7 @@
-"""Mapping files: what they declare, checked, and compiled into functions from Change to Event."""
+"""Mapping files: read, checked, and compiled into functions from Change to Event.
+
+Within the room imports go one way: examples → compiler → schema → language.
+"""
 
 from cdc_tracker.mapping.compiler.compile import Plan, check_columns, compile_plan
 from cdc_tracker.mapping.examples import ExampleResult, run_examples

@@ -1,4 +1,4 @@
-"""The examples of mapping files, run without a database through the very functions that run in production."""
+"""The examples of mapping files, run without a database through the functions that run in production."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _SPACE = uuid.UUID(int=0)
 
 @dataclass(frozen=True)
 class ExampleResult:
-    """One example of one mapping. `differences` is empty where it passed; `expected` and `got` are for a person."""
+    """The result of one example. `differences` is empty if it passed; `expected` and `got` are texts for people."""
 
     mapping: str
     index: int  # counted from 0
@@ -63,6 +63,7 @@ class ExampleResult:
 
     @property
     def passed(self) -> bool:
+        """Whether the result is as expected."""
         return not self.differences
 
     def __str__(self) -> str:
@@ -71,12 +72,12 @@ class ExampleResult:
 
 
 def run_examples(mappings: Mappings, codec: Callable[[int], Codec]) -> list[ExampleResult]:
-    """Run every example, in the order of the files."""
+    """Runs all examples, in the order of the files. Never raises for an example that fails or cannot be run."""
     return [_run(mapping, index, example, codec) for mapping in mappings.all for index, example in enumerate(mapping.examples)]
 
 
 class Unusable(ValueError):
-    """The example's rows do not make a change that the mapping can read."""
+    """The example's rows are not a change that the mapping can read."""
 
 
 def _run(mapping: Mapping, index: int, example: Example, codec: Callable[[int], Codec]) -> ExampleResult:
@@ -151,12 +152,12 @@ def _rows(mapping: Mapping, example: Example) -> tuple[dict[str, Any] | None, di
             raise Unusable("; ".join(lines))
     everything = {**(new or {}), **(old or {})}
     other = {name: None for name in (*mapping.new_columns, *mapping.old_columns) if name not in everything}
-    # columns of a row that this operation has not: they must exist, their values are never read
+    # columns of a row that the operation does not have: they must exist, but are never read
     return ({**new, **other} if new is not None else None), ({**old, **other} if old is not None else None)
 
 
 def _oid(mapping: Mapping, name: str, values: list[Any]) -> int:
-    """The type that a column must have, going by its values and by what the mapping declares of it."""
+    """The type oid of a column, inferred from its values and from the type that the mapping declares."""
     declared = _declared(mapping, name)
     found = {next(oid for kind, oid in _OIDS if isinstance(value, kind)) for value in values if value is not None}
     if not found:
@@ -169,7 +170,7 @@ def _oid(mapping: Mapping, name: str, values: list[Any]) -> int:
 
 
 def _declared(mapping: Mapping, name: str) -> int | None:
-    """The type declared for a property that is just this column."""
+    """The type declared for a property that is only this column; None if there is none."""
     if mapping.timestamp and (named := column_of(mapping.timestamp.expression.node)) and named[1] == name:
         return _TIMESTAMPTZ
     for member in _members((*mapping.body, *mapping.context)):
@@ -190,7 +191,7 @@ def _texts(row: dict[str, Any] | None, columns: tuple[str, ...], oids: Dict[str,
 
 
 def _text(value: Any, oid: int, label: str) -> str | None:
-    """The value as PostgreSQL would print it."""
+    """The value as PostgreSQL's text output."""
     if value is None:
         return None
     if oid == _BOOL:
@@ -208,7 +209,7 @@ def _numeric(value: Any, label: str) -> str:
     try:
         number = Decimal(value)
     except ArithmeticError:
-        raise Unusable(f"{label} is declared as a number, and {value!r} is none") from None
+        raise Unusable(f"{label} is declared as a number, but {value!r} is not one") from None
     return f"{number:f}" if number.is_finite() else str(number)
 
 
@@ -217,7 +218,7 @@ def _time(value: Any, label: str) -> str:
         return str(value)
     found = to_moment(value)
     if found is None:
-        raise Unusable(f"{label} is declared as a time, and {value!r} is none; write 2026-01-31T12:00:00Z")
+        raise Unusable(f"{label} is declared as a time, but {value!r} is not one; write it as 2026-01-31T12:00:00Z")
     return _printed(found)
 
 
@@ -226,7 +227,7 @@ def _printed(value: datetime) -> str:
     return f"{text.rstrip('0') if '.' in text else text}+00"
 
 
-# What came of it
+# The result
 
 
 def _differences(example: Example, outcome: Event | Rejection | None) -> Iterator[str]:
@@ -244,7 +245,7 @@ def _short(example: Example) -> str:
 
 
 def _unlike(expected: dict[str, Any], got: dict[str, Any]) -> Iterator[str]:
-    """What the example says must be so; what it leaves out may be anything, but properties and traits are compared whole."""
+    """Differences from the example: what it omits may have any value, but properties and traits must match as a whole."""
     for name, value in expected.items():
         if name not in got:
             yield f"{name}: expected {canonical(value)}, but the event has none{nearest(name, list(got))}"

@@ -1,1 +1,1 @@
-"""Mappings and a relation compiled to Python functions."""
+"""Compiles mappings and a relation to Python functions."""

@@ -1,1 +1,1 @@
-"""The expression language of mappings."""
+"""The expression language of mappings: syntax, functions, operators."""

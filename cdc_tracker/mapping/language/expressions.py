@@ -1,7 +1,6 @@
-"""The expression language: a whitelist of Python's syntax. This file reads and checks; expression_compiler.py makes code of it.
+"""The expression language: a whitelist of Python's syntax. This file parses and checks; compiler/expressions.py compiles.
 
-`parse` gives an Expression or raises SyntaxProblem, whatever the text is: no text can make it raise anything else, run anything
-or take long.
+For any text, `parse` returns an Expression or raises SyntaxProblem: no text makes it raise anything else, run code or take long.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ NAMES: dict[str, str] = {
     "lsn": "the change's WAL address, such as '16/B374D848'",
     "xid": "the transaction's id",
 }
-"""What an expression may name, beside functions and its own loop variables."""
+"""What an expression may name besides functions and its own loop variables."""
 
 _OTHER_SPELLINGS = {
     "true": "True",
@@ -50,7 +49,7 @@ _ROWS = ("new", "old")
 
 
 class SyntaxProblem(ValueError):
-    """The text is not an expression of ours. `column` counts from 1 within the text (its first line)."""
+    """The text is not an expression of this language. `column` counts from 1, in the text's first line; 0: unknown."""
 
     def __init__(self, message: str, column: int = 0) -> None:
         super().__init__(message)
@@ -59,6 +58,8 @@ class SyntaxProblem(ValueError):
 
 @dataclass(frozen=True)
 class ColumnUse:
+    """A use of a column in an expression's text."""
+
     row: str  # new or old
     name: str
     column: int  # where in the text
@@ -66,7 +67,7 @@ class ColumnUse:
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. `node` holds nothing but what expression_compiler.py knows."""
+    """A checked expression. `node` contains only what compiler/expressions.py compiles."""
 
     text: str
     node: ast.expr
@@ -74,20 +75,20 @@ class Expression:
 
     @property
     def column(self) -> str | None:
-        """The column of `new` that the expression is, where it is nothing else: `new.paid_at`."""
+        """The column of `new`, if the expression is nothing but one: `new.paid_at`."""
         bare = isinstance(self.node, ast.Attribute | ast.Subscript) and isinstance(self.node.value, ast.Name)
         return self.uses[0].name if bare and self.uses and self.uses[0].row == "new" else None
 
 
 def parse(text: str) -> Expression:
-    """Read an expression. Raises SyntaxProblem."""
+    """Parses and checks an expression. Raises SyntaxProblem."""
     if len(text) > MAX_LENGTH:
         raise SyntaxProblem(f"the expression is longer than {MAX_LENGTH:,} characters")
     source = text.strip()
     if not source:
         raise SyntaxProblem("the expression is empty")
     shift = 0
-    if "\n" in source:  # so that it may run over several lines, as it may within parentheses
+    if "\n" in source:  # lines may break as they may within parentheses
         source, shift = f"({source}\n)", 1
     try:
         with warnings.catch_warnings():
@@ -95,10 +96,10 @@ def parse(text: str) -> Expression:
             node = ast.parse(source, mode="eval").body
     except SyntaxError as error:
         if error.offset == 0:
-            raise SyntaxProblem("the expression ends too early", len(source) + 1) from None
+            raise SyntaxProblem("the expression is incomplete", len(source) + 1) from None
         raise SyntaxProblem(_plain(error), max((error.offset or 1) - (shift if error.lineno == 1 else 0), 1)) from None
     except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
-        raise SyntaxProblem("this cannot be read: it is nested too deeply or holds odd characters") from None
+        raise SyntaxProblem("this cannot be parsed: it is nested too deeply or contains invalid characters") from None
     if not source.isascii():
         _refuse_look_alikes(source, shift)
     checking = _Checking(source, shift)
@@ -107,19 +108,19 @@ def parse(text: str) -> Expression:
 
 
 def _refuse_look_alikes(source: str, shift: int) -> None:
-    """Python reads `ｓtatus` as `status` (NFKC): another column than the one that is written."""
+    """Raises SyntaxProblem for names that Python normalizes (NFKC): `ｓtatus` would name the column `status`."""
     for name, line, column in _names(source):
         if (read := unicodedata.normalize("NFKC", name)) != name:
             at = max(column + 1 - (shift if line == 1 else 0), 1)
-            raise SyntaxProblem(f"{_cut(name)} would be read as {_cut(read)}; a column of that name is written new[…]", at)
+            raise SyntaxProblem(f"{_cut(name)} would be read as {_cut(read)}; write a column of that name as new[…]", at)
 
 
 def _names(source: str) -> Iterator[tuple[str, int, int]]:
-    """What stands in the source beside strings and signs, with its line and column."""
+    """The names in the source, with line and column."""
     name, line, column, end = "", 0, 0, (0, 0)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.STRING and "f" in token.string.partition(token.string[-1])[0].lower():
-            # Python 3.11 takes an f-string for one token
+            # Python 3.11 makes an f-string one token
             yield from ((part, *token.start) for part in re.findall(r"\{([^{}]*)\}", token.string))
         if token.type in {tokenize.NAME, tokenize.ERRORTOKEN}:
             if token.start == end:
@@ -137,7 +138,7 @@ def _plain(error: SyntaxError) -> str:
 
 
 class _Checking:
-    """One walk over an expression's nodes that lets through only what is known."""
+    """Walks over an expression's nodes and refuses all that is not in the language."""
 
     def __init__(self, source: str, shift: int) -> None:
         self.source = source
@@ -145,13 +146,16 @@ class _Checking:
         self.uses: list[ColumnUse] = []
 
     def refuse(self, node: ast.AST, message: str) -> NoReturn:
+        """Raises SyntaxProblem at the node."""
         raise SyntaxProblem(message, self.column(node))
 
     def column(self, node: ast.AST) -> int:
+        """The node's column in the text, from 1."""
         line = getattr(node, "lineno", 1)
         return max(getattr(node, "col_offset", 0) + 1 - (self.shift if line == 1 else 0), 1)
 
     def expression(self, node: ast.expr, local: frozenset[str], depth: int) -> None:
+        """Checks a node and all below it. `local`: loop variables in scope."""
         if depth > MAX_DEPTH:
             self.refuse(node, f"the expression is nested deeper than {MAX_DEPTH}")
         check = getattr(self, f"_{type(node).__name__}", None)
@@ -177,7 +181,7 @@ class _Checking:
             self.refuse(node, f"{type(value).__name__} constants cannot be used; use text, numbers, True, False, None")
 
     def _exact(self, node: ast.Constant, value: float) -> Decimal:
-        """The number as it was written. Within an f-string Python 3.11 does not say where that is: its shortest text."""
+        """The number as written; within an f-string, whose parts Python 3.11 does not locate, its shortest text."""
         text = (ast.get_source_segment(self.source, node) or "").replace("_", "")
         written = re.fullmatch(r"[0-9]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?", text)
         exact = Decimal(text) if written and text and float(text) == value else Decimal(repr(value))
@@ -228,7 +232,7 @@ class _Checking:
         for part in node.values:
             if isinstance(part, ast.FormattedValue):
                 if part.format_spec is not None or part.conversion != -1:
-                    self.refuse(node, "an f-string takes no format: write {value}, and use round() or the like")
+                    self.refuse(node, "an f-string takes no format: write {value}, with a function such as round() in it")
                 self.expression(part.value, local, depth)
             else:
                 self.expression(part, local, depth)
@@ -238,22 +242,24 @@ class _Checking:
         if name in local or (name in NAMES and name not in _ROWS):
             return
         if name in _ROWS:
-            self.refuse(node, f"name a column of it: {name}.column")
+            self.refuse(node, f"name one of its columns: {name}.column")
         if name in _OTHER_SPELLINGS:
             self.refuse(node, f"write {_OTHER_SPELLINGS[name]}")
         if name in FUNCTIONS:
             self.refuse(node, f"{name} is a function: {FUNCTIONS[name].signature}")
         known = nearest(name, [*sorted(local), *NAMES])
-        self.refuse(node, f"there is no name {_cut(name)}{known} (a column is written new.{_cut(name, quote=False)})")
+        self.refuse(node, f"there is no name {_cut(name)}{known} (write a column as new.{_cut(name, quote=False)})")
 
     def _Attribute(self, node: ast.Attribute, local: frozenset[str], depth: int) -> None:  # noqa: N802
         row = node.value
         if not isinstance(row, ast.Name) or row.id not in _ROWS:
             if isinstance(row, ast.Name) and row.id not in local and row.id not in NAMES:
                 self.refuse(row, f"there is no row {_cut(row.id)}{nearest(row.id, _ROWS)}")
-            self.refuse(node, f"a dot is for new.column and old.column; for a key within a value write […][{_cut(node.attr)}]")
+            self.refuse(
+                node, f"a dot is only for new.column and old.column; a key within a value is […][{_cut(node.attr)}]"
+            )
         if node.attr.startswith("__"):
-            self.refuse(node, f'a name cannot start with two underscores; a column that does is written {row.id}["…"]')
+            self.refuse(node, f'a name cannot start with two underscores; write such a column as {row.id}["…"]')
         self._column(node, row.id, node.attr)
 
     def _Subscript(self, node: ast.Subscript, local: frozenset[str], depth: int) -> None:  # noqa: N802
@@ -283,7 +289,7 @@ class _Checking:
         if name not in FUNCTIONS or name in local:
             self.refuse(node, f"there is no function {_cut(name)}{nearest(name, list(FUNCTIONS))}")
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
-            self.refuse(node, f"arguments go by place only: {FUNCTIONS[name].signature}")
+            self.refuse(node, f"arguments are positional only: {FUNCTIONS[name].signature}")
         if not FUNCTIONS[name].least <= len(node.args) <= FUNCTIONS[name].most:
             self.refuse(node, f"wrong number of arguments ({len(node.args)}): {FUNCTIONS[name].signature}")
         self._all(node.args, local, depth)
@@ -310,7 +316,7 @@ class _Checking:
 
     def _targets(self, target: ast.expr) -> Iterator[str]:
         if not isinstance(target, ast.Name):
-            self.refuse(target, "`for` takes one plain name")
+            self.refuse(target, "`for` takes a single name")
         name = target.id
         if name in NAMES or name in FUNCTIONS or name.startswith("_"):
             self.refuse(target, f"{_cut(name)} cannot be the name of a loop variable")

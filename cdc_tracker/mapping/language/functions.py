@@ -1,6 +1,6 @@
-"""The functions that expressions may call. FUNCTIONS is the one table: the compiler, `check` and the documentation read it.
+"""The functions that expressions may call. The compiler, `check` and the documentation read them from the table FUNCTIONS.
 
-All are pure. None as the first argument gives None, unless the line says otherwise; a wrong type is an ExpressionError.
+All are pure. None as the first argument returns None unless the line says otherwise; a wrong type raises ExpressionError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cdc_tracker.times import to_micros
 
 
 class Function(NamedTuple):
-    """`signature` and `doc` are for people; `least` and `most` bound the number of arguments (`most` None: 32)."""
+    """A row of FUNCTIONS. `signature` and `doc` are for people; `least` and `most` bound the number of arguments."""
 
     signature: str
     doc: str
@@ -50,7 +50,7 @@ def _items(name: str, value: Any) -> list[Any]:
 
 
 def _reach(name: str, value: Any) -> int:
-    """A count of characters: from 0 on."""
+    """A count of characters, 0 or more."""
     count = _whole(name, value)
     if count < 0:
         raise ExpressionError(f"{name}() takes a count of 0 or more")
@@ -226,7 +226,7 @@ def _digest(name: str, value: Any) -> str:
 
 
 def _tolerant(call: Callable[..., Any]) -> Callable[..., Any]:
-    """None first gives None."""
+    """The function, but None as its first argument returns None."""
 
     def tolerant(first: Any, *rest: Any) -> Any:
         return None if first is None else call(first, *rest)
@@ -238,7 +238,7 @@ _MANY = 32
 
 
 def _table(rows: Iterable[tuple[str, str, Callable[..., Any], str]]) -> dict[str, Function]:
-    """The arity comes from the signature: `[x]` is optional, `…` repeats."""
+    """The functions by name. Their arity is read from the signature: `[x]` is optional, `…` repeats."""
     table: dict[str, Function] = {}
     for signature, doc, call, result in rows:
         name, _, rest = signature.partition("(")

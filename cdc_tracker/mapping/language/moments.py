@@ -1,4 +1,4 @@
-"""Dates and times of expressions: everything becomes UTC, and what has no zone is taken as UTC."""
+"""Dates and times in expressions: they are converted to UTC; those without a zone are taken as UTC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,]{5,20} ?(?:Z|[-+][0
 
 
 def to_moment(value: Any) -> datetime | None:
-    """A date, a time or ISO 8601 text as a UTC datetime; without a zone it is taken as UTC. None for anything else."""
+    """A date, datetime or ISO 8601 text as a datetime in UTC; None for anything else."""
     if isinstance(value, str) and not isinstance(value, Special) and _ISO.fullmatch(value):
         try:
             value = datetime.fromisoformat(value.replace(" ", "T", 1).replace(" ", ""))
@@ -31,6 +31,7 @@ def to_moment(value: Any) -> datetime | None:
 
 
 def moment(name: str, value: Any) -> datetime:
+    """As `to_moment`, and for seconds since 1970. Raises ExpressionError, which names the function `name`, for anything else."""
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         try:
             return from_micros(int(Decimal(value).scaleb(6, op.EXACT)))
@@ -43,12 +44,14 @@ def moment(name: str, value: Any) -> datetime:
 
 
 def iso(value: Any) -> str:
+    """ISO 8601 text of a date, or of what `moment` takes."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
     return op.to_text(moment("iso", value))
 
 
 def epoch(value: Any) -> Any:
+    """Seconds since 1970, exact: an int, or a Decimal if there is a fraction."""
     seconds, rest = divmod(to_micros(moment("epoch", value)), 1_000_000)
     return seconds + Decimal(rest).scaleb(-6).normalize() if rest else seconds
 
@@ -57,6 +60,7 @@ _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
 def date_diff(unit: Any, start: Any, end: Any) -> int | None:
+    """Whole units from start to end, rounded towards zero; None if either is None."""
     seconds = _UNITS.get(unit) if isinstance(unit, str) else None
     if seconds is None:
         raise ExpressionError(f"date_diff() takes one of {', '.join(_UNITS)} first")

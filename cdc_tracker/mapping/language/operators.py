@@ -1,8 +1,8 @@
-"""What the operators of expressions do at run time: exact numbers, None that passes through, and bounds on every result.
+"""The operators of expressions at run time: exact numbers, None that propagates, and bounds on every result.
 
-Arithmetic with None is None, an ordering comparison with None is False, a missing key or index is None. Numbers stay exact:
-a float that meets anything becomes the Decimal that its shortest text names; + - * are exact or refused, a division is
-rounded half-even to 34 significant digits. What goes wrong raises; messages name types and never show a value.
+Arithmetic with None is None, an ordering comparison with None is False, a missing key or index is None. Numbers stay exact: a
+float becomes the Decimal of its shortest text; + - * are exact or raise; a division is rounded half-even to 34 significant
+digits. Errors are ExpressionErrors, whose messages name types and never show a value.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any
 from cdc_tracker.model import Special, canonical
 from cdc_tracker.times import aware
 
-MAX_TEXT = 1_000_000  # characters that one step may make
-MAX_ITEMS = 100_000  # elements that one step may make
-MAX_STEPS = 1_000_000  # of all expressions of one event: elements, rounds of comprehensions, 16 characters of text each
+MAX_TEXT = 1_000_000  # characters of one result
+MAX_ITEMS = 100_000  # elements of one result
+MAX_STEPS = (
+    1_000_000  # of all expressions of one event: elements, rounds of comprehensions, 16 characters of text each
+)
 MAX_DIGITS = 4_000
 
 EXACT = decimal.Context(
@@ -39,7 +41,7 @@ DIVISION = decimal.Context(
 
 
 class ExpressionError(ValueError):
-    """An expression cannot be computed for this row. The message may be shown: it holds no value of the row."""
+    """An expression cannot be computed for this row. The message contains no value of the row."""
 
 
 _NAMES: list[tuple[type, str]] = [
@@ -59,14 +61,14 @@ _NAMES: list[tuple[type, str]] = [
 
 
 def type_name(value: object) -> str:
-    """The name under which a person knows a value's type: those of JSON, and timestamp, date, bytes, special."""
+    """The type's name in messages: as in JSON, or timestamp, date, bytes, special."""
     if value is None:
         return "null"
     return next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
 
 
 def number(value: Any, what: str) -> Any:
-    """The value as int or Decimal."""
+    """The value as an int or Decimal. Raises ExpressionError, which says that `what` takes numbers."""
     if value.__class__ is int or value.__class__ is Decimal:
         return value
     if value.__class__ is float:
@@ -101,7 +103,7 @@ def _quotient(a: Any, b: Any) -> Decimal:
 
 
 def _floor_quotient(a: Decimal, b: Decimal) -> Decimal:
-    """Towards minus infinity, as for int."""
+    """Rounded towards minus infinity, as for int."""
     whole, rest = EXACT.divmod(a, b)
     return EXACT.subtract(whole, Decimal(1)) if rest and (rest < 0) != (b < 0) else whole
 
@@ -120,7 +122,7 @@ _add_numbers = partial(_arithmetic, "+", int.__add__, EXACT.add)
 
 
 def add(a: Any, b: Any) -> Any:
-    """Numbers; also text and text, list and list."""
+    """`a + b` of numbers, texts or lists; None if either is None."""
     if a is None or b is None:
         return None
     if isinstance(a, str) and isinstance(b, str):
@@ -133,6 +135,7 @@ def add(a: Any, b: Any) -> Any:
 
 
 def negate(value: Any) -> Any:
+    """`-value`; None of None."""
     if value is None:
         return None
     value = number(value, "`-`")
@@ -140,7 +143,7 @@ def negate(value: Any) -> Any:
 
 
 def _alike(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two values made comparable: floats exact, dates and times without a zone taken as UTC."""
+    """Two values, comparable: floats as exact Decimals, dates and times in UTC."""
     if a.__class__ is float and b.__class__ is not float:
         a = Decimal(repr(a))
     elif b.__class__ is float and a.__class__ is not float:
@@ -151,12 +154,14 @@ def _alike(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def moment(value: date) -> datetime:
+    """A date as its midnight in UTC; a datetime without a zone as UTC."""
     if not isinstance(value, datetime):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     return aware(value)
 
 
 def equal(a: Any, b: Any) -> bool:
+    """`a == b`: numbers by their exact value, a boolean only equal to itself."""
     if a.__class__ is b.__class__:
         return bool(a == b)
     if isinstance(a, bool) or isinstance(b, bool):
@@ -166,6 +171,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def unequal(a: Any, b: Any) -> bool:
+    """`a != b`."""
     return not equal(a, b)
 
 
@@ -188,7 +194,7 @@ greater_equal = partial(_ordering, ">=", lambda a, b: a >= b)
 
 
 def contains(item: Any, whole: Any) -> bool:
-    """`item in whole`. Nothing is in None; a text holds texts, an object keys, a list elements."""
+    """`item in whole`: of a text, an object's keys, a list's elements. False if `whole` is None."""
     if whole is None:
         return False
     if isinstance(whole, str):
@@ -210,7 +216,7 @@ def lacks(item: Any, whole: Any) -> bool:
 
 
 def item(whole: Any, key: Any) -> Any:
-    """`whole[key]`; None where there is no such key or index."""
+    """`whole[key]`; None if there is no such key or index."""
     if whole is None or key is None:
         return None
     if isinstance(whole, dict) and isinstance(key, str):
@@ -221,7 +227,7 @@ def item(whole: Any, key: Any) -> Any:
 
 
 def part(whole: Any, start: Any, stop: Any, step: Any) -> Any:
-    """`whole[start:stop:step]`."""
+    """`whole[start:stop:step]` of a list or text; None of None."""
     if whole is None:
         return None
     if not isinstance(whole, list | tuple | str):
@@ -233,7 +239,7 @@ def part(whole: Any, start: Any, stop: Any, step: Any) -> Any:
 
 
 def to_text(value: Any) -> str:
-    """A value as text: text itself, a date or time in ISO 8601, anything else as its JSON."""
+    """A value as text: text unchanged, a date or time in ISO 8601, anything else as its JSON."""
     if isinstance(value, str):
         return str(value)
     json = canonical(value)
@@ -241,7 +247,7 @@ def to_text(value: Any) -> str:
 
 
 def interpolate(*parts: Any) -> str | None:
-    """An f-string. None where any part is None, as in arithmetic and in SQL's `||`."""
+    """An f-string's value; None if any part is None, as in arithmetic and with SQL's `||`."""
     if None in parts:
         return None
     texts = [to_text(each) for each in parts]
@@ -250,31 +256,33 @@ def interpolate(*parts: Any) -> str | None:
 
 
 def key(value: Any) -> str:
-    """The key of an object."""
+    """A key of an object. Raises ExpressionError for anything but text."""
     if not isinstance(value, str):
-        raise ExpressionError(f"the keys of an object are text, not {type_name(value)}")
+        raise ExpressionError(f"the keys of an object must be text, not {type_name(value)}")
     return str(value)
 
 
 def bounded_text(length: int) -> None:
+    """Raises ExpressionError for a text of more than MAX_TEXT characters."""
     if length > MAX_TEXT:
         raise ExpressionError(f"makes a text of more than {MAX_TEXT:,} characters")
 
 
 def bounded_items(count: int) -> None:
+    """Raises ExpressionError for a list of more than MAX_ITEMS elements."""
     if count > MAX_ITEMS:
         raise ExpressionError(f"makes a list of more than {MAX_ITEMS:,} elements")
 
 
 def spend(budget: list[int], steps: int) -> None:
-    """Take steps from what the event may still cost: `budget` holds that one number, MAX_STEPS at the event's beginning."""
+    """Takes steps from the event's budget, a list of that one number: MAX_STEPS at first. Raises ExpressionError below 0."""
     budget[0] -= steps
     if budget[0] < 0:
         raise ExpressionError(f"the expressions of the event take more than {MAX_STEPS:,} steps")
 
 
 def rounds(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
-    """What a comprehension runs over: a list, the keys of an object, nothing for None. `weight`: the cost of one round."""
+    """What a comprehension iterates over: a list, an object's keys, nothing for None. `weight`: the steps of one round."""
     if whole is None:
         return ()
     if not isinstance(whole, list | tuple | dict):
@@ -284,33 +292,33 @@ def rounds(budget: list[int], weight: int, whole: Any) -> Sequence[Any]:
 
 
 def charged(budget: list[int], value: Any) -> Any:
-    """The value, paid for by its size as JSON: one that holds another many times over is as large as it looks."""
-    spend(budget, 1 + (_whole(value, budget[0]) if value.__class__ in _HOLDERS else _cost(value)))
+    """The value, after charging the budget for its size as JSON: what it contains twice counts twice."""
+    spend(budget, 1 + (_whole(value, budget[0]) if value.__class__ in _CONTAINERS else _cost(value)))
     return value
 
 
-_HOLDERS: frozenset[type] = frozenset({list, tuple, dict})
+_CONTAINERS: frozenset[type] = frozenset({list, tuple, dict})
 
 
 def _whole(value: Any, limit: int) -> int:
-    """The cost of a value that holds others; no more than `limit` is looked at."""
+    """The cost of a container, in steps. Counting stops once it exceeds `limit`."""
     cost = 0
-    holders: list[Any] = [value]
-    while holders and cost <= limit:
-        holder = holders.pop()
-        if isinstance(holder, dict):
-            cost += sum(map(len, holder)) >> 4
-        cost += len(holder)
-        for each in holder.values() if isinstance(holder, dict) else holder:
-            if each.__class__ in _HOLDERS:
-                holders.append(each)
+    containers: list[Any] = [value]
+    while containers and cost <= limit:
+        container = containers.pop()
+        if isinstance(container, dict):
+            cost += sum(map(len, container)) >> 4
+        cost += len(container)
+        for each in container.values() if isinstance(container, dict) else container:
+            if each.__class__ in _CONTAINERS:
+                containers.append(each)
             else:
                 cost += _cost(each)
     return cost
 
 
 def _cost(value: Any) -> int:
-    """Of a value that holds no others, beyond the step that each takes."""
+    """The cost of a scalar, in steps, beyond the one that each value takes."""
     kind = value.__class__
     if kind is str or kind is bytes or kind is Special:
         return len(value) >> 4

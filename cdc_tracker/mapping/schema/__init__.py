@@ -1,1 +1,1 @@
-"""Mapping files: their shape, read and checked."""
+"""Mapping files: their shape, and the reader that checks them."""

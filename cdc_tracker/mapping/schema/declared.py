@@ -1,4 +1,4 @@
-"""A mapping as declared and checked: what the compiler works from. No relation is known here."""
+"""Mappings as declared and checked, before any relation is known: the input of the compiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cdc_tracker.mapping.schema.shape import BackfillShape, EventType, Example, 
 
 @dataclass(frozen=True)
 class Placed:
-    """An expression and where it stands: `file:line` and the dotted key."""
+    """An expression with its place in the file: `file:line` and the dotted key."""
 
     expression: Expression
     where: str
@@ -21,8 +21,10 @@ class Placed:
 
 @dataclass(frozen=True)
 class Member:
-    """One property, trait or context value. `path` is its place within the event. Exactly one of `placed`, `members`, or
-    (where the rules say so) a fixed value makes it."""
+    """One property, trait or context value. `path` is its place within the event.
+
+    Its value is that of `placed`, an object of `members`, or the constant of its rules.
+    """
 
     name: str
     path: str
@@ -33,13 +35,14 @@ class Member:
     members: tuple[Member, ...] = ()
 
     def expressions(self) -> Iterator[Placed]:
+        """Every expression of the member, at any depth."""
         if self.placed:
             yield self.placed
         for member in self.members:
             yield from member.expressions()
 
     def path_of(self, placed: Placed) -> str | None:
-        """The place within the event of what this expression makes; None where it is not within this member."""
+        """The path within the event that `placed` computes; None if it is not an expression of this member."""
         if self.placed is placed:
             return self.path
         return next((path for member in self.members if (path := member.path_of(placed)) is not None), None)
@@ -47,7 +50,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Mapping:
-    """One declared event. `where` is `file:line`; `destinations` None means all."""
+    """One declared event. `where` is `file:line`; `destinations` None: all."""
 
     key: str
     name: str
@@ -73,7 +76,7 @@ class Mapping:
 
     @property
     def ids(self) -> tuple[tuple[str, Placed | None], ...]:
-        """The identifying fields by their names in the event."""
+        """(name in the event, expression) of each identifying field."""
         return (
             ("userId", self.user_id),
             ("anonymousId", self.anonymous_id),
@@ -83,6 +86,7 @@ class Mapping:
 
     @property
     def body_name(self) -> str:
+        """`traits` or `properties`, by the event's type."""
         return "traits" if self.type in {"identify", "group"} else "properties"
 
     def expressions(self) -> Iterator[Placed]:
@@ -92,25 +96,28 @@ class Mapping:
             yield from member.expressions()
 
     def columns(self, row: str) -> tuple[str, ...]:
-        """The columns read of `new` or `old`, each once, in the order of first use."""
+        """The columns that are read of the row `new` or `old`, in the order of first use."""
         names = (use.name for placed in self.expressions() for use in placed.expression.uses if use.row == row)
         return tuple(dict.fromkeys(names))
 
     @property
     def new_columns(self) -> tuple[str, ...]:
+        """The columns that are read of `new`."""
         return self.columns("new")
 
     @property
     def old_columns(self) -> tuple[str, ...]:
+        """The columns that are read of `old`."""
         return self.columns("old")
 
     def goes_to(self, destination: str | None) -> bool:
+        """Whether the event is for the destination; None: for any."""
         return destination is None or self.destinations is None or destination in self.destinations
 
 
 @dataclass(frozen=True)
 class Mappings:
-    """Every mapping of every file. `warnings` do not stop a run."""
+    """All mappings of all files, with the warnings about them, which do not stop a run."""
 
     all: tuple[Mapping, ...]
     warnings: tuple[Problem, ...] = ()
@@ -121,11 +128,13 @@ class Mappings:
             self._by_table.setdefault(mapping.table, []).append(mapping)
 
     def tables(self) -> list[str]:
-        """`schema.table` of every table that is mapped, sorted."""
+        """`schema.table` of every mapped table, sorted."""
         return sorted(self._by_table)
 
     def for_table(self, table: str) -> list[Mapping]:
+        """The mappings of `schema.table`, in the order of the files."""
         return list(self._by_table.get(table, ()))
 
     def keys(self) -> Sequence[str]:
+        """The keys of all mappings, in the order of the files."""
         return [mapping.key for mapping in self.all]

@@ -1,4 +1,4 @@
-"""Mapping files → Mappings, or every problem of every file at once."""
+"""Mapping files → Mappings, or all problems of all files at once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
 
 
 def load(paths: Sequence[Path]) -> Mappings:
-    """Read mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with every problem found."""
+    """Reads mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with all problems found."""
     problems: list[Problem] = []
     return _loaded((partial(yaml_file.load, path) for path in _files(paths, problems)), problems)
 
 
 def texts(paths: Sequence[Path]) -> dict[str, str]:
-    """What `load` would read of the paths: file name → text. Raises MappingError where a file cannot be read."""
+    """File name → text of all files that `load` would read. Raises MappingError if one cannot be read."""
     problems: list[Problem] = []
     found: dict[str, str] = {}
     for path in _files(paths, problems):
@@ -42,7 +42,7 @@ def texts(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def load_texts(given: collections.abc.Mapping[str, str]) -> Mappings:
-    """As `load`, for texts that were read before: file name → text. What `texts` gave loads to what `load` gives."""
+    """As `load`, for the result of `texts`. Raises MappingError."""
     return _loaded((partial(yaml_file.parse, text, Path(name)) for name, text in given.items()), [])
 
 
@@ -65,12 +65,12 @@ def _files(paths: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
         if path.is_dir():
             inside = sorted(each for each in path.iterdir() if each.suffix in {".yml", ".yaml"} and each.is_file())
             if not inside:
-                problems.append(Problem(str(path), "", "holds no mapping file (*.yml, *.yaml)"))
+                problems.append(Problem(str(path), "", "contains no mapping file (*.yml, *.yaml)"))
             yield from inside
         elif path.is_file():
             yield path
         else:
-            problems.append(Problem(str(path), "", "there is no such file or folder"))
+            problems.append(Problem(str(path), "", "no such file or folder"))
 
 
 def _repeated(found: Sequence[Mapping]) -> Iterator[Problem]:
@@ -81,15 +81,15 @@ def _repeated(found: Sequence[Mapping]) -> Iterator[Problem]:
             yield Problem(
                 mapping.where,
                 mapping.key,
-                f"the same key stands at {other.where}",
-                "Two mappings may make the same event: give one of them a `key` of its own.",
+                f"duplicate key, first defined at {other.where}",
+                "Two mappings may declare the same event: give one of them a `key` of its own.",
             )
 
 
 def read(document: Document, problems: list[Problem]) -> list[Mapping]:
-    """The mappings of one file. What does not hold is added to `problems`, and its mapping left out."""
+    """The valid mappings of one file. Problems of the others are appended to `problems`."""
     if not isinstance(document.value, dict):
-        problems.append(Problem(document.where(), "", "must hold a mapping with `version: 1` and `events`"))
+        problems.append(Problem(document.where(), "", "must be a mapping with `version: 1` and `events`"))
         return []
     try:
         shape = FileShape.model_validate(document.value)
@@ -101,16 +101,16 @@ def read(document: Document, problems: list[Problem]) -> list[Mapping]:
         return []
     mappings = []
     for index, event in enumerate(shape.events):
-        reading = _Reading(document, shape.defaults, event, ("events", index))
-        mapping = reading.mapping()
-        problems += reading.problems
-        if all(problem.severity == "warning" for problem in reading.problems):
+        reader = _EventReader(document, shape.defaults, event, ("events", index))
+        mapping = reader.mapping()
+        problems += reader.problems
+        if all(problem.severity == "warning" for problem in reader.problems):
             mappings.append(mapping)
     return mappings
 
 
-class _Reading:
-    """One event of a file, with the file's defaults."""
+class _EventReader:
+    """Reads one event of a file, with the file's defaults, and collects its problems."""
 
     def __init__(self, document: Document, defaults: Defaults, event: EventShape, loc: Loc) -> None:
         self.document = document
@@ -123,8 +123,9 @@ class _Reading:
         self.problems.append(Problem(self.document.where(loc), dotted(loc), message, hint, severity))
 
     def mapping(self) -> Mapping:
+        """The mapping; of no use if there are errors among `problems`."""
         event, given = self.event, self.event.model_fields_set
-        self._whole()
+        self._check_event()
         carried = event.traits if event.type in {"identify", "group"} else event.properties
         body_name = "traits" if event.type in {"identify", "group"} else "properties"
         return Mapping(
@@ -153,44 +154,44 @@ class _Reading:
             example_places=tuple(self.document.where((*self.loc, "examples", index)) for index in range(len(event.examples))),
         )
 
-    def _whole(self) -> None:
-        """What no single key can tell."""
+    def _check_event(self) -> None:
+        """Checks that concern several keys."""
         event, loc = self.event, self.loc
         for message in self._identity():
-            self.problem(loc, message, "An event must say who it is about.")
+            self.problem(loc, message, "Every event needs to say who it is about.")
         if event.type not in {"group"} and event.group_id is not None:
-            self.problem((*loc, "group_id"), f"belongs to group events, not to {event.type}", "Write context: {groupId: …}.")
+            self.problem((*loc, "group_id"), f"is for group events, not for {event.type}", "Write context: {groupId: …}.")
         if event.type != "alias" and event.previous_id is not None:
-            self.problem((*loc, "previous_id"), f"belongs to alias events, not to {event.type}")
+            self.problem((*loc, "previous_id"), f"is for alias events, not for {event.type}")
         wrong, right = ("properties", "traits") if event.type in {"identify", "group"} else ("traits", "properties")
         if getattr(event, wrong) is not None:
-            self.problem((*loc, wrong), f"an event of type {event.type} carries {right}, not {wrong}")
+            self.problem((*loc, wrong), f"an event of type {event.type} has {right}, not {wrong}")
         if event.backfill and not event.id:
             self.problem(
                 (*loc, "backfill"),
-                "needs `id`: an event made from the table must get the id that the stream gave it",
-                "Declare what makes the event one of a kind, such as id: [new.id].",
+                "needs `id`: an event read from the table must have the same id as from the stream",
+                "Declare the values that identify the event, such as id: [new.id].",
             )
         if event.backfill:
-            self._backfilled()
+            self._check_backfill()
         if event.type == "track" and not _OBJECT_ACTION.fullmatch(event.name):
-            self.problem((*loc, "name"), "is not of the form `Object Action`, such as Order Paid", severity="warning")
+            self.problem((*loc, "name"), "does not have the form `Object Action`, such as Order Paid", severity="warning")
 
-    def _backfilled(self) -> None:
-        """What a row read from the table cannot give."""
+    def _check_backfill(self) -> None:
+        """Warnings about what a row read from the table cannot supply."""
         loc = (*self.loc, "backfill")
         if self.event.timestamp is None and self.defaults.timestamp is None:
             self.problem(
                 loc,
-                "has no `timestamp` beside it: the events get the time at which their rows are read",
-                "Declare the column that tells when it happened, such as timestamp: new.paid_at.",
+                "the event has no `timestamp`: with a backfill it gets the time at which its row is read",
+                "Declare the column that says when it happened, such as timestamp: new.paid_at.",
                 severity="warning",
             )
         on = self.event.on if "on" in self.event.model_fields_set else self.defaults.on or self.event.on
         if set(on) == {"delete"}:
             self.problem(
                 loc,
-                "is of no use where the event is made of deletes alone: deleted rows are not in the table, and old is None then",
+                "has no effect for an event on delete alone: deleted rows are not in the table, and old is None in a backfill",
                 severity="warning",
             )
 
@@ -209,7 +210,7 @@ class _Reading:
             yield f"a {event.type} event needs user_id or anonymous_id"
 
     def inherited(self, name: str) -> Placed | None:
-        """The event's expression, or the file's default."""
+        """The event's expression, else the file's default."""
         own = getattr(self.event, name)
         if own is not None:
             return self.expression((*self.loc, name), own)
@@ -231,7 +232,7 @@ class _Reading:
     def _destinations(self) -> tuple[str, ...] | None:
         names = self.event.destinations if "destinations" in self.event.model_fields_set else self.defaults.destinations
         if names == []:
-            self.problem((*self.loc, "destinations"), "names no destination; leave it out to send to all")
+            self.problem((*self.loc, "destinations"), "names no destination; omit it to send to all")
         return tuple(dict.fromkeys(names)) if names is not None else None
 
     def _context(self) -> tuple[Member, ...]:
@@ -251,20 +252,20 @@ class _Reading:
             self._checks_only(rules, loc)
             return Member(name, path, where, key, rules, self.expression(value_loc, rules.value))
         if rules.properties is None:
-            self.problem(loc, "has no value: give `value`, `const`, or `properties` with their own values")
+            self.problem(loc, "has no value: declare `value`, `const`, or `properties` with values of their own")
             return Member(name, path, where, key, rules)
         if rules.checked and (rules.type not in {None, "object"} or rules.items or rules.enum):
-            self.problem(loc, "is made of its properties, so it is an object and takes no other checks")
+            self.problem(loc, "is an object of its `properties`, which allows no other checks")
         return Member(name, path, where, key, rules, members=self.members(rules.properties, (*loc, "properties"), path))
 
     def _checks_only(self, rules: Property, loc: Loc) -> None:
-        """Below a value, properties and items check what is there and make nothing."""
+        """Below a `value`, `properties` and `items` only check the value, and must not declare values themselves."""
         below = [((*loc, "properties", name), inner) for name, inner in (rules.properties or {}).items()]
         if rules.items is not None:
             below.append(((*loc, "items"), rules.items))
         for inner_loc, inner in below:
             if inner.value is not None or inner.is_const:
                 self.problem(
-                    inner_loc, "only checks here, because the object around it has a `value`: it cannot have one of its own"
+                    inner_loc, "cannot have a value of its own: the object around it has a `value`, which this only checks"
                 )
             self._checks_only(inner, inner_loc)

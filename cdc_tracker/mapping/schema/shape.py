@@ -1,4 +1,4 @@
-"""The shape of a mapping file, version 1. Only what one value can tell is checked here; files.py checks the whole."""
+"""The shape of a mapping file, version 1. Each value is checked by itself here; files.py checks them together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _expression(value: object) -> object:
     if isinstance(value, bool | int | Decimal):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError("must be an expression, such as new.id; a fixed value is written {const: …}")
+        raise ValueError("must be an expression, such as new.id; write a fixed value as {const: …}")
     return value
 
 
@@ -31,12 +31,12 @@ def _property(value: object) -> object:
     if isinstance(value, dict):
         return value
     if isinstance(value, list) or value is None:
-        raise ValueError("must be an expression, or a mapping with `value` and its checks; a fixed value is written {const: …}")
+        raise ValueError("must be an expression, or a mapping with `value` and checks; write a fixed value as {const: …}")
     return {"value": _expression(value)}
 
 
 def _listed(value: object) -> object:
-    """One thing stands for a list of one."""
+    """A single value is a list of one."""
     return value if isinstance(value, list) else [value]
 
 
@@ -56,11 +56,11 @@ class _Shape(BaseModel):
 
 
 class Property(_Shape):
-    """How one property is made and what it must be. Without checks the short form, an expression, does.
+    """How one property is computed and checked. The short form is an expression without checks.
 
-    `properties` without `value`: an object whose members are each computed. With `value`, and under `items`: checks only.
+    `properties` without `value`: an object whose members are computed. With `value`, and under `items`: checks only.
     `pattern` is searched for, as in JSON Schema: write ^ and $ to match the whole text. Its syntax is RE2's.
-    `type: integer` takes whole numbers, a numeric 5.00 too; `number` never takes text, and nothing is converted.
+    `type: integer` accepts whole numbers, also a numeric 5.00; `number` never accepts text. Values are not converted.
     `min_length` and `max_length` count characters of a text, elements of a list.
     """
 
@@ -81,11 +81,12 @@ class Property(_Shape):
 
     @property
     def is_const(self) -> bool:
+        """Whether it is a fixed value, which may be null."""
         return "const" in self.model_fields_set
 
     @property
     def checked(self) -> bool:
-        """Whether anything but presence is checked."""
+        """Whether more than presence is checked."""
         return self.type not in {None, "any"} or bool(self._rules & self.model_fields_set)
 
     _rules = frozenset({"enum", "pattern", "minimum", "maximum", "min_length", "max_length", "properties", "items"})
@@ -96,7 +97,7 @@ class Property(_Shape):
         try:
             searcher(pattern or "")
         except PatternError as error:
-            raise ValueError(f"is not a regular expression that can be used: {error}") from None
+            raise ValueError(f"is not a valid regular expression: {error}") from None
         return pattern
 
     @field_validator("enum")
@@ -117,7 +118,7 @@ class Property(_Shape):
             {"const"} if self.is_const else set()
         )
         if "const" in given and (others := given - {"const", "description", "pii"}):
-            yield f"has a fixed value (const), so {', '.join(sorted(others))} cannot stand beside it"
+            yield f"has a fixed value (const), so {', '.join(sorted(others))} cannot be combined with it"
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             yield "has a minimum above its maximum"
         if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
@@ -139,13 +140,13 @@ Properties = dict[str, Annotated[Property, BeforeValidator(_property)]]
 
 
 class BackfillShape(_Shape):
-    """History from the table itself. `where` is SQL; it picks the rows that the event is true of."""
+    """Reads history from the table. `where` is an SQL condition that selects the rows to which the event applies."""
 
     where: str = Field(default="true", min_length=1)
 
 
 class Example(_Shape):
-    """A change and what becomes of it: one of `event`, `no_event: true`, `rejected: reason`."""
+    """A change and its expected result: one of `event`, `no_event: true`, `rejected: reason`."""
 
     description: str = ""
     op: Operation | None = None
@@ -158,12 +159,12 @@ class Example(_Shape):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Example:
         if sum(each is not None for each in (self.event, self.no_event, self.rejected)) != 1:
-            raise ValueError("says what is expected in exactly one way: event, no_event: true, or rejected: reason")
+            raise ValueError("must have exactly one of event, no_event: true, rejected: reason")
         if self.new is None and self.old is None:
             raise ValueError("needs a row: new, old or both")
         wants = {"insert": (True, False), "delete": (False, True), "update": (True, None), None: (None, None)}[self.op]
         if (wants[0] is not None and wants[0] != (self.new is not None)) or (wants[1] is False and self.old is not None):
-            raise ValueError("an insert has new, a delete has old, an update has new (and old, where anything else was there)")
+            raise ValueError("an insert has new, a delete has old, an update has new (and old, for values that changed)")
         return self
 
 
@@ -199,17 +200,17 @@ class EventShape(_Shape):
         except ValueError:
             schema = ""
         if not schema or "." not in table:
-            raise ValueError(f"must be named with its schema, such as public.{table.strip('.') or 'orders'}")
+            raise ValueError(f"must include the schema, such as public.{table.strip('.') or 'orders'}")
         return table_name(schema, name)
 
     @field_validator("context")
     @classmethod
-    def _not_ours(cls, context: Properties) -> Properties:
+    def _not_reserved(cls, context: Properties) -> Properties:
         return _context(context)
 
 
 class Defaults(_Shape):
-    """What holds for every event of the file that does not say otherwise. `context` is merged key by key."""
+    """Defaults for the events of the file. `context` is merged key by key."""
 
     on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] | None = None
     user_id: Expr | None = None
@@ -221,13 +222,13 @@ class Defaults(_Shape):
 
     @field_validator("context")
     @classmethod
-    def _not_ours(cls, context: Properties) -> Properties:
+    def _not_reserved(cls, context: Properties) -> Properties:
         return _context(context)
 
 
 def _context(context: Properties) -> Properties:
     if taken := {"source", "library"} & context.keys():
-        raise ValueError(f"cannot hold {' and '.join(sorted(taken))}: cdc-tracker fills that in")
+        raise ValueError(f"cannot contain {' and '.join(sorted(taken))}: cdc-tracker sets that")
     return context
 
 

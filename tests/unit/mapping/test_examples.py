@@ -123,8 +123,8 @@ def test_a_column_that_the_row_lacks_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"amount": "a lot"}, "new.amount is declared as a number, and 'a lot' is none"),
-        ({"paid_at": "soon"}, "new.paid_at is declared as a time, and 'soon' is none; write 2026-01-31T12:00:00Z"),
+        ({"amount": "a lot"}, "new.amount is declared as a number, but 'a lot' is not one"),
+        ({"paid_at": "soon"}, "new.paid_at is declared as a time, but 'soon' is not one; write it as 2026-01-31T12:00:00Z"),
     ],
 )
 def test_text_that_the_declared_type_cannot_be_is_told(row: dict[str, Any], told: str) -> None:

@@ -71,7 +71,7 @@ def test_folders_are_read_in_order_and_keys_are_unique_over_all_files(tmp_path: 
     (other / "c.yml").write_text(one(name="A Made"))
     with pytest.raises(MappingError) as caught:
         load([tmp_path, other / "c.yml"])
-    assert caught.value.problems[0].message == f"the same key stands at {tmp_path / 'a.yml'}:1"
+    assert caught.value.problems[0].message == f"duplicate key, first defined at {tmp_path / 'a.yml'}:1"
     (other / "c.yml").write_text(one(name="A Made", key="A Made again"))
     assert len(load([tmp_path, other]).all) == 3
 
@@ -115,14 +115,14 @@ def test_texts_of_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(MappingError, match="holds no mapping file"):
+    with pytest.raises(MappingError, match="contains no mapping file"):
         load([tmp_path])
 
 
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        ({"table": "orders"}, "events[0].table: must be named with its schema, such as public.orders"),
+        ({"table": "orders"}, "events[0].table: must include the schema, such as public.orders"),
         ({"usr_id": "new.a"}, "events[0].usr_id: is not a known key; did you mean 'user_id'?"),
         ({"on": ["insrt"]}, "events[0].on[0]: must be one of insert, update, delete, not 'insrt'; did you mean 'insert'?"),
         ({"on": "truncate"}, "events[0].on: must be one of insert, update, delete, not 'truncate'"),
@@ -133,7 +133,7 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
         ),
         ({"properties": {"a": {"value": "new.a", "exclusiveMinimum": 1}}}, "is not a known key; did you mean 'minimum'?"),
         ({"properties": {"a": {"value": "new.a", "type": "int"}}}, "did you mean 'integer'?"),
-        ({"properties": {"a": {"value": "new.a", "pattern": "("}}}, "properties.a.pattern: is not a regular expression"),
+        ({"properties": {"a": {"value": "new.a", "pattern": "("}}}, "properties.a.pattern: is not a valid regular expression"),
         ({"properties": {"a": {"value": "new.a", "enum": []}}}, "properties.a.enum: must list at least one value"),
         ({"properties": {"a": {"value": "new.a", "minimum": 3, "maximum": 2}}}, "has a minimum above its maximum"),
         ({"properties": {"a": {"value": "new.a", "min_length": 3, "max_length": 2}}}, "has a min_length above its max_length"),
@@ -145,18 +145,21 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
             {"properties": {"a": {"value": "new.a", "type": "number", "pattern": "x"}}},
             "pattern is for string, and the type is number",
         ),
-        ({"properties": {"a": {"value": "new.a", "const": 1}}}, "has a fixed value (const), so value cannot stand beside it"),
-        ({"properties": {"a": {"type": "string"}}}, "properties.a: has no value: give `value`, `const`, or `properties`"),
+        ({"properties": {"a": {"value": "new.a", "const": 1}}}, "has a fixed value (const), so value cannot be combined with it"),
+        ({"properties": {"a": {"type": "string"}}}, "properties.a: has no value: declare `value`, `const`, or `properties`"),
         ({"properties": {"a": None}}, "properties.a: must be an expression"),
         ({"properties": {"a": []}}, "properties.a: must be an expression"),
         ({"properties": {"a": {"properties": {"b": {"type": "string"}}}}}, "properties.a.properties.b: has no value"),
-        ({"properties": {"a": {"value": "new.a", "properties": {"b": "new.b"}}}}, "only checks here"),
-        ({"properties": {"a": {"value": "new.a", "items": {"properties": {"b": {"const": 1}}}}}}, "only checks here"),
+        ({"properties": {"a": {"value": "new.a", "properties": {"b": "new.b"}}}}, "cannot have a value of its own"),
+        (
+            {"properties": {"a": {"value": "new.a", "items": {"properties": {"b": {"const": 1}}}}}},
+            "cannot have a value of its own",
+        ),
         (
             {"properties": {"a": {"properties": {"b": "new.b"}, "type": "array"}}},
             "properties is for object, and the type is array",
         ),
-        ({"properties": {"a": "new.b +"}}, "events[0].properties.a: column 8: the expression ends too early"),
+        ({"properties": {"a": "new.b +"}}, "events[0].properties.a: column 8: the expression is incomplete"),
         (
             {"properties": {"a": {"value": "lowr(new.b)"}}},
             "events[0].properties.a.value: column 1: there is no function 'lowr'; did you mean 'lower'?",
@@ -170,16 +173,16 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
         ({"type": "group", "group_id": "new.g", "user_id": None}, "a group event needs user_id or anonymous_id"),
         ({"type": "alias"}, "an alias event needs previous_id and user_id; previous_id is missing"),
         ({"type": "alias", "user_id": None, "anonymous_id": "new.a", "previous_id": "new.p"}, "user_id is missing"),
-        ({"group_id": "new.g"}, "group_id: belongs to group events"),
-        ({"previous_id": "new.g"}, "previous_id: belongs to alias events"),
-        ({"type": "identify", "properties": {"a": "new.a"}}, "an event of type identify carries traits, not properties"),
-        ({"traits": {"a": "new.a"}}, "an event of type track carries properties, not traits"),
+        ({"group_id": "new.g"}, "group_id: is for group events"),
+        ({"previous_id": "new.g"}, "previous_id: is for alias events"),
+        ({"type": "identify", "properties": {"a": "new.a"}}, "an event of type identify has traits, not properties"),
+        ({"traits": {"a": "new.a"}}, "an event of type track has properties, not traits"),
         ({"backfill": {}}, "events[0].backfill: needs `id`"),
         ({"backfill": {"wher": "x"}, "id": "new.id"}, "did you mean 'where'?"),
-        ({"context": {"source": {"const": 1}}}, "cannot hold source: cdc-tracker fills that in"),
+        ({"context": {"source": {"const": 1}}}, "cannot contain source: cdc-tracker sets that"),
         ({"destinations": []}, "names no destination"),
         ({"special_values": "nul"}, "did you mean 'null'?"),
-        ({"examples": [{"new": {"id": 1}}]}, "says what is expected in exactly one way"),
+        ({"examples": [{"new": {"id": 1}}]}, "must have exactly one of event"),
         ({"examples": [{"no_event": True}]}, "needs a row"),
         ({"examples": [{"op": "delete", "new": {}, "no_event": True}]}, "a delete has old"),
         ({"name": ""}, "events[0].name: must have at least 1 characters"),
@@ -207,7 +210,7 @@ def test_a_backfill_without_a_time_of_its_own_or_of_deletes_is_a_warning() -> No
     [untimed] = mappings(one(backfill={}, id="new.id")).warnings
     assert (untimed.key, untimed.severity) == ("events[0].backfill", "warning") and "no `timestamp`" in untimed.message
     [gone] = mappings(one(**timed, on="delete")).warnings
-    assert "deletes alone" in gone.message
+    assert "delete alone" in gone.message
     assert mappings(one(**timed, on=["insert", "delete"])).warnings == ()
 
 
