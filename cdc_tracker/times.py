@@ -5,6 +5,7 @@ Conversions are exact: no float is involved.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +42,11 @@ def iso(micros: int) -> str:
 def for_display(micros: int) -> str:
     """`2026-01-31 12:00:00Z`; the fraction is cut off. Raises OverflowError outside the years 1 to 9999."""
     return f"{from_micros(micros):%Y-%m-%d %H:%M:%SZ}"
+
+
+def now_micros() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
 
 
 def now_iso() -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cdc_tracker.journal import Horizon
 from cdc_tracker.model import START, Lsn, Position, format_lsn
 from cdc_tracker.sources.postgres.verify import CommitTimes
-from cdc_tracker.state import HOUR, SourceRecord, State
+from cdc_tracker.state import CAPTURE, HOUR, CaptureReport, DeliveryReport, SourceRecord, State
 from cdc_tracker.times import SECOND, for_display, from_micros
 
 MARGIN = 60 * SECOND  # a row's own time is set before its transaction commits
@@ -63,9 +63,7 @@ def reached(record: SourceRecord, journal_end: Position, checkpoint: Position) -
 def times_of(state: State, source: str) -> CommitTimes:
     """When the last change committed that every destination has dealt with, and the last one that was journaled."""
     lowest = min(state.checkpoints.all(source).items(), key=lambda item: item[1].position, default=None)
-    journaled = next(
-        (int(role.detail.get("journaled_until", 0)) for role in state.reports.all(source) if role.role == "capture"), 0
-    )
+    journaled = state.reports.last(source, CAPTURE, CaptureReport).journaled_until
     return CommitTimes(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
 
 
@@ -75,10 +73,9 @@ def dealt_until(state: State, source: str, destination: str) -> int:
     Its role tells it exactly, if what it said is of the checkpoint that is stored; the ledger to the hour.
     """
     checkpoint = state.checkpoints.get(source, destination)
-    for role in state.reports.all(source):
-        of_checkpoint = checkpoint is not None and role.detail.get("position") == str(checkpoint.position)
-        if role.role == f"deliver:{destination}" and of_checkpoint and role.detail.get("delivered_until"):
-            return int(role.detail["delivered_until"])
+    report = state.reports.last(source, f"deliver:{destination}", DeliveryReport)
+    if checkpoint is not None and report.delivered_until and report.position == str(checkpoint.position):
+        return report.delivered_until
     return max((row.hour for row in state.ledger.rows(source, destination)), default=0) * HOUR
 
 

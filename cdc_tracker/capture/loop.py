@@ -11,7 +11,7 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from cdc_tracker.capture.gaps import times_of
-from cdc_tracker.capture.monitor import CaptureMonitor, holders
+from cdc_tracker.capture.monitor import CaptureMonitor, retention_holders
 from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import (
     JournalUnavailable,
@@ -71,8 +71,7 @@ class Capture:
         self._stop, self._verify = stop, verify
         self._standby = standby
         self._to_its_end = to_its_end
-        self._lookout = CaptureMonitor(settings, retention, state, journal)
-        self._progress = self._lookout.progress
+        self._monitor = CaptureMonitor(settings, retention, state, journal)
         self._journal_end = START
         self._appended: Position | None = None  # the journal's last change, as we left it
         self._confirmed: Lsn = 0
@@ -88,13 +87,13 @@ class Capture:
             while not self._stop():
                 retrying(self._session)
         except Stop as error:
-            self._progress.enter("stopped", str(error), error.hint)
-            self._progress.refusal = error.refusal
+            self._monitor.enter("stopped", str(error), error.hint)
+            self._monitor.report.refusal = error.refusal
             raise
         else:
-            self._progress.enter("stopped")
+            self._monitor.enter("stopped")
         finally:
-            self._lookout.report(force=True)
+            self._monitor.write(force=True)
 
     # One connection, from verifying the slot to its end.
 
@@ -104,7 +103,7 @@ class Capture:
         with Session(self._settings, self._needs) as session:
             end, lowest = self._journal.end(), self._lowest_checkpoint()
             record = self._state.sources.get(self._name)
-            self._lookout.recall()
+            self._monitor.recall()
             times = partial(times_of, self._state, self._name)
             self._confirmed, timeline = session.verify(record, end, lowest, times)
             if not self._to_its_end:
@@ -113,14 +112,14 @@ class Capture:
                 log.info("the server is on a new timeline", timeline=timeline)
                 self._state.sources.save(replace(record, timeline=timeline))
             if record is not None and (end or START).commit_lsn < record.journaled_lsn:
-                self._lookout.lose_journal(self._confirmed, record.journaled_lsn)
+                self._monitor.lose_journal(self._confirmed, record.journaled_lsn)
             self._appended, self._journal_end = end, end or lowest or START
-            self._progress.journal_end = str(self._journal_end)
-            self._progress.confirmed = self._confirmed
+            self._monitor.report.journal_end = str(self._journal_end)
+            self._monitor.confirmed = self._confirmed
             builder = session.builder(self._journal_end, self._journal.newest())
             stream = session.start(max(self._journal_end.commit_lsn, self._confirmed))
             log.info("streaming", slot=self._settings.slot, plugin=session.plugin, after=str(self._journal_end))
-            self._progress.enter("streaming")
+            self._monitor.enter("streaming")
             self._busy_since = None
             self._streamed = True
             try:
@@ -152,7 +151,7 @@ class Capture:
             if stream.reply_due or now >= self._due["feedback"]:
                 self._acknowledge(stream, builder)
                 self._failures = 0 if now > began + HEALTHY else self._failures
-            self._progress.frames += count
+            self._monitor.report.frames += count
             count = 0
             self._housekeep(session, builder, now)
             if frame is None:
@@ -177,44 +176,44 @@ class Capture:
                 break
             except JournalUnavailable as error:
                 log.error("journal unavailable: nothing is confirmed to the server meanwhile", error=str(error), hint=error.hint)
-                self._progress.enter("journal unavailable", str(error), error.hint)
+                self._monitor.enter("journal unavailable", str(error), error.hint)
                 if self._stop():
                     raise
-                self._lookout.report(force=True)
+                self._monitor.write(force=True)
                 stream.feedback(stream.wal_end, self._confirmed)
                 self._sleep(1.0)
-        self._progress.enter("streaming")
-        self._progress.segments += 1
-        self._progress.changes += segment.changes
+        self._monitor.enter("streaming")
+        self._monitor.report.segments += 1
+        self._monitor.report.changes += segment.changes
         self._journal_end = segment.last
         self._appended = max(self._appended or START, segment.last)
-        self._progress.journaled_until = segment.last_time or self._progress.journaled_until
-        self._progress.journal_end = str(segment.last)
+        self._monitor.report.journaled_until = segment.last_time or self._monitor.report.journaled_until
+        self._monitor.report.journal_end = str(segment.last)
         self._due["store"] = time.monotonic() + GROUP
 
     # Feedback: the one place that confirms an LSN to the server.
 
     def _acknowledge(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
         durable = self._journal_end if builder.count else builder.seen
-        over = self._lookout.over_max_wal(stream.wal_end)
+        over = self._monitor.exceeds_max_wal(stream.wal_end)
         try:
             # The slot stays where it is until the server has shown that it is the one that we left.
             confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
             if confirm > self._confirmed:
                 # before the server hears of it: a slot past this was moved by others
                 self._state.sources.confirm(self._name, confirm, (self._appended or START).commit_lsn)
-                self._confirmed = self._progress.confirmed = confirm
+                self._confirmed = self._monitor.confirmed = confirm
         except StateUnavailable as error:
             if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us
-                self._confirmed = self._progress.confirmed = max(self._confirmed, min(durable, self._journal_end).commit_lsn)
+                self._confirmed = self._monitor.confirmed = max(self._confirmed, min(durable, self._journal_end).commit_lsn)
             what = "what is journaled is confirmed all the same" if over else "nothing new is confirmed to the server"
             log.warning(f"state store unavailable: {what}", error=str(error))
         stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
         self._due["feedback"] = time.monotonic() + FEEDBACK
 
-    def _confirmable(self, durable: Position, over_max_wal: bool) -> Lsn:
+    def _confirmable(self, durable: Position, exceeds_max_wal: bool) -> Lsn:
         """The database comes first: above max_wal the journal grows instead, past its own size if it has to."""
-        if self._settings.ack == "journaled" or over_max_wal:
+        if self._settings.ack == "journaled" or exceeds_max_wal:
             return durable.commit_lsn
         lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
         if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
@@ -238,7 +237,7 @@ class Capture:
             self._due["vitals"] = now + VITALS
             vitals = session.vitals()
             if vitals is not None:
-                self._lookout.look(vitals)
+                self._monitor.look(vitals)
                 session.refresh(builder)
         if self._settings.heartbeat and now >= self._due["heartbeat"]:
             self._due["heartbeat"] = now + self._settings.heartbeat
@@ -246,17 +245,17 @@ class Capture:
         if now >= self._due["trim"]:
             self._due["trim"] = now + TRIM
             self._trim()
-        self._progress.seen = builder.seen.commit_lsn
-        self._lookout.report()
+        self._monitor.seen = builder.seen.commit_lsn
+        self._monitor.write()
 
     def _trim(self) -> None:
         try:
             checkpoints = self._checkpoints()
-            held = holders(checkpoints, self._state.jobs.all(self._name, unfinished=True)) if checkpoints else []
+            held = retention_holders(checkpoints, self._state.jobs.all(self._name, unfinished=True)) if checkpoints else []
         except StateUnavailable as error:
             log.warning("journal not trimmed", error=str(error))
             return
-        self._lookout.trim(held)
+        self._monitor.trim(held)
 
     # Trying again.
 
@@ -273,7 +272,7 @@ class Capture:
         """The error, with the transaction that it is of where that is known. It counts while nothing gets past it."""
         place, times = self._stuck
         self._stuck = max(builder.seen, place), times + 1 if builder.seen <= place else 1
-        self._lookout.undecodable = builder.commit_lsn
+        self._monitor.undecodable = builder.commit_lsn
         if not builder.commit_lsn:
             return error
         text = f"the server cannot decode the transaction that commits at {format_lsn(builder.commit_lsn)}: {error}"
@@ -293,15 +292,15 @@ class Capture:
         hint = getattr(error, "hint", "")
         say = log.warning if isinstance(error, (Retry, SlotBusy)) else log.error
         say("stream interrupted", error=str(error), hint=hint, again_in=f"{seconds:.1f}s")
-        self._progress.enter("reconnecting", str(error), hint)
-        self._lookout.report(force=True)
+        self._monitor.enter("reconnecting", str(error), hint)
+        self._monitor.write(force=True)
         return seconds
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not self._stop() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
-            self._lookout.report()
+            self._monitor.write()
 
 
 def _needed(checkpoint: Checkpoint) -> Position:

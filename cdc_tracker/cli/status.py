@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from cdc_tracker.monitoring import DestinationHealth, Finding
+    from cdc_tracker.monitoring import DestinationHealth, Finding, Health
     from cdc_tracker.operations.status import Slot, Status
     from cdc_tracker.state import RoleRecord
 
@@ -78,7 +79,7 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> Snapshot
         "source": seen.record.name,
         "database": seen.record.database,
         "slot": _slot(seen.slot),
-        "capture": health.capture,
+        "capture": _capture(health),
         "journal": _journal(seen),
         "destinations": destinations,
         "roles": [_role(role, health.states[role.role]) for role in health.roles],
@@ -86,6 +87,15 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> Snapshot
         "problems": seen.problems,
         "findings": [_finding(each) for each in seen.findings],
     }
+
+
+def _capture(health: Health) -> dict[str, Any]:
+    """What capture last reported; empty if it never has."""
+    if not any(role.role == "capture" for role in health.roles):
+        return {}
+    shown: dict[str, Any] = msgspec.to_builtins(health.capture)
+    del shown["version"]
+    return shown
 
 
 def _slot(slot: Slot) -> dict[str, Any]:

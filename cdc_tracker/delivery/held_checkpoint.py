@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from cdc_tracker.delivery.report import DeliveryReport
+from cdc_tracker.delivery.report import DeliveryReporter
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.destinations.base import HoldsCheckpoint
 from cdc_tracker.destinations.support.faults import Fault, held_position, sound
@@ -29,7 +29,7 @@ class HeldCheckpoint:
         self,
         destination: HoldsCheckpoint,
         name: str,
-        report: DeliveryReport,
+        report: DeliveryReporter,
         *,
         send: Callable[[Batch], object],
         stop: Callable[[], bool],

@@ -31,7 +31,7 @@ from cdc_tracker.delivery.jobs.retries import QueuedLetters
 from cdc_tracker.delivery.jobs.runner import Jobs
 from cdc_tracker.delivery.mapping_versions import MappingVersions
 from cdc_tracker.delivery.progress import Progress
-from cdc_tracker.delivery.report import DeliveryReport
+from cdc_tracker.delivery.report import DeliveryReporter
 from cdc_tracker.delivery.sender import Interrupted, NothingPasses
 from cdc_tracker.delivery.sent_ledger import SentLedger, suppress_already_sent
 from cdc_tracker.destinations.base import Cursor, Destination
@@ -77,7 +77,7 @@ class Delivery:
         self._destination, self._dry_run, self._mappings = destination, dry_run, mappings
         self._journal, self._state, self._jobs = journal, state, jobs
         self._stop, self._abandon, self._reload = stop, abandon, reload
-        self._report = DeliveryReport(state, source, name)
+        self._report = DeliveryReporter(state, source, name)
         self._progress = Progress(
             state=state,
             journal=journal,

@@ -1,11 +1,11 @@
-"""What became of a destination's events in the last minutes, for its report; and a line in the log for each kind of rejection."""
+"""Outcomes of a destination's events in the last minutes, for its report; and one log line per kind of rejection."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("deliver")
 
 
 class Kind(NamedTuple):
-    """What rejections have in common that a person mends at once."""
+    """What rejections with one common cause share."""
 
     mapping: str
     reason: str
@@ -24,17 +24,17 @@ class Kind(NamedTuple):
 
 
 class RecentOutcomes:
-    """By clock minute, so that they outlast a restart: `said` is the `recent` of the report before it."""
+    """By clock minute, so that they survive a restart: `before` is the `recent` of the report before it."""
 
-    def __init__(self, destination: str, said: Any) -> None:
+    def __init__(self, destination: str, before: Mapping[str, dict[str, int]]) -> None:
         self._destination = destination
-        self._minutes: dict[str, dict[str, int]] = dict(said) if isinstance(said, Mapping) else {}
+        self._minutes = dict(before)
         self._totals: Counter[str] = Counter()
         self._kinds: Counter[Kind] = Counter()
         self._logged: dict[Kind, tuple[float, int]] = {}  # when, and how many there were by then
 
     def taken(self, totals: Mapping[str, int], kinds: Mapping[Kind, int]) -> dict[str, dict[str, int]]:
-        """Take in the counts since the role's start, log what is new in them, and give the last minutes."""
+        """Take the counts since the role started, log what is new in them, and return the last minutes."""
         now = int(time.time() // 60)
         minute = Counter(self._minutes.get(str(now), {}))
         minute.update({outcome: new for outcome, number in totals.items() if (new := number - self._totals[outcome])})
@@ -57,15 +57,15 @@ class RecentOutcomes:
                     destination=self._destination,
                     number=number - known,
                     **kind._asdict(),
-                    hint="`cdc-tracker dead-letters list` shows them: mend the mapping, reload, and retry them",
+                    hint="`cdc-tracker dead-letters list` shows them: fix the mapping, reload, and retry them",
                 )
 
 
-def added_up(minutes: Any) -> Counter[str]:
-    """What a report says of the last MINUTES: by outcome, and `rejected:REASON`."""
+def added_up(minutes: Mapping[str, Mapping[str, int]]) -> Counter[str]:
+    """The sums of a report's last MINUTES: by outcome, and `rejected:REASON`."""
     now = int(time.time() // 60)
     found: Counter[str] = Counter()
-    for minute, counts in minutes.items() if isinstance(minutes, Mapping) else ():
+    for minute, counts in minutes.items():
         if abs(now - int(minute)) <= MINUTES:
             found.update(counts)
     return found

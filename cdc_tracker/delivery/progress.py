@@ -12,7 +12,7 @@ from cdc_tracker.delivery.accounting import Accounting
 from cdc_tracker.delivery.held_checkpoint import HeldCheckpoint
 from cdc_tracker.delivery.mapping_versions import MappingVersions
 from cdc_tracker.delivery.reconciliation import Reconciliation
-from cdc_tracker.delivery.report import DeliveryReport
+from cdc_tracker.delivery.report import DeliveryReporter
 from cdc_tracker.delivery.sender import send
 from cdc_tracker.delivery.storing import until_stored
 from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
@@ -41,7 +41,7 @@ class Progress:
         cursor: Cursor,
         destination: Destination,
         mappings: MappingVersions,
-        report: DeliveryReport,
+        report: DeliveryReporter,
         keep_ids: bool,
         stop: Callable[[], bool],
         abandon: Callable[[], bool],

@@ -12,7 +12,8 @@ from cdc_tracker.delivery.accounting import Accounting
 from cdc_tracker.delivery.outcomes import RecentOutcomes
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, Problem, StateUnavailable
 from cdc_tracker.model import Position
-from cdc_tracker.state import State
+from cdc_tracker.state import DeliveryReport, State
+from cdc_tracker.times import now_micros
 
 EVERY = 1.0  # seconds between two reports
 PATIENCE = 30.0  # seconds without an answer to a call, after which the report says so
@@ -24,7 +25,7 @@ UNANSWERED = (
 log = structlog.get_logger("deliver")
 
 
-class DeliveryReport:
+class DeliveryReporter:
     """`state`: starting, delivering, idle, retrying, blocked or stopped; `since`: its begin, microseconds since the Unix epoch.
 
     `ran_dry`: the last events were suppressed by a dry run. `moved`: the destination's checkpoint was not the one stored last.
@@ -34,20 +35,19 @@ class DeliveryReport:
     def __init__(self, store: State, source: str, name: str) -> None:
         """Continues the report of the role's process before this one."""
         self._store, self._source, self._name = store, source, name
-        self._said = next((role.detail for role in store.reports.all(source) if role.role == f"deliver:{name}"), {})
-        self._recent = RecentOutcomes(name, self._said.get("recent"))
+        self._before = store.reports.last(source, f"deliver:{name}", DeliveryReport)
+        self._recent = RecentOutcomes(name, self._before.recent)
         self._written = 0.0
-        self.ran_dry, self.moved = bool(self._said.get("dry_run")), bool(self._said.get("moved"))
-        self.state, self.trouble, self.hint, self.since = "starting", "", "", time.time_ns() // 1000
-        self.notice = ""
+        self.ran_dry, self.moved = self._before.dry_run, self._before.moved
+        self.state, self.trouble, self.hint, self.notice, self.since = "starting", "", "", "", now_micros()
 
     def delivered_until(self, position: Position) -> int:
         """The commit time of the last change before the checkpoint, microseconds; 0 if the last report is of another position."""
-        return int(self._said.get("delivered_until", 0)) if self._said.get("position") == str(position) else 0
+        return self._before.delivered_until if self._before.position == str(position) else 0
 
     def enter(self, state: str, trouble: str = "", hint: str = "") -> None:
         if state != self.state:
-            self.since = time.time_ns() // 1000
+            self.since = now_micros()
         self.state, self.trouble, self.hint = state, trouble, hint
 
     def meet(self, error: CdcTrackerError) -> None:
@@ -72,20 +72,20 @@ class DeliveryReport:
     def write(self, accounting: Accounting, *, in_flight: int, dry_run: bool, problems: Sequence[Problem]) -> None:
         self._written = time.monotonic()
         tally = accounting.tally
-        detail = {
-            "since": self.since,
-            "position": str(accounting.position),
-            "delivered_until": accounting.time,
-            "totals": dict(tally.totals),
-            "recent": self._recent.taken(tally.totals, tally.kinds),
-            "in_flight": in_flight,
-            "dry_run": dry_run or self.ran_dry,
-            "trouble": self.trouble or self.notice,
-            "moved": self.moved,
-            "hint": self.hint,
-            "problems": [str(problem) for problem in problems[:20]],
-        }
+        report = DeliveryReport(
+            since=self.since,
+            trouble=self.trouble or self.notice,
+            hint=self.hint,
+            position=str(accounting.position),
+            delivered_until=accounting.time,
+            totals=dict(tally.totals),
+            recent=self._recent.taken(tally.totals, tally.kinds),
+            in_flight=in_flight,
+            dry_run=dry_run or self.ran_dry,
+            moved=self.moved,
+            problems=[str(problem) for problem in problems[:20]],
+        )
         try:
-            self._store.reports.save(self._source, f"deliver:{self._name}", os.getpid(), self.state, detail)
+            self._store.reports.save(self._source, f"deliver:{self._name}", os.getpid(), self.state, report)
         except StateUnavailable as error:
             log.warning("the report could not be stored", error=str(error))

@@ -14,7 +14,7 @@ from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, format_lsn
-from cdc_tracker.state import State
+from cdc_tracker.state import DeliveryReport, State
 from cdc_tracker.times import to_micros
 
 REPORT = 1.0  # seconds between two looks at a journal that has not reached the time yet
@@ -59,7 +59,7 @@ def begin(
         if not said:
             log.info("new destination: " + waits, name=name)
             said = True
-        state.reports.save(source, f"deliver:{name}", os.getpid(), "waiting", {"trouble": waits})
+        state.reports.save(source, f"deliver:{name}", os.getpid(), "waiting", DeliveryReport(trouble=waits))
         deadline = time.monotonic() + REPORT
         while time.monotonic() < deadline:
             if stop():

@@ -1,4 +1,4 @@
-"""What is known of a worker, from the state store, the journal and the machine alone. What follows from it is in findings.py."""
+"""Facts about a worker, read from the state store, the journal and the disk. findings.py says what follows from them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from cdc_tracker.delivery.outcomes import added_up
 from cdc_tracker.journal import Horizon, Journal, Waiting
 from cdc_tracker.model import Position
 from cdc_tracker.monitoring.findings import Finding, findings
-from cdc_tracker.state import Checkpoint, Job, RoleRecord, State, Totals, process_identity
+from cdc_tracker.state import (
+    CAPTURE,
+    SUPERVISOR,
+    CaptureReport,
+    Checkpoint,
+    DeliveryReport,
+    Job,
+    RoleRecord,
+    RoleReport,
+    State,
+    SupervisorReport,
+    Totals,
+    process_identity,
+)
 from cdc_tracker.state.tables import OUTCOMES
+from cdc_tracker.times import now_micros
 
-SILENT = 15.0  # seconds after which a role that has not reported is not taken at its word
-SUPERVISOR = "supervisor"
+SILENT = 15.0  # seconds after which a role's last report does not count as its present state
 
 _NOTHING = Totals(dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0))
+
+R = TypeVar("R", bound=RoleReport)
 
 
 @dataclass(frozen=True)
@@ -30,8 +47,8 @@ class DestinationHealth:
     position: Position | None
     rewind_to: Position | None
     backlog: int  # bytes of WAL between the checkpoint and the journal's end
-    waiting: Waiting  # what the journal holds after the checkpoint
-    lag: float  # seconds since the commit of the oldest change that it has not dealt with; 0 when it has everything
+    waiting: Waiting  # what the journal has after the checkpoint
+    lag: float  # seconds since the commit of the oldest change that it has not dealt with; 0 if there is none
     state: str
     since: int
     trouble: str
@@ -55,9 +72,9 @@ class Health:
     now: int
     source: str
     roles: list[RoleRecord]
-    states: dict[str, str]  # by role: what condition() says
-    capture: dict[str, Any]
-    supervisor: dict[str, Any]
+    states: dict[str, str]  # by role, see condition()
+    capture: CaptureReport
+    supervisor: SupervisorReport
     destinations: list[DestinationHealth]
     horizon: Horizon | None
     journal_end: Position | None
@@ -70,36 +87,35 @@ class Health:
 
     @property
     def problems(self) -> list[str]:
-        """Why the worker is not ready; empty when it is."""
+        """Why the worker is not ready; empty if it is."""
         return [str(finding) for finding in self.findings if finding.severity == "error"]
 
     @property
     def current_at(self) -> int | None:
-        """The journal holds everything that was committed until then, in microseconds. None where that is not known."""
-        known = max(int(self.capture.get(key) or 0) for key in ("current_at", "journaled_until"))
-        return known or None
+        """The journal has everything that was committed until then, in microseconds. None if that is not known."""
+        return max(self.capture.current_at, self.capture.journaled_until) or None
 
 
 class Observer:
-    """Looks at one source's state and journal. `data`: the folder whose disk they are on."""
+    """Reads one source's state and journal. `data`: the folder on whose disk they are."""
 
     def __init__(self, state: State, journal: Journal, source: str, destinations: Sequence[str], data: Path) -> None:
         self._state, self._journal = state, journal
         self._source, self._destinations, self._data = source, destinations, data
 
     def look(self, *, letters: bool = True) -> Health:
-        """Without `letters` dead letters are not counted: that takes longer, the more there are."""
+        """`letters`: count dead letters, which takes longer the more there are."""
         roles = {role.role: role for role in self._state.reports.all(self._source)}
         checkpoints, end = self._state.checkpoints.all(self._source), self._journal.end()
         totals = self._state.ledger.totals(self._source)
         counted = self._state.dead_letters.count(self._source) if letters else {}
         return Health(
-            now=time.time_ns() // 1000,
+            now=now_micros(),
             source=self._source,
             roles=list(roles.values()),
             states={name: condition(role) for name, role in roles.items()},
-            capture=_said(roles.get("capture")),
-            supervisor=_said(roles.get(SUPERVISOR)),
+            capture=_report(roles.get(CAPTURE), CaptureReport),
+            supervisor=_report(roles.get(SUPERVISOR), SupervisorReport),
             destinations=[
                 self._destination(
                     name,
@@ -126,7 +142,7 @@ class Observer:
         letters: dict[str, int],
         totals: Totals,
     ) -> DestinationHealth:
-        said, position = _said(role), checkpoint.position if checkpoint else None
+        report, position = _report(role, DeliveryReport), checkpoint.position if checkpoint else None
         waiting = self._journal.waiting(position) if position and end and position < end else Waiting()
         return DestinationHealth(
             name=name,
@@ -136,22 +152,22 @@ class Observer:
             waiting=waiting,
             lag=max(0.0, time.time() - waiting.oldest / 1e6) if waiting.oldest else 0.0,
             state=condition(role),
-            since=int(said.get("since", 0)),
-            trouble=str(said.get("trouble", "")),
-            hint=str(said.get("hint", "")),
-            recent=added_up(said.get("recent")),
+            since=report.since,
+            trouble=report.trouble,
+            hint=report.hint,
+            recent=added_up(report.recent),
             dead_letters=letters,
             totals=totals,
-            misfits=[str(problem) for problem in said.get("problems", ())],
-            dry_run=bool(said.get("dry_run")),
+            misfits=report.problems,
+            dry_run=report.dry_run,
         )
 
 
 def condition(role: RoleRecord | None) -> str:
-    """The state that a role is in: what it said last, if that can still be so.
+    """The state that a role is in: the reported one, if it can still be true.
 
-    `gone`: its process has ended, or has not been heard of and cannot be seen from here. `silent`: its process is there, and does
-    not report.
+    `gone`: its process has ended, or has not reported and cannot be seen from here. `silent`: its process runs and does not
+    report.
     """
     if role is None:
         return "gone"
@@ -160,22 +176,22 @@ def condition(role: RoleRecord | None) -> str:
     running = process_identity.runs(role.pid, role.process)
     if running is False:
         return "gone"
-    if abs(time.time() - role.updated_at / 1e6) > SILENT:  # or it was told before the clock was set back
+    if abs(time.time() - role.updated_at / 1e6) > SILENT:  # or was reported before the clock was set back
         return "silent" if running else "gone"
     return role.state
 
 
 def reports(roles: Sequence[RoleRecord], name: str) -> bool:
-    """Whether the role of that name is at work, as far as its reports tell."""
+    """Whether the role of that name is at work, by its last report."""
     return any(role.role == name and condition(role) not in ("gone", "silent", "stopped", "failed") for role in roles)
 
 
-def _said(role: RoleRecord | None) -> dict[str, Any]:
-    """Its last report. `since` of a role that is not at work any more is when it was heard of last."""
-    if role is None:
-        return {}
+def _report(role: RoleRecord | None, kind: type[R]) -> R:
+    """The last report; only defaults if there is none. `since` of a role that does not work any more is when it last reported."""
+    if role is None or not isinstance(role.report, kind):
+        return kind()
     away = condition(role) in ("gone", "silent", "stopped")
-    return {**role.detail, "since": role.updated_at} if away else dict(role.detail)
+    return replace(role.report, since=role.updated_at) if away else role.report
 
 
 def _free(folder: Path) -> tuple[int, int] | None:

@@ -1,19 +1,20 @@
-"""From facts to findings: the one place that decides whether all is well, for `status`, /readyz and /metrics alike."""
+"""From facts to findings: the one place that decides whether the worker is well, for `status`, /readyz and /metrics."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cdc_tracker.delivery.outcomes import MINUTES
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from cdc_tracker.monitoring.facts import DestinationHealth, Health
+    from cdc_tracker.state import CaptureReport, RoleEnds
 
-STALLED = 60.0  # seconds that a stream may stand still although the server has written WAL
+STALLED = 60.0  # seconds that a stream may not move although the server has written WAL
 BEHIND = 300.0  # seconds that capture or a destination may be behind before the worker is not ready
 RETRYING = 60.0  # seconds that a destination may fail before the worker is not ready
 REJECTED = 0.1  # of the last minutes' events, from which on the worker is not ready
@@ -26,9 +27,9 @@ _LEAST = 1_000_000  # and one that has not even these is
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not well. An `error` makes the worker unready; a `warning` is to be seen by a person all the same.
+    """Something that is wrong. An `error` makes the worker unready, a `warning` does not.
 
-    `who`: `capture`, `worker`, `data_dir` or a destination's name. `since`: microseconds, 0 where it is not known.
+    `who`: `capture`, `worker`, `data_dir` or a destination's name. `since`: microseconds, 0 if unknown.
     """
 
     severity: Literal["error", "warning"]
@@ -44,8 +45,9 @@ class Finding:
 
 
 def findings(health: Health) -> Iterator[Finding]:
-    """Everything that is not well, errors and warnings, in the order in which it is to be read."""
+    """Errors and warnings, in reading order."""
     yield from _worker(health)
+    yield from _unreadable(health)
     yield from _disk(health)
     yield from _capture(health)
     yield from _mappings(health)
@@ -66,18 +68,27 @@ def findings(health: Health) -> Iterator[Finding]:
 
 
 def _worker(health: Health) -> Iterator[Finding]:
-    said, state = health.supervisor, health.states.get("supervisor", "")
+    report, state = health.supervisor, health.states.get("supervisor", "")
     if state == "failed":
-        trouble, hint, since = str(said.get("trouble", "")), str(said.get("hint", "")), int(said.get("since", 0))
-        yield Finding("error", "worker", f"has stopped: {trouble}", hint, since)
+        yield Finding("error", "worker", f"has stopped: {report.trouble}", report.hint, report.since)
     elif state == "silent":
-        text = "its supervisor is there and does not report: it hangs, or the state store refuses it"
+        text = "its supervisor runs but does not report: it hangs, or the state store refuses it"
         yield Finding("error", "worker", text, _START["silent"])
-    elif state == "gone" and not all(_at_work(health, role) for role in _roles(health)):  # else each was started by itself
+    elif state == "gone" and not all(_at_work(health, role) for role in _roles(health)):  # else each was started on its own
         yield Finding("error", "worker", "was killed: its process is gone", _START["gone"])
-    if state not in ("gone", "stopped", "failed"):  # what it said of its roles is of now
-        for name, role in said.get("roles", {}).items():
-            yield from _ends(health, name, role)
+    if state not in ("gone", "stopped", "failed"):  # else what it reported of its roles is outdated
+        for name, role in report.roles.items():
+            yield from _ends(name, role)
+
+
+def _unreadable(health: Health) -> Iterator[Finding]:
+    """A report that cannot be read must not pass for one in which all is well."""
+    named = {"supervisor": "worker", "capture": "capture"} | {f"deliver:{each.name}": each.name for each in health.destinations}
+    for role in health.roles:
+        if role.unreadable and role.role in named:
+            text = f"its last report cannot be read: {role.unreadable}. What it does is unknown"
+            hint = "another version of cdc-tracker wrote it: use one version for the worker and its commands"
+            yield Finding("error", named[role.role], text, hint, role.updated_at)
 
 
 def _roles(health: Health) -> list[str]:
@@ -88,19 +99,18 @@ def _at_work(health: Health, role: str) -> bool:
     return health.states.get(role, "gone") not in ("gone", "silent", "stopped", "failed")
 
 
-def _ends(health: Health, name: str, role: Mapping[str, Any]) -> Iterator[Finding]:
+def _ends(name: str, role: RoleEnds) -> Iterator[Finding]:
     """A role that ends again and again is at work in between."""
-    number, code = int(role.get("ends", 0)), int(role.get("code", 0))
-    if not number:
+    if not role.ends:
         return
-    severe = number >= ENDS or (code == 3 and not role.get("running"))
-    times = "once" if number == 1 else f"{number} times"
-    trouble = f": {str(role['trouble']).rstrip('.')}" if role.get("trouble") else ""
-    how = f", last with {_code(code)}" if code else ""
+    severe = role.ends >= ENDS or (role.code == 3 and not role.running)
+    times = "once" if role.ends == 1 else f"{role.ends} times"
+    trouble = f": {role.trouble.rstrip('.')}" if role.trouble else ""
+    how = f", last with {_code(role.code)}" if role.code else ""
     text = f"ended {times} within ten minutes{how}{trouble}. It is started again, from its checkpoint"
-    hint = str(role.get("hint") or "the log says why; one that ends by SIGKILL may have met a memory limit")
+    hint = role.hint or "the log says why; one that ends by SIGKILL may have exceeded a memory limit"
     who = "worker" if name == "supervisor" else name
-    yield Finding("error" if severe else "warning", who, text, hint, int(role.get("ended_at", 0)))
+    yield Finding("error" if severe else "warning", who, text, hint, role.ended_at)
 
 
 def _code(code: int) -> str:
@@ -119,7 +129,7 @@ def _disk(health: Health) -> Iterator[Finding]:
             "error",
             "data_dir",
             f"its disk is full ({format_size(left)} of {format_size(size)} left): what cannot be stored waits on the server",
-            "free some space: it goes on by itself then, and nothing that was confirmed is lost",
+            "free some space: it then continues without a restart, and nothing that was confirmed is lost",
         )
 
 
@@ -127,77 +137,69 @@ def _disk(health: Health) -> Iterator[Finding]:
 
 
 def _capture(health: Health) -> Iterator[Finding]:
-    said, state = health.capture, health.states.get("capture", "gone")
+    report, state = health.capture, health.states.get("capture", "gone")
     if state == "streaming":
-        yield from _stream(health, said)
+        yield from _stream(health, report)
     else:
-        hint, since = _what_to_do(health, state) or str(said.get("hint", "")), int(said.get("since", 0))
-        yield Finding("error", "capture", f"is {state}{_why(health, 'capture', state)}", hint, since)
+        hint = _what_to_do(health, state) or report.hint
+        yield Finding("error", "capture", f"is {state}{_why(health, 'capture', state)}", hint, report.since)
     if state not in ("gone", "stopped"):
-        for alarm in said.get("alarms", ()):
-            if isinstance(alarm, str):  # as a version before told it
-                alarm = {"what": alarm}  # noqa: PLW2901
-            yield Finding("error", "", str(alarm["what"]), str(alarm.get("hint", "")), int(alarm.get("since", 0)))
+        for alarm in report.alarms:
+            yield Finding("error", "", alarm.what, alarm.hint, alarm.since)
 
 
-def _stream(health: Health, said: Mapping[str, Any]) -> Iterator[Finding]:
-    moved_at, asked_at, current_at = (int(said.get(key) or 0) for key in ("moved_at", "asked_at", "current_at"))
-    moved, asked, behind = (_seconds(health, each) for each in (moved_at, asked_at, health.current_at))
+def _stream(health: Health, report: CaptureReport) -> Iterator[Finding]:
+    moved, asked, behind = (_seconds(health, each) for each in (report.moved_at, report.asked_at, health.current_at))
     if moved > STALLED:
         text = f"the stream has not moved for {moved:.0f} s although the server has written WAL"
-        yield Finding("error", "", text, "look at pg_stat_replication; restart the worker", moved_at)
+        yield Finding("error", "", text, "look at pg_stat_replication; restart the worker", report.moved_at)
     elif behind > BEHIND:
         text = f"is {format_duration(behind)} behind the server: what was committed since is not in the journal yet"
-        yield Finding("error", "capture", text, "it catches up, if the journal's disk is fast enough", current_at)
+        yield Finding("error", "capture", text, "it catches up, if the journal's disk is fast enough", report.current_at)
     if asked > STALLED:
-        text = f"has not been told for {asked:.0f} s how the slot stands: lag and retained WAL are not known"
-        yield Finding("error", "capture", text, "the log says why; can the server take another connection?", asked_at)
+        text = f"has not learned the slot's state for {asked:.0f} s: lag and retained WAL are unknown"
+        yield Finding("error", "capture", text, "the log says why; can the server take another connection?", report.asked_at)
 
 
 _START = {
     "gone": "start the worker: `cdc-tracker run`. WAL waits on the server meanwhile",
     "stopped": "start the worker: `cdc-tracker run`. WAL waits on the server meanwhile",
-    "silent": "is the state store, or its disk, full or away? Else the process hangs: kill it, and it is started again",
+    "silent": "is the state store unavailable, or its disk full? Otherwise the process hangs: kill it, and it is started again",
 }
 
 
 def _what_to_do(health: Health, state: str) -> str:
-    """About a role that is not at work."""
+    """The hint for a role that is not at work."""
     if state in ("gone", "stopped") and health.states.get("supervisor") == "running":
         return "the supervisor starts it again: the log says why it ended"
     return _START.get(state, "")
 
 
 def _why(health: Health, name: str, state: str) -> str:
-    """What is known of a role that is not at work, to be put behind its state."""
+    """What is known of a role that is not at work, as text that follows its state."""
     role = next((role for role in health.roles if role.role == name), None)
     if role is None:
         return ": it has never run"
     ago = format_duration(max(0.0, (health.now - role.updated_at) / 1e6))
     if state == "silent":
-        return f": its process {role.pid} is there and has not reported for {ago}"
+        return f": its process {role.pid} runs but has not reported for {ago}"
     if state in ("gone", "stopped"):
-        return f" (process {role.pid} on {role.host}, last heard of {ago} ago)"
-    return f": {role.detail['trouble']}" if role.detail.get("trouble") else ""
+        return f" (process {role.pid} on {role.host}, last report {ago} ago)"
+    return f": {role.report.trouble}" if role.report.trouble else ""
 
 
 # Mappings.
 
 
 def _mappings(health: Health) -> Iterator[Finding]:
-    if reload := health.supervisor.get("reload"):
-        yield Finding(
-            "error",
-            "mappings",
-            f"the last reload failed, and the old ones stay in force: {reload['error']}",
-            str(reload.get("hint") or "mend them and reload again (SIGHUP)"),
-            int(reload["at"]),
-        )
-    told = [str(each) for each in health.supervisor.get("misfits", ())]
+    if reload := health.supervisor.reload:
+        text = f"the last reload failed, and the old ones stay in force: {reload.error}"
+        yield Finding("error", "mappings", text, reload.hint or "fix them and reload again (SIGHUP)", reload.at)
+    misfits = list(health.supervisor.misfits)
     for destination in health.destinations:
         if destination.state not in ("gone", "stopped", "failed"):
-            told += [each for each in destination.misfits if each not in told]
-    for each in told:
+            misfits += [each for each in destination.misfits if each not in misfits]
+    for each in misfits:
         text, _, hint = each.partition("\n")
         yield Finding("error", "mappings", f"do not fit the tables: {text}", hint.strip())
 
@@ -206,8 +208,8 @@ def _mappings(health: Health) -> Iterator[Finding]:
 
 
 _BEHIND = {
-    "failing": "nothing is lost: it is tried again by itself until it takes them",
-    "slow": "it takes less than there is to deliver, or a `rewind` sends it history again",
+    "failing": "nothing is lost: sending is retried until the destination accepts the events",
+    "slow": "it accepts fewer events than there are to deliver, or a `rewind` sends it history again",
 }
 
 
@@ -223,7 +225,7 @@ def _destination(health: Health, each: DestinationHealth) -> Iterator[Finding]:
         text = f"is {each.state}{lasts}, {_waits(each)}{': ' if each.trouble else ''}{each.trouble}"
         hint = each.hint or _BEHIND["failing" if each.trouble else "slow"]
         yield Finding("error" if severe else "warning", each.name, text, hint, each.since)
-    elif each.trouble and each.state != "waiting":  # for a time to begin at, as it was told to
+    elif each.trouble and each.state != "waiting":  # for the time at which it is configured to begin
         waits = f", {_waits(each)}" if each.state == "delivering" and each.waiting.changes else ""
         yield Finding("warning", each.name, each.trouble + waits, each.hint, each.since if waits else 0)
     yield from _rejections(each)
@@ -247,11 +249,11 @@ def _rejections(each: DestinationHealth) -> Iterator[Finding]:
             "error" if rejected >= REJECTED * events else "warning",
             each.name,
             f"{share} were rejected and parked as dead letters: {reasons}",
-            "`cdc-tracker dead-letters list` shows them: mend the mapping, reload, and retry them",
+            "`cdc-tracker dead-letters list` shows them: fix the mapping, reload, and retry them",
         )
     elif parked:
         number = "1 dead letter waits" if parked == 1 else f"{parked:,} dead letters wait"
-        yield Finding("warning", each.name, f"{number} for a person", "`cdc-tracker dead-letters list` says why")
+        yield Finding("warning", each.name, f"{number} to be retried or discarded", "`cdc-tracker dead-letters list` says why")
 
 
 def _seconds(health: Health, moment: int | None) -> float:

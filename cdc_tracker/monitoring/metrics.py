@@ -1,4 +1,4 @@
-"""The metrics, in Prometheus' text format. What is not known has no sample: it must not look well."""
+"""The metrics, in Prometheus' text format. An unknown value has no sample, so that it cannot look well."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.monitoring.facts import DestinationHealth, Health, Observer
-from cdc_tracker.state import Job
+from cdc_tracker.state import Job, RoleEnds
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(observer: Observer) -> bytes:
-    """All of them. Where a store cannot be read, that alone, and that the worker is not ready."""
+    """All metrics; if a store cannot be read, only that, and that the worker is not ready."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(observer))
     return generate_latest(registry)
@@ -49,19 +49,17 @@ def _whole(*, ready: bool, readable: bool) -> Iterator[Metric]:
 
 
 def _source(health: Health) -> Iterator[Metric]:
-    """What capture last heard of the server holds while it streams, and no longer."""
-    said, streams = health.capture, health.states.get("capture") == "streaming"
+    """What capture last learned of the server counts only while it streams."""
+    report, streams = health.capture, health.states.get("capture") == "streaming"
     yield _gauge("source_up", "1 when capture streams from the server", streams)
     current = health.current_at
     text = "Seconds since the journal last held all that the server had committed"
     yield _gauge("source_lag_seconds", text, max(0.0, (health.now - current) / 1e6) if current else None)
-    for name, text in (
-        ("lag_bytes", "WAL that the server has written and capture has not seen"),
-        ("retained_wal_bytes", "WAL that the slot keeps on the server"),
-    ):
-        yield _gauge(f"source_{name}", text, said.get(name.replace("_wal", "")) if streams else None)
-    yield _counter("frames", "Replication frames received since capture started", said.get("frames"))
-    yield _counter("changes", "Changes journaled since capture started", said.get("changes"))
+    lag, retained = (report.lag_bytes, report.retained_bytes) if streams else (None, None)
+    yield _gauge("source_lag_bytes", "WAL that the server has written and capture has not seen", lag)
+    yield _gauge("source_retained_wal_bytes", "WAL that the slot keeps on the server", retained)
+    yield _counter("frames", "Replication frames received since capture started", report.frames)
+    yield _counter("changes", "Changes journaled since capture started", report.changes)
 
 
 def _gauge(name: str, text: str, value: float | bool | None) -> Metric:
@@ -71,8 +69,8 @@ def _gauge(name: str, text: str, value: float | bool | None) -> Metric:
     return found
 
 
-def _counter(name: str, text: str, value: float | None) -> Metric:
-    return CounterMetricFamily(f"cdc_tracker_{name}", text, value=float(value or 0))
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"cdc_tracker_{name}", text, value=float(value))
 
 
 def _roles(health: Health) -> Iterable[Metric]:
@@ -80,9 +78,9 @@ def _roles(health: Health) -> Iterable[Metric]:
     ends = CounterMetricFamily("cdc_tracker_role_ends", "How often a role has ended although it was not told to", labels=["role"])
     for name, state in health.states.items():
         up.add_metric([name], float(state not in ("gone", "silent", "stopped", "failed")))
-    if told := health.supervisor.get("roles"):
-        for name, role in {"supervisor": {}, **told}.items():  # it tells of itself only once it has ended
-            ends.add_metric([name], float(role.get("ends_ever", 0)))
+    if known := health.supervisor.roles:
+        for name, role in {"supervisor": RoleEnds(), **known}.items():  # it reports on itself only after it has ended once
+            ends.add_metric([name], float(role.ends_ever))
     return up, ends
 
 

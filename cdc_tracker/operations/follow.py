@@ -15,7 +15,7 @@ from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Stop
 from cdc_tracker.monitoring import reports
 from cdc_tracker.operations import jobs
-from cdc_tracker.state import Job, State
+from cdc_tracker.state import DeliveryReport, Job, State
 from cdc_tracker.worker.processes import ends_with_us
 
 LOOK = 0.2  # seconds between two looks at a job
@@ -88,5 +88,4 @@ def follow(state: State, source: str, number: int, worker: OwnWorker | None = No
 
 
 def _trouble(state: State, job: Job) -> str:
-    roles = [role for role in state.reports.all(job.source) if role.role == f"deliver:{job.destination}"]
-    return next((str(role.detail.get("trouble", "")) for role in roles), "")
+    return state.reports.last(job.source, f"deliver:{job.destination}", DeliveryReport).trouble

@@ -98,7 +98,7 @@ def _refused(source: SourceSetup, error: Stop) -> Diagnosis:
     if mend == "publications":  # _publications finds them
         return Diagnosis()
     if mend == "pass over":
-        passed_over = parse_lsn(source.capture_report().get("undecodable") or "0/0")
+        passed_over = parse_lsn(source.capture_report().undecodable or "0/0")
         mend = mend if passed_over else "new slot"  # the server did not get to name the transaction
     return Diagnosis((Fault(refusal.name.lower(), str(error)),), mend=mend, passed_over=passed_over)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from cdc_tracker import envelope
 from cdc_tracker.capture import gaps
@@ -23,7 +23,7 @@ from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.session import options, published
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.verify import verify
-from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.state import CAPTURE, CaptureReport, SourceRecord, State
 from cdc_tracker.worker.assemble import open_journal, open_state, table_needs
 
 STATEMENT_TIMEOUT = 60.0  # seconds: adding a table to a publication waits for its lock
@@ -84,9 +84,9 @@ class SourceSetup:
         checkpoints = self.state.checkpoints.all(self.name)
         return min((checkpoints[name].position for name in self.config.destinations if name in checkpoints), default=None)
 
-    def capture_report(self) -> dict[str, Any]:
-        """What the role `capture` last reported; empty if it never ran."""
-        return next((role.detail for role in self.state.reports.all(self.name) if role.role == "capture"), {})
+    def capture_report(self) -> CaptureReport:
+        """What the role `capture` last reported; only defaults if it never ran."""
+        return self.state.reports.last(self.name, CAPTURE, CaptureReport)
 
     def verify(self) -> None:
         """Raises the Stop that `run` would end with. SlotBusy: everything else is right, and a worker reads from the slot."""
@@ -107,9 +107,9 @@ class SourceSetup:
     def _verify_streaming(self, found: SlotState) -> None:
         """Raises what capture ended with if only streaming meets it: a change ahead of the slot that cannot be decoded."""
         reported = self.capture_report()
-        refusal = str(reported.get("refusal", ""))
-        if refusal in _MET_WHILE_STREAMING and parse_lsn(reported["confirmed"]) >= (found.confirmed_flush_lsn or 0):
-            raise Refusal[refusal].error(reported["trouble"], hint=_MET_WHILE_STREAMING[refusal])
+        refusal = reported.refusal
+        if refusal in _MET_WHILE_STREAMING and parse_lsn(reported.confirmed) >= (found.confirmed_flush_lsn or 0):
+            raise Refusal[refusal].error(reported.trouble, hint=_MET_WHILE_STREAMING[refusal])
 
     def plugin_problem(self) -> Problem | None:
         """Why `setup` has to change the slot's plugin, or finish doing so, before anything else; None if it need not."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from cdc_tracker.capture.monitor import Holder, holders
+from cdc_tracker.capture.monitor import RetentionHolder, retention_holders
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.journal import Journal
@@ -15,7 +15,7 @@ from cdc_tracker.model import format_lsn
 from cdc_tracker.monitoring import Finding, Health, Observer
 from cdc_tracker.sources.postgres import catalog, slot
 from cdc_tracker.sources.postgres.slot import SlotState
-from cdc_tracker.state import SourceRecord, State
+from cdc_tracker.state import JournalLost, SourceRecord, State
 from cdc_tracker.units import format_size
 from cdc_tracker.worker.assemble import source_record
 
@@ -36,14 +36,6 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class JournalLost:
-    """What committed before `before` cannot be rewound to any more. `at`: when that was found out, microseconds; 0: just now."""
-
-    at: int
-    before: str
-
-
-@dataclass(frozen=True)
 class Status:
     """`time`: seconds since the Unix epoch. `last_hours`: by destination, events delivered of this clock hour and the one before.
 
@@ -56,7 +48,7 @@ class Status:
     health: Health
     findings: list[Finding]
     last_hours: Mapping[str, int]
-    held_by: list[Holder]
+    held_by: list[RetentionHolder]
     journal_lost: JournalLost | None
 
     @property
@@ -87,14 +79,14 @@ def look(config: Config, state: State, journal: Journal) -> Status:
         health=health,
         findings=findings + health.findings,
         last_hours=state.ledger.delivered_since(record.name, int(time.time()) // 3600 - 1),
-        held_by=holders({}, state.jobs.all(record.name, unfinished=True)),
+        held_by=retention_holders({}, state.jobs.all(record.name, unfinished=True)),
         journal_lost=_lost(health, record),
     )
 
 
 def _lost(health: Health, record: SourceRecord) -> JournalLost | None:
-    if lost := health.capture.get("journal_lost"):
-        return JournalLost(lost["at"], lost["from"])
+    if lost := health.capture.journal_lost:
+        return lost
     empty = health.horizon is None and record.journaled_lsn
     return JournalLost(0, format_lsn(record.confirmed_lsn)) if empty else None
 

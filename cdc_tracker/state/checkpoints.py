@@ -13,9 +13,10 @@ from cdc_tracker.state import jobs
 from cdc_tracker.state.commit import record_outcomes
 from cdc_tracker.state.fence import Row as ClaimedRow
 from cdc_tracker.state.fence import Step, follows, leads
-from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter, now
+from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter
 from cdc_tracker.state.tables import checkpoints as c
 from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.times import now_micros
 
 PARTITION = 0
 
@@ -161,7 +162,7 @@ def _existing(connection: Connection, source: str, destination: str) -> Checkpoi
 
 
 def _place(source: str, destination: str, position: Position | None = None) -> dict[str, Any]:
-    place: dict[str, Any] = {"of_source": source, "of_destination": destination, "now": now()}
+    place: dict[str, Any] = {"of_source": source, "of_destination": destination, "now": now_micros()}
     if position is not None:
         place |= {"to_lsn": position.commit_lsn, "to_ordinal": position.ordinal}
     return place

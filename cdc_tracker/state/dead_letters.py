@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete
 
 from cdc_tracker.model import Position, Rejection
 from cdc_tracker.state import in_hand, ledger, sent_ids
-from cdc_tracker.state.records import HOUR, DeadLetter, LetterState, now
+from cdc_tracker.state.records import HOUR, DeadLetter, LetterState
 from cdc_tracker.state.tables import dead_letters as t
 from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.times import now_micros
 
 CHUNK = 500  # rows that one statement names, and that one transaction changes
 
@@ -251,7 +252,7 @@ def _row(source: str, destination: str, letter: DeadLetter) -> dict[str, Any]:
         "ordinal": letter.position.ordinal,
         "state": "parked",
         "attempts": 0,
-        "created_at": now(),
+        "created_at": now_micros(),
         **{name: _storable(getattr(letter, name)) for name in same},
     }
 

@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Table, bindparam, 
 
 from cdc_tracker.errors import Fenced, StateMissing
 from cdc_tracker.state.locks import Lock
-from cdc_tracker.state.records import now
+from cdc_tracker.times import now_micros
 
 _known = bindparam("known_version", type_=BigInteger)
 _next = bindparam("next_version", type_=BigInteger)
@@ -123,4 +123,4 @@ class Fence(Unclaimed):
 
 
 def _after(version: int) -> int:
-    return max(version + 1, now())
+    return max(version + 1, now_micros())

@@ -13,10 +13,11 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
 from cdc_tracker.state.commit import record_outcomes
-from cdc_tracker.state.records import JOB_COUNTS, Counts, DeadLetter, Job, JobKind, JobState, now
+from cdc_tracker.state.records import JOB_COUNTS, Counts, DeadLetter, Job, JobKind, JobState
 from cdc_tracker.state.tables import job_segments as segments
 from cdc_tracker.state.tables import jobs as t
 from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.times import now_micros
 
 FINISHED = ("done", "cancelled")
 _AT_WORK = ("queued", "running")  # the states that the job's runner may change: users set the others, or they are final
@@ -67,7 +68,7 @@ class Jobs(Aggregate):
         total: int = 0,
     ) -> Job:
         """Queue a job behind the destination's others. Wake its delivery afterwards."""
-        moment = now()
+        moment = now_micros()
         given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
         counts = dict.fromkeys(JOB_COUNTS, 0) | {"total": total}
         rest = {"progress": "{}", "counts": _json(counts), "trouble": "", "digest": 0, **_needs(needs)}
@@ -132,7 +133,7 @@ class Jobs(Aggregate):
                 return state
             if found.state in FINISHED or (to == "paused" and found.state == "failed"):
                 raise _refused(found, to)
-            moment = now()
+            moment = now_micros()
             values: dict[str, Any] = {"state": to, "updated_at": moment}
             if to == "queued":
                 values |= {"trouble": "", "finished_at": 0}
@@ -147,7 +148,7 @@ def _write(connection: Connection, job: Job) -> JobState:
     """Progress and counts are stored in any case: what was sent was sent, even if the job was paused or cancelled meanwhile."""
     found = _locked(connection, job.id)
     state: JobState = job.state if found.state in _AT_WORK and job.state in ("running", "done", "failed") else found.state
-    moment = now()
+    moment = now_micros()
     values: dict[str, Any] = {
         "state": state,
         "progress": _json(job.progress),
@@ -169,7 +170,7 @@ def _write(connection: Connection, job: Job) -> JobState:
 
 def end_all(connection: Connection, source: str) -> None:
     """Fail the unfinished jobs of a source whose positions lost their meaning. They keep nothing of the journal."""
-    moment = now()
+    moment = now_micros()
     unfinished = (t.c.source == source, t.c.state.not_in(FINISHED))
     values = {"state": "failed", "trouble": _BEGAN_ANEW, "finished_at": moment, "updated_at": moment}
     connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(*unfinished))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,11 +21,6 @@ as repeated.
 LetterState = Literal["parked", "queued", "discarded"]
 JobKind = Literal["replay", "backfill"]
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
-
-
-def now() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,20 +136,6 @@ class Totals:
 
     now: Mapping[str, int]
     ever: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RoleRecord:
-    """What a role last said of itself. `process`: see process_identity.identity(); empty where an older version wrote it."""
-
-    source: str
-    role: str
-    pid: int
-    host: str
-    state: str
-    detail: dict[str, Any]
-    updated_at: int
-    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, delete, func, literal_column, select, update
 
-from cdc_tracker.state.records import now
 from cdc_tracker.state.tables import sent as t
 from cdc_tracker.state.tables import sent_weeks as w
 from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.times import now_micros
 
 WEEK = 7 * 86_400_000_000  # in microseconds
 FULL = 512  # ids of a node: fewer are found faster, more are written in larger blocks
@@ -111,7 +111,7 @@ def add(connection: Connection, source: str, destination: str, ids: Sequence[byt
         return
     if any(len(one) != SIZE for one in ids):
         raise ValueError(f"an id of the sent-ledger has {SIZE} bytes: see sent_id")
-    moment = now()
+    moment = now_micros()
     place = {"of_source": source, "of_destination": destination, "of_week": moment // WEEK, "more": len(ids)}
     week = connection.execute(_COUNT_IN, place).scalar()
     if week is None:

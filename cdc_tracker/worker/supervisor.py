@@ -14,7 +14,7 @@ from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
 from cdc_tracker.monitoring import Observer
 from cdc_tracker.monitoring.server import HealthServer
-from cdc_tracker.monitoring.worker import WorkerReport
+from cdc_tracker.monitoring.worker import WorkerReporter
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.state import Lock, State
 from cdc_tracker.worker import assemble
@@ -99,7 +99,7 @@ class Supervisor:
             assemble.source_record(config, state)
             mappings = assemble.load_mappings(config)
             self._needs = assemble.table_needs(config, mappings)
-            self._report = WorkerReport(config, state, mappings)
+            self._report = WorkerReporter(config, state, mappings)
             stack.callback(self._report.close)
             journal = stack.enter_context(assemble.open_journal(config))
             observer = Observer(state, journal, config.source.name, list(config.destinations), config.data)

@@ -119,7 +119,7 @@ Fault = Callable[[Watched], AbstractContextManager[str]]
 def role_hangs(watched: Watched) -> Iterator[str]:
     capture = watched.role("capture")
     os.kill(capture, signal.SIGSTOP)
-    yield f"capture is silent: its process {capture} is there and has not reported for"
+    yield f"capture is silent: its process {capture} runs but has not reported for"
     os.kill(capture, signal.SIGCONT)
 
 
@@ -213,7 +213,7 @@ def test_a_worker_that_was_killed_a_moment_ago_is_said_to_be(watched: Watched) -
 def test_a_supervisor_that_hangs_is_said_to(watched: Watched) -> None:
     os.kill(watched.pid, signal.SIGSTOP)
     try:
-        until(lambda: "its supervisor is there and does not report" in watched.status()[1], "status says so", pause=0.3)
+        until(lambda: "its supervisor runs but does not report" in watched.status()[1], "status says so", pause=0.3)
         watched.status_says("worker: ")
     finally:
         os.kill(watched.pid, signal.SIGCONT)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
+from cdc_tracker.state import CaptureReport
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment, sql
 from tests.postgres import Database
@@ -64,8 +66,8 @@ def _ran(scene: Scene, rows: int = 5) -> None:
 def _journaled(scene: Scene) -> bool:
     with scene.state() as state:
         record = state.sources.get("main")
-        said = [role.detail["journaled_until"] for role in state.reports.all("main") if role.role == "capture"]
-    return bool(record and record.journaled_lsn and any(said))
+        said = state.reports.last("main", "capture", CaptureReport)
+    return bool(record and record.journaled_lsn and said.journaled_until)
 
 
 def _drop_slot(scene: Scene) -> None:
@@ -115,7 +117,11 @@ def test_a_worker_that_delivers_nothing_still_knows_from_when_its_last_change_wa
 
     def said(name: str) -> dict[str, Any]:
         with scene.state() as state:
-            return next(role.detail | {"pid": role.pid} for role in state.reports.all("main") if role.role == f"deliver:{name}")
+            return next(
+                to_builtins(role.report) | {"pid": role.pid}
+                for role in state.reports.all("main")
+                if role.role == f"deliver:{name}"
+            )
 
     end(_started(scene))  # each says all that it knows when it is told to stop
     before = {name: said(name) for name in ("events", "sql")}

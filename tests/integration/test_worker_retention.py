@@ -13,6 +13,7 @@ import pytest
 
 from cdc_tracker.journal import Horizon
 from cdc_tracker.model import Position
+from cdc_tracker.state import CaptureReport
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database
@@ -61,8 +62,7 @@ def _file(scene: Scene) -> int:
 
 def _alarms(scene: Scene) -> str:
     with scene.state() as state:
-        roles = [role for role in state.reports.all("main") if role.role == "capture"]
-        return " ".join(alarm["what"] for role in roles for alarm in role.detail.get("alarms", ()))
+        return " ".join(alarm.what for alarm in state.reports.last("main", "capture", CaptureReport).alarms)
 
 
 def _scene(database: Database, folder: Path, destinations: dict[str, dict[str, Any]], **retention: str) -> Scene:

@@ -10,6 +10,7 @@ import pytest
 
 from cdc_tracker.delivery.points import bare_changes
 from cdc_tracker.model import START, Lsn, Position, parse_lsn
+from cdc_tracker.state import CaptureReport
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database, fresh_database, launch
@@ -72,7 +73,7 @@ def test_a_dead_destination_fills_no_disk_and_gets_everything_later(quiet: Datab
 
 def _alarms(scene: Scene) -> str:
     with scene.state() as state:
-        return str([role.detail.get("alarms") for role in state.reports.all("main") if role.role == "capture"])
+        return str(state.reports.last("main", "capture", CaptureReport).alarms)
 
 
 def test_a_journal_over_its_size_holds_no_wal_back(quiet: Database, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
 from cdc_tracker.pipeline import Pipeline
-from cdc_tracker.state import Job, State
+from cdc_tracker.state import CAPTURE, CaptureReport, Job, State
 
 AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
 LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill waits where it is more
@@ -281,10 +281,7 @@ class Jobs:
 
     def _is_lagging(self) -> bool:
         """Whether capture is so far behind the server that a backfill must wait."""
-        for role in self._state.reports.all(self._source):
-            if role.role == "capture":
-                return int(role.detail.get("lag_bytes") or 0) > LAG
-        return False
+        return (self._state.reports.last(self._source, CAPTURE, CaptureReport).lag_bytes or 0) > LAG
 
     def _tell(self, run: _Run, waits: str) -> None:
         """Stores in the job, once, why it makes no progress."""

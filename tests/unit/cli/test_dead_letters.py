@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import DeadLetter, State
+from cdc_tracker.state import CaptureReport, DeadLetter, DeliveryReport, State
 from tests.unit.cli.conftest import Run
 
 AT = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -50,8 +50,8 @@ HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202e\u2028 Gr\u00f6\u00dfe\nid 7 [/red]"
 @pytest.fixture
 def _hostile(state: State) -> None:
     parked(state, "events", HOSTILE, HOSTILE, 1, detail=HOSTILE)
-    state.reports.save("main", "deliver:events", 1, "blocked", {"trouble": HOSTILE, "hint": HOSTILE})
-    state.reports.save("main", "capture", 1, "failed", {"trouble": HOSTILE, "hint": HOSTILE})
+    state.reports.save("main", "deliver:events", 1, "blocked", DeliveryReport(trouble=HOSTILE, hint=HOSTILE))
+    state.reports.save("main", "capture", 1, "failed", CaptureReport(trouble=HOSTILE, hint=HOSTILE))
 
 
 @pytest.mark.usefixtures("_hostile")

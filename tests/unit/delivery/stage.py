@@ -152,7 +152,7 @@ class Stage:
         """The role's state, and what troubles it."""
         for role in self.state.reports.all("main"):
             if role.role == "deliver:d":
-                return role.state, str(role.detail["trouble"])
+                return role.state, role.report.trouble
         return "", ""
 
 

@@ -8,10 +8,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from msgspec import convert
+
 from cdc_tracker.journal import Waiting
 from cdc_tracker.model import Position
 from cdc_tracker.monitoring import DestinationHealth, Health
-from cdc_tracker.state import RoleRecord, Totals, process_identity
+from cdc_tracker.state import CaptureReport, RoleRecord, SupervisorReport, Totals, process_identity, report_type
 from cdc_tracker.state.tables import OUTCOMES
 
 NOTHING = dict.fromkeys(OUTCOMES, 0)
@@ -21,8 +23,9 @@ def ago(seconds: float) -> int:
     return time.time_ns() // 1000 - int(seconds * 1e6)
 
 
-def role(name: str, state: str, seconds: float = 0.5, **detail: Any) -> RoleRecord:
-    return RoleRecord("main", name, os.getpid(), socket.gethostname(), state, detail, ago(seconds), process_identity.identity())
+def role(name: str, state: str, seconds: float = 0.5, **report: Any) -> RoleRecord:
+    said = convert(report, report_type(name))
+    return RoleRecord("main", name, os.getpid(), socket.gethostname(), state, said, ago(seconds), process_identity.identity())
 
 
 def streaming() -> dict[str, Any]:
@@ -50,9 +53,9 @@ DESTINATION = DestinationHealth(
 def well(**changes: Any) -> Health:
     """Everything is well but for the changes."""
     states = {"supervisor": "running", "capture": "streaming", "deliver:events": "idle"} | changes.pop("states", {})
-    capture = streaming() | changes.pop("capture", {})
+    capture = convert(streaming() | changes.pop("capture", {}), CaptureReport)
     destination = replace(DESTINATION, state=states["deliver:events"], **changes.pop("destination", {}))
-    supervisor = {"since": ago(3600), "roles": {}, "reload": None, "misfits": []} | changes.pop("supervisor", {})
+    supervisor = convert({"since": ago(3600)} | changes.pop("supervisor", {}), SupervisorReport)
     health = Health(
         now=ago(0),
         source="main",

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_tracker.journal import Waiting
 from cdc_tracker.monitoring import Health
-from cdc_tracker.state import Job
+from cdc_tracker.state import Job, SupervisorReport
 from tests.unit.monitoring.facts import ago, role, well
 
 MINUTE, HOUR = 60, 3600
@@ -46,7 +46,7 @@ ERRORS = {
         well(states={"supervisor": "failed", "capture": "failed"}, supervisor={"trouble": "the slot is gone", "hint": "repair"}),
         "worker has stopped: the slot is gone",
     ),
-    "a supervisor that hangs": (well(states={"supervisor": "silent"}), "worker: its supervisor is there and does not report"),
+    "a supervisor that hangs": (well(states={"supervisor": "silent"}), "worker: its supervisor runs but does not report"),
     "a role that crashes again and again": (
         well(supervisor=ends(4, trouble="KeyError", hint="")),
         "deliver:events ended 4 times within ten minutes, last with code 1: KeyError",
@@ -70,7 +70,7 @@ ERRORS = {
     "capture that hangs": (well(states={"capture": "silent"}), "capture is silent: its process"),
     "capture that never ran": (well(states={"capture": "gone"}, roles=[]), "capture is gone: it has never run"),
     "a stream that stands still": (well(capture={"moved_at": ago(90)}), "the stream has not moved for 90 s"),
-    "a slot that nobody asks about": (well(capture={"asked_at": ago(90)}), "capture has not been told for 90 s"),
+    "a slot that nobody asks about": (well(capture={"asked_at": ago(90)}), "capture has not learned the slot's state for 90 s"),
     "capture that lags": (well(capture={"current_at": ago(600)}), "capture is 10 m behind the server"),
     "an alarm": (
         well(capture={"alarms": [{"what": "shop.users is not in the publication", "hint": "setup", "since": ago(5)}]}),
@@ -109,7 +109,10 @@ WARNINGS = {
     "a role that ended once": (well(supervisor=ends(1, -11)), "deliver:events ended once within ten minutes, last with SIGSEGV"),
     "a destination that has just failed": (retrying(5), "events is retrying for 5 s"),
     "a few events rejected": (rejecting(1, 99), "1 of 100 events of the last 5 minutes (1 %)"),
-    "dead letters": (well(destination={"dead_letters": {"refused": 3}}), "events: 3 dead letters wait for a person"),
+    "dead letters": (
+        well(destination={"dead_letters": {"refused": 3}}),
+        "events: 3 dead letters wait to be retried or discarded",
+    ),
     "a job that failed": (well(jobs=[failed_job()]), "events: job 7 (replay) has failed: a mapping is gone"),
     "a destination that was restored": (well(destination={"trouble": "the destination was restored"}), "was restored"),
 }
@@ -139,7 +142,7 @@ def test_roles_that_were_started_one_by_one_need_no_supervisor() -> None:
     assert not well(states={"supervisor": "gone"}).findings
     health = well()
     states = {name: state for name, state in health.states.items() if name != "supervisor"}
-    assert not replace(health, states=states, supervisor={}).findings
+    assert not replace(health, states=states, supervisor=SupervisorReport()).findings
 
 
 def test_what_a_killed_supervisor_said_of_its_roles_is_not_told_any_more() -> None:
@@ -151,8 +154,8 @@ def test_a_destination_that_waits_for_its_start_is_well() -> None:
 
 
 def test_what_an_older_version_reported_is_understood() -> None:
-    health = well(capture={"alarms": ["the slot is unreserved"], "moved_at": 0, "asked_at": 0, "current_at": 0, "since": 0})
-    assert health.problems == ["the slot is unreserved"]
+    older = {"alarms": [{"what": "the slot is unreserved"}], "moved_at": 0, "asked_at": 0, "current_at": 0, "since": 0}
+    assert well(capture=older).problems == ["the slot is unreserved"]
 
 
 def test_a_freshly_made_worker_without_traffic_is_well() -> None:

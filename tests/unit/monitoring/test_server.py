@@ -19,7 +19,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.monitoring import Health, Observer
 from cdc_tracker.monitoring import server as server_module
 from cdc_tracker.monitoring.server import CLIENTS, HealthServer
-from cdc_tracker.state import State
+from cdc_tracker.state import RoleEnds, State, SupervisorReport, report_type
 from tests.worker import until
 
 
@@ -74,7 +74,7 @@ def test_each_page_answers_get_and_head_with_and_without_a_query(port: HealthSer
 def test_a_role_that_stopped_is_told_since_then_and_not_since_it_was_last_idle(observer: Observer, tmp_path: Path) -> None:
     with State.open(f"sqlite:///{tmp_path}/state.sqlite") as state:
         for name in ("capture", "deliver:events"):
-            state.reports.save("main", name, 1, "stopped", {"since": 7})
+            state.reports.save("main", name, 1, "stopped", report_type(name)(since=7))
         stopped_at = {role.updated_at for role in state.reports.all("main")}
     found = {each.since for each in observer.look().findings if each.since}
     assert found == stopped_at
@@ -84,8 +84,8 @@ def test_the_supervisor_s_ends_are_counted_from_none_on(observer: Observer, port
     ends = 'cdc_tracker_role_ends_total{role="supervisor"}'
     assert ends not in httpx.get(url(port, "/metrics")).text  # nothing is known of it yet
     with State.open(f"sqlite:///{tmp_path}/state.sqlite") as state:
-        for ever, roles in ((0, {"capture": {}}), (2, {"supervisor": {"ends_ever": 2}})):
-            state.reports.save("main", "supervisor", 1, "running", {"roles": roles})
+        for ever, roles in ((0, {"capture": RoleEnds()}), (2, {"supervisor": RoleEnds(ends_ever=2)})):
+            state.reports.save("main", "supervisor", 1, "running", SupervisorReport(roles=roles))
             assert f"{ends} {ever}.0" in httpx.get(url(port, "/metrics")).text
 
 

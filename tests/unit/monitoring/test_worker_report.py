@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec import to_builtins
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import StateUnavailable, Stop
 from cdc_tracker.monitoring import worker as worker_module
-from cdc_tracker.monitoring.worker import WorkerReport, failed
-from cdc_tracker.state import State
+from cdc_tracker.monitoring.worker import WorkerReporter, failed
+from cdc_tracker.state import SUPERVISOR, State, SupervisorReport
 from cdc_tracker.worker import assemble
 from tests.ports import free_ports
 from tests.worker import until
@@ -46,12 +47,14 @@ def state(config: Config) -> Iterator[State]:
 
 
 def said(state: State) -> dict[str, Any]:
-    found = {role.role: role.detail | {"state": role.state} for role in state.reports.all("main")}
-    return found.get("supervisor", {})
+    found: dict[str, dict[str, Any]] = {
+        role.role: to_builtins(role.report) | {"state": role.state} for role in state.reports.all("main")
+    }
+    return found.get(SUPERVISOR, {})
 
 
 def test_ends_of_roles_are_counted_with_what_the_role_left_word_of(config: Config, state: State) -> None:
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))) as report:
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))) as report:
         report.started("capture")
         report.started("deliver:events")
         failed(config, "deliver:events", "KeyError for postgresql://u:secret@h/d", "the log has the traceback")
@@ -69,7 +72,7 @@ def test_ends_of_roles_are_counted_with_what_the_role_left_word_of(config: Confi
 
 def test_ends_of_long_ago_count_only_in_the_counter(config: Config, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "WINDOW", 0.05)
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))) as report:
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))) as report:
         report.ended("capture", 1)
         time.sleep(0.1)
         report.started("capture")
@@ -78,25 +81,26 @@ def test_ends_of_long_ago_count_only_in_the_counter(config: Config, state: State
 
 
 def test_what_befell_the_worker_before_is_known_to_the_next_one(config: Config, state: State) -> None:
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))) as report:
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))) as report:
         report.ended("capture", 1)
         until(lambda: bool(said(state).get("roles")), "it is told")
-    state.reports.save("main", "supervisor", 1, "running", said(state))  # as one that was killed leaves it
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))):
+    before = state.reports.last("main", SUPERVISOR, SupervisorReport)
+    state.reports.save("main", SUPERVISOR, 1, "running", before)  # as one that was killed leaves it
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))):
         until(lambda: "supervisor" in said(state)["roles"], "it is told")
     failed(config, None, "the process that starts the roles is gone", "")
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))):
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))):
         until(lambda: said(state).get("roles", {}).get("supervisor", {}).get("ends") == 2, "both are told")
         roles = said(state)["roles"]
         assert roles["supervisor"]["trouble"] == "the process that starts the roles is gone"
         assert (roles["capture"]["ends"], roles["capture"]["ends_ever"]) == (1, 1)
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))):
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))):
         until(lambda: said(state)["state"] == "running", "it runs")
         assert said(state)["roles"]["supervisor"]["ends"] == 2  # the last one stopped as it should
 
 
 def test_a_reload_that_failed_is_told_until_one_succeeds(config: Config, state: State) -> None:
-    with closing(WorkerReport(config, state, assemble.load_mappings(config))) as report:
+    with closing(WorkerReporter(config, state, assemble.load_mappings(config))) as report:
         report.reload_failed(Stop("mappings/events.yml:3: no such key", hint="mend it"))
         until(lambda: bool(said(state).get("reload")), "it is told")
         assert said(state)["reload"]["hint"] == "mend it" and said(state)["reload"]["at"] > 0
@@ -115,7 +119,7 @@ def test_a_state_store_that_hangs_holds_up_neither_supervision_nor_the_end(
 
     monkeypatch.setattr(state.reports, "save", hang)
     monkeypatch.setattr(worker_module, "REPORT", 0.2)
-    report = WorkerReport(config, state, assemble.load_mappings(config))
+    report = WorkerReporter(config, state, assemble.load_mappings(config))
     began = time.monotonic()
     report.ended("capture", 1)
     report.close()

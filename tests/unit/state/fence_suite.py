@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from cdc_tracker.errors import CdcTrackerError, Fenced, StateUnavailable
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import Job, Lock, State, sent_id
+from cdc_tracker.state import CaptureReport, Job, Lock, State, sent_id
 from cdc_tracker.state.tables import metadata
 from tests.unit.state.samples import ALL, RECORD, OpenedStore, letter, rejected
 
@@ -116,7 +116,7 @@ class FenceSuite(OpenedStore):
         for _ in range(2):
             with pytest.raises(Fenced, match="Another process has taken over"):
                 write(state, begun)
-            state.reports.save("main", "capture", 1, "stopped", {})
+            state.reports.save("main", "capture", 1, "stopped", CaptureReport())
             assert _contents(state) == before
         write(second, begun)
         assert _contents(state) != before

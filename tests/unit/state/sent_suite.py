@@ -25,7 +25,7 @@ def ids(count: int, seed: int = 1) -> list[bytes]:
 @contextmanager
 def at(monkeypatch: pytest.MonkeyPatch, moment: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(sent_ids, "now", lambda: moment)
+        patch.setattr(sent_ids, "now_micros", lambda: moment)
         yield
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from cdc_tracker.errors import AlreadyRunning, Fenced, StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import Checkpoint, LedgerRow, State, locks, sent_id
+from cdc_tracker.state import Alarm, CaptureReport, Checkpoint, DeliveryReport, LedgerRow, State, locks, sent_id
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata
 from cdc_tracker.storage.database import Database
@@ -73,14 +73,16 @@ class StoreSuite(OpenedStore):
             state.sources.confirm("nobody", 5, 5)
 
     def test_a_role_s_last_report_is_kept(self, state: State) -> None:
-        detail = {"lag_bytes": 12345678901, "last_error": None, "rates": [1.5, 2], "text": "Grüße"}
-        state.reports.save("main", "deliver:jsonl", 41, "connecting", {})
-        state.reports.save("main", "deliver:jsonl", 42, "running", detail)
-        state.reports.save("main", "capture", 43, "running", {})
+        report = DeliveryReport(trouble="Grüße", totals={"delivered": 12345678901}, recent={"7": {"rejected:x": 2}}, dry_run=True)
+        state.reports.save("main", "deliver:jsonl", 41, "connecting", DeliveryReport())
+        state.reports.save("main", "deliver:jsonl", 42, "running", report)
+        state.reports.save("main", "capture", 43, "running", CaptureReport(alarms=[Alarm("it is slow", since=7)]))
         capture, deliver = state.reports.all("main")
         assert (deliver.source, deliver.role, deliver.pid, deliver.state) == ("main", "deliver:jsonl", 42, "running")
-        assert (deliver.host, deliver.detail) == (socket.gethostname(), detail)
-        assert capture.role == "capture"
+        assert (deliver.host, deliver.report) == (socket.gethostname(), report)
+        assert capture.role == "capture" and not capture.unreadable
+        assert state.reports.last("main", "capture", CaptureReport).alarms == [Alarm("it is slow", "", 7)]
+        assert state.reports.last("main", "deliver:other", DeliveryReport) == DeliveryReport()
         assert deliver.updated_at > 1_700_000_000_000_000
         assert state.reports.all("other") == []
 
@@ -193,7 +195,7 @@ class StoreSuite(OpenedStore):
             (parked,) = state.dead_letters.page("main")
             expected = replace(letter(140, 2), id=parked.id, attempts=2, created_at=79, segment=b"")
             assert parked == expected
-            assert [(role.role, role.detail) for role in state.reports.all("main")] == [("capture", {"lag": 5})]
+            assert [(role.role, role.unreadable) for role in state.reports.all("main")] == [("capture", "")]
             assert state.checkpoints.apply_rewind("main", "jsonl") == Position(150, 0)
             job = state.jobs.create("main", "jsonl", "replay", {})
             state.checkpoints.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
