@@ -1,4 +1,4 @@
-"""Regular expressions that files give. RE2 searches them in linear time, whatever the pattern and the text are."""
+"""Regular expressions from files. RE2 searches them in linear time, whatever the pattern and the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 import re2
 
 _WORD, _SPACE = r"\p{L}\p{N}_", r"\t-\r\x{1C}-\x{1F}\x{85}\p{Z}"
-# RE2 takes these classes for ASCII ones; they keep the meaning that Python's `re` gives them.
+# In RE2 these classes are ASCII only; here they mean what they mean in Python's `re`.
 _UNICODE = {
     "d": r"\p{Nd}",
     "D": r"\P{Nd}",
@@ -22,21 +22,20 @@ _UNICODE = {
 _IN_BRACKETS = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": _WORD, "s": _SPACE}
 _PIECE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\(.)|(\[\^?\]?)|(\])|\{,([0-9]+)\}|.", re.DOTALL)
 
-
-# In what RE2 says: the beginning of a look-around, of (?P=name), or of a number's backreference.
+# In RE2's errors: the start of a look-around, of (?P=name), or of a numbered backreference.
 _ENDLESS = re.compile(r"\(\?<?[=!]|\(\?P\Z|\\[1-9]")
 
 
 class PatternError(ValueError):
-    """The text is not a regular expression that RE2 takes."""
+    """The text is not a regular expression that RE2 accepts."""
 
 
 @lru_cache(1024)
 def searcher(pattern: str) -> Callable[[str], bool]:
-    """A function that says whether a text matches anywhere. Raises PatternError.
+    """A function that returns whether the pattern matches anywhere in a text. Raises PatternError.
 
-    The syntax is RE2's: no look-around, no backreferences, no more than 1,000 repetitions. `\\d`, `\\w` and `\\s` are Unicode's;
-    `\\b` knows ASCII words only; `$` is the very end of the text.
+    The syntax is RE2's: no look-around, no backreferences, no more than 1,000 repetitions. `\\d`, `\\w` and `\\s` match
+    Unicode, `\\b` bounds ASCII words only, `$` is the very end of the text.
     """
     options = re2.Options()
     options.log_errors = False  # it writes to stderr
@@ -52,8 +51,8 @@ def searcher(pattern: str) -> Callable[[str], bool]:
 
 
 def _translated(pattern: str) -> str:
-    """The pattern in RE2's spelling."""
-    made, bracketed = [], False
+    """The pattern in RE2's syntax."""
+    parts, bracketed = [], False
     for piece in _PIECE.finditer(pattern):
         short, long, letter, opening, closing, most = piece.groups()
         text = piece[0]
@@ -61,13 +60,13 @@ def _translated(pattern: str) -> str:
             text = f"\\x{{{short or long}}}"
         elif letter and letter in _UNICODE:
             if bracketed and letter not in _IN_BRACKETS:
-                raise PatternError(f"\\{letter} cannot stand within brackets")
+                raise PatternError(f"\\{letter} cannot be used within brackets")
             text = (_IN_BRACKETS if bracketed else _UNICODE)[letter]
         elif most and not bracketed:
-            text = f"{{0,{most}}}"  # RE2 would take it for literal text
+            text = f"{{0,{most}}}"  # which RE2 would read as literal text
         bracketed = bool(opening) or (bracketed and not closing)
-        made.append(text)
-    return "".join(made)
+        parts.append(text)
+    return "".join(parts)
 
 
 def _text(reason: bytes | str) -> str:

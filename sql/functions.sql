@@ -1,14 +1,14 @@
--- Events without a table: each call writes one logical message into the write-ahead log, which goes out when the transaction commits
--- and is gone when it rolls back. May be run again at any time.
+-- Events without a table: each call writes one logical message to the write-ahead log. The event is sent if the transaction commits,
+-- and discarded if it rolls back. This script may be run again at any time.
 --
 --     SELECT cdc_tracker.track('Order Paid', '42', '{"revenue": 9.50}');
 --
--- They run with the caller's rights, and do nothing that pg_logical_emit_message, which every role may call, does not do.
+-- The functions run with the caller's rights, and only call pg_logical_emit_message, which every role may do.
 
 CREATE SCHEMA IF NOT EXISTS cdc_tracker;
 GRANT USAGE ON SCHEMA cdc_tracker TO PUBLIC;
 
--- Any of the six types. The others are short forms of this one.
+-- Any of the six types. The other functions are short forms of this one.
 CREATE OR REPLACE FUNCTION cdc_tracker.emit(
     type         text,
     event        text        DEFAULT NULL,   -- the name, of track, page and screen
@@ -18,8 +18,8 @@ CREATE OR REPLACE FUNCTION cdc_tracker.emit(
     group_id     text        DEFAULT NULL,
     previous_id  text        DEFAULT NULL,
     context      jsonb       DEFAULT NULL,
-    "timestamp"  timestamptz DEFAULT NULL,   -- when it happened; the commit's time where it is not given
-    message_id   text        DEFAULT NULL    -- an id of your own, for what must not arrive twice however often it is sent
+    "timestamp"  timestamptz DEFAULT NULL,   -- when it happened; by default the time of the commit
+    message_id   text        DEFAULT NULL    -- an id of your own, if the event must arrive once however often it is sent
 ) RETURNS pg_lsn LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     max_bytes CONSTANT int := 1000000;
@@ -67,11 +67,11 @@ BEGIN
     IF getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN
         RETURN pg_logical_emit_message(true, 'cdc_tracker', payload);
     END IF;
-    -- A message is bytes, which nobody converts on their way: they go out as UTF-8, and a byte order mark says so.
+    -- The bytes of a message are not converted on their way: they are written as UTF-8, marked by a byte order mark.
     BEGIN
         content := decode('EFBBBF', 'hex') || convert_to(payload, 'UTF8');
     EXCEPTION WHEN untranslatable_character OR character_not_in_repertoire THEN
-        content := convert_to(payload, getdatabaseencoding());  -- parked where it is read: the caller's work goes on
+        content := convert_to(payload, getdatabaseencoding());  -- parked when it is read; the caller's transaction continues
     END;
     RETURN pg_logical_emit_message(true, 'cdc_tracker', content);
 END $$;

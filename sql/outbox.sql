@@ -1,10 +1,10 @@
--- The outbox table: insert a row, in the transaction that does the work, and its event goes out. The row may be deleted at once,
--- in the same transaction too: it is read from the write-ahead log. May be run again at any time.
+-- The outbox table: a row inserted in the application's transaction becomes an event. The row may be deleted at once, even in the
+-- same transaction, because it is read from the write-ahead log. This script may be run again at any time.
 
 CREATE SCHEMA IF NOT EXISTS cdc_tracker;
 
 CREATE TABLE IF NOT EXISTS cdc_tracker.outbox (
-    id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),   -- the event's id is made of it
+    id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),   -- the event's id is derived from it
     type         text NOT NULL DEFAULT 'track'
                  CHECK (type IN ('track', 'identify', 'group', 'alias', 'page', 'screen')),
     event        text,                                         -- the name, of track, page and screen
@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS cdc_tracker.outbox (
     previous_id  text,
     properties   jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),   -- the traits, of identify and group
     context      jsonb CHECK (jsonb_typeof(context) = 'object'),
-    "timestamp"  timestamptz,                                  -- when it happened; created_at where it is not given
+    "timestamp"  timestamptz,                                  -- when it happened; by default created_at
     created_at   timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT outbox_has_a_name CHECK (type NOT IN ('track', 'page', 'screen') OR event <> '' AND event IS NOT NULL),
     CONSTRAINT outbox_has_an_identity CHECK (coalesce(user_id, '') <> '' OR coalesce(anonymous_id, '') <> ''),

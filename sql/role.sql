@@ -1,4 +1,4 @@
--- The role that cdc-tracker connects as, with no more rights than it needs. Run as a superuser or the database's owner, in the
+-- The role that cdc-tracker connects as, with the rights that it needs. Run as a superuser or as the database's owner, in the
 -- captured database:
 --
 --     cdc-tracker sql role | psql -d shop
@@ -19,19 +19,19 @@ DO $$ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO cdc_tracker', current_database());
 END $$;
 
--- That is all `run` needs: the stream itself asks for no rights on tables.
+-- `run` needs no more: the stream requires no rights on tables.
 
 -- To read tables, for mappings that have `backfill`. Once for each schema:
 -- GRANT USAGE ON SCHEMA shop TO cdc_tracker;
 -- GRANT SELECT ON ALL TABLES IN SCHEMA shop TO cdc_tracker;          -- or single tables: GRANT SELECT ON shop.orders TO cdc_tracker;
 -- ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO cdc_tracker;
 
--- `setup` makes a schema and publications. Only the owner of a table can publish it, so let the owner run what
--- `cdc-tracker setup --print-sql` prints, or lend the role the right for as long as setup takes:
+-- `setup` creates a schema and publications. Only a table's owner can publish it: let the owner run what
+-- `cdc-tracker setup --print-sql` prints, or grant these rights to the role while setup runs:
 -- GRANT CREATE ON DATABASE shop TO cdc_tracker;
 -- GRANT shop_owner TO cdc_tracker;                                    -- afterwards: REVOKE shop_owner FROM cdc_tracker;
 
--- Whoever shares its sessions' names with the role can tell it who holds a slot (otherwise it sees the pid alone):
+-- To show which session reads from a slot, not only its pid:
 -- GRANT pg_read_all_stats TO cdc_tracker;
 
 -- The application, if it writes to the outbox:

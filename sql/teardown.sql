@@ -1,5 +1,5 @@
--- Everything that setup made under its usual names, taken away again: `cdc-tracker teardown` does this. Stop the worker first.
--- What the slot still held for it is lost.
+-- Removes everything that setup created under its default names, as `cdc-tracker teardown` does. Stop the worker first. Changes
+-- that the worker has not read from the slot are lost.
 
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'cdc_tracker';
 

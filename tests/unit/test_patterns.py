@@ -69,7 +69,7 @@ def test_what_makes_other_engines_backtrack_for_ever_is_answered_at_once(pattern
         ("[a", r"missing \]"),
         ("a**", "bad repetition"),
         ("a*+", "bad repetition"),
-        (r"[\W_]", "cannot stand within brackets"),
+        (r"[\W_]", "cannot be used within brackets"),
         ("\ud800", "surrogate"),
         ("((((a{100}){100}){100}){100})", "repetition size"),
     ],

@@ -255,9 +255,7 @@ class _Checking:
         if not isinstance(row, ast.Name) or row.id not in _ROWS:
             if isinstance(row, ast.Name) and row.id not in local and row.id not in NAMES:
                 self.refuse(row, f"there is no row {_cut(row.id)}{nearest(row.id, _ROWS)}")
-            self.refuse(
-                node, f"a dot is only for new.column and old.column; a key within a value is […][{_cut(node.attr)}]"
-            )
+            self.refuse(node, f"a dot is only for new.column and old.column; a key within a value is […][{_cut(node.attr)}]")
         if node.attr.startswith("__"):
             self.refuse(node, f'a name cannot start with two underscores; write such a column as {row.id}["…"]')
         self._column(node, row.id, node.attr)

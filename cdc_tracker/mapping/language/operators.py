@@ -19,9 +19,7 @@ from cdc_tracker.times import aware
 
 MAX_TEXT = 1_000_000  # characters of one result
 MAX_ITEMS = 100_000  # elements of one result
-MAX_STEPS = (
-    1_000_000  # of all expressions of one event: elements, rounds of comprehensions, 16 characters of text each
-)
+MAX_STEPS = 1_000_000  # of all expressions of one event: elements, rounds of comprehensions, 16 characters of text each
 MAX_DIGITS = 4_000
 
 EXACT = decimal.Context(
