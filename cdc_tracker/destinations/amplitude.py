@@ -31,9 +31,10 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded, read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.support.json_splice import Refused, decoded, levels, members, moment, quoted
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, read_call, viewed, worse
+from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, levels, members, quoted
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, request_groups, viewed_properties, worse
 from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
@@ -87,7 +88,6 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NUMBER, _WHOLE, _TEXT = re.compile(rb"-?[0-9].*").fullmatch, re.compile(rb"-?[0-9]+").fullmatch, re.compile(rb'".*"').fullmatch
 _FITS = {"revenue": _NUMBER, "price": _NUMBER, "quantity": _WHOLE, "productId": _TEXT, "revenueType": _TEXT, "currency": _TEXT}
 _KINDS = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
@@ -126,9 +126,9 @@ class AmplitudeDestination:
         for index, event in enumerate(batch.events):
             try:
                 items.extend(self._items(index, event, recent))
-            except Refused as refused:
-                receipts[index] = refused.receipt
-        self._send(in_waves(items) if items else (), receipts)
+            except EventRejected as rejected:
+                receipts[index] = rejected.receipt
+        self._send(request_groups(items) if items else (), receipts)
         return [receipt or DELIVERED for receipt in receipts]
 
     def probe(self) -> None:
@@ -144,9 +144,10 @@ class AmplitudeDestination:
     # Translation.
 
     def _items(self, index: int, event: Event, recent: float) -> list[Item]:
-        call = read_call(event.body)
+        call = read_event(event)
+        group = call.read_context().group
         if event.type == "alias":
-            raise Refused("not_supported", "type", "alias has no counterpart in Amplitude's HTTP APIs")
+            raise EventRejected("not_supported", "type", "alias has no counterpart in Amplitude's HTTP APIs")
         user = self._somebody(call.user_id, "userId") if call.user_id else None
         device = self._somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
         who = b'"user_id":%b' % quoted(user) if user else b""
@@ -158,11 +159,13 @@ class AmplitudeDestination:
             return [Item(index, "identify", body, user, device)]
         if event.type == "group":
             return self._group(index, call, who)
-        micros, _ = moment(call, event)
+        micros, _ = event_time(call, event)
         old = micros < recent
-        name, inner = (VIEWED[event.type], viewed(call)) if event.type in VIEWED else (call.event, members(call.properties))
+        if event.type in VIEWED:
+            name, inner = VIEWED[event.type], viewed_properties(call)
+        else:
+            name, inner = call.event, members(call.properties)
         _check_depth(inner, "properties")
-        group = call.group
         body = b'{%b,"event_type":%b,"time":%d,"insert_id":%b%b%b%b,"event_properties":{%b}}' % (
             who,
             quoted(name),
@@ -177,25 +180,25 @@ class AmplitudeDestination:
 
     def _bought(self, inner: bytes) -> bytes:
         """The fields by which Amplitude counts revenue. The properties stay what they are."""
-        found = decoded(_OBJECT, b"{%b}" % inner)
+        found = decoded(MEMBERS, b"{%b}" % inner)
         made = []
         for field, name in self._revenue.items():
             value = bytes(found.get(name, b"null"))
             if value == b"null":
                 continue
             if not _FITS[field](value):
-                raise Refused("type_mismatch", f"properties.{name}", f"Amplitude's {field} is {_KINDS[_FITS[field]]}")
+                raise EventRejected("type_mismatch", f"properties.{name}", f"Amplitude's {field} is {_KINDS[_FITS[field]]}")
             made.append(b',"%b":%b' % (field.encode(), value))
         return b"".join(made)
 
     def _somebody(self, name: str, field: str) -> str:
         if name.lower() in _NOBODY:
-            raise Refused("id_invalid", field, f"Amplitude refuses {name!r} as an id: it names nobody")
+            raise EventRejected("id_invalid", field, f"Amplitude refuses {name!r} as an id: it names nobody")
         if len(name) < self._shortest:
-            raise Refused("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
+            raise EventRejected("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
         return name
 
-    def _group(self, index: int, call: PersonCall, who: bytes) -> list[Item]:
+    def _group(self, index: int, call: EventView, who: bytes) -> list[Item]:
         _check_depth(members(call.traits), "traits")
         group = quoted(call.group_id)
         form = b'{"group_type":%b,"group_value":%b,"group_properties":{"$set":{%b}}}'
@@ -207,13 +210,13 @@ class AmplitudeDestination:
 
     # Sending.
 
-    def _send(self, waves: Iterable[tuple[str, Sequence[Item]]], receipts: list[Receipt | None]) -> None:
+    def _send(self, groups: Iterable[tuple[str, Sequence[Item]]], receipts: list[Receipt | None]) -> None:
         """What is about somebody whose earlier event must go again waits for it."""
         held: set[Hashable] = set()
-        for kind, wave in waves:
-            free = [item for item in wave if held.isdisjoint(item.about)] if held else wave
+        for kind, items in groups:
+            free = [item for item in items if held.isdisjoint(item.about)] if held else items
             answers = iter(self._of_all_ages(free) if kind == "events" else self._identify(kind, free))
-            for item in wave:
+            for item in items:
                 waits = held and not held.isdisjoint(item.about)
                 receipt = Receipt(Outcome.RETRY, "an earlier one of the same person goes first") if waits else next(answers)
                 receipts[item.index] = worse(receipts[item.index], receipt)
@@ -292,7 +295,7 @@ class AmplitudeDestination:
 def _check_depth(inner: bytes, field: str) -> None:
     """Looks closer only where the number of braces leaves it open."""
     if inner.count(b"{") >= _DEPTH and any(level.depth >= _DEPTH for level in levels(inner, field)):
-        raise Refused("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not take")
+        raise EventRejected("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not take")
 
 
 def _decoded(reply: Reply) -> _Answer:

@@ -21,8 +21,10 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.support.event_view import EventRejected, EventView, read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.support.json_splice import Call, Part, Refused, decoded, in_parts, members, moment, quoted
+from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, quoted
+from cdc_tracker.destinations.support.request_groups import Part, send_parts
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 from cdc_tracker.units import Size
@@ -31,9 +33,7 @@ HOSTS = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.com"}
 _TEXT = 1_023  # characters of a name or value: Heap says fewer than 1,024
 _IDENTITY = 255
 _USER_IDS = 2**53
-_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
-_CALL = msgspec.json.Decoder(Call)
 _NUMBER = frozenset(b"-0123456789")
 
 
@@ -83,7 +83,7 @@ class HeapDestination:
         users: list[tuple[int, bytes]] = []
         for i, event in enumerate(batch.events):
             try:
-                call = decoded(_CALL, event.body)
+                call = read_event(event)
                 if call.type == "track":
                     tracks.append((i, self._track(call, event)))
                 elif call.type == "identify":
@@ -92,14 +92,14 @@ class HeapDestination:
                     receipts[i] = SUPPRESSED
                 else:
                     detail = f"Heap has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
-                    raise Refused("not_supported", "type", detail)
-            except Refused as refused:
-                receipts[i] = refused.receipt
+                    raise EventRejected("not_supported", "type", detail)
+            except EventRejected as rejected:
+                receipts[i] = rejected.receipt
         parts: list[Part] = []
         for made, name, url in ((users, b'"users"', self._properties_url), (tracks, b'"events"', None)):
             if made:
                 parts.append(([i for i, _ in made], partial(self._send, name, [body for _, body in made], url)))
-        return in_parts(receipts, parts)
+        return send_parts(receipts, parts)
 
     def probe(self) -> None:
         """Reaches the host. The app id is not tried: nothing but an event would show whether it holds."""
@@ -116,10 +116,10 @@ class HeapDestination:
         self._http.check(reply)
         return [ASSUMED] * len(bodies)
 
-    def _track(self, call: Call, event: Event) -> bytes:
+    def _track(self, call: EventView, event: Event) -> bytes:
         if not call.event or len(call.event) > _TEXT + 1:
-            raise Refused("invalid_name", "event", f"Heap takes names of 1 to {_TEXT + 1} characters")
-        _, timestamp = moment(call, event)
+            raise EventRejected("invalid_name", "event", f"Heap takes names of 1 to {_TEXT + 1} characters")
+        _, timestamp = event_time(call, event)
         return b'{%b,"event":%b,"timestamp":"%b","idempotency_key":%b,"properties":{%b}}' % (
             self._identity(call),
             quoted(call.event),
@@ -128,31 +128,31 @@ class HeapDestination:
             self._flat(call.properties, "properties"),
         )
 
-    def _user(self, call: Call) -> bytes:
+    def _user(self, call: EventView) -> bytes:
         if not call.user_id:
-            raise Refused(
+            raise EventRejected(
                 "not_supported", "userId", "Heap keeps properties of identified users only, and this call has no userId"
             )
         return b'{%b,"properties":{%b}}' % (self._identity(call), self._flat(call.traits, "traits"))
 
-    def _identity(self, call: Call) -> bytes:
+    def _identity(self, call: EventView) -> bytes:
         """Either, never both: `identity`, or for nobody known the number by which Heap's own scripts know a browser."""
         if call.user_id:
             if len(call.user_id) > _IDENTITY:
-                raise Refused("id_too_long", "userId", f"Heap takes identities of {_IDENTITY} characters at most")
+                raise EventRejected("id_too_long", "userId", f"Heap takes identities of {_IDENTITY} characters at most")
             return b'"identity":' + quoted(call.user_id)
         number = call.anonymous_id or ""
         if number.isascii() and number.isdigit() and int(number[:17]) < _USER_IDS and len(number) <= 16:
             return b'"user_id":"%b"' % number.encode()
         detail = "without a userId Heap takes only the user_id that its own scripts gave, a number below 2^53"
-        raise Refused("id_invalid", "anonymousId", detail)
+        raise EventRejected("id_invalid", "anonymousId", detail)
 
     def _flat(self, raw: msgspec.Raw, field: str) -> bytes:
         inner = members(raw)
         if len(inner) < _TEXT and not _has_others(inner):
             return inner  # the usual case
         made = []
-        for name, value in _VALUES.decode(raw).items():
+        for name, value in MEMBERS.decode(raw).items():
             text = self._value(name, bytes(value), field)
             if text:
                 made.append(b"%b:%b" % (quoted(name), text))
@@ -161,7 +161,7 @@ class HeapDestination:
     def _value(self, name: str, value: bytes, field: str) -> bytes:
         """Numbers, texts and lists of them as they stand; null is left out."""
         if len(name) > _TEXT:
-            raise Refused("invalid_name", field, f"Heap takes names of properties of {_TEXT} characters at most")
+            raise EventRejected("invalid_name", field, f"Heap takes names of properties of {_TEXT} characters at most")
         first = value[0]
         if first in _NUMBER or (first == ord('"') and len(value) <= _TEXT):
             return value
@@ -174,7 +174,7 @@ class HeapDestination:
         else:
             text = value.decode()  # true, false, an object
         if len(text) > _TEXT and not self._truncate:
-            raise Refused("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and it has {len(text)}")
+            raise EventRejected("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and it has {len(text)}")
         return quoted(text[:_TEXT])
 
     def _list(self, name: str, value: bytes, field: str) -> bytes:
@@ -183,7 +183,9 @@ class HeapDestination:
         if "{" not in texts and "[" not in texts[1:] and len(texts) <= _TEXT:
             return value
         if len(texts) > _TEXT and not self._truncate:
-            raise Refused("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and the list has {len(texts)}")
+            raise EventRejected(
+                "value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and the list has {len(texts)}"
+            )
         return quoted(texts[:_TEXT])
 
 

@@ -33,10 +33,11 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.support.event_view import EventRejected, EventView, read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
-from cdc_tracker.destinations.support.json_splice import Refused, levels, members, moment, quoted
+from cdc_tracker.destinations.support.json_splice import event_time, levels, members, quoted
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, PersonCall, in_waves, keys, read_call, viewed, worse
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, keys, request_groups, viewed_properties, worse
 from cdc_tracker.errors import BatchRejected
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
@@ -147,10 +148,10 @@ class MixpanelDestination:
         for index, event in enumerate(batch.events):
             try:
                 items.extend(self._items(index, event, latest))
-            except Refused as refused:
-                receipts[index] = refused.receipt
-        for kind, wave in in_waves(items) if items else ():
-            for item, receipt in zip(wave, self._post(kind, [item.body for item in wave]), strict=True):
+            except EventRejected as rejected:
+                receipts[index] = rejected.receipt
+        for kind, group in request_groups(items) if items else ():
+            for item, receipt in zip(group, self._post(kind, [item.body for item in group]), strict=True):
                 before = receipts[item.index]
                 receipts[item.index] = receipt if before is None else worse(before, receipt)
         return [receipt or DELIVERED for receipt in receipts]
@@ -167,28 +168,33 @@ class MixpanelDestination:
     # Translation.
 
     def _items(self, index: int, event: Event, latest: int) -> list[Item]:
-        call = read_call(event.body)
-        micros, _ = moment(call, event)
+        call = read_event(event)
+        context = call.read_context()
+        group = context.group
+        micros, _ = event_time(call, event)
         if not _FIRST <= micros <= latest:
             reason = "too_old" if micros < _FIRST else "in_the_future"
-            raise Refused(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
+            raise EventRejected(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
         user = _somebody(call.user_id, "userId") if call.user_id else None
         device = _somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
         made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(legal_id(event.message_id, _is_insert_id)))
         if event.type == "track":
-            return [Item(index, "import", self._event(call, call.event, made, members(call.properties)), user, device)]
+            body = self._event(call, call.event, made, members(call.properties), group)
+            return [Item(index, "import", body, user, device)]
         if event.type in VIEWED:
-            return [Item(index, "import", self._event(call, VIEWED[event.type], made, viewed(call)), user, device)]
+            return [
+                Item(index, "import", self._event(call, VIEWED[event.type], made, viewed_properties(call), group), user, device)
+            ]
         if event.type == "identify":
             link = [Item(index, "import", self._link(call, made), user, device)] if user and device else []
-            return [*link, Item(index, "engage", self._profile(call, micros), user, device)]
+            return [*link, Item(index, "engage", self._profile(call, micros, context.is_active), user, device)]
         if event.type == "group":
             return [Item(index, "groups", self._group(call, micros), group=call.group_id)]
         return [Item(index, "import", self._alias(call, event.type, made), user, device, previous=call.previous_id)]
 
-    def _event(self, call: PersonCall, name: str, made: bytes, inner: bytes) -> bytes:
+    def _event(self, call: EventView, name: str, made: bytes, inner: bytes, group_id: str) -> bytes:
         """The properties as they are, and ours behind them."""
-        group, group_id = b"", call.group
+        group = b""
         if group_id:
             _check_reserved(inner, (*_OURS, self._group_key))
             group = b",%b:%b" % (quoted(self._group_key), quoted(group_id))
@@ -198,13 +204,13 @@ class MixpanelDestination:
         comma = b"," if inner else b""
         return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
 
-    def _who(self, call: PersonCall) -> bytes:
+    def _who(self, call: EventView) -> bytes:
         if not self._simplified:
             return b',"distinct_id":' + quoted(call.user_id or call.anonymous_id)
         user = b',"$user_id":%b' % quoted(call.user_id) if call.user_id else b""
         return user + b',"$device_id":%b' % quoted(call.anonymous_id) if call.anonymous_id else user
 
-    def _link(self, call: PersonCall, made: bytes) -> bytes:
+    def _link(self, call: EventView, made: bytes) -> bytes:
         """The first event with both ids merges the two."""
         who = self._who(call)
         if not self._simplified:
@@ -212,21 +218,21 @@ class MixpanelDestination:
             who += b',"$identified_id":%b,"$anon_id":%b,"token":%b' % ids
         return b'{"event":"$identify","properties":{%b%b}}' % (made, who)
 
-    def _alias(self, call: PersonCall, kind: str, made: bytes) -> bytes:
+    def _alias(self, call: EventView, kind: str, made: bytes) -> bytes:
         if kind != "alias" or self._simplified:
-            raise Refused("not_supported", "type", f"{kind} has no effect in a Mixpanel project with simplified ID merge")
+            raise EventRejected("not_supported", "type", f"{kind} has no effect in a Mixpanel project with simplified ID merge")
         ids = quoted(_somebody(call.previous_id, "previousId")), quoted(call.user_id), self._token
         return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
 
-    def _profile(self, call: PersonCall, micros: int) -> bytes:
+    def _profile(self, call: EventView, micros: int, is_active: bool) -> bytes:
         """A row that changed, perhaps years ago, does not say that its person is there: `Last Seen` stays as it is."""
         device = f"$device:{call.anonymous_id}" if self._simplified else call.anonymous_id
         traits = members(call.traits)
         _check_limits(traits, "traits")
-        about = self._token, quoted(call.user_id or device), micros // 1_000_000, b"" if call.active else b',"$ignore_time":true'
+        about = self._token, quoted(call.user_id or device), micros // 1_000_000, b"" if is_active else b',"$ignore_time":true'
         return b'{"$token":%b,"$distinct_id":%b,"$time":%d%b,"$set":{%b}}' % (*about, traits)
 
-    def _group(self, call: PersonCall, micros: int) -> bytes:
+    def _group(self, call: EventView, micros: int) -> bytes:
         traits = members(call.traits)
         _check_limits(traits, "traits")
         about = self._token, quoted(self._group_key), quoted(_somebody(call.group_id, "groupId")), micros // 1_000_000
@@ -264,7 +270,7 @@ class MixpanelDestination:
 
 def _somebody(name: str | None, field: str) -> str:
     if not name or name.lower() in _NOBODY:
-        raise Refused("id_invalid", field, f"Mixpanel refuses {name!r} as an id: it names nobody")
+        raise EventRejected("id_invalid", field, f"Mixpanel refuses {name!r} as an id: it names nobody")
     return name
 
 
@@ -277,7 +283,7 @@ def _is_insert_id(text: str) -> bool:
 def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:
     for key in keys(inner):
         if key in ours:
-            raise Refused("reserved_name", f"properties.{key}", "Mixpanel gives this property a meaning of its own")
+            raise EventRejected("reserved_name", f"properties.{key}", "Mixpanel gives this property a meaning of its own")
 
 
 def _check_limits(inner: bytes, field: str) -> None:
@@ -287,6 +293,6 @@ def _check_limits(inner: bytes, field: str) -> None:
     for level in levels(inner, field):
         if level.size > _KEYS:
             what = "keys" if level.is_object else "elements"
-            raise Refused("too_many_properties", level.path, f"{level.size} {what}, and Mixpanel takes fewer than 255")
+            raise EventRejected("too_many_properties", level.path, f"{level.size} {what}, and Mixpanel takes fewer than 255")
         if level.is_object and level.depth > _DEPTH:
-            raise Refused("too_deep", level.path, f"objects nested deeper than {_DEPTH}, which Mixpanel refuses")
+            raise EventRejected("too_deep", level.path, f"objects nested deeper than {_DEPTH}, which Mixpanel refuses")

@@ -27,19 +27,11 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded, optional_text, read_event
 from cdc_tracker.destinations.support.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
-from cdc_tracker.destinations.support.json_splice import (
-    Call,
-    Refused,
-    check_length,
-    decoded,
-    in_parts,
-    members,
-    moment,
-    object_with,
-    quoted,
-)
+from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
+from cdc_tracker.destinations.support.request_groups import send_parts
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
@@ -76,15 +68,6 @@ class PosthogSettings(HttpSettings):
         return None if host is None else check_url(host).rstrip("/")
 
 
-class _Context(msgspec.Struct, rename="camel", frozen=True, gc=False):
-    ip: str | None = None
-    group_id: str | None = None
-
-
-class _Call(Call, rename="camel", gc=False):
-    context: _Context = _Context()
-
-
 class _Result(msgspec.Struct, frozen=True, gc=False):
     result: str = ""
     details: str | None = None
@@ -118,7 +101,6 @@ class _Made(msgspec.Struct, gc=False):
     tells: bool
 
 
-_CALL = msgspec.json.Decoder(_Call)
 _RESULTS = msgspec.json.Decoder(_Results)
 _FAILURE = msgspec.json.Decoder(_Failure)
 _PAGE = msgspec.json.Decoder(_Page)
@@ -155,12 +137,14 @@ class PosthogDestination:
         for i, event in enumerate(batch.events):
             try:
                 micros, made = self._made(i, event)
-            except Refused as refused:
-                receipts[i] = refused.receipt
+            except EventRejected as rejected:
+                receipts[i] = rejected.receipt
                 continue
             (old if batch.history or micros < since else live).append(made)
         parts = [(part, history) for made, history in ((old, True), (live, False)) for part in _apart(made)]
-        return in_parts(receipts, [([one.index for one in made], partial(self._send, made, history)) for made, history in parts])
+        return send_parts(
+            receipts, [([one.index for one in made], partial(self._send, made, history)) for made, history in parts]
+        )
 
     def probe(self) -> None:
         """v1: an empty batch shows whether the key is well-formed. v0: reaches the host only."""
@@ -212,18 +196,20 @@ class PosthogDestination:
         return self._http.post(body, headers)
 
     def _made(self, index: int, event: Event) -> tuple[int, _Made]:
-        call = decoded(_CALL, event.body)
-        micros, timestamp = moment(call, event)
-        name, own, theirs = self._shape(call)
+        call = read_event(event)
+        context = call.read_context()
+        address, group = optional_text(context.ip, "context.ip"), context.group
+        micros, timestamp = event_time(call, event)
+        name, own, theirs = self._shape(call, group)
         distinct = call.user_id or call.anonymous_id or (f"${self._group_type}_{call.group_id}" if call.group_id else "")
         if not distinct:
-            raise Refused("identity_missing", "userId", "PostHog needs a distinct_id")
+            raise EventRejected("identity_missing", "userId", "PostHog needs a distinct_id")
         if call.type == "group" and not call.group_id:
-            raise Refused("identity_missing", "groupId", "PostHog needs the group's key")
-        check_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
+            raise EventRejected("identity_missing", "groupId", "PostHog needs the group's key")
+        check_id_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
-            raise Refused("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
-        own.append(b'"$is_server":true,"$geoip_disable":true' if not call.context.ip else _PLACED % quoted(call.context.ip))
+            raise EventRejected("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
+        own.append(b'"$is_server":true,"$geoip_disable":true' if not address else _PLACED % quoted(address))
         identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
             name,
@@ -241,10 +227,10 @@ class PosthogDestination:
         other = (call.anonymous_id or call.previous_id or "") if tells else ""
         return micros, _Made(index, identifier, timestamp, body, distinct, other, tells)
 
-    def _shape(self, call: _Call) -> tuple[bytes, list[bytes], msgspec.Raw]:
+    def _shape(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """PostHog's name of the event as JSON, our own properties, and the event's."""
         if call.type == "track":
-            group = call.group_id or call.context.group_id
+            group = call.group_id or context_group
             own = [b'"$groups":{%b:%b}' % (quoted(self._group_type), quoted(group))] if group else []
             return quoted(call.event), own, call.properties
         if call.type == "identify":
@@ -265,7 +251,7 @@ class PosthogDestination:
         own += [b'"$current_url":' + quoted(url)] if url else []
         return b'"$pageview"', own, call.properties
 
-    def _identify(self, call: _Call) -> tuple[bytes, list[bytes], msgspec.Raw]:
+    def _identify(self, call: EventView) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """With only an anonymousId there is nobody to merge it with: the traits are set on that one."""
         own = [b'"$set":{%b}' % members(call.traits)]
         if not call.user_id:
@@ -305,8 +291,8 @@ def _apart(made: list[_Made]) -> list[list[_Made]]:
 
 def _check_merge(identifier: str | None, field: str) -> None:
     if not identifier or identifier.strip().lower() in _WRONG_IDS:
-        raise Refused("id_invalid", field, "PostHog takes this id for a mistake, and merges no person with it")
-    check_length(identifier, _ID_BYTES, field)
+        raise EventRejected("id_invalid", field, "PostHog takes this id for a mistake, and merges no person with it")
+    check_id_length(identifier, _ID_BYTES, field)
 
 
 def _knows_v1(reply: Reply) -> bool:

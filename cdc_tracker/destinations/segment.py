@@ -21,8 +21,9 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import read
+from cdc_tracker.destinations.support.event_view import decoded
 from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.support.json_splice import MEMBERS
 from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
@@ -32,7 +33,6 @@ _ENVELOPE = 64  # bytes around the events
 _HOSTS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 _ID_CHARACTERS = 99
 _NOBODY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the event has neither userId nor anonymousId")
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class TrackingSettings(HttpSettings):
@@ -78,7 +78,7 @@ class TrackingDestination:
         message_id = legal_id(event.message_id, self._fits)
         if message_id == event.message_id:
             return event.body
-        members = read(_MEMBERS, event)
+        members = decoded(MEMBERS, event.body)
         return msgspec.json.encode({**members, "messageId": message_id})
 
     def _fits(self, message_id: str) -> bool:

@@ -18,13 +18,12 @@ import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import msgspec
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.device import Device
+from cdc_tracker.destinations.support.event_view import ContextView, EventRejected, EventView, decoded, read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.support.json_splice import Call, Refused, decoded, members, moment, object_with, quoted
+from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id, snake_case
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size
@@ -36,20 +35,6 @@ _BEGIN = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschem
 _SCHEMA = re.compile(r"iglu:[A-Za-z0-9_.-]+/[A-Za-z0-9_-]+/jsonschema/[1-9][0-9]*-[0-9]+-[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _AGENT = 1_000  # characters of a user agent
-
-
-class _Call(Call, rename="camel", gc=False):
-    context: Device = Device()
-
-
-_CALL = msgspec.json.Decoder(_Call)
-
-
-class _Contextual(msgspec.Struct, gc=False):
-    context: dict[str, msgspec.Raw] = {}
-
-
-_CONTEXT = msgspec.json.Decoder(_Contextual)
 
 
 class SnowplowSettings(HttpSettings):
@@ -122,8 +107,8 @@ class SnowplowDestination:
             try:
                 bodies.append(self._made(event))
                 receipts.append(ASSUMED)
-            except Refused as refused:
-                receipts.append(refused.receipt)
+            except EventRejected as rejected:
+                receipts.append(rejected.receipt)
         if bodies:
             body = b"".join((_BEGIN, b",".join(bodies), b"]}"))
             self._http.check(self._http.post(body, {}, content_type="application/json; charset=utf-8"))
@@ -137,8 +122,8 @@ class SnowplowDestination:
         self._http.close()
 
     def _made(self, event: Event) -> bytes:
-        call = decoded(_CALL, event.body)
-        micros, _ = moment(call, event)
+        call = read_event(event)
+        micros, _ = event_time(call, event)
         schema = self._schemas.get(call.event or call.type) or self._schema(call)
         data = _WRAP % (_EVENT, b'{"schema":"%b","data":%b}' % (schema, _data(call)))
         return b'%b,"eid":"%b","dtm":"%d","ttm":"%d"%b%b,"ue_pr":%b%b}' % (
@@ -147,28 +132,30 @@ class SnowplowDestination:
             micros // 1000,
             micros // 1000,
             _identity(call),
-            _device(call.context),
+            _device(call.read_context()),
             quoted(data.decode()),
-            self._entities(event) if self._settings.contexts else b"",
+            self._entities(call) if self._settings.contexts else b"",
         )
 
-    def _schema(self, call: Call) -> bytes:
+    def _schema(self, call: EventView) -> bytes:
         """Declared, or by the rule. Kept, so that each name is looked up once."""
         name = call.event or call.type
         schema = self._settings.schemas.get(name, "")
         if not schema and self._settings.vendor:
             made = snake_case(name)
             if not _NAME.fullmatch(made):
-                raise Refused("schema_missing", "event", f"no schema can be named after {name[:60]!r}: give it one in `schemas`")
+                raise EventRejected(
+                    "schema_missing", "event", f"no schema can be named after {name[:60]!r}: give it one in `schemas`"
+                )
             schema = f"iglu:{self._settings.vendor}/{made}/jsonschema/{self._settings.version}"
         if not schema:
-            raise Refused("schema_missing", "event", f"`schemas` has none for {name[:60]!r}, and there is no `vendor`")
+            raise EventRejected("schema_missing", "event", f"`schemas` has none for {name[:60]!r}, and there is no `vendor`")
         if len(self._schemas) < 10_000:
             self._schemas[name] = schema.encode()
         return schema.encode()
 
-    def _entities(self, event: Event) -> bytes:
-        context = decoded(_CONTEXT, event.body).context
+    def _entities(self, call: EventView) -> bytes:
+        context = decoded(MEMBERS, bytes(call.context) or b"{}", "context")
         found = [
             b'{"schema":"%b","data":%b}' % (schema.encode(), bytes(context[key]))
             for key, schema in self._settings.contexts.items()
@@ -179,7 +166,7 @@ class SnowplowDestination:
         return b',"co":' + quoted((_WRAP % (_CONTEXTS, b"[%b]" % b",".join(found))).decode())
 
 
-def _data(call: Call) -> bytes:
+def _data(call: EventView) -> bytes:
     """What the schema is about. The ids that Snowplow has no field for go in, as do the names of pages and screens."""
     if call.type == "identify":
         return b"{%b}" % members(call.traits)
@@ -192,18 +179,18 @@ def _data(call: Call) -> bytes:
     return b"{%b}" % members(call.properties)
 
 
-def _identity(call: Call) -> bytes:
+def _identity(call: EventView) -> bytes:
     """`uid` is who the business knows, `duid` the browser."""
     user, browser = call.user_id, call.anonymous_id
     if user and len(user) > 255:
-        raise Refused("id_too_long", "userId", "Snowplow takes 255 characters")
+        raise EventRejected("id_too_long", "userId", "Snowplow takes 255 characters")
     if browser and len(browser) > 128:
-        raise Refused("id_too_long", "anonymousId", "Snowplow takes 128 characters")
+        raise EventRejected("id_too_long", "anonymousId", "Snowplow takes 128 characters")
     made = b',"uid":' + quoted(user) if user else b""
     return made + b',"duid":' + quoted(browser) if browser else made
 
 
-def _device(device: Device) -> bytes:
+def _device(device: ContextView) -> bytes:
     address, agent = device.address, device.agent
     made = b',"ip":' + quoted(address) if address else b""
     return made + b',"ua":' + quoted(agent[:_AGENT]) if agent else made

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-import msgspec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import read
+from cdc_tracker.destinations.support.event_view import read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.destinations.support.naming import legal_id, snake_case
 from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
@@ -105,17 +105,6 @@ def _key(secret: SecretStr) -> bytes:
     return key
 
 
-class _Head(msgspec.Struct, rename="camel"):
-    event: str = ""
-    name: str = ""
-    timestamp: str = ""
-    user_id: str | None = None
-    anonymous_id: str | None = None
-
-
-_HEAD = msgspec.json.Decoder(_Head)
-
-
 def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     """One signature of `webhook-signature`."""
     digest = hmac.digest(key, b"%b.%b.%b" % (message_id.encode(), timestamp.encode(), body), hashlib.sha256)
@@ -139,7 +128,7 @@ class WebhookDestination:
         self._keys = [_key(secret) for secret in settings.secret]
         self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
         self._cloud = settings.format == "cloudevents"
-        self._source = msgspec.json.encode(settings.source)
+        self._source = quoted(settings.source)
         secrets = [secret.get_secret_value() for secret in settings.secret]
         url = settings.url.get_secret_value()
         self._http = Http(url, settings, base, [*secrets, *self._headers.values(), *_secret_parts(url)])
@@ -154,7 +143,7 @@ class WebhookDestination:
         else:
             content, timestamp = "json", _describe(events[-1])[1]
             data = b",".join([event.body for event in events])
-            body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (msgspec.json.encode(timestamp), data)
+            body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (quoted(timestamp), data)
         self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body, content)
         return [DELIVERED] * len(events)
 
@@ -187,18 +176,18 @@ class WebhookDestination:
         if self._cloud:
             return self._post(event.message_id, self._cloud_event(event), "cloudevents+json")
         kind, timestamp, _ = _describe(event)
-        head = b'{"type":%b,"timestamp":%b,"data":' % (msgspec.json.encode(kind), msgspec.json.encode(timestamp))
+        head = b'{"type":%b,"timestamp":%b,"data":' % (quoted(kind), quoted(timestamp))
         return self._post(event.message_id, head + event.body + b"}", "json")
 
     def _cloud_event(self, event: Event) -> bytes:
         """`subject` is whom it is about."""
         kind, timestamp, subject = _describe(event)
-        about = b',"subject":' + msgspec.json.encode(subject) if subject else b""
+        about = b',"subject":' + quoted(subject) if subject else b""
         head = b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b%b,"datacontenttype":"application/json","data":' % (
-            msgspec.json.encode(event.message_id),
+            quoted(event.message_id),
             self._source,
-            msgspec.json.encode(kind),
-            msgspec.json.encode(timestamp),
+            quoted(kind),
+            quoted(timestamp),
             about,
         )
         return head + event.body + b"}"
@@ -222,7 +211,7 @@ def _is_header(text: str) -> bool:
 
 def _describe(event: Event) -> tuple[str, str, str]:
     """The webhook's type and timestamp, and who it is about."""
-    head = read(_HEAD, event)
-    name = snake_case(head.event or head.name)
-    timestamp = head.timestamp or iso(event.committed_at)
-    return (f"{event.type}.{name}" if name else event.type), timestamp, head.user_id or head.anonymous_id or ""
+    call = read_event(event)
+    name = snake_case(call.title)
+    timestamp = call.timestamp or iso(event.committed_at)
+    return (f"{event.type}.{name}" if name else event.type), timestamp, call.user_id or call.anonymous_id or ""

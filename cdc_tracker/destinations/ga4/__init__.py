@@ -32,10 +32,11 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
-from cdc_tracker.destinations.support.device import Device
+from cdc_tracker.destinations.support.event_view import ABSENT, ContextView, EventRejected, EventView, decoded, read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
-from cdc_tracker.destinations.support.json_splice import Call, Part, Refused, decoded, in_parts, moment, quoted
+from cdc_tracker.destinations.support.json_splice import event_time, quoted
 from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.request_groups import Part, send_parts
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 
@@ -95,14 +96,6 @@ class _Consent(msgspec.Struct, rename="camel", gc=False):
     category_preferences: dict[str, bool] = {}
 
 
-class _Context(Device, rename="camel", frozen=True, gc=False):
-    consent: _Consent | None = None
-
-
-class _Call(Call, rename="camel", gc=False):
-    context: _Context = _Context()
-
-
 class _Made(msgspec.Struct, gc=False):
     """An event as GA4 takes it; `when`: its time, as a member of the request."""
 
@@ -119,7 +112,7 @@ class _Validation(msgspec.Struct, rename="camel"):
     validation_messages: list[_Message] = []
 
 
-_CALL = msgspec.json.Decoder(_Call)
+_CONSENT = msgspec.json.Decoder(_Consent | None)
 _VALIDATION = msgspec.json.Decoder(_Validation)
 
 
@@ -151,14 +144,16 @@ class Ga4Destination:
         clients: dict[bytes, list[_Made]] = {}
         for i, event in enumerate(batch.events):
             try:
-                call = decoded(_CALL, event.body)
+                call = read_event(event)
+                context = call.read_context()
+                consent = None if context.consent is ABSENT else decoded(_CONSENT, context.consent, "context.consent")
                 if call.type not in ("track", "page"):
                     receipts[i] = self._unsupported(call)
                     continue
-                clients.setdefault(self._client(call), []).append(self._made(i, call, event, oldest))
-            except Refused as refused:
-                receipts[i] = refused.receipt
-        return in_parts(receipts, self._requests(clients))
+                clients.setdefault(self._client(call, context, consent), []).append(self._made(i, call, event, oldest))
+            except EventRejected as rejected:
+                receipts[i] = rejected.receipt
+        return send_parts(receipts, self._requests(clients))
 
     def probe(self) -> None:
         """Has the validation server look at a request of ours. It keeps nothing, and tries neither measurement_id nor secret."""
@@ -175,24 +170,23 @@ class Ga4Destination:
     def close(self) -> None:
         self._http.close()
 
-    def _unsupported(self, call: _Call) -> Receipt:
+    def _unsupported(self, call: EventView) -> Receipt:
         if self._settings.unsupported == "skip":
             return SUPPRESSED
-        raise Refused(
+        raise EventRejected(
             "not_supported", "type", f"GA4 has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
         )
 
-    def _client(self, call: _Call) -> bytes:
+    def _client(self, call: EventView, context: ContextView, consent: _Consent | None) -> bytes:
         """What the request says of all its events: client, user, consent and device."""
         who = call.anonymous_id or call.user_id
         if not who:
-            raise Refused("identity_missing", "userId", "GA4 needs a client_id or what to make it of")
+            raise EventRejected("identity_missing", "userId", "GA4 needs a client_id or what to make it of")
         if call.user_id and len(call.user_id) > _USER:
-            raise Refused("id_too_long", "userId", f"GA4 takes a user_id of {_USER} characters at most")
+            raise EventRejected("id_too_long", "userId", f"GA4 takes a user_id of {_USER} characters at most")
         user = b',"user_id":' + quoted(call.user_id) if call.user_id else b""
-        consent = call.context.consent
         said = self._consented(consent) if consent else b""
-        return b'"client_id":"%b"%b%b%b' % (client_id(who).encode(), user, said, _device(call.context))
+        return b'"client_id":"%b"%b%b%b' % (client_id(who).encode(), user, said, _device(context))
 
     def _consented(self, consent: _Consent) -> bytes:
         given = []
@@ -203,10 +197,10 @@ class Ga4Destination:
                 given.append(f'"{key}":"{state}"')
         return b',"consent":{%b}' % ",".join(given).encode() if given else b""
 
-    def _made(self, index: int, call: _Call, event: Event, oldest: float) -> _Made:
-        micros, _ = moment(call, event)
+    def _made(self, index: int, call: EventView, event: Event, oldest: float) -> _Made:
+        micros, _ = event_time(call, event)
         if micros < oldest:
-            raise Refused("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
+            raise EventRejected("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
         page = call.type == "page"
         name = "page_view" if page else event_name(self._settings.event_names.get(call.event, call.event))
         made = self._parameters.made(call.properties, _PAGE if page else _NO_RENAMES)
@@ -216,7 +210,7 @@ class Ga4Destination:
             made[self._settings.id_parameter] = b'"%b":%b' % (self._settings.id_parameter.encode(), self._id(event))
         made["timestamp_micros"] = when = b'"timestamp_micros":%d' % micros
         if len(made) > MOST:
-            raise Refused("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
+            raise EventRejected("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
         return _Made(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
 
     def _id(self, event: Event) -> bytes:
@@ -253,7 +247,7 @@ class Ga4Destination:
         return [ASSUMED] * len(request)
 
 
-def _device(device: Device) -> bytes:
+def _device(device: ContextView) -> bytes:
     address, agent = device.address, device.agent
     made = b',"ip_override":' + quoted(address) if address else b""
     return made + b',"user_agent":' + quoted(agent) if agent else made

@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from cdc_tracker.destinations.support.json_splice import Refused, decoded, members, quoted
+from cdc_tracker.destinations.support.event_view import EventRejected, decoded
+from cdc_tracker.destinations.support.json_splice import ELEMENTS, MEMBERS, members, quoted
 from cdc_tracker.destinations.support.naming import snake_case
 
 MOST = 25  # parameters of an event
@@ -23,8 +24,6 @@ _RESERVED_EVENTS |= {"notification_open", "notification_receive", "notification_
 _RESERVED_EVENTS |= {"ad_impression", "in_app_purchase", "screen_view"}  # these are for app streams only
 _RESERVED_PREFIXES = ("firebase_", "ga_", "google_")
 _LENGTHS = {"page_title": 300, "page_referrer": 420, "page_location": 1_000}  # characters, where they are not as many as usual
-_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ITEMS = 200
 _TEXT = msgspec.json.Decoder(str)
 _QUOTE = ord('"')
@@ -36,7 +35,7 @@ def event_name(name: str) -> str:
     """The name, where GA4 takes it; else in snake_case."""
     made = _identifier(name, "event")
     if made in _RESERVED_EVENTS:
-        raise Refused("reserved_name", "event", f"GA4 keeps the name {made} for itself: rename it with `event_names`")
+        raise EventRejected("reserved_name", "event", f"GA4 keeps the name {made} for itself: rename it with `event_names`")
     return made
 
 
@@ -44,9 +43,9 @@ def _identifier(name: str, field: str) -> str:
     made = name if _NAME.fullmatch(name) else snake_case(name)
     if not _NAME.fullmatch(made):
         detail = f"GA4 takes names of 1 to 40 of A-Z, a-z, 0-9 and _ that begin with a letter, and {made[:60]!r} is none"
-        raise Refused("invalid_name", field, detail)
+        raise EventRejected("invalid_name", field, detail)
     if made.startswith(_RESERVED_PREFIXES):
-        raise Refused("reserved_name", field, f"GA4 keeps names that begin as {made} does for itself")
+        raise EventRejected("reserved_name", field, f"GA4 keeps names that begin as {made} does for itself")
     return made
 
 
@@ -65,7 +64,7 @@ class Parameters:
         if not members(properties):
             return made
         known, short = self._keys, self._length + 2
-        for name, value in decoded(_VALUES, properties).items():
+        for name, value in decoded(MEMBERS, properties).items():
             key, head = known.get(name) or self.named(name)
             if renamed and name in renamed:
                 key, head = self.named(renamed[name])
@@ -76,7 +75,7 @@ class Parameters:
                 if not text:
                     continue
             if key in made:
-                raise Refused("invalid_name", f"properties.{name}", f"two properties would be the parameter {key}")
+                raise EventRejected("invalid_name", f"properties.{name}", f"two properties would be the parameter {key}")
             made[key] = head + text
         return made
 
@@ -84,7 +83,7 @@ class Parameters:
         """The parameter that a property goes in, and the beginning of its JSON."""
         key = _identifier(self._names.get(name, name), f"properties.{name}")
         if key == "firebase_conversion":
-            raise Refused("reserved_name", f"properties.{name}", "GA4 keeps the name firebase_conversion for itself")
+            raise EventRejected("reserved_name", f"properties.{name}", "GA4 keeps the name firebase_conversion for itself")
         found = key, b'"%b":' % key.encode()
         if len(self._keys) < 10_000:
             self._keys[name] = found
@@ -97,9 +96,11 @@ class Parameters:
         if value == b"null":
             return b""
         if key == "items" and value[:1] == b"[":
-            count = len(decoded(_LIST, value))
+            count = len(decoded(ELEMENTS, value))
             if count > _ITEMS:
-                raise Refused("too_many_properties", f"properties.{name}", f"GA4 takes {_ITEMS} items, and these are {count}")
+                raise EventRejected(
+                    "too_many_properties", f"properties.{name}", f"GA4 takes {_ITEMS} items, and these are {count}"
+                )
             return value
         if key == "items":
             return value
@@ -114,4 +115,4 @@ class Parameters:
             return value
         if self._truncate:
             return quoted(text[:limit])
-        raise Refused("value_too_long", f"properties.{name}", f"GA4 takes {limit} characters, and it has {len(text)}")
+        raise EventRejected("value_too_long", f"properties.{name}", f"GA4 takes {limit} characters, and it has {len(text)}")

@@ -22,7 +22,7 @@ from cdc_tracker.destinations.sql import kinds
 from cdc_tracker.destinations.sql.faults import translated
 from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
-from cdc_tracker.destinations.support.event_view import Call, parse
+from cdc_tracker.destinations.support.event_view import EventView, read_event
 from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked
 from cdc_tracker.model import DELIVERED, REPEATED, Batch, Position, Receipt
 
@@ -78,7 +78,7 @@ class SqlDestination:
 
         Of the stream's events, one whose message_id is there already is REPEATED.
         """
-        rows = [parse(event) for event in batch.events]
+        rows = [read_event(event) for event in batch.events]
         try:
             self._write(batch, rows)
         except _SomeAreThere:
@@ -92,7 +92,7 @@ class SqlDestination:
             return receipts[::-1]
         return [DELIVERED] * len(rows)
 
-    def _write(self, batch: Batch, rows: list[Call], *, look: bool = False) -> set[str]:
+    def _write(self, batch: Batch, rows: list[EventView], *, look: bool = False) -> set[str]:
         """Which of the ids were there before, where it is to `look`. Else it raises _SomeAreThere, and has written nothing."""
         known: set[str] = set()
         with self._transaction() as connection:

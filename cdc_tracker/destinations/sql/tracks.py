@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from cdc_tracker.destinations.base import Cursor
 from cdc_tracker.destinations.sql.database import Database
-from cdc_tracker.destinations.support.event_view import ABSENT, Call
+from cdc_tracker.destinations.support.event_view import ABSENT, EventView
 from cdc_tracker.model import START, Position
 
 
@@ -31,7 +31,7 @@ class Tracks:
     def exists(self, connection: Connection) -> bool:
         return bool(self._database.columns(connection, self.table))
 
-    def insert(self, connection: Connection, events: list[Call]) -> int | None:
+    def insert(self, connection: Connection, events: list[EventView]) -> int | None:
         """How many are new; None where the database does not tell."""
         return self._database.insert(connection, self.table, self._kinds, [self._row(event) for event in events], "message_id")
 
@@ -42,16 +42,16 @@ class Tracks:
         chunks = (ids[start : start + 500] for start in range(0, len(ids), 500))
         return {found for chunk in chunks for found in connection.execute(query, {"ids": list(chunk)}).scalars()}
 
-    def _row(self, event: Call) -> dict[str, object]:
+    def _row(self, event: EventView) -> dict[str, object]:
         row: dict[str, object] = {
             "message_id": event.message_id,
             "type": event.type,
-            "event": event.title,
+            "event": event.title or None,
             "user_id": event.user_id,
             "anonymous_id": event.anonymous_id,
             "group_id": event.group_id,
             "previous_id": event.previous_id,
-            "timestamp": self._database.time(event.timestamp),
+            "timestamp": self._database.time(event.timestamp or None),
         }
         for name, json in (("properties", event.properties), ("traits", event.traits), ("context", event.context)):
             if json is not ABSENT:

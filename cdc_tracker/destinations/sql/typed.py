@@ -29,7 +29,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from cdc_tracker.destinations.sql.database import Database
-from cdc_tracker.destinations.support.event_view import Call
+from cdc_tracker.destinations.support.event_view import EventView
 from cdc_tracker.destinations.support.naming import snake_case
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import canonical
@@ -56,7 +56,7 @@ class TypedTables:
         """What is known of the tables may not hold: a transaction that made some was undone, or someone changed them."""
         self._known.clear()
 
-    def make_room(self, connection: Connection, events: list[Call]) -> dict[str, list[dict[str, Any]]]:
+    def make_room(self, connection: Connection, events: list[EventView]) -> dict[str, list[dict[str, Any]]]:
         """The rows of each table, after making the tables and columns that they need. Some databases commit then and there."""
         tables: dict[str, list[dict[str, Any]]] = {}
         for event in events:
@@ -106,15 +106,15 @@ class TypedTables:
             database.add_columns(connection, table, missing)
             self._known[table] = database.columns(connection, table)
 
-    def _table(self, event: Call) -> str:
+    def _table(self, event: EventView) -> str:
         if event.type in _BY_TYPE:
             return _BY_TYPE[event.type]
         name = self._identifier(event.event or "event")
         return f"{name[:57]}_event" if name in self._reserved else name
 
-    def _row(self, event: Call) -> dict[str, Any]:
+    def _row(self, event: EventView) -> dict[str, Any]:
         row: dict[str, Any] = {name: getattr(event, name) for name in _FIXED}
-        row["event"] = event.title
+        row["event"], row["timestamp"] = event.title or None, event.timestamp or None
         source = bytes(event.traits) or bytes(event.properties)
         for name, value in _flattened("", _decoded(source) if source else {}):
             column = self._identifier(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cdc_tracker.destinations.support.event_view import Call, parse
+from cdc_tracker.destinations.support.event_view import EventView, read_event
 from cdc_tracker.errors import BatchRejected, ConfigError
 from cdc_tracker.model import Event
 from cdc_tracker.times import parse_iso, to_micros
@@ -32,9 +32,9 @@ def table(events: Sequence[Event]) -> pa.Table:
     """A row an event, in order. Raises BatchRejected where one is not in the shape of a call."""
     import pyarrow as pa  # noqa: PLC0415
 
-    calls = [parse(event) for event in events]
+    calls = [read_event(event) for event in events]
     fields = {name: pa.array([getattr(call, name) for call in calls], pa.string()) for name in TEXTS if name != "event"}
-    fields["event"] = pa.array([call.title for call in calls], pa.string())
+    fields["event"] = pa.array([call.title or None for call in calls], pa.string())
     fields["message_id"] = pa.array([call.message_id for call in calls], pa.string())
     fields["timestamp"] = _times(calls)
     for name in JSONS:
@@ -49,11 +49,11 @@ def _json(value: msgspec.Raw) -> bytes | None:
     return bytes(value) or None
 
 
-def _times(calls: list[Call]) -> pa.Array:
+def _times(calls: list[EventView]) -> pa.Array:
     import pyarrow as pa  # noqa: PLC0415
 
     kind = pa.timestamp("us", "UTC")
-    texts = [call.timestamp for call in calls]
+    texts = [call.timestamp or None for call in calls]
     try:
         return pa.array(texts, pa.string()).cast(kind)
     except pa.ArrowInvalid:  # one of them has another form than ours

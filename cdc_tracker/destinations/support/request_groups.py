@@ -1,53 +1,29 @@
-"""What Mixpanel and Amplitude share: requests of several kinds in the right order, pages as events, a group in the context."""
+"""A batch that is sent as several requests: which events share one, and what becomes of the events when some of them fail."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import msgspec
 
-from cdc_tracker.destinations.support.json_splice import NOTHING, Call, decoded, members, quoted
+from cdc_tracker.destinations.support.event_view import EventView, decoded
+from cdc_tracker.destinations.support.json_splice import MEMBERS, members, quoted
+from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Outcome, Receipt
 
-VIEWED = {"page": "Page Viewed", "screen": "Screen Viewed"}  # the names of the events that these calls become
-
-
-class _Context(msgspec.Struct, rename="camel", gc=False):
-    group_id: str | None = None
-    active: msgspec.Raw = NOTHING
-
-
-class PersonCall(Call, rename="camel", gc=False):
-    """A call with the group that it happened in, `context.groupId`, and whether the person was there, `context.active`."""
-
-    context: _Context | None = None
-
-    @property
-    def group(self) -> str:
-        return (self.context.group_id if self.context else None) or ""
-
-    @property
-    def active(self) -> bool:
-        return self.context is not None and bytes(self.context.active) == b"true"
-
-
-_CALL = msgspec.json.Decoder(PersonCall)
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def read_call(body: bytes) -> PersonCall:
-    return decoded(_CALL, body)
+VIEWED = {"page": "Page Viewed", "screen": "Screen Viewed"}
+"""The events that page and screen calls become for vendors that know events only."""
 
 
 def keys(inner: bytes) -> list[str]:
     """The keys of an object that is given without its braces."""
-    found = decoded(_OBJECT, b"{%b}" % inner)
+    found = decoded(MEMBERS, b"{%b}" % inner)
     return list(found)
 
 
-def viewed(call: PersonCall) -> bytes:
-    """A page's or screen's properties without their braces, with its name as `name`, unless they have one."""
+def viewed_properties(call: EventView) -> bytes:
+    """A page's or screen's properties without their braces, with its name added as `name` unless they have one."""
     inner = members(call.properties)
     if not call.name or "name" in keys(inner):
         return inner
@@ -55,9 +31,9 @@ def viewed(call: PersonCall) -> bytes:
 
 
 class Item(msgspec.Struct, gc=False):
-    """A part of a request: of which event it is, what kind of request it goes with, and whom it is about.
+    """One entry of a request: which event it comes from, the kind of request it needs, and the person and group it is about.
 
-    The ids stand alone, because a list for each event would keep the garbage collector busy.
+    The ids are single fields, because a list for each event would keep the garbage collector busy.
     """
 
     index: int
@@ -71,33 +47,71 @@ class Item(msgspec.Struct, gc=False):
 
     @property
     def about(self) -> list[Hashable]:
+        """The ids of people and groups whose items must keep their order."""
         ids: list[Hashable] = [name for name in (self.user, self.device, self.previous) if name]
         return [*ids, ("group", self.group)] if self.group else ids
 
 
-def in_waves(items: Sequence[Item]) -> Iterable[tuple[str, Sequence[Item]]]:
-    """The items in requests of one kind each, as few as can be while all that is about one person or group keeps its order."""
+def request_groups(items: Sequence[Item]) -> Iterable[tuple[str, Sequence[Item]]]:
+    """The kind and the items of each request, in order: as few requests as keep the order of each person's and group's items."""
     if len({item.kind for item in items}) == 1:
         return [(items[0].kind, items)]
-    waves: list[tuple[str, list[Item]]] = []
-    of_kind: dict[str, list[int]] = {}
-    reached: dict[Hashable, int] = {}
+    groups: list[tuple[str, list[Item]]] = []
+    of_kind: dict[str, list[int]] = {}  # kind → its groups, ascending
+    reached: dict[Hashable, int] = {}  # person or group → the group with its last item
     for item in items:
-        least = max((reached.get(key, 0) for key in item.about), default=0)
-        same = of_kind.setdefault(item.kind, [])
-        place = bisect_left(same, least)
-        if place == len(same):
-            same.append(len(waves))
-            waves.append((item.kind, []))
-        waves[same[place]][1].append(item)
+        earliest = max((reached.get(key, 0) for key in item.about), default=0)
+        same_kind = of_kind.setdefault(item.kind, [])
+        place = bisect_left(same_kind, earliest)
+        if place == len(same_kind):
+            same_kind.append(len(groups))
+            groups.append((item.kind, []))
+        groups[same_kind[place]][1].append(item)
         for key in item.about:
-            reached[key] = same[place]
-    return waves
+            reached[key] = same_kind[place]
+    return groups
 
 
-_TELLING = (Outcome.DELIVERED, Outcome.ASSUMED, Outcome.REJECTED, Outcome.RETRY)
+_SEVERITY = (Outcome.DELIVERED, Outcome.ASSUMED, Outcome.REJECTED, Outcome.RETRY)
 
 
 def worse(one: Receipt | None, other: Receipt) -> Receipt:
-    """Of two parts of one event, the receipt that counts: to go again, refused, assumed, delivered."""
-    return other if one is None or _TELLING.index(other.outcome) > _TELLING.index(one.outcome) else one
+    """The receipt that counts for an event of two items: RETRY before REJECTED before ASSUMED before DELIVERED."""
+    return other if one is None or _SEVERITY.index(other.outcome) > _SEVERITY.index(one.outcome) else one
+
+
+Part = tuple[Sequence[int], Callable[[], Sequence[Receipt]]]
+"""The indexes of events in a batch, and the call that sends them in one request."""
+
+
+def send_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Receipt]:
+    """Sends the parts one after the other and returns `receipts` with the missing ones filled in.
+
+    Raises what the first request raises. If a later one fails, the events sent before it keep their receipts, and it and all
+    after it are RETRY.
+    """
+    failure = ""
+    wait: float | None = None
+    taken = False
+    for indexes, send in parts:
+        answers: Sequence[Receipt] = ()
+        if not failure:
+            try:
+                answers = send()
+                taken = True
+            except (TooLarge, BatchRejected) as error:
+                if len(indexes) == 1:
+                    code = "too_large" if isinstance(error, TooLarge) else "refused"
+                    answers = [Receipt(Outcome.REJECTED, code, detail=str(error))]
+                elif not taken:
+                    raise
+                else:
+                    failure = str(error)
+            except DestinationUnavailable as error:
+                if not taken:
+                    raise
+                failure, wait = str(error), error.retry_after
+        again = Receipt(Outcome.RETRY, failure, retry_after=wait)
+        for i, receipt in zip(indexes, answers or [again] * len(indexes), strict=True):
+            receipts[i] = receipt
+    return [receipt for receipt in receipts if receipt is not None]

@@ -5,45 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import msgspec
-
-from cdc_tracker.destinations.support.event_view import read
+from cdc_tracker.destinations.support.event_view import read_change, read_event
 from cdc_tracker.destinations.support.naming import snake_case, within
 from cdc_tracker.model import RAW, Event, canonical
 
 _PART = re.compile(r"\{(\w*)\}")
 _FIELDS = ("event", "type", "schema", "table")
-
-
-class _Source(msgspec.Struct, frozen=True, gc=False):
-    schema: str = ""
-    table: str = ""
-
-
-class _Context(msgspec.Struct, frozen=True, gc=False):
-    source: _Source = _Source()
-
-
-class Head(msgspec.Struct, rename="camel", gc=False):
-    """What routing looks at. The rest of the event is passed over."""
-
-    event: str | None = None
-    name: str | None = None
-    user_id: str | None = None
-    anonymous_id: str | None = None
-    group_id: str | None = None
-    context: _Context = _Context()
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """The same of a raw change."""
-
-    source: _Source = _Source()
-    op: str = ""
-
-
-_HEAD = msgspec.json.Decoder(Head)
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def check_template(text: str) -> str:
@@ -70,8 +37,8 @@ def check_raw_template(text: str) -> str:
 
 
 def operation(event: Event) -> str:
-    """Debezium's letter of a raw change."""
-    return read(_ENVELOPE, event).op
+    """The operation of a raw change, by Debezium's letter."""
+    return read_change(event).op
 
 
 class Route:
@@ -107,11 +74,11 @@ class Route:
 def _fields(event: Event) -> tuple[str, str, str, str]:
     """An event's name, its type, its schema and table."""
     if event.type == RAW:
-        source = read(_ENVELOPE, event).source
+        source = read_change(event).source
         return "", RAW, source.schema, source.table
-    head = read(_HEAD, event)
-    source = head.context.source
-    return head.event or head.name or "", event.type, source.schema, source.table
+    call = read_event(event)
+    source = call.read_source()
+    return call.title, event.type, source.schema, source.table
 
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -145,8 +112,8 @@ def key_maker(key: str) -> Callable[[Event], bytes | None]:
 
 
 def _by_user(event: Event) -> bytes | None:
-    head = read(_HEAD, event)
-    found = head.user_id or head.anonymous_id or head.group_id
+    call = read_event(event)
+    found = call.user_id or call.anonymous_id or call.group_id
     return found.encode() if found else None
 
 

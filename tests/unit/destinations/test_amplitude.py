@@ -14,7 +14,7 @@ import pytest
 
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.support.request_groups import Item, in_waves
+from cdc_tracker.destinations.support.request_groups import Item, request_groups
 from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy
@@ -165,7 +165,7 @@ def test_waves_are_as_few_as_the_order_allows() -> None:
             [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"), ("a", "1"), ("b", "3"), ("a", "3")],
         )
     ]
-    assert [(kind, [item.index for item in wave]) for kind, wave in in_waves(items)] == [
+    assert [(kind, [item.index for item in wave]) for kind, wave in request_groups(items)] == [
         ("a", [0, 2]),
         ("b", [1, 3, 5]),
         ("a", [4, 6]),
