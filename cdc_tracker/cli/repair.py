@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cdc_tracker.capture.gaps import Missing
     from cdc_tracker.operations.gap_backfills import Gap
-    from cdc_tracker.operations.repair import Diagnosis
+    from cdc_tracker.operations.repair import Diagnosis, Repaired
 
 
 @click.command()
@@ -32,35 +32,29 @@ def repair(invocation: Invocation, backfill: bool, yes: bool, as_json: bool) -> 
     read is named by position and time, and so are the tables that it can be read from again, with the commands that do it. It
     asks before it changes anything; with --json it only reports, unless --yes is given.
     """
-    from cdc_tracker.worker.assemble import load_mappings  # noqa: PLC0415
-
-    config, named = invocation.config, str(invocation.config_path or "")
-    report = None if as_json else output.step
-    gaps: list[Gap] = []
-    repaired = False
-    with operations.source.opened(config, load_mappings(config), report) as source:
-        found = operations.repair.diagnose(source)
-        while True:
+    named = str(invocation.config_path or "")
+    done: list[Repaired] = []
+    with operations.source.opened(invocation.config, None if as_json else output.step) as source:
+        left: Diagnosis | None = operations.repair.diagnose(source)
+        while left is not None:
+            found = left
             if not as_json:
                 _show(found)
             if not found.repairable or (as_json and not yes):
                 break
             output.ask(f"{found.consequence} Continue?", yes=yes)
-            outcome = operations.repair.apply(source, found, backfill=backfill)
-            repaired = True
-            gaps += outcome.gaps
-            if not as_json and found.mend:
-                _show_gaps(outcome.gaps, named, backfill=backfill)
-            if outcome.left is None:
-                break
-            found = outcome.left
+            done.append(operations.repair.apply(source, found, backfill=backfill))
+            left = done[-1].left
+    gaps = [gap for repaired in done for gap in repaired.gaps]
     if as_json:
-        output.emit(_as_json(found) | {"mended": repaired, "gaps": [_gap_as_json(gap, named) for gap in gaps]})
+        output.emit(_as_json(found) | {"mended": bool(done), "gaps": [_gap_as_json(gap, named) for gap in gaps]})
+    elif done and found.mend:
+        _show_gaps(gaps, named, backfill=backfill)
     if found.person is not None:
         raise found.person
     if not as_json:
-        output.say("Repaired: `cdc-tracker run`." if repaired else "Nothing to repair.")
-    if found.faults and not repaired:
+        output.say("Repaired: `cdc-tracker run`." if done else "Nothing to repair.")
+    if found.faults and not done:
         raise SystemExit(FOUND_PROBLEMS)
 
 

@@ -34,13 +34,10 @@ def setup(invocation: Invocation, print_sql: bool, mode: Mode | None, yes: bool)
     May be run again at any time, also while the worker runs: it creates what is missing, corrects what differs, and leaves the
     rest as it is. Only tables that mappings name are published.
     """
-    from cdc_tracker.worker.assemble import load_mappings  # noqa: PLC0415
-
-    mappings = load_mappings(invocation.config)
     if print_sql:
-        output.say(operations.publications.setup_script(invocation.config, mappings))
+        output.say(operations.publications.setup_script(invocation.config))
         return
-    with operations.source.opened(invocation.config, mappings, output.step) as source:
+    with operations.source.opened(invocation.config, output.step) as source:
         planned = operations.setup.plan(source, mode)
         if planned.consequence:
             output.ask(f"{planned.consequence} Continue?", yes=yes)
@@ -58,11 +55,7 @@ def teardown(invocation: Invocation, drop_outbox: bool, yes: bool) -> None:
     That is the slot, the publications, and this source's state and journal here. The outbox stays unless --drop-outbox is given.
     Destinations keep what they have.
     """
-    from cdc_tracker.mapping import Mappings  # noqa: PLC0415
-
-    with operations.source.opened(
-        invocation.config, Mappings(()), output.step
-    ) as source:  # mappings that do not load are no obstacle
+    with operations.source.opened(invocation.config, output.step, mapped=False) as source:
         consequence = operations.setup.teardown_consequence(source, drop_outbox=drop_outbox)
         output.ask(f"{consequence} Continue?", yes=yes)
         operations.setup.teardown(source, drop_outbox=drop_outbox)

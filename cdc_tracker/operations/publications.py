@@ -8,14 +8,13 @@ from contextlib import closing
 from cdc_tracker.config.config import Config
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
-from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import table_name
 from cdc_tracker.operations.source import SourceSetup, connect_source
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import Connection
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.publication import Desired
-from cdc_tracker.worker.assemble import table_needs
+from cdc_tracker.worker.assemble import load_mappings, table_needs
 
 
 def create_outbox(source: SourceSetup) -> None:
@@ -78,8 +77,9 @@ def not_captured(problems: list[Problem]) -> SourceError:
     )
 
 
-def setup_script(config: Config, mappings: Mappings) -> str:
-    """What `setup` would run now, as SQL with comments. Connects, and changes nothing."""
+def setup_script(config: Config) -> str:
+    """What `setup` would run now, as SQL with comments. Connects, and changes nothing. Raises MappingError."""
+    mappings = load_mappings(config)
     with closing(connect_source(config)) as connection:
         return "\n".join(_script(connection, config.source, table_needs(config, mappings)))
 

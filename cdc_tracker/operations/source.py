@@ -24,7 +24,7 @@ from cdc_tracker.sources.postgres.session import options, published
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.verify import verify
 from cdc_tracker.state import CAPTURE, CaptureReport, SourceRecord, State
-from cdc_tracker.worker.assemble import open_journal, open_state, table_needs
+from cdc_tracker.worker.assemble import load_mappings, open_journal, open_state, table_needs
 
 STATEMENT_TIMEOUT = 60.0  # seconds: adding a table to a publication waits for its lock
 _MET_WHILE_STREAMING = {
@@ -158,6 +158,7 @@ class SourceSetup:
         return slot.create(self.connection, settings.slot, plugin, failover=settings.failover)
 
     def drop_slot(self) -> None:
+        """Drops the slot if there is one. Raises SlotBusy while it is being read."""
         if slot.drop(self.connection, self.config.source.slot):
             self.done("slot", f"{self.config.source.slot} dropped")
 
@@ -190,13 +191,13 @@ class SourceSetup:
 
 
 @contextmanager
-def opened(config: Config, mappings: Mappings, report: Callable[[Step], None] | None = None) -> Iterator[SourceSetup]:
-    """The source with its server and stores opened. Raises what they raise if they cannot be opened."""
-    with (
-        closing(connect_source(config)) as connection,
-        open_state(config) as state,
-        open_journal(config) as journal,
-    ):
+def opened(config: Config, report: Callable[[Step], None] | None = None, *, mapped: bool = True) -> Iterator[SourceSetup]:
+    """The source with mappings, server and stores. Raises what they raise if they cannot be opened.
+
+    `mapped`: False leaves the mappings out, for an operation that needs none and must not fail because they do not load.
+    """
+    mappings = load_mappings(config) if mapped else Mappings(())
+    with closing(connect_source(config)) as connection, open_state(config) as state, open_journal(config) as journal:
         yield SourceSetup(config, mappings, connection, state, journal, report)
 
 

@@ -15,7 +15,7 @@ from cdc_tracker.model import Lsn, Position
 from cdc_tracker.operations import repair, scaffold, setup
 from cdc_tracker.operations.source import SourceSetup, Step, opened
 from cdc_tracker.state import SourceRecord
-from cdc_tracker.worker.assemble import load_config, load_mappings
+from cdc_tracker.worker.assemble import load_config
 from tests.integration.folder import SCHEMA
 from tests.postgres import Database
 
@@ -36,7 +36,7 @@ def config(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def source(config: Config) -> Iterator[SourceSetup]:
     """One that is set up."""
-    with opened(config, load_mappings(config)) as found:
+    with opened(config) as found:
         setup.apply(found, setup.plan(found))
         yield found
 
@@ -45,7 +45,7 @@ def source(config: Config) -> Iterator[SourceSetup]:
 def working(source: SourceSetup) -> Iterator[None]:
     """While another process has the role of the worker."""
     with ExitStack() as stack:
-        other = stack.enter_context(opened(source.config, source.mappings))
+        other = stack.enter_context(opened(source.config))
         stack.enter_context(other.state.lock(f"{source.name}.worker"))
         yield
 
@@ -59,7 +59,7 @@ def test_each_step_of_setup_and_teardown_is_reported_and_nothing_is_printed(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps: list[Step] = []
-    with opened(config, load_mappings(config), steps.append) as source:
+    with opened(config, steps.append) as source:
         planned = setup.plan(source)
         assert (planned, steps) == (setup.SetupPlan(), [])
         setup.apply(source, planned)
