@@ -11,19 +11,17 @@ import msgspec
 
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
-from cdc_tracker.cli.jobs import as_dict
+from cdc_tracker.cli.jobs import as_dict, share, what
 from cdc_tracker.units import format_duration, format_size, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rich.console import RenderableType
 
     from cdc_tracker.monitoring import DestinationHealth, Finding, Health
     from cdc_tracker.operations.status import Slot, Status
-    from cdc_tracker.state import RoleRecord
-
-Snapshot = dict[str, Any]
+    from cdc_tracker.state import Job, RoleRecord
 
 
 @click.command()
@@ -41,7 +39,7 @@ def status(invocation: Invocation, watch: bool, as_json: bool) -> None:
     if as_json:
         output.emit(snapshot(seen))
     else:
-        output.console().print(rendered(snapshot(seen)))
+        output.console().print(rendered(seen))
     if seen.problems:
         raise SystemExit(FOUND_PROBLEMS)
 
@@ -57,17 +55,17 @@ def _watch(look: Callable[[], Status], as_json: bool) -> None:
                 now = look()
                 output.say(output.line(snapshot(now, now.rates(before))))
                 before = now
-        with Live(rendered(snapshot(before)), console=output.console(), auto_refresh=False) as live:
+        with Live(rendered(before), console=output.console(), auto_refresh=False) as live:
             while True:
                 time.sleep(1.0)
                 now = look()
-                live.update(rendered(snapshot(now, now.rates(before))), refresh=True)
+                live.update(rendered(now, now.rates(before)), refresh=True)
                 before = now
     except KeyboardInterrupt:
         return
 
 
-def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> Snapshot:
+def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The values that --json prints."""
     health = seen.health
     destinations = [_destination(each, seen.last_hours.get(each.name, 0)) for each in health.destinations]
@@ -159,79 +157,81 @@ def _role(role: RoleRecord, state: str) -> dict[str, Any]:
         "pid": role.pid,
         "host": role.host,
         "state": state,
-        "heard_seconds_ago": round(max(0.0, time.time() - role.updated_at / 1e6), 1),
+        "heard_seconds_ago": _heard(role),
     }
 
 
-def rendered(seen: Snapshot) -> RenderableType:
-    """The same as text and tables."""
+def rendered(seen: Status, rates: Mapping[str, float] | None = None) -> RenderableType:
+    """The same as text and tables. With `rates`, they are shown in place of the events of the last hours."""
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [output.text(line) for line in _head(seen)]
-    parts += [_destinations_table(seen), _roles_table(seen)]
-    for each in seen["findings"]:
-        since = f" (since {each['since']})" if each["since"] else ""
-        parts.append(Text.assemble(output.mark(each["severity"]), " ", output.text(each["message"]), since))
-        if each["hint"]:
-            parts.append(output.text(f"  {each['hint']}", "dim"))
-    if not seen["findings"]:
+    parts: list[RenderableType] = [output.text(line) for line in (*_slot_lines(seen), *_journal_lines(seen))]
+    parts += [output.text(_job_line(job)) for job in seen.health.jobs]
+    parts += [_destinations_table(seen, rates), _roles_table(seen.health)]
+    for each in seen.findings:
+        since = f" (since {output.moment(each.since)})" if each.since else ""
+        parts.append(Text.assemble(output.mark(each.severity), " ", output.text(str(each)), since))
+        if each.hint:
+            parts.append(output.text(f"  {each.hint}", "dim"))
+    if not seen.findings:
         parts.append(Text.assemble(output.mark("ok"), " all is well"))
     return Group(*parts)
 
 
-def _head(seen: Snapshot) -> list[str]:
-    slot, journal = seen["slot"], seen["journal"]
-    reader = f"read by pid {slot['active_pid']}" if slot.get("active_pid") else "not being read"
-    lines = [f"source   {seen['source']}: database {seen['database']}, slot {slot['name']} ({slot['plugin']}), {reader}"]
-    if "wal_end" in slot:
-        lines.append(
-            f"wal      at {slot['wal_end']}, confirmed to {slot['confirmed']} ({format_size(slot['unconfirmed_bytes'])} behind), "
-            f"{format_size(slot['retained_bytes'] or 0)} retained ({slot['wal_status']})"
-        )
-    return [*lines, *_journal_lines(journal), *map(_job_line, seen["jobs"])]
+def _slot_lines(seen: Status) -> Iterator[str]:
+    slot, found = seen.slot, seen.slot.state
+    reader = f"read by pid {found.active_pid}" if found and found.active_pid else "not being read"
+    yield f"source   {seen.record.name}: database {seen.record.database}, slot {slot.name} ({slot.plugin}), {reader}"
+    if found is not None:
+        behind, retained = format_size(slot.unconfirmed), format_size(found.retained_bytes or 0)
+        confirmed = f"confirmed to {slot.confirmed} ({behind} behind)"
+        yield f"wal      at {slot.wal_end}, {confirmed}, {retained} retained ({found.wal_status})"
 
 
-def _job_line(job: dict[str, Any]) -> str:
-    trouble = f": {job['trouble']}" if job["trouble"] else ""
-    return f"job {job['id']:<5}{job['kind']} of {job['what']} to {job['destination']}: {job['state']}, {job['done']}{trouble}"
-
-
-def _journal_lines(journal: dict[str, Any]) -> list[str]:
+def _journal_lines(seen: Status) -> Iterator[str]:
     """How far back a rewind can go, and what keeps the journal from being trimmed."""
-    if journal["first"] is None:
-        lines = ["journal  empty: there is nothing to rewind to"]
+    if (horizon := seen.health.horizon) is None:
+        yield "journal  empty: there is nothing to rewind to"
     else:
-        size = f"{plural(journal['segments'], 'segment')}, {format_size(journal['bytes'])}"
-        reach = (
-            f"reaches back to {journal['first']} ({journal['first_time']}), and on to {journal['last']} ({journal['last_time']})"
-        )
-        lines = [f"journal  {reach}, {size}"]
-    if lost := journal["lost"]:
-        when = f" (detected at {lost['at']})" if lost["at"] else ""
-        lines.append(f"         it was lost{when}: what committed before {lost['from']} cannot be rewound to any more")
-    return [*lines, *(f"         {each['who']} needs what lies after {each['after']}" for each in journal["held_by"])]
+        first, last = output.moment(horizon.first_time), output.moment(horizon.last_time)
+        size = f"{plural(horizon.segments, 'segment')}, {format_size(horizon.bytes)}"
+        yield f"journal  reaches back to {horizon.start} ({first}), and on to {horizon.last} ({last}), {size}"
+    if lost := seen.journal_lost:
+        when = f" (detected at {output.moment(lost.at)})" if lost.at else ""
+        yield f"         it was lost{when}: what committed before {lost.before} cannot be rewound to any more"
+    for each in seen.held_by:
+        yield f"         {each.who} needs what lies after {each.position}"
 
 
-def _destinations_table(seen: Snapshot) -> RenderableType:
-    columns = ["destination", "state", "checkpoint", "behind", "lag", "last 2 h", "dead letters", "last error"]
-    watched = any("rate" in each for each in seen["destinations"])
+def _job_line(job: Job) -> str:
+    trouble = f": {job.trouble}" if job.trouble else ""
+    done = share(operations.jobs.progress(job))
+    return f"job {job.id:<5}{job.kind} of {what(job)} to {job.destination}: {job.state}, {done}{trouble}"
+
+
+def _destinations_table(seen: Status, rates: Mapping[str, float] | None) -> RenderableType:
+    speed = "last 2 h" if rates is None else "events"
     rows = []
-    for each in seen["destinations"]:
-        letters = ", ".join(f"{number:,} {reason}" for reason, number in sorted(each["dead_letters"].items()))
-        checkpoint = f"{each['checkpoint'] or '–'}{' → ' + each['rewind_to'] if each['rewind_to'] else ''}"
-        behind, lag = format_size(each["backlog_bytes"]), format_duration(each["lag_seconds"])
-        speed = f"{each.get('rate', 0):,.0f}/s" if watched else f"{each['last_hours']:,}"
-        state = f"{each['state']} (dry run)" if each["dry_run"] else each["state"]
-        rows.append((each["name"], state, checkpoint, behind, lag, speed, letters or "–", each["trouble"] or "–"))
-    if watched:
-        columns[5] = "events"
-    return output.table(columns, rows, right=("behind", "lag", columns[5]))
+    for each in seen.health.destinations:
+        letters = ", ".join(f"{number:,} {reason}" for reason, number in sorted(each.dead_letters.items()))
+        checkpoint = f"{each.position or '–'}{f' → {each.rewind_to}' if each.rewind_to else ''}"
+        state = f"{each.state} (dry run)" if each.dry_run else each.state
+        sent = f"{seen.last_hours.get(each.name, 0):,}" if rates is None else f"{rates.get(each.name, 0):,.0f}/s"
+        lag = format_duration(each.lag)
+        rows.append((each.name, state, checkpoint, format_size(each.backlog), lag, sent, letters or "–", each.trouble or "–"))
+    columns = ("destination", "state", "checkpoint", "behind", "lag", speed, "dead letters", "last error")
+    return output.table(columns, rows, right=("behind", "lag", speed))
 
 
-def _roles_table(seen: Snapshot) -> RenderableType:
+def _roles_table(health: Health) -> RenderableType:
     rows = [
-        (each["role"], each["state"], each["pid"], each["host"], f"{format_duration(each['heard_seconds_ago'])} ago")
-        for each in seen["roles"]
+        (each.role, health.states[each.role], each.pid, each.host, f"{format_duration(_heard(each))} ago")
+        for each in health.roles
     ]
     return output.table(("role", "state", "pid", "host", "heard"), rows, right=("pid",))
+
+
+def _heard(role: RoleRecord) -> float:
+    """Seconds since its last report."""
+    return round(max(0.0, time.time() - role.updated_at / 1e6), 1)
