@@ -73,7 +73,7 @@ def test_it_says_which_plugin_will_be_used_and_why(database: Database, connectio
         assert said() == "plugin wal2json: the server has it"
         assert said(never_capture={"public.orders": ["card"]}) == "plugin pgoutput: never_capture needs it"
     else:
-        assert said() == "plugin pgoutput: built in, and fit for these tables and this server"
+        assert said() == "plugin pgoutput: built in, and suitable for these tables and this server"
         assert "postgresql-NN-wal2json" in look(connection, settings(database, plugin="wal2json"))["plugin"].hint
     assert said(plugin="pgoutput") == "plugin pgoutput: as configured"
 

@@ -196,7 +196,7 @@ def test_a_server_that_was_restored_from_a_backup(own: Server, tmp_path: Path) -
     own.stop()
     _copy(backup, own.data)
     own.start()
-    _stopped(scene, "the server's WAL ends at", "it was restored from a backup", "setup --new-epoch")
+    _stopped(scene, "the server's WAL ends at", "was restored from a backup", "setup --new-epoch")
     # Recovered to a new timeline, its WAL grows past what we have read: only the timelines' history tells.
     own.stop()
     _copy(backup, own.data)

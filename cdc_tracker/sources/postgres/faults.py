@@ -61,7 +61,7 @@ _GRANTS = "`cdc-tracker sql role` prints the grants for the role, `cdc-tracker s
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
 _DATABASE = "correct the database's name in source.url"
 _AGAIN = "retried until the server answers"
-_ROOM = "the server is out of connections, memory or disk: free some there. Retried until the server answers"
+_ROOM = "the server is out of connections, memory or disk: free some on it. Retried until it answers"
 _PRIMARY = (
     "the server is a standby, or read-only: with several hosts in source.url, `target_session_attrs=read-write` picks the primary"
 )
