@@ -225,10 +225,8 @@ def _destinations_table(seen: Status, rates: Mapping[str, float] | None) -> Rend
 
 
 def _roles_table(health: Health) -> RenderableType:
-    rows = [
-        (each.role, health.states[each.role], each.pid, each.host, f"{format_duration(_heard(each))} ago")
-        for each in health.roles
-    ]
+    heard = {each.role: f"{format_duration(_heard(each))} ago" for each in health.roles}
+    rows = [(each.role, health.states[each.role], each.pid, each.host, heard[each.role]) for each in health.roles]
     return output.table(("role", "state", "pid", "host", "heard"), rows, right=("pid",))
 
 
