@@ -1,4 +1,4 @@
-"""Points in history as people write them (an LSN, a time, `2h` ago, `earliest`), and where in the journal they are."""
+"""Points in history: as users write them (an LSN, a time, `2h` ago, `earliest`), and their positions in the journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cdc_tracker.units import parse_duration
 
 
 class Target(NamedTuple):
-    """Exactly one of the two is set; neither means `earliest`."""
+    """A point in history: an LSN, a time in microseconds since the Unix epoch, or with neither `earliest`."""
 
     lsn: Lsn | None = None
     time_us: int | None = None
@@ -25,13 +25,13 @@ EARLIEST = Target()
 
 
 def parse_target(text: str, now: datetime) -> Target:
-    """Raises ValueError with what may be written."""
+    """Parses a point in history; `now` is what `2h` counts from. Raises ValueError that names the possible forms."""
     text = text.strip()
     if text.lower() == "earliest":
         return EARLIEST
     if "/" in text:
         return Target(lsn=_lsn(text))
-    if not text.replace(".", "", 1).isdigit():  # a bare number could be meant as anything
+    if not text.replace(".", "", 1).isdigit():  # a bare number is ambiguous
         ago = _ago(text)
         if ago is not None:
             return Target(time_us=int((now.timestamp() - ago) * 1_000_000))
@@ -39,13 +39,13 @@ def parse_target(text: str, now: datetime) -> Target:
         if moment is not None:
             return Target(time_us=to_micros(moment))
     raise ValueError(
-        f"{text!r} is no point in history: write an LSN (16/B374D848), an ISO time (2026-01-31T12:00:00Z), how long ago (2h, 7d) "
-        "or earliest"
+        f"{text!r} is not a point in history: write an LSN (16/B374D848), an ISO time (2026-01-31T12:00:00Z), how long ago "
+        "(2h, 7d) or earliest"
     )
 
 
 def parse_since(text: str, now: datetime) -> int:
-    """`24h` or an ISO time → epoch hours, rounded down. Raises ValueError."""
+    """`24h` or an ISO time → hours since the Unix epoch, rounded down. Raises ValueError."""
     target = parse_target(text, now)
     if target.lsn is not None:
         raise ValueError("expected how long ago (24h, 7d) or an ISO time")
@@ -53,9 +53,9 @@ def parse_since(text: str, now: datetime) -> int:
 
 
 def located(journal: Journal, target: Target) -> Position:
-    """The end of everything before the target: of a time, just before the first transaction that committed at or after it.
+    """The position just before the target; for a time, just before the first transaction that committed at or after it.
 
-    The journal's end for a time that it has not reached. Raises Stop for what is older than the journal.
+    For a time that the journal has not reached, its end. Raises Stop if the target is older than the journal.
     """
     horizon = _horizon(journal)
     if target == EARLIEST:
@@ -69,10 +69,10 @@ def located(journal: Journal, target: Target) -> Position:
 
 
 def range_of(journal: Journal, start: Target, end: Target | None, upto: Position) -> tuple[Position, Position]:
-    """(after, upto): between them lie the transactions with start ≤ committed_at < end, and none of those is left out.
+    """Returns (after, upto), the smallest range of positions with every transaction for which start ≤ committed_at < end.
 
-    Where the server's clock was set back within the range, what lies between is in it, too: a range of positions has no holes.
-    `upto` is where it ends at the latest. Raises Stop for a range that begins before the journal's start, or at its end or later.
+    If the server's clock was set back within the range, it includes the transactions in between, too. It ends at the given `upto`
+    at the latest. Raises Stop if it begins before the journal's start, or at its end or later.
     """
     if end is not None and _precedes(end, start):
         raise Stop("The range ends before it begins.", hint="`--from` is the earlier of the two, `--to` the later.")
@@ -84,18 +84,18 @@ def range_of(journal: Journal, start: Target, end: Target | None, upto: Position
     if after >= horizon.last:
         raise Stop(
             f"The journal has nothing from there on: it reaches to {horizon.last} ({moment(horizon.last_time)}).",
-            hint="Nothing was captured since, or capture is behind: `cdc-tracker status` tells.",
+            hint="Nothing was captured since, or capture is behind: see `cdc-tracker status`.",
         )
     return after, max(after, last)
 
 
 def beyond(horizon: Horizon) -> Stop:
-    """What is asked for is older than the journal."""
+    """The error for a point that is older than the journal."""
     return Stop(
         f"The journal does not reach back so far: it begins at {horizon.start} ({moment(horizon.first_time)}). "
-        "Nothing was sent or changed; what is older is not in it any more.",
-        hint=f"Begin at {format_lsn(horizon.start.commit_lsn)} or later, or at `earliest`. What is older can only be read "
-        "from the tables as they are now: `backfill` does, for a mapping that has an `id`.",
+        "Nothing was sent or changed; older changes are no longer in it.",
+        hint=f"Begin at {format_lsn(horizon.start.commit_lsn)} or later, or at `earliest`. Older history can only be read from "
+        "the tables as they are now: `backfill` does that, for a mapping that has an `id`.",
     )
 
 
@@ -105,7 +105,7 @@ def moment(time_us: int) -> str:
 
 
 def bare_changes(segment: Segment, after: Position) -> Iterator[Change]:
-    """The changes past a position without any column: positions and times."""
+    """The changes after a position without their columns: for positions and times."""
     return decoder(segment.plugin, lambda _: ((), ())).changes(segment, after)
 
 
@@ -171,7 +171,7 @@ def _ago(text: str) -> float | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """A time without a zone is UTC, as everything that is printed here."""
+    """A time without a zone is UTC, as in all output."""
     try:
         return parse_iso(text)
     except ValueError:

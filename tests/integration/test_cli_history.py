@@ -196,7 +196,7 @@ def test_diff_refuses_what_it_cannot_compare_before_it_reads(shop: Shop) -> None
         (("--mappings", fixed, "--events", "Order Pad"), 2, ("did you mean 'Order Paid'",)),
         (("--mappings", fixed, "--destination", "event"), 2, ("did you mean 'events'",)),
         (("--mappings", "nowhere/"), 2, ("nowhere",)),
-        (("--mappings", fixed, "--from", "yesterday"), 2, ("is no point in history",)),
+        (("--mappings", fixed, "--from", "yesterday"), 2, ("is not a point in history",)),
         (("--mappings", fixed, "--from", "30d"), 3, ("the journal does not reach back so far: it begins at", "`backfill`")),
         (("--mappings", fixed, "--from", "2h", "--to", "3h"), 3, ("ends before it begins",)),
     ]

@@ -121,3 +121,8 @@ def _rewind_to(place: Place) -> Position | None:
     checkpoint = place.state.checkpoints.get("main", "events")
     assert checkpoint is not None
     return checkpoint.rewind_to
+
+
+def test_an_operation_that_does_not_exist_is_a_missing_attribute() -> None:
+    assert not hasattr(operations, "undo")
+    assert operations.rewind.__name__ == "cdc_tracker.operations.rewind"
