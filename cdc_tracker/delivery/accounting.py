@@ -1,4 +1,4 @@
-"""Receipts → checkpoint, ledger counts, dead letters and sent ids of one destination, committed together."""
+"""Receipts become the checkpoint, ledger counts, dead letters and sent ids of one destination, committed together."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State, sent_id
 
 
 class Tally:
-    """What parcels came to and is not committed yet.
+    """The outcomes of batches that are not committed yet.
 
-    Positions up to `high` were dealt with before: what comes of them counts as replayed, and settles the dead letters that it
-    had left. `keep_ids`: the destination has a sent-ledger.
+    Events at positions up to `high` were accounted for before: they count as replayed, and one that is delivered now settles the
+    dead letter that it left. `keep_ids`: record the ids of sent events.
     """
 
     def __init__(self, state: State, source: str, name: str, high: Position, *, keep_ids: bool) -> None:
         self._state, self._source, self._name = state, source, name
         self._keep_ids = keep_ids
         self.high = high
-        self.totals: Counter[str] = Counter()  # outcomes since the start
-        self.kinds: Counter[Kind] = Counter()  # of rejections since the start
-        self.counts: Counter[tuple[int, str, str]] = Counter()
+        self.totals: Counter[str] = Counter()  # by outcome, since the start
+        self.kinds: Counter[Kind] = Counter()  # rejections since the start
+        self.counts: Counter[tuple[int, str, str]] = Counter()  # by hour, mapping and outcome
         self.letters: list[DeadLetter] = []
-        self.settled: list[int] = []
-        self.sent: list[bytes] = []
+        self.settled: list[int] = []  # ids of dead letters
+        self.sent: list[bytes] = []  # digests of message ids
 
     @property
     def pending(self) -> bool:
+        """Whether there is anything to commit."""
         return bool(self.counts) or bool(self.letters) or bool(self.settled)
 
-    def take(self, parcel: PendingBatch, receipts: Sequence[Receipt]) -> None:
-        """One final receipt for each of the parcel's events, in order."""
-        refused = _refused(parcel.events, receipts)
-        self._tally(parcel.events, receipts)
-        self._unpark(parcel.events, receipts)
-        for rejection in parcel.rejections:
+    def take(self, batch: PendingBatch, receipts: Sequence[Receipt]) -> None:
+        """Adds a batch. `receipts`: one final receipt for each of its events, in order."""
+        refused = _refused(batch.events, receipts)
+        self._tally(batch.events, receipts)
+        self._unpark(batch.events, receipts)
+        for rejection in batch.rejections:
             self._count(rejection, ("rejected",))
-        self.kinds.update(Kind(each.mapping, each.reason, each.field) for each in (*parcel.rejections, *refused))
-        for suppression in parcel.suppressions:
+        self.kinds.update(Kind(each.mapping, each.reason, each.field) for each in (*batch.rejections, *refused))
+        for suppression in batch.suppressions:
             self._suppress(suppression)
-        self.letters += park(self._source, self._name, parcel.segments, [*parcel.rejections, *refused], self.high)
+        self.letters += park(self._source, self._name, batch.segments, [*batch.rejections, *refused], self.high)
         if self._keep_ids:
-            pairs = zip(parcel.events, receipts, strict=True)
+            pairs = zip(batch.events, receipts, strict=True)
             self.sent += [sent_id(event.message_id) for event, receipt in pairs if is_held(receipt)]
 
     def clear(self) -> None:
-        """What was gathered is committed."""
+        """To be called after a commit."""
         self.counts.clear()
         self.letters.clear()
         self.settled.clear()
         self.sent.clear()
 
     def _tally(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
-        """Count. The usual case, all the same and all new, goes by groups: this is once an event."""
+        """Counts events. Fast path: if all are new and have equal receipts, counts groups instead of single events."""
         if events and receipts.count(receipts[0]) == len(receipts) and events[0].position > self.high:
             outcomes = counted_as(receipts[0])
             for (hour, mapping), number in _by_hour_and_mapping(events).items():
@@ -69,17 +70,17 @@ class Tally:
         for event, receipt in zip(events, receipts, strict=True):
             self._count(event, counted_as(receipt))
 
-    def _count(self, made: Event | Rejection, outcomes: Sequence[str]) -> None:
-        hour = made.committed_at // HOUR
+    def _count(self, result: Event | Rejection, outcomes: Sequence[str]) -> None:
+        hour = result.committed_at // HOUR
         self.totals.update(outcomes)
-        if made.position <= self.high:  # history that goes again after a rewind
-            self.counts[hour, made.mapping, "replayed"] += 1
+        if result.position <= self.high:  # history that is sent again after a rewind
+            self.counts[hour, result.mapping, "replayed"] += 1
         else:
             for outcome in ("matched", *outcomes):
-                self.counts[hour, made.mapping, outcome] += 1
+                self.counts[hour, result.mapping, outcome] += 1
 
     def _suppress(self, suppression: Suppression) -> None:
-        """Count an event that was left out; at or before `high` it was counted when its position was first dealt with."""
+        """Counts a suppressed event. At a position up to `high` it was counted before."""
         self.totals["withheld"] += 1
         if suppression.position > self.high:
             hour = suppression.event.committed_at // HOUR
@@ -87,7 +88,7 @@ class Tally:
                 self.counts[hour, suppression.mapping, outcome] += 1
 
     def _unpark(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
-        """Events that were parked before, and went through now that history goes again: their dead letters are settled."""
+        """Settles the dead letters of events that were parked before and are delivered now, in a replay."""
         if not events or events[0].position > self.high:
             return
         done = {
@@ -106,46 +107,51 @@ class Tally:
 
 
 class Accounting:
-    """The live stream's: `position` is what was dealt with, `stored` what is committed of it."""
+    """The accounting of the live stream: `position` is accounted for, `stored` is committed."""
 
     def __init__(self, state: State, source: str, name: str, checkpoint: Checkpoint, *, keep_ids: bool = False) -> None:
         self._state, self._source, self._name = state, source, name
         self.tally = Tally(state, source, name, checkpoint.high, keep_ids=keep_ids)
-        self.time = 0  # commit time of the last change dealt with, microseconds since the Unix epoch
+        self.time = 0  # commit time of the last change accounted for, microseconds since the Unix epoch
         self._uncertain = False
         self.begin(checkpoint)
 
     def begin(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint, with nothing gathered."""
+        """Starts at a checkpoint."""
         self.position = self.stored = checkpoint.position
         self.tally.high = checkpoint.high
 
     @property
     def high(self) -> Position:
+        """The highest position that was ever accounted for: what is sent at or before it is history."""
         return self.tally.high
 
     @property
     def pending(self) -> bool:
+        """Whether there is anything to commit."""
         return self.position != self.stored or self.tally.pending
 
     @property
     def parked(self) -> bool:
-        """There are dead letters to commit."""
+        """Whether there are dead letters to commit."""
         return bool(self.tally.letters)
 
-    def take(self, parcel: PendingBatch, receipts: Sequence[Receipt]) -> None:
-        """One final receipt for each of the parcel's events, in order."""
-        self.tally.take(parcel, receipts)
-        self.position = parcel.upto
-        self.time = parcel.time or self.time
+    def take(self, batch: PendingBatch, receipts: Sequence[Receipt]) -> None:
+        """Adds a batch. `receipts`: one final receipt for each of its events, in order."""
+        self.tally.take(batch, receipts)
+        self.position = batch.upto
+        self.time = batch.time or self.time
 
     def commit(self) -> Position | None:
-        """One transaction. The target of a rewind that was asked for, or None. Raises StateUnavailable; call again then."""
+        """Commits all of it in one transaction. Returns the target of a requested rewind, if there is one.
+
+        Raises StateUnavailable; the call can be repeated.
+        """
         tally = self.tally
-        if self._uncertain and self._arrived():
+        if self._uncertain and self._was_committed():
             rewind = None
         else:
-            self._uncertain = True  # a connection lost in a commit does not tell whether it took place
+            self._uncertain = True  # a connection lost during a commit leaves open whether it took place
             rewind = self._state.checkpoints.commit(
                 self._source, self._name, self.position, tally.counts, tally.letters, tally.settled, tally.sent
             )
@@ -155,7 +161,7 @@ class Accounting:
         tally.clear()
         return rewind
 
-    def _arrived(self) -> bool:
+    def _was_committed(self) -> bool:
         checkpoint = self._state.checkpoints.get(self._source, self._name)
         if checkpoint is None:
             raise StateUnavailable("the checkpoint cannot be read")
@@ -163,12 +169,12 @@ class Accounting:
 
 
 def counted_as(receipt: Receipt) -> Sequence[str]:
-    """The ledger's outcomes of it."""
+    """The outcomes under which the ledger counts an event with this receipt."""
     return ("suppressed", "repeated") if receipt == REPEATED else (receipt.outcome.value,)
 
 
 def is_held(receipt: Receipt) -> bool:
-    """The destination has the event."""
+    """Whether the destination has the event."""
     return receipt.outcome in (Outcome.DELIVERED, Outcome.ASSUMED) or receipt == REPEATED
 
 
@@ -188,7 +194,7 @@ def _by_hour_and_mapping(events: Sequence[Event]) -> Counter[tuple[int, str]]:
 
 
 def refusal(event: Event, receipt: Receipt) -> Rejection:
-    """A destination's refusal of an event, as a rejection."""
+    """A destination's refusal of an event as a Rejection."""
     return Rejection(
         reason=receipt.reason,
         mapping=event.mapping,

@@ -1,4 +1,4 @@
-"""Cutting a run of events into batches that a destination takes."""
+"""Divides events into batches within a destination's limits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from cdc_tracker.model import Event
 def split_by_limits(events: Sequence[Event], limits: Limits) -> list[list[Event]]:
     """The events in order, in batches within `limits`; each event counts with one separator byte.
 
-    A cut falls between two changes wherever it can, so that the events of one change share a batch and its `upto`.
-    The events of a change that are too many for one batch are divided, unless `limits.whole_changes`.
-    An event that is too large by itself is left in: `send` rejects it.
+    The events of one change share a batch, and so its `upto`, unless they exceed the limits of a batch and `limits.whole_changes`
+    is not set. An event that is too large by itself stays: `send` rejects it.
     """
     if _fits(events, limits):
         return [list(events)] if events else []

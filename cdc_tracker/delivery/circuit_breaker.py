@@ -1,4 +1,4 @@
-"""While a destination fails at every event: when to try again, with how many, and when the events are to blame."""
+"""A destination fails at every event: when to try again, with how many events, and when to reject the events."""
 
 from __future__ import annotations
 
@@ -10,57 +10,60 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position, Segment
 
-FEW = 5  # events: more of them fail together rather for a fault of the destination
-REOPENED = 8  # tries after which the destination is opened anew: a client may be broken for good (minutes have passed)
-TRIES = 3  # after which few events are to blame, where others have passed shortly before
-LOOKAHEAD = 2_000  # events among which one is looked for that passes
-SIZE = 16 * 1024**2  # bytes of their segments
+FEW = 5  # events; if more of them fail together, the destination is the likelier cause
+TRIES = 3  # after which few events are rejected, if others have passed before
+REOPENED = 8  # tries (minutes) after which the destination is opened again: a client may be broken for good
+LOOKAHEAD = 2_000  # events to read, among which one may pass
+SIZE = 16 * 1024**2  # bytes of the segments to read
 AT_ONCE = 4  # segments
 LONGEST = 60.0  # seconds between two tries
 
 
 @dataclass
 class CircuitBreaker:
-    """Of one destination's stream. It is read again from where everything is dealt with, so that events that have come since, and
-    mappings that were mended, are tried with those that failed. One that passes shows that they are at fault. Where there is
-    none, but the destination has taken others before, a few events are held to be at fault, once.
+    """For the stream of one destination.
+
+    After each failure the stream is read again from the last accounted position, so that newer events, and the results of mended
+    mappings, are sent with those that failed. If one of them passes, the events are at fault, not the destination. If there is no
+    newer event, a few events are rejected after some tries, provided that the destination has taken others since the last time.
     """
 
     failures: int = 0
-    until: float = 0.0  # nothing is sent before (time.monotonic)
-    _vouched: bool = False
-    _spent: int = 0  # passes that have vouched for events already
+    until: float = 0.0  # nothing is sent before it (time.monotonic)
+    _others_passed: bool = False
+    _spent: int = 0  # the dispatcher's passes when events were last rejected
 
-    def met(self, error: NothingPasses, passes: int) -> bool:
-        """`passes`: the dispatcher's, so far. Returns whether a person is to hear of it."""
+    def trip(self, error: NothingPasses, passes: int) -> bool:
+        """Records a failure and returns whether to report it. `passes`: the dispatcher's, so far."""
         self.failures += 1
         few = 0 < error.count <= FEW and passes > self._spent
-        self._vouched = few and self.failures >= TRIES
+        self._others_passed = few and self.failures >= TRIES
         wait = 0.5 * self.failures if few else min(2.0 ** (self.failures - 1), LONGEST)
         self.until = time.monotonic() + wait
         return not few
 
     @property
-    def lasting(self) -> bool:
-        """So long that a new connection may help."""
+    def needs_reopening(self) -> bool:
+        """Whether it has failed for so long that a new connection may help."""
         return self.failures >= REOPENED
 
-    def vouched(self, events: int, passes: int) -> bool:
-        """Whether the destination works, and events of the next call at which it fails are at fault. It is asked once a call."""
-        vouched, self._vouched = self._vouched and events <= FEW, False
-        if vouched:
+    def others_passed(self, events: int, passes: int) -> bool:
+        """Whether the next call, of `events` events, may reject those at which the destination fails. To be asked once a call."""
+        others_passed, self._others_passed = self._others_passed and events <= FEW, False
+        if others_passed:
             self._spent = passes
-        return vouched
+        return others_passed
 
-    def over(self) -> None:
-        """Events were dealt with."""
-        self.failures, self._vouched = 0, False
+    def reset(self) -> None:
+        """Events were accounted for."""
+        self.failures, self._others_passed = 0, False
 
-    def holds(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether nothing is sent for now."""
         return self.failures > 0 and time.monotonic() < self.until
 
     def segments(self, journal: Journal, after: Position) -> list[Segment]:
-        """What is read at once meanwhile: so much that events of later transactions are among it, which may tell."""
+        """The segments to read at once while it fails: enough to hold events of later transactions, of which one may pass."""
         found: list[Segment] = []
         while len(found) < LOOKAHEAD and sum(len(segment.frames) for segment in found) < SIZE:
             more = journal.read(after, AT_ONCE)
@@ -71,5 +74,5 @@ class CircuitBreaker:
         return found
 
     def limits(self, limits: Limits) -> Limits:
-        """Of what is read at once: a destination that takes single events is given several to tell by."""
+        """The limits of a pending batch: while it fails, even a destination of single events gets several to compare."""
         return replace(limits, events=LOOKAHEAD) if self.failures else limits

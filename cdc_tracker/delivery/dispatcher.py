@@ -1,4 +1,4 @@
-"""The calls to one destination that are in flight, in order: the live stream's and those of jobs."""
+"""The only road to a destination: sends batches of the live stream, of retries and of jobs, and accounts for them in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Call(NamedTuple):
 
 
 class Dispatcher:
-    """At most `width` calls at once: one, where the destination holds its checkpoint. Used from one thread."""
+    """Sends up to `limits.in_flight` batches at once; one, if the destination holds its checkpoint. Used from one thread."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class Dispatcher:
         on_trouble: Callable[[CdcTrackerError], None],
         waiting: Callable[[], None],
     ) -> None:
-        """`waiting` is called once a second while a call takes long."""
+        """`abandon`: whether to give up calls in flight. `waiting` is called once a second during a long call."""
         self._destination = destination
         self._abandon, self._on_trouble, self._waiting = abandon, on_trouble, waiting
         self._width = 1 if isinstance(destination, HoldsCheckpoint) else destination.limits.in_flight
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix=name)
         self._calls: deque[_Call] = deque()
-        self.passes = 0  # calls whose events the destination has answered for
+        self.passes = 0  # calls in which an event passed
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -62,39 +62,39 @@ class Dispatcher:
         least: Position = START,
         out_of_band: str = "",
         history: bool = False,
-        vouched: bool = False,
+        others_passed: bool = False,
         store: bool = False,
     ) -> None:
-        """Send the events after those submitted before; waits where the lane is full. `least`: no `upto` lies before it.
+        """Sends the events after those submitted before, and first waits for a free place.
 
-        `vouched`: see send. `store`: also without events, so that the destination stores `upto`.
-        Raises what `settle` does, and has not taken the events then.
+        `least`: the lowest `upto` to send. `others_passed`: see send. `store`: call the destination even without events, so that
+        it stores `upto`. Raises what `settle` raises; the events are then not submitted.
         """
         if not (events or self._calls or store):
             done([])
             return
         self.settle(self._width - 1)
         batch = Batch(list(events), max(upto, least), out_of_band, history)
-        self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, vouched), time.monotonic()))
+        self._calls.append(_Call(batch, done, self._pool.submit(self._send, batch, others_passed), time.monotonic()))
 
     def settle(self, leave: int) -> None:
-        """Wait until at most `leave` calls are in flight, and hand out the receipts of those that are done.
+        """Waits until at most `leave` calls are in flight, and calls `done` for those that have ended.
 
-        Raises send.Interrupted where a call was given up. Raises send.NothingPasses where a call found that, and no other
-        one shows that events do pass: nothing is in flight then, and nothing that was has been taken.
+        Raises Interrupted if a call was abandoned. Raises NothingPasses if no event of a call passed and no other call in flight
+        shows that events do pass: then nothing is in flight, and no receipt of the calls that were is handed out.
         """
         while self._calls and (len(self._calls) > leave or self._calls[0].future.done()):
             call = self._calls[0]
             try:
                 receipts = self._result(call.future)
             except NothingPasses as error:
-                receipts = self._vouched(call, error)
+                receipts = self._retried(call, error)
             self._calls.popleft()
             self.passes += _passed(receipts)
             call.done(receipts)
 
     def close(self) -> None:
-        """Does not wait for a call under way."""
+        """Does not wait for calls in flight."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _result(self, future: Future[list[Receipt]]) -> list[Receipt]:
@@ -102,8 +102,8 @@ class Dispatcher:
             self._waiting()
         return future.result()
 
-    def _vouched(self, failed: _Call, error: NothingPasses) -> list[Receipt]:
-        """The receipts of a call in which no event has passed, if one of those in flight beside it shows that others do."""
+    def _retried(self, failed: _Call, error: NothingPasses) -> list[Receipt]:
+        """The receipts of a second try of a call in which no event passed. Raises the error if no other call in flight passed."""
         passed = False
         for call in self._calls:
             with suppress(NothingPasses):
@@ -114,8 +114,8 @@ class Dispatcher:
         self._calls.clear()
         raise error
 
-    def _send(self, batch: Batch, vouched: bool) -> list[Receipt]:
-        return send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble, vouched=vouched)
+    def _send(self, batch: Batch, others_passed: bool) -> list[Receipt]:
+        return send(self._destination, batch, stop=self._abandon, on_trouble=self._on_trouble, others_passed=others_passed)
 
 
 def _passed(receipts: list[Receipt]) -> bool:

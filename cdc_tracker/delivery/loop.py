@@ -159,7 +159,7 @@ class Delivery:
     def _stream(self) -> bool:
         """Reads some segments and submits their events. False: there are none, or the destination is left alone for now."""
         progress = self._progress
-        if self._breaker.holds():
+        if self._breaker.is_open():
             return False
         if progress.unrecorded:
             self._dispatcher.settle(0)
@@ -193,9 +193,9 @@ class Delivery:
         events, held = batch.events, self._progress.held
         have = sum(event.position <= held for event in events) if events and events[0].position <= held else 0
         left = events[have:] if have else events
-        vouched = self._breaker.vouched(len(left), self._dispatcher.passes)
+        others_passed = self._breaker.others_passed(len(left), self._dispatcher.passes)
         done = partial(self._account, batch, have)
-        self._dispatcher.submit(left, batch.upto, done, least=held, history=history, vouched=vouched)
+        self._dispatcher.submit(left, batch.upto, done, least=held, history=history, others_passed=others_passed)
 
     def _account(self, batch: PendingBatch, have: int, receipts: list[Receipt]) -> None:
         """Takes the receipts of a batch; the destination had the first `have` events before."""
@@ -203,7 +203,7 @@ class Delivery:
         if batch.events:
             self._report.enter("delivering")
         if receipts:
-            self._breaker.over()
+            self._breaker.reset()
         at_once = self._accounting.parked or (batch.events and self._progress.holder is None)
         if at_once or time.monotonic() > self._committed + COMMIT:
             self._commit()
@@ -216,12 +216,12 @@ class Delivery:
         self._progress.read = self._accounting.position
         self._letters.rest()
         self._jobs.rest(error, self._dispatcher)
-        serious = error.out_of_band or self._breaker.met(error, self._dispatcher.passes)
+        serious = error.out_of_band or self._breaker.trip(error, self._dispatcher.passes)
         if serious:
             log.error("the destination fails", destination=self._name, error=error.fault.place, traceback=error.fault.trace)
         if serious and not error.out_of_band:
             self._on_trouble(error)
-        if self._breaker.lasting:
+        if self._breaker.needs_reopening:
             raise DestinationUnavailable(
                 "the destination has failed at every event for minutes: the role restarts and opens it again", hint=error.hint
             )

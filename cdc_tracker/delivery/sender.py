@@ -1,4 +1,8 @@
-"""Delivering one batch until every event of it has a final receipt: the retries, splits and bisections of every destination."""
+"""Delivers one batch until each of its events has a final receipt: the retries, splits and bisections of every destination.
+
+tenacity decides what is retried and how long to wait. Its `stop_when_event_set` and `sleep_using_event` need a threading.Event,
+but whether to give up depends on signals, a lock and the parent process, which are polled.
+"""
 
 from __future__ import annotations
 
@@ -27,44 +31,44 @@ from cdc_tracker.units import format_size
 
 log = structlog.get_logger("deliver")
 
-_LOOK = 0.1  # seconds between two looks at `stop` while waiting
-_DOUBTFUL = 20  # events
+_POLL = 0.1  # seconds between two calls of `stop` during a wait
+_SUSPICIOUS = 20  # events that failed alone, with none that passed: from then on each is sent alone
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before the next try, in seconds: at random up to `first`, then up to twice as much each time."""
+    """Seconds to wait before the next attempt: random, up to `first`, then up to twice as much each time, `cap` at most."""
 
     first: float = 0.5
     cap: float = 60.0
-    blocked: float = 60.0
-    longest: float = 3600.0  # what a Retry-After may ask for at most
+    blocked: float = 60.0  # after DestinationBlocked
+    longest: float = 3600.0  # the largest Retry-After that is honoured
 
 
 BACKOFF = Backoff()
 
 
 class Interrupted(CdcTrackerError):
-    """Stopped before every event had a final receipt."""
+    """Stopped before every event had a final receipt. `receipts` has None for the events without one."""
 
     def __init__(self, receipts: list[Receipt | None]) -> None:
-        """`receipts`: the final ones that there are, None for the events that still need one."""
         super().__init__()
         self.receipts = receipts
 
 
 class NothingPasses(DestinationBlocked):
-    """The destination fails at every event of a batch, each alone: so it does not show whether the events are at fault."""
+    """The destination fails at each event of a batch, sent alone, so it is unknown whether it or the events are at fault."""
 
     def __init__(self, count: int, fault: Fault) -> None:
-        what = {0: "storing its position", 1: "the only event that there is"}.get(count, f"every one of {count} events")
+        """`count`: the events at which it fails; 0 if it fails at storing a position."""
+        what = {0: "storing its position", 1: "the only event of the batch"}.get(count, f"each of {count} events")
         super().__init__(
             f"the destination fails at {what}: {fault.place}",
-            hint="its code, a library or its settings are at fault, or all these events are: the log has the traceback. "
-            "Nothing of them is lost or parked; they are tried again, and one that passes shows which are at fault",
+            hint="Its code, a library or its settings are at fault, or all of these events are: the log has the traceback. "
+            "No event is lost or parked. They are sent again, and an event that passes shows which ones are at fault.",
         )
         self.count, self.fault = count, fault
-        self.out_of_band = False  # only events that go beside the stream were in flight
+        self.out_of_band = False  # whether all batches in flight were out of band
 
 
 def send(
@@ -74,35 +78,35 @@ def send(
     stop: Callable[[], bool],
     on_trouble: Callable[[CdcTrackerError], None],
     backoff: Backoff = BACKOFF,
-    vouched: bool = False,
+    others_passed: bool = False,
 ) -> list[Receipt]:
-    """Deliver until every event has a final receipt: DELIVERED, ASSUMED, SUPPRESSED or REJECTED. Never gives up.
+    """Delivers until every event has a final receipt: DELIVERED, ASSUMED, SUPPRESSED or REJECTED. Never gives up.
 
-    The batch goes in as many calls as the destination's limits ask for, in order.
+    The batch is sent in as many calls as the destination's limits require, in order.
 
     - DestinationUnavailable: the same events again, with exponential backoff and full jitter, honouring `retry_after`;
       DestinationBlocked: once a minute.
-    - TooLarge: in halves; an event alone is REJECTED `too_large`. One above `limits.event_bytes` is REJECTED
-      `event_too_large` without being sent.
-    - BatchRejected: in halves, until what is refused is alone: REJECTED `refused`.
-    - RETRY receipts: those events again, alone; the others keep their receipts.
-    - Whatever else it raises, and an answer that is not one receipt an event: in halves. An event that fails alone, and alone
-      once more after others have passed, is REJECTED `destination_error`. Where none passes, NothingPasses is raised and
-      nothing is rejected, unless it is `vouched` for: events that are none of the batch's have passed.
+    - TooLarge: in halves; a single event is REJECTED `too_large`. An event above `limits.event_bytes` is REJECTED
+      `event_too_large` and not sent.
+    - BatchRejected: in halves, until the refused event is alone: REJECTED `refused`.
+    - RETRY receipts: those events again, without the others, which keep their receipts.
+    - Any other exception, and an answer without one receipt per event: in halves. An event that fails alone, and alone once more
+      after others have passed, is REJECTED `destination_error`. If none passes, raises NothingPasses and rejects nothing, unless
+      `others_passed`: events outside of this batch have passed lately.
 
-    `on_trouble` hears of every failure as it happens. Raises Interrupted within about 0.2 s once `stop()` is true (a
-    call under way is let finish), and passes on Stop.
+    `on_trouble` is called with every failure as it happens. Raises Interrupted within about 0.2 s after `stop()` becomes true,
+    but not before a call in progress returns. Raises Stop and CheckpointMoved as the destination does.
 
-    A batch without events only asks a destination that holds its checkpoint to store `upto`; others are not called.
+    A batch without events is sent only to a destination that holds its checkpoint, which then stores `upto`.
 
-    A part carries an `upto` that lies before every event that has no receipt yet or was rejected, so that a destination
-    which stores it never claims an event whose dead letter could still be lost; nor does `upto` ever move it backwards.
+    The `upto` of each call is before every event that has no receipt yet or was rejected. So a destination that stores it never
+    claims an event whose dead letter could still be lost. `upto` never moves backwards.
     """
     sending = _Sending(destination, batch, stop, on_trouble, backoff)
     try:
-        return sending.run(vouched)
+        return sending.run(others_passed)
     finally:
-        sending.forget()
+        sending.release()
 
 
 class _Sending:
@@ -121,10 +125,10 @@ class _Sending:
         self._backoff = backoff
         self._exponential = wait_random_exponential(multiplier=backoff.first, max=backoff.cap)
         self._receipts: list[Receipt | None] = [None] * len(batch.events)
-        self._passed = False  # the destination has answered for an event
-        self._suspects: dict[int, Fault] = {}  # events that it has failed at alone
+        self._passed = False  # the destination has answered for some event
+        self._suspects: dict[int, Fault] = {}  # events at which it failed when they were sent alone
 
-    def run(self, vouched: bool) -> list[Receipt]:
+    def run(self, others_passed: bool) -> list[Receipt]:
         parts = self._parts()
         while parts:
             part = parts.pop()
@@ -133,20 +137,20 @@ class _Sending:
             except (TooLarge, BatchRejected, Fault) as error:
                 left = [i for i in part if self._receipts[i] is None]
                 if len(left) > 1:
-                    parts.extend(reversed([[i] for i in left] if self._doubtful else self._halves(left)))
+                    parts.extend(reversed([[i] for i in left] if self._suspicious else self._halves(left)))
                 else:
-                    self._alone(left, error)
+                    self._failed_alone(left, error)
         if self._suspects:
-            self._judge(vouched)
+            self._retry_suspects(others_passed)
         return [receipt for receipt in self._receipts if receipt is not None]
 
     @property
-    def _doubtful(self) -> bool:
-        """So many events have failed alone, and none has passed, that halves would only send each of them many times."""
-        return len(self._suspects) >= _DOUBTFUL and not self._passed
+    def _suspicious(self) -> bool:
+        """Whether so many events failed alone, and none passed, that halving would only send each of them many times."""
+        return len(self._suspects) >= _SUSPICIOUS and not self._passed
 
     def _parts(self) -> list[list[int]]:
-        """What can be sent, in calls, the first one last."""
+        """The indexes of the events of each call; the first call is last."""
         sendable = self._sendable()
         events = self._batch.events
         if not sendable:
@@ -160,59 +164,60 @@ class _Sending:
         places = iter(sendable)
         return [list(islice(places, len(call))) for call in calls][::-1]
 
-    def _alone(self, left: list[int], error: TooLarge | BatchRejected | Fault) -> None:
-        """A call with one event, or with none, has failed."""
+    def _failed_alone(self, left: list[int], error: TooLarge | BatchRejected | Fault) -> None:
+        """Records that a call with one event, or with none, has failed."""
         if isinstance(error, Fault):
             if not left:
                 raise NothingPasses(0, error)
             self._suspects[left[0]] = error
         else:
             code = "too_large" if isinstance(error, TooLarge) else "refused"
-            self._settle(left[0], Receipt(Outcome.REJECTED, code, detail=str(error)))
+            self._receipts[left[0]] = Receipt(Outcome.REJECTED, code, detail=str(error))
             self._passed = True
 
-    def _judge(self, vouched: bool) -> None:
-        """An event that fails again alone, when others have passed, is at fault; a fault that was passing has gone by then."""
+    def _retry_suspects(self, others_passed: bool) -> None:
+        """Rejects the events that fail alone once more, now that others have passed: a passing fault is over by then."""
         suspects, self._suspects = self._suspects, {}
-        if not (self._passed or vouched):
+        if not (self._passed or others_passed):
             raise NothingPasses(len(suspects), next(iter(suspects.values())))
-        told: set[str] = set()
+        logged: set[str] = set()
         for i in sorted(suspects):
             try:
                 self._until_final([i])
             except (TooLarge, BatchRejected) as error:
-                self._alone([i], error)
+                self._failed_alone([i], error)
             except Fault as fault:
                 detail = f"the destination failed at this event: {fault.place}"
-                self._settle(i, Receipt(Outcome.REJECTED, "destination_error", detail=detail))
-                if fault.place not in told:
-                    told.add(fault.place)
+                self._receipts[i] = Receipt(Outcome.REJECTED, "destination_error", detail=detail)
+                if fault.place not in logged:
+                    logged.add(fault.place)
                     event = self._batch.events[i]
                     log.error(
-                        "the destination fails at an event, which is parked",
+                        "the destination fails at an event; the event is parked",
                         mapping=event.mapping,
                         position=str(event.position),
                         error=fault.place,
                         traceback=fault.trace,
                     )
 
-    def forget(self) -> None:
-        """Let go of the events: tenacity's call state is a cycle that holds this object until the collector comes by."""
+    def release(self) -> None:
+        """Drops the events: tenacity's call state is a reference cycle that keeps this object until the next collection."""
         self._batch = Batch((), START)
         self._receipts = []
 
     def _sendable(self) -> list[int]:
-        """All events but those above the limit, which are rejected here."""
+        """The indexes of all events but those above the limit, which are rejected here."""
         limit = self._destination.limits.event_bytes
         sizes = [len(event.body) for event in self._batch.events]
         if sizes and max(sizes) > limit:
             for i, size in enumerate(sizes):
                 if size > limit:
-                    detail = f"the event has {format_size(size)}, and the destination takes {format_size(limit)}"
-                    self._settle(i, Receipt(Outcome.REJECTED, "event_too_large", detail=detail))
+                    detail = f"the event has {format_size(size)}, and the destination takes {format_size(limit)} at most"
+                    self._receipts[i] = Receipt(Outcome.REJECTED, "event_too_large", detail=detail)
         return [i for i, receipt in enumerate(self._receipts) if receipt is None]
 
     def _until_final(self, part: list[int]) -> None:
+        """Sends a part until each of its events has a final receipt. Raises what splitting it may resolve."""
         retrying = Retrying(
             retry=retry_if_exception_type(DestinationUnavailable), wait=self._wait, sleep=self._sleep, reraise=True
         )
@@ -228,36 +233,31 @@ class _Sending:
         except (DestinationUnavailable, TooLarge, BatchRejected) as error:
             self._on_trouble(error)
             raise
-        except (Stop, CheckpointMoved):  # none of them is an event's
+        except (Stop, CheckpointMoved):  # no event is at fault
             raise
-        except BaseException as error:  # a library may raise anything: SystemExit, KeyboardInterrupt, a panic of Rust
+        except BaseException as error:  # a library may raise anything: SystemExit, KeyboardInterrupt, a Rust panic
             raise Fault(error) from None
         self._passed = True
         if receipts and receipts[0] in (DELIVERED, ASSUMED) and receipts.count(receipts[0]) == len(self._receipts):
-            self._receipts = list(receipts)  # the usual case: all of them, and all alike
+            self._receipts = list(receipts)  # fast path: the whole batch, with equal receipts
             return
-        retry = [self._settle(i, receipt) for i, receipt in zip(left, receipts, strict=True)].count(False)
-        if retry:
-            reason = next(receipt.reason for receipt in receipts if receipt.outcome is Outcome.RETRY)
-            text = f"{retry} of {len(left)} events were not taken" + (f": {reason}" if reason else "")
-            asked = [receipt.retry_after for receipt in receipts if receipt.retry_after is not None]
-            trouble = DestinationUnavailable(text, retry_after=max(asked, default=None))
-            self._on_trouble(trouble)
-            raise trouble
-
-    def _settle(self, i: int, receipt: Receipt) -> bool:
-        """Keep a receipt if it is final."""
-        if receipt.outcome is Outcome.RETRY:
-            return False
-        self._receipts[i] = receipt
-        return True
+        for i, receipt in zip(left, receipts, strict=True):
+            if receipt.outcome is not Outcome.RETRY:
+                self._receipts[i] = receipt
+        if retry := [receipt for receipt in receipts if receipt.outcome is Outcome.RETRY]:
+            text = f"{len(retry)} of {len(left)} events were not taken" + (f": {retry[0].reason}" if retry[0].reason else "")
+            asked = [receipt.retry_after for receipt in retry if receipt.retry_after is not None]
+            failure = DestinationUnavailable(text, retry_after=max(asked, default=None))
+            self._on_trouble(failure)
+            raise failure
 
     def _part(self, left: list[int]) -> Batch:
+        """The batch of a call. Its `upto` is before every other event that is pending or rejected."""
         events = self._batch.events
         if len(left) == len(events):
             return self._batch
-        ours = set(left)
-        pending = (i for i, receipt in enumerate(self._receipts) if _holds_back(receipt) and i not in ours)
+        sent = set(left)
+        pending = (i for i, receipt in enumerate(self._receipts) if _holds_back(receipt) and i not in sent)
         barrier = next(pending, None)
         upto = self._batch.upto if barrier is None else before(events[barrier].position)
         if isinstance(self._destination, HoldsCheckpoint):
@@ -266,7 +266,7 @@ class _Sending:
         return Batch([events[i] for i in left], upto, out_of_band, self._batch.history)
 
     def _halves(self, part: list[int]) -> list[list[int]]:
-        """Two parts, cut as near the middle as a border between two changes allows."""
+        """Two parts, divided between two changes as near to the middle as possible."""
         events = self._batch.events
         borders = [k for k in range(1, len(part)) if events[part[k]].position != events[part[k - 1]].position]
         middle = len(part) // 2
@@ -280,20 +280,17 @@ class _Sending:
         return max(seconds, min(asked or 0.0, self._backoff.longest))
 
     def _sleep(self, seconds: float) -> None:
+        """Returns early when `stop()` is true; the next attempt then raises Interrupted."""
         end = time.monotonic() + seconds
-        while not self._stop():
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, _LOOK))
-        raise Interrupted(self._receipts)
+        while not self._stop() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL))
 
 
 def _holds_back(receipt: Receipt | None) -> bool:
-    """No position may pass the event: it is not dealt with, or its dead letter is not stored."""
+    """Whether no position may pass the event: it is pending, or its dead letter is not stored yet."""
     return receipt is None or receipt.outcome is Outcome.REJECTED
 
 
 def before(position: Position) -> Position:
-    """The last position that does not include this one."""
+    """The position just before this one."""
     return Position(position.commit_lsn, position.ordinal - 1)

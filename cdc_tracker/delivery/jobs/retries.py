@@ -88,7 +88,7 @@ class QueuedLetters:
         done = partial(self._take, call)
         events = [event for _, event in call.events]
         # They failed before: that others pass proves nothing about them.
-        self._dispatcher.submit(events, START, done, out_of_band=_named(noted), history=True, vouched=True)
+        self._dispatcher.submit(events, START, done, out_of_band=_named(noted), history=True, others_passed=True)
         return True
 
     def finish(self, pipeline: Pipeline) -> None:

@@ -233,9 +233,9 @@ class Jobs:
         if rate:
             run.allowed = max(run.allowed, time.monotonic()) + batch.matched / rate
         out_of_band = f"job {run.job.id} at {batch.upto}"
-        vouched = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
+        others_passed = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
         done = partial(self._take, run, batch)
-        dispatcher.submit(batch.events, START, done, out_of_band=out_of_band, history=True, vouched=vouched)
+        dispatcher.submit(batch.events, START, done, out_of_band=out_of_band, history=True, others_passed=others_passed)
 
     def _take(self, run: _Run, batch: PendingBatch, receipts: list[Receipt]) -> None:
         run.tally.take(batch, receipts)

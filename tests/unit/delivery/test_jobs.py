@@ -118,7 +118,7 @@ def test_a_job_at_whose_every_event_the_destination_fails_waits_and_the_stream_g
 
     destination.always = minds
     with stage.delivering(destination):
-        until(lambda: "fails at every one of" in state_of(stage, job).trouble, "it says so")
+        until(lambda: "fails at each of" in state_of(stage, job).trouble, "it says so")
         assert stage.parked() == []
         stage.rows(ROWS)
         until(lambda: stage.settled(ROWS + 1), "the stream goes on")

@@ -238,7 +238,7 @@ def test_a_destination_that_fails_at_every_event_is_told_and_nothing_is_rejected
 def test_events_that_others_vouch_for_are_rejected_without_one_that_passes() -> None:
     destination = MemoryDestination()
     destination.always = failing(ValueError())
-    receipts = send(destination, batch(3), stop=lambda: False, on_trouble=lambda error: None, backoff=QUICK, vouched=True)
+    receipts = send(destination, batch(3), stop=lambda: False, on_trouble=lambda error: None, backoff=QUICK, others_passed=True)
     assert [receipt.reason for receipt in receipts] == ["destination_error"] * 3
 
 
