@@ -75,15 +75,15 @@ def backfill(
                 _say(plan)
             if not dry_run:
                 yes_duplicates = _agree(plan, yes=yes, duplicates=yes_duplicates)
-        told = [_as_json(plan, start) for plan in plans]
+        shown = [_as_json(plan, start) for plan in plans]
         numbers = []
         if not dry_run:
             with invocation.journal() as journal:
                 jobs = operations.backfill.start(state, journal, plans, accept_duplicates=yes_duplicates)
             numbers = [job.id for job in jobs]
-            told = [each | {"job": number} for each, number in zip(told, numbers, strict=True)]
+            shown = [each | {"job": number} for each, number in zip(shown, numbers, strict=True)]
         if as_json:
-            output.emit(told)
+            output.emit(shown)
         elif not dry_run:
             say_queued(numbers)
             if not detach:

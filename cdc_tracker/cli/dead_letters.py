@@ -19,17 +19,8 @@ if TYPE_CHECKING:
 
 _Command = Callable[..., Any]
 _DETAIL = 60  # characters of a detail in the list
-_COLUMNS = {
-    "id": "id",
-    "destination": "destination",
-    "mapping": "mapping",
-    "reason": "reason",
-    "field": "field",
-    "detail": "detail",
-    "state": "state",
-    "tries": "attempts",
-    "since": "created_at",
-}
+_COLUMNS = {name: name for name in ("id", "destination", "mapping", "reason", "field", "detail", "state")}
+_COLUMNS |= {"tries": "attempts", "since": "created_at"}
 
 
 def _filters(command: _Command) -> _Command:
@@ -129,13 +120,13 @@ def show_(invocation: Invocation, number: int, raw: bool, as_json: bool) -> None
     with invocation.state(to_read=True) as state:
         letter = operations.dead_letters.one(state, invocation.source, number)
         record = state.sources.get(invocation.source)
-    told = as_dict(letter)
+    shown = as_dict(letter)
     changes = operations.dead_letters.changes(letter, record.database if record else "") if raw else []
     if as_json:
-        output.emit({**told, "changes": [json.loads(change, parse_float=str) for change in changes]} if raw else told)
+        output.emit({**shown, "changes": [json.loads(change, parse_float=str) for change in changes]} if raw else shown)
         return
-    width = max(map(len, told))
-    for key, value in told.items():
+    width = max(map(len, shown))
+    for key, value in shown.items():
         output.say(f"{key.ljust(width)}  {one_line(str(value))}")
     for change in changes:
         output.say(f"\n{change}")

@@ -1,4 +1,4 @@
-"""How a difference between mappings is shown: to a person, and as JSON."""
+"""A difference between mappings as text and as JSON."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from cdc_tracker.config.config import Config
-    from cdc_tracker.operations.follow import OwnWorker, Seen
+    from cdc_tracker.operations.jobs import OwnWorker, Seen
     from cdc_tracker.state import Job, State
 
 
 def follow_jobs(config: Config, state: State, numbers: Sequence[int]) -> None:
     """Show these jobs, one after another, until each has ended. Raises Stop if one fails. Ctrl-C leaves them to the worker."""
     try:
-        with operations.follow.worker_for(config, state, numbers[0]) as worker:
+        with operations.jobs.worker_for(config, state, numbers[0]) as worker:
             if worker is not None:
                 output.say("No worker is running: one is started until the job ends.", err=True)
             for number in numbers:
@@ -31,7 +31,7 @@ def follow_jobs(config: Config, state: State, numbers: Sequence[int]) -> None:
 
 
 def _follow(source: str, state: State, number: int, worker: OwnWorker | None) -> None:
-    steps = operations.follow.follow(state, source, number, worker)
+    steps = operations.jobs.follow(state, source, number, worker)
     job = next(steps).job
     with _bar(job) as advance:
         for seen in steps:

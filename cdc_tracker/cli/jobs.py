@@ -1,4 +1,4 @@
-"""`jobs`: what is being sent of history, and how far it is."""
+"""`jobs`: lists, shows, follows and controls replays and backfills."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def what(job: Job) -> str:
 
 
 def share(progress: Progress) -> str:
-    """`45 %`, or a dash where it is not known."""
+    """`45 %`, or a dash if unknown."""
     return f"{progress.percent} %" if progress.percent is not None else "–"
 
 

@@ -30,7 +30,7 @@ def point(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -
 
 
 def moment(context: click.Context, parameter: click.Parameter, value: str | None) -> Target | None:
-    """The callback of an option that names a time: for what is not in the journal, and so has no LSN."""
+    """The callback of an option that names a time: for history that is not in the journal, and so has no LSN."""
     found = point(context, parameter, value)
     if found is not None and found.time_us is None:
         raise click.BadParameter("expected an ISO time (2026-01-31T12:00:00Z) or how long ago (30d)")

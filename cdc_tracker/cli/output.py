@@ -118,7 +118,7 @@ def ask(question: str, *, yes: bool, options: str = "--yes") -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[], None]]:
-    """Shows progress on standard error, if that is a terminal. Yields what is to be called after each segment."""
+    """Shows progress on standard error, if that is a terminal. Yields a function to call after each segment."""
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(stderr=True)

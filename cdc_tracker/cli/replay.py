@@ -78,7 +78,7 @@ def replay(
                 advance=advance,
             )
         again, after, upto = plan.estimate, str(plan.after), str(plan.upto)
-        told = {"destination": destination, "depth": "journal", "from": after, "to": upto, **estimate_view.as_json(again)}
+        shown = {"destination": destination, "depth": "journal", "from": after, "to": upto, **estimate_view.as_json(again)}
         if not as_json:
             events = plural(again.counts.sent, "event")
             output.say(f"{destination}: {events} from {after} to {upto} would be sent again.")
@@ -86,9 +86,9 @@ def replay(
         if not dry_run:
             accepted = estimate_view.agree(again, f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
             job = operations.replay.start(state, journal, plan, accept_duplicates=accepted, max_rate=max_rate)
-            told["job"] = job.id
+            shown["job"] = job.id
         if as_json:
-            output.emit(told)
+            output.emit(shown)
         elif not dry_run:
             say_queued([job.id])
             if not detach:

@@ -50,7 +50,7 @@ def rewind(
                 invocation.config, state, journal, destination, target, only_missing=only_missing, advance=advance
             )
         again, to = plan.estimate, plan.to
-        told = {"destination": destination, "from": str(plan.position), "to": str(to), **estimate_view.as_json(again)}
+        shown = {"destination": destination, "from": str(plan.position), "to": str(to), **estimate_view.as_json(again)}
         if not as_json:
             events = plural(again.counts.sent, "event")
             output.say(f"{destination}: from {plan.position} back to {to}, {events} would be sent again.")
@@ -58,8 +58,8 @@ def rewind(
         if not dry_run:
             accepted = estimate_view.agree(again, f"Rewind {destination} to {to}?", yes=yes, duplicates=yes_duplicates)
             at_once = operations.rewind.apply(state, journal, plan, accept_duplicates=accepted)
-            told["applied"] = _AT_ONCE if at_once else _LATER
+            shown["applied"] = _AT_ONCE if at_once else _LATER
     if as_json:
-        output.emit(told)
+        output.emit(shown)
     elif not dry_run:
-        output.say(told["applied"])
+        output.say(shown["applied"])

@@ -1,7 +1,7 @@
-"""What a person can do or ask, as functions of opened things that return typed values. Nothing here prints, asks or exits.
+"""What a user can do or ask, as functions that take opened stores and return typed values. Nothing here prints, asks or exits.
 
-The command line calls them, and so can a console or an API. Where a person must decide, one function returns what would happen
-and another does it. Errors are those of cdc_tracker.errors. A module is imported when it is first used (`operations.ledger`),
+The command line calls them, and so can a console or an API. If a user must decide, one function returns what would happen and
+another does it. Errors are those of cdc_tracker.errors. A module is imported when it is first used (`operations.ledger`),
 so that a command imports only its own.
 """
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         diff,
         estimate,
         examples,
-        follow,
         jobs,
         ledger,
         named,

@@ -35,7 +35,7 @@ def listed(
 
 
 def one(state: State, source: str, number: int) -> DeadLetter:
-    """One of the source's, with its segment. Raises InvalidRequest where there is none of that number."""
+    """The source's dead letter of that number, with its segment. Raises InvalidRequest if there is none."""
     letter = state.dead_letters.get(number)
     if letter is None or letter.source != source:
         raise InvalidRequest(f"there is no dead letter {number}; `cdc-tracker dead-letters list` shows them")
@@ -43,7 +43,7 @@ def one(state: State, source: str, number: int) -> DeadLetter:
 
 
 def changes(letter: DeadLetter, database: str) -> list[str]:
-    """The row changes that it is about, each as Debezium's envelope in JSON, with every value of its row."""
+    """Its row changes, each as Debezium's envelope in JSON, with every value of its row."""
     segment = decode(letter.segment, f"the segment of dead letter {letter.id}")
     return [as_envelope(change, database) for change in whole_changes(segment) if change.position == letter.position]
 

@@ -1,20 +1,32 @@
-"""Jobs: what `replay` and `backfill` have started, how far it is, and its control."""
+"""Jobs: what `replay` and `backfill` have started: how far it is, its control, and following it until it ends."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO, Literal, NamedTuple
 
+from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
-from cdc_tracker.state import Job, State
+from cdc_tracker.monitoring import reports
+from cdc_tracker.state import DeliveryReport, Job, State
+from cdc_tracker.worker.processes import ends_with_us
 
+LOOK = 0.2  # seconds between two looks at a job
+LAST_WORDS = 2_000  # characters of a worker's log that are shown if it ends by itself
 Control = Literal["paused", "queued", "cancelled"]
 
 
 class Progress(NamedTuple):
-    """`done` of `total`: rows read by a backfill, events made by a replay; `total` is 0 where unknown, an estimate otherwise.
+    """`done` of `total`: rows read by a backfill, events made by a replay; `total` is an estimate, 0 if unknown.
 
-    `percent` and `seconds_left` are None where nothing is known of them. The latter goes by the rate so far.
+    `percent` and `seconds_left` are None if unknown; the latter follows from the rate so far.
     """
 
     done: int
@@ -24,7 +36,7 @@ class Progress(NamedTuple):
 
 
 def one(state: State, source: str, number: int) -> Job:
-    """The source's job of that number. Raises Stop where there is none."""
+    """The source's job of that number. Raises Stop if there is none."""
     job = state.jobs.get(number)
     if job is None or job.source != source:
         raise Stop(f"There is no job {number}.", hint="`cdc-tracker jobs` lists them.")
@@ -32,7 +44,7 @@ def one(state: State, source: str, number: int) -> Job:
 
 
 def control(state: State, journal: Journal, source: str, number: int, to: Control) -> None:
-    """Pauses, resumes (`queued`) or cancels a job. Raises Stop where there is none, or where its state does not allow that."""
+    """Pauses, resumes (`queued`) or cancels a job. Raises Stop if there is none, or its state does not allow that."""
     job = one(state, source, number)
     state.jobs.control(job.id, to)
     journal.wake(job.destination)
@@ -45,3 +57,72 @@ def progress(job: Job) -> Progress:
     took = (job.updated_at - job.started_at) / 1e6
     steady = job.state == "running" and 0 < done < total and took > 0
     return Progress(done, total, percent, took * (total - done) / done if steady else None)
+
+
+class Seen(NamedTuple):
+    """A job as it is now. `trouble`: why it makes no progress, from the job or from its delivery; "" if it does."""
+
+    job: Job
+    trouble: str
+
+
+class OwnWorker:
+    """A worker that was started for a job."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._process, self._log = process, log
+
+    def check(self) -> None:
+        """Raises Stop, with the end of its log, if it has ended by itself."""
+        if self._process.poll() is None:
+            return
+        self._log.seek(0)
+        said = self._log.read().decode(errors="backslashreplace")[-LAST_WORDS:]
+        raise Stop(
+            f"The worker started for the job has ended with exit code {self._process.returncode}. The end of its log:\n{said}",
+            hint="The job continues where it is when a worker runs: `cdc-tracker run`.",
+        )
+
+
+@contextlib.contextmanager
+def worker_for(config: Config, state: State, number: int) -> Iterator[OwnWorker | None]:
+    """A worker for the job of that number, stopped at the end; None if a worker that delivers to its destination already runs."""
+    source = config.source.name
+    if reports(state.reports.all(source), f"deliver:{one(state, source, number).destination}"):
+        yield None
+        return
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
+        )
+        try:
+            yield OwnWorker(process, log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def follow(state: State, source: str, number: int, worker: OwnWorker | None = None) -> Iterator[Seen]:
+    """The job as it is now, then again a few times a second until it is neither queued nor running.
+
+    Raises Stop if the job fails, or the worker that was started for it ends.
+    """
+    while True:
+        job = one(state, source, number)
+        yield Seen(job, job.trouble or _trouble(state, job))
+        if job.state not in ("queued", "running"):
+            break
+        time.sleep(LOOK)
+        if worker is not None:
+            worker.check()
+    if job.state == "failed":
+        raise Stop(f"Job {job.id} failed: {job.trouble}", hint=f"`cdc-tracker jobs resume {job.id}` tries again from there.")
+
+
+def _trouble(state: State, job: Job) -> str:
+    return state.reports.last(job.source, f"deliver:{job.destination}", DeliveryReport).trouble

@@ -1,4 +1,4 @@
-"""Live changes and what is made of them, through a temporary slot. Delivers nothing."""
+"""Live changes and their results, read through a temporary slot. Delivers nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNMAPPED = Need(frozenset({"insert"}), every_column=True)
 
 
 class Previewed(NamedTuple):
-    """A change and what is made of it. `envelope`: Debezium's, as JSON text; only of a raw preview, which has no results."""
+    """A change and its results. `envelope`: Debezium's, as JSON text; only in a raw preview, which has no results."""
 
     change: Change
     results: list[Result]

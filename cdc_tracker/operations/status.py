@@ -22,7 +22,7 @@ from cdc_tracker.worker.assemble import source_record
 
 @dataclass(frozen=True)
 class Slot:
-    """`state`: None where the server cannot be asked, is another one, or has no such slot; then the rest is empty.
+    """`state`: None if the server cannot be asked, is another one, or has no such slot; then the rest is empty.
 
     `confirmed`, `wal_end`: LSNs up to which WAL is confirmed and written. `unconfirmed`: the bytes between them.
     """
