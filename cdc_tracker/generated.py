@@ -51,7 +51,7 @@ class _Lines(Sequence[str]):
 def define(name: str, source: str, namespace: dict[str, Any], title: str) -> Callable[..., Any]:
     """Compiles `source`, which defines the function `name`, with `namespace` as its globals, and returns the function.
 
-    Its file name is `<title>`, with a number where other functions have that title. linecache has the source for as long as the
+    Its file name is `<title>`, with a number if other functions have that title. linecache has the source for as long as the
     function exists: reloading does not accumulate entries.
     """
     entry: Any = (len(source), None, _Lines(source), title)

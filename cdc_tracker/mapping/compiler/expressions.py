@@ -3,8 +3,7 @@
 What comes from a mapping file enters the source as `repr` of a str, int, bool or None, as a named constant, or as part of an
 identifier (scope.Names). The source can reach only the constants of its Scope, which contain no builtins.
 
-Text is compared as text if that gives the same result: `new.status == 'paid'` never computes a value. A column's value is
-computed only where it is needed, and once if it is used several times.
+A column's value is computed only if its text is not enough (see columns.py), and once if it is used several times.
 
 Every event has one budget (operators.charged). Outside a comprehension it is charged for values larger than their operands;
 inside one, for every sized value that is computed or used as a whole, because that happens in each round.
@@ -16,7 +15,8 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, UNSET, ColumnRef, Scope, column_of, missing, optional, present
+from cdc_tracker.mapping.compiler.columns import ColumnCompiler
+from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, UNSET, ColumnRef, Scope, optional
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 
@@ -41,9 +41,6 @@ _COMPARE: dict[type[ast.cmpop], str] = {
     ast.IsNot: "unequal",
 }
 """Names of functions of operators.py."""
-_SIGNS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-_SAME_AS_TEXT = TEXT_KINDS | {"integer", "boolean", "date", "timestamp", "timestamptz"}
-"""Kinds of which two values are equal exactly when their texts are."""
 _SIZED = TEXT_KINDS | {"json", "array", "bytes"}
 _GROWING = frozenset({"concat", "join", "json", "replace", "split", "string"})
 """Functions whose result may be larger than their arguments."""
@@ -66,6 +63,7 @@ class ExpressionCompiler:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
+        self.columns = ColumnCompiler(scope)
 
     def value(self, node: ast.expr) -> tuple[str, str]:
         """Source of the expression's value, and its kind: a Codec's kind, `number`, `null` or `any`."""
@@ -95,26 +93,10 @@ class ExpressionCompiler:
 
     # Columns
 
-    def _ref(self, node: ast.expr) -> tuple[ColumnRef | None, bool]:
-        """(the column, or None if its row does not exist; whether the node is a column at all)."""
-        named = column_of(node)
-        return (self.scope.column(*named), True) if named else (None, False)
-
-    def _text(self, column: ColumnRef, inside: _Inside) -> str:
-        """Source of the column's text or None; it raises MissingValue if the row does not carry the column."""
-        if not column.may_be_missing:
-            return column.source
-        name = column.variable
-        if inside.looped:
-            return f"{self.scope.constant(present(column.label), f'present_{name}')}({column.source})"
-        fail, text = self.scope.runtime(missing), self.scope.runtime(str)
-        is_text = f"({name} := {column.source}).__class__ is {text}"
-        return f"({name} if {is_text} or {name} is None else {fail}({name}, {column.label!r}))"
-
     def _column(self, column: ColumnRef | None, inside: _Inside) -> tuple[str, str]:
         if column is None:
             return "None", "null"
-        kind, name, text = column.codec.kind, column.variable, self._text(column, inside)
+        kind, name, text = column.codec.kind, column.variable, self.columns.text(column, looped=inside.looped)
         if kind in TEXT_KINDS:
             source = text
         elif inside.looped:
@@ -128,10 +110,10 @@ class ExpressionCompiler:
         return (self._charged(source) if inside.looped and kind in _SIZED else source), kind
 
     def _Attribute(self, node: ast.Attribute, inside: _Inside) -> tuple[str, str]:  # noqa: N802  named as in ast
-        return self._column(self._ref(node)[0], inside)
+        return self._column(self.columns.ref(node)[0], inside)
 
     def _Subscript(self, node: ast.Subscript, inside: _Inside) -> tuple[str, str]:  # noqa: N802
-        column, is_column = self._ref(node)
+        column, is_column = self.columns.ref(node)
         if is_column:
             return self._column(column, inside)
         whole, kind = self._value(node.value, inside)
@@ -185,9 +167,9 @@ class ExpressionCompiler:
             return f"({word.join(self._truth(each, inside) for each in node.values)})"
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return f"(not {self._truth(node.operand, inside)})"
-        column, _ = self._ref(node)
+        column, _ = self.columns.ref(node)
         if column is not None and column.codec.kind == "boolean":
-            return f"({self._text(column, inside)} == 't')"
+            return f"({self.columns.text(column, looped=inside.looped)} == 't')"
         return self._source(node, inside)
 
     def _BoolOp(self, node: ast.BoolOp, inside: _Inside) -> tuple[str, str]:  # noqa: N802
@@ -223,64 +205,9 @@ class ExpressionCompiler:
         return self._call(_chain, f"({', '.join(signs)})", *values), "boolean"
 
     def _compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, inside: _Inside) -> str:
-        if isinstance(sign, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
-            if _is_none(left):
-                left, right = right, left
-            if quick := self._quick_equal(left, "!=" if isinstance(sign, ast.NotEq | ast.IsNot) else "==", right, inside):
-                return quick
-        elif isinstance(sign, ast.In | ast.NotIn):
-            if quick := self._quick_in(left, "in" if isinstance(sign, ast.In) else "not in", right, inside):
-                return quick
-        elif quick := self._quick_order(left, sign, right, inside):
-            return quick
+        if by_texts := self.columns.compared(left, sign, right, looped=inside.looped):
+            return by_texts
         return self._operator(_COMPARE[type(sign)], self._source(left, inside), self._source(right, inside))
-
-    def _quick_equal(self, left: ast.expr, sign: str, right: ast.expr, inside: _Inside) -> str | None:
-        """Equality of texts; None if texts do not tell."""
-        column, is_column = self._ref(left)
-        if _is_none(right):
-            if column is not None:
-                return f"({self._text(column, inside)} {'is' if sign == '==' else 'is not'} None)"
-            return repr(sign == "==") if is_column else None
-        if not is_column and self._ref(right)[1]:
-            return self._quick_equal(right, sign, left, inside)
-        if column is None:  # the operation does not have the row, so the column is None
-            return repr(sign != "==") if is_column and isinstance(right, ast.Constant) else None
-        other = self._as_text(right, column.codec.kind, inside)
-        return f"({self._text(column, inside)} {sign} {other})" if other is not None else None
-
-    def _as_text(self, node: ast.expr, kind: str, inside: _Inside) -> str | None:
-        """Source of the text that a column of this kind has if it equals the node; None if texts do not tell."""
-        if isinstance(node, ast.Constant):
-            text = _as_text(node.value, kind)
-            return repr(text) if text is not None else None
-        other, _ = self._ref(node)
-        if other is None or other.codec.kind != kind or kind not in _SAME_AS_TEXT:
-            return None
-        return self._text(other, inside)
-
-    def _quick_in(self, left: ast.expr, sign: str, right: ast.expr, inside: _Inside) -> str | None:
-        """Membership of a column in a list of constants, by texts; None if texts do not tell."""
-        column, _ = self._ref(left)
-        if column is None or not isinstance(right, ast.List | ast.Tuple):
-            return None
-        texts = []
-        for each in right.elts:
-            text = _as_text(each.value, column.codec.kind) if isinstance(each, ast.Constant) else None
-            if text is None and not _is_none(each):
-                return None
-            texts.append(text)
-        return f"({self._text(column, inside)} {sign} {self.scope.constant(tuple(texts), f'{column.variable}_values')})"
-
-    def _quick_order(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, inside: _Inside) -> str | None:
-        """An integer column compared with an integer constant; None for anything else."""
-        column, _ = self._ref(left)
-        if column is None or column.codec.kind != "integer" or inside.looped:
-            return None
-        if not isinstance(right, ast.Constant) or right.value.__class__ is not int:
-            return None
-        name, load, text = column.variable, self.scope.runtime(int), self._text(column, inside)
-        return f"(({name} := {text}) is not None and {load}({name}) {_SIGNS[type(sign)]} {right.value!r})"
 
     # Displays and comprehensions
 
@@ -344,21 +271,6 @@ def _weight(body: ast.AST, generators: list[ast.comprehension]) -> int:
     """The cost of one round of a comprehension, in steps: one for every 16 nodes of its body, and one more."""
     nodes = sum(1 for _ in ast.walk(body)) + sum(1 for each in generators for test in each.ifs for _ in ast.walk(test))
     return nodes // 16 + 1
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _as_text(value: object, kind: str) -> str | None:
-    """The text that a column of this kind has if it equals the constant; None if texts do not tell."""
-    if isinstance(value, bool):
-        return {True: "t", False: "f"}[value] if kind == "boolean" else None
-    if isinstance(value, int):
-        return str(value) if kind == "integer" else None
-    if isinstance(value, str) and kind in TEXT_KINDS:
-        return value.lower() if kind == "uuid" else value
-    return None
 
 
 def _chain(signs: tuple[Callable[[Any, Any], bool], ...], *values: Any) -> bool:

@@ -33,7 +33,7 @@ WORDS = {
     "timestamptz": "timestamp",
     "json": "JSON",
 }
-"""Kinds as messages name them, where the name differs."""
+"""Kinds as messages name them, if the name differs."""
 
 NO_IDENTIFIER = frozenset({"boolean", "float", "array", "object", "timestamptz", "timestamp", "date", "bytes"})
 NO_TIME = frozenset({"boolean", "integer", "decimal", "number", "float", "array", "object", "uuid", "bytes", "time"})

@@ -33,7 +33,7 @@ class Rejections:
         return Rejection(reason, self.mapping, change.position, change.transaction.committed_at, field, kind, detail, message_id)
 
     def value(self, reason: str, field: str, expected: str, *, pii: bool, kind: str = "") -> Reject:
-        """For a value that fails a check. `kind` is its type where it comes as a column's text."""
+        """For a value that fails a check. `kind` is its type if it is passed as a column's text."""
 
         def reject(change: Change, message_id: str, value: Any) -> Rejection:
             name = kind if kind and value is not None else type_name(value)

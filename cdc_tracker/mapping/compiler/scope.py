@@ -91,7 +91,7 @@ def missing(value: Missing, label: str) -> None:
 
 
 def present(label: str) -> Callable[[Any], Any]:
-    """A function that returns a column's text or None; it raises MissingValue where the row does not carry the column."""
+    """A function that returns a column's text or None; it raises MissingValue if the row does not carry the column."""
 
     def present(text: Any) -> Any:
         if isinstance(text, Missing):

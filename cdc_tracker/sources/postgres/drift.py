@@ -58,7 +58,7 @@ def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem
     if not found.via_root:
         yield Problem("", wanted.name, "names partitions instead of their roots: mappings of the roots receive nothing", _SETUP)
     if wanted.generated and not found.generated:
-        text = "leaves out stored generated columns: updates and deletes fail where one is in the replica identity"
+        text = "leaves out stored generated columns: updates and deletes fail if one is in the replica identity"
         yield Problem("", wanted.name, text, _SETUP)
 
 

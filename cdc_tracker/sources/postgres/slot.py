@@ -167,23 +167,23 @@ def drop(connection: psycopg.Connection[Any], name: str) -> bool:
 
 @translated()
 def clock(connection: psycopg.Connection[Any]) -> int:
-    """The server's time, microseconds since the Unix epoch: what commit times are of."""
+    """The server's time in microseconds since the Unix epoch, to compare with commit times."""
     [(now,)] = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").fetchall()
     return int(now)
 
 
 def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mapping[str, str]) -> None:
-    """Raise what a stream from this slot would end with at once. Nothing is consumed.
+    """Raises the error with which a stream from this slot would end at once. Consumes nothing.
 
-    The server decodes the next changes with the plugin, as it would for START_REPLICATION. Nothing is raised while somebody
-    reads from the slot, or where the server has not come to a change in time.
+    The server decodes the next changes as it would for START_REPLICATION. Returns if another session reads from the slot, or if
+    the server finds no change within PROBE_TIMEOUT.
     """
     arguments = [word for option in options.items() for word in option]
     query = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s, VARIADIC %s::text[])"
     try:
         with translated(When.STREAMING), connection.transaction():
             connection.execute(f"SET LOCAL statement_timeout = {round(PROBE_TIMEOUT * 1000)}")
-            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # as the stream has it
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # as for the stream
                 connection.execute("SET LOCAL client_encoding TO SQL_ASCII")
             connection.execute(query, [found.name, PROBE_CHANGES, arguments])
     except (SlotBusy, SourceUnavailable):
