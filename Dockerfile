@@ -15,7 +15,7 @@ RUN python -m venv /opt/cdc-tracker && /opt/cdc-tracker/bin/pip install --no-cac
 
 
 FROM python:3.12-slim-bookworm AS worker
-# A fixed id, so that the owner of a mounted data folder can be set from outside.
+# A fixed id, so that the owner of a mounted data directory can be set from outside.
 RUN groupadd --system --gid 10001 cdc && useradd --system --uid 10001 --gid cdc --home-dir /var/lib/cdc-tracker --create-home cdc
 COPY --from=build /opt/cdc-tracker /opt/cdc-tracker
 ENV PATH=/opt/cdc-tracker/bin:$PATH \
@@ -24,10 +24,10 @@ ENV PATH=/opt/cdc-tracker/bin:$PATH \
     CDC_TRACKER_DATA_DIR=/var/lib/cdc-tracker
 USER cdc
 VOLUME /var/lib/cdc-tracker
-# Ready is more than alive: it turns false when the stream does not move although it should.
+# Readiness, not liveness: it fails if the stream does not move although it should.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9464/readyz', timeout=4)"]
-# SIGTERM drains: `docker stop` must wait longer than drain_timeout.
+# SIGTERM drains: `docker stop` has to wait longer than drain_timeout.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cdc-tracker"]
 CMD ["run"]

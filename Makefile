@@ -1,22 +1,23 @@
-# make demo      the whole way of a change, with a worker that is killed on the way   (SECONDS=20 RATE=200 ARGS=--keep)
-# make test      all tests for which the machine has the servers                      (ARGS='-k word', ARGS=-n0: in one process)
-# make check     lint, types, imports, test
-# make bench     how fast; writes bench.json
-# make soak      200 kills of the worker, 100 of every destination that is exactly once   (KILLS=20)
-# make docs      the documentation as a site, in site/
-# make constraints   constraints.txt anew: the newest versions that pyproject.toml allows
-# make clean     removes what was made here, the virtual environment too
+# make demo         a busy shop on an embedded PostgreSQL, and a worker that is killed twice; counts what arrived (SECONDS=20 RATE=200 ARGS=--keep)
+# make test         all tests for which this machine has the servers (ARGS='-k word', ARGS=-n0: in one process)
+# make check        lint, types, import rules, tests
+# make format       formats the code and fixes what ruff can fix
+# make docs         builds the documentation into site/
+# make bench        measures throughput and latency; writes bench.json
+# make soak         kills the worker 200 times, and every exactly-once destination 100 times (KILLS=20)
+# make constraints  rewrites constraints.txt with the newest versions that pyproject.toml allows
+# make clean        removes everything that these targets create, .venv included
 #
-# Every target works in the virtual environment .venv, which is made when it is missing and filled again only when
-# pyproject.toml or constraints.txt changes: after the first time nothing here needs the network.
+# Every target runs in .venv, which is created if it is missing, and filled again only when pyproject.toml or constraints.txt
+# changes: after the first time nothing here needs the network.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))# of tests, which often wait
-unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, and none of them should compile the package anew
+PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4)))# of tests: more than cores, because tests often wait
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which would compile the package each time
 options = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: demo test lint types imports format check bench soak docs constraints clean python
@@ -53,7 +54,7 @@ soak: $(VENV)/dev-installed
 docs: $(VENV)/dev-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# Of an environment of its own, so that nothing comes in which pyproject.toml does not ask for.
+# From a fresh environment, so that only what pyproject.toml requires is pinned.
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
@@ -66,7 +67,7 @@ clean:
 	rm -rf $(VENV) demo-data build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
 	find cdc_tracker tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The interpreter that the virtual environment is made of.
+# Prints the interpreter that .venv is created with.
 python:
 	@test -n "$(PYTHON)" && echo $(PYTHON)
 
