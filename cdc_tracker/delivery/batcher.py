@@ -80,15 +80,18 @@ class Batcher:
         return self._batch
 
     def _add_all(self, results: Sequence[Result]) -> bool:
-        """Fast path: adds all results at once if they are events and fit. False: nothing was added."""
+        """Fast path: adds whole groups instead of single results. False: a rejection is among them, or they do not fit."""
         batch, limits = self._batch, self._limits
         events = [result for result in results if isinstance(result, Event)]
-        if len(events) < len(results) or len(batch.events) + len(batch.suppressions) + len(events) > limits.events:
+        left_out = [] if len(events) == len(results) else [result for result in results if isinstance(result, Suppression)]
+        number = len(events) + len(left_out)
+        if number < len(results) or len(batch.events) + len(batch.suppressions) + number > limits.events:
             return False
         size = sum([len(event.body) for event in events]) + len(events)
         if batch.size + size > limits.batch_bytes:
             return False
         batch.events += events
+        batch.suppressions += left_out
         batch.size += size
         self._last = results[-1].position if results else self._last
         return True

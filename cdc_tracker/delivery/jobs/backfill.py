@@ -18,7 +18,7 @@ import structlog
 from cdc_tracker.delivery.batcher import Batcher, PendingBatch
 from cdc_tracker.delivery.jobs.event_time import event_time
 from cdc_tracker.delivery.jobs.overlap import MARGIN, Overlap, Reading
-from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps
+from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps, Work
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import SourceUnavailable
 from cdc_tracker.journal import Journal, decode, encode, segments_between
@@ -67,23 +67,15 @@ class _Read(NamedTuple):
     began: float  # time.monotonic
 
 
-@dataclass
-class Stream:
-    """What a backfill knows of its destination's live stream."""
-
-    overlap: Overlap
-    read: Position = START  # how far it has been read
-    lagging: bool = False  # capture is behind the server: the table must not be read further
-
-
-class Backfill:
-    """One backfill job. `outstanding`: batches yielded and not dealt with yet. `trouble`: why it makes no progress."""
+class Backfill(Work):
+    """Sends the events of a table's rows. `stored`: its progress."""
 
     def __init__(
         self,
         *,
         stored: Stored,
-        stream: Stream,
+        overlap: Overlap,
+        read: Position,
         reader: TableReader,
         pipeline: Pipeline,
         live: Pipeline,
@@ -95,12 +87,12 @@ class Backfill:
     ) -> None:
         """`pipeline` has only the job's mapping, `live` all mappings, as the live stream. `rows`: of a chunk at most.
 
-        `between`: only events whose time is at or after the first and before the second, in microseconds since the Unix epoch.
-        `store` makes `stored` durable.
+        `read`: how far the live stream has been read. `between`: only events whose time is at or after the first and before the
+        second, in microseconds since the Unix epoch. `store` makes `stored` durable.
         """
-        self.stored, self.stream = stored, stream
-        self.outstanding = 0
-        self.trouble = ""
+        self.stored, self.read, self.rows = stored, read, stored.rows
+        self._overlap = overlap
+        self._outstanding = 0  # batches yielded and not dealt with yet
         self._reader, self._pipeline, self._live = reader, pipeline, live
         self._journal, self._limits = journal, limits
         self._rows, self._between, self._store = rows, between, store
@@ -110,7 +102,7 @@ class Backfill:
         self._last = START  # position of the chunk's last row
 
     def steps(self) -> Steps:
-        """Yields the job's steps, from what is stored to the end of the table."""
+        """See Work."""
         yield from self._look_back()
         while self.stored.segment or not self.stored.end:
             if not self.stored.segment:
@@ -118,20 +110,30 @@ class Backfill:
                 yield from self._next_chunk()
             if not self.stored.segment:
                 continue
-            if not self.stored.end and not self.stream.lagging:
-                self._ahead = self._ahead or self._thread.submit(self._read, self.stored.last_key)
+            if not self.stored.end and not self.lagging:
+                self._ahead = self._ahead or self._thread.submit(self._read_chunk, self.stored.last_key)
             yield from self._awaited()
             yield from self._sent()
-            while self.outstanding:
+            while self._outstanding:
                 yield Pause.WAITING
 
     def done(self, upto: Position) -> None:
-        """Notes that the batch up to `upto` was dealt with. The caller then stores the progress."""
-        self.outstanding -= 1
+        """See Work."""
+        self._outstanding -= 1
         stored = self.stored
         stored.at = upto.ordinal
         if upto >= self._last:
             stored.after, stored.segment, stored.at = stored.last_key, b"", -1
+
+    def progress(self) -> dict[str, Any]:
+        """See Work."""
+        stored = self.stored
+        needs = Position(stored.low, -1) if stored.segment else None
+        return {"progress": stored.as_json(), "segment": stored.segment, "needs": needs}
+
+    def note(self, events: Iterable[Event]) -> None:
+        """See Work."""
+        self._overlap.note(events)
 
     def close(self) -> None:
         """Cancels a read that is under way, and waits for its end."""
@@ -141,14 +143,14 @@ class Backfill:
 
     # Reading, in a separate thread and one chunk ahead, because it waits for the database.
 
-    def _read(self, after: tuple[str, ...] | None) -> _Read:
+    def _read_chunk(self, after: tuple[str, ...] | None) -> _Read:
         began = time.monotonic()
         chunk = self._reader.read(after, self._rows)
         return _Read(chunk, encode(chunk.segment) if chunk.segment is not None else b"", began)
 
     def _next_chunk(self) -> Iterator[Pause]:
         while True:
-            reading = self._ahead or self._thread.submit(self._read, self.stored.after)
+            reading = self._ahead or self._thread.submit(self._read_chunk, self.stored.after)
             while not reading.done():
                 yield Pause.WAITING
             self._ahead = None
@@ -163,9 +165,9 @@ class Backfill:
 
     def _let_capture_catch_up(self) -> Iterator[Pause]:
         """Waits while capture lags. No chunk has been read meanwhile, so that the stream's events can be forgotten."""
-        while self.stream.lagging and self._ahead is None:
+        while self.lagging and self._ahead is None:
             self.trouble = "waits until capture has caught up with the server"
-            self.stream.overlap.forget(time.monotonic())
+            self._overlap.forget(time.monotonic())
             yield Pause.WAITING
         self.trouble = ""
 
@@ -178,12 +180,12 @@ class Backfill:
     def _take(self, read: _Read) -> None:
         """Stores a chunk before any of it is sent."""
         chunk = read.chunk
-        self.stream.overlap.forget(read.began)
+        self._overlap.forget(read.began)
         self._reading = Reading(read.began, chunk.running)
         stored = self.stored
         stored.low, stored.high, stored.last_key, stored.end = chunk.low, chunk.high, chunk.last_key, chunk.end
         stored.running, stored.key = tuple(chunk.running), chunk.key
-        stored.rows += chunk.rows
+        stored.rows = self.rows = stored.rows + chunk.rows
         stored.segment = read.encoded
         if not read.encoded:
             stored.after = chunk.last_key
@@ -194,7 +196,7 @@ class Backfill:
     def _awaited(self) -> Iterator[Pause]:
         """Waits until the live stream has been read past the chunk's second watermark."""
         since = time.monotonic()
-        while self.stream.read.commit_lsn < self.stored.high:
+        while self.read.commit_lsn < self.stored.high:
             if time.monotonic() > since + AGAIN:
                 self.trouble = "waits for the live stream to come past what was read"
             yield Pause.WAITING
@@ -213,8 +215,8 @@ class Backfill:
     def _checked(self, batches: Iterable[PendingBatch]) -> Iterator[PendingBatch]:
         """Suppresses overtaken events, at the last moment: until then the stream may send an event that overtakes one."""
         for batch in batches:
-            batch.suppress(self.stream.overlap.overtaken(batch.events, self._reading), "overtaken")
-            self.outstanding += 1
+            batch.suppress(self._overlap.overtaken(batch.events, self._reading), "overtaken")
+            self._outstanding += 1
             yield batch
 
     def _inside(self, result: Result) -> bool:
@@ -230,10 +232,10 @@ class Backfill:
         horizon = self._journal.horizon()
         if horizon is None:
             return
-        upto = self.stream.read
+        upto = self.read
         moment = decode(self.stored.segment).first_time if self.stored.segment else time.time_ns() // 1000
         after = max(self._journal.locate(moment - int(MARGIN * 1e6)), horizon.start)
         for segment, begin in segments_between(self._journal, after, upto, at_once=1):
             for results, _ in self._live.portions(segment, begin, upto, size=PORTION):
-                self.stream.overlap.note(result for result in results if isinstance(result, Event))
+                self._overlap.note(result for result in results if isinstance(result, Event))
                 yield Pause.WORKED

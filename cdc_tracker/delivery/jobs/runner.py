@@ -14,11 +14,11 @@ from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.delivery.accounting import Tally
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dispatcher import Dispatcher
-from cdc_tracker.delivery.jobs.backfill import Backfill, Stored, Stream
+from cdc_tracker.delivery.jobs.backfill import Backfill, Stored
 from cdc_tracker.delivery.jobs.overlap import Overlap
-from cdc_tracker.delivery.jobs.replay import replayed
+from cdc_tracker.delivery.jobs.replay import Replay
 from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
-from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps
+from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps, Work
 from cdc_tracker.delivery.sender import NothingPasses
 from cdc_tracker.delivery.sent_ledger import suppress_already_sent
 from cdc_tracker.delivery.storing import until_stored
@@ -48,9 +48,8 @@ class _Run:
 
     job: Job
     tally: Tally
+    work: Work
     steps: Steps
-    backfill: Backfill | None
-    position: Position  # of a replay: everything up to here is dealt with
     allowed: float = 0.0  # when the next batch may be sent (time.monotonic)
     uncertain: bool = False
     trouble: str = ""
@@ -93,8 +92,8 @@ class Jobs:
 
     def note(self, events: Sequence[Event]) -> None:
         """Notes events of the live stream that are about to be sent, for a backfill to compare its rows with."""
-        if self._run is not None and self._run.backfill is not None:
-            self._run.backfill.stream.overlap.note(events)
+        if self._run is not None:
+            self._run.work.note(events)
 
     def look(self, high: Position) -> None:
         """Begins the next job, and takes note if the running one was paused or cancelled. `high`: see Tally."""
@@ -103,9 +102,9 @@ class Jobs:
             stored = self._state.jobs.get(run.job.id)
             if stored is None or stored.state != "running":
                 self._leave("is gone" if stored is None else stored.state)
-            elif run.backfill is not None:
-                run.backfill.stream.lagging = self._is_lagging()
-                self._tell(run, run.backfill.trouble)
+            else:
+                run.work.lagging = self._is_lagging()
+                self._tell(run, run.work.trouble)
         if self._run is None and time.monotonic() >= self._again:
             job = self._state.jobs.next(self._source, self._name)
             if job is not None:
@@ -120,8 +119,7 @@ class Jobs:
         self._read = read
         if run is None or time.monotonic() < run.allowed:
             return False
-        if run.backfill is not None:
-            run.backfill.stream.read = read
+        run.work.read = read
         try:
             given = next(run.steps, None)
             if isinstance(given, PendingBatch):
@@ -152,7 +150,7 @@ class Jobs:
 
     def _begin(self, job: Job, high: Position) -> None:
         try:
-            run = self._replay(job, high) if job.kind == "replay" else self._backfill(job)
+            work = self._replay(job) if job.kind == "replay" else self._backfill(job)
         except Retry as error:
             self._again = time.monotonic() + AGAIN
             log.warning("job not begun", job=job.id, error=str(error), hint=error.hint)
@@ -161,26 +159,27 @@ class Jobs:
             self._state.jobs.commit(replace(job, state="failed", trouble=_said(error)), {})
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
-        self._run = run
+        tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
+        self._run = run = _Run(job, tally, work, work.steps())
         log.info("job begins" if not job.started_at else "job goes on", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
-    def _replay(self, job: Job, high: Position) -> _Run:
+    def _replay(self, job: Job) -> Work:
         spec = job.spec
         after = Position(*job.progress.get("position", spec["from"]))
         pipeline = self._pipelines(load_texts(spec["mappings"]), only=spec["events"])
-        steps = replayed(self._journal, pipeline, after, Position(*spec["to"]), self._limits)
-        return _Run(job, self._tally(high), steps, None, after)
+        return Replay(self._journal, pipeline, after, Position(*spec["to"]), self._limits)
 
-    def _backfill(self, job: Job) -> _Run:
+    def _backfill(self, job: Job) -> Work:
         spec = job.spec
         mappings = load_texts(spec["mappings"])
         mapping = next(each for each in mappings.all if each.key == spec["event"])
         stored = Stored.of(job.progress, job.segment)
         reader = reader_of(self._settings, mapping, spec, job=job.id, key=stored.key)
-        backfill = Backfill(
+        return Backfill(
             stored=stored,
-            stream=Stream(Overlap(mapping.key, mapping.type), self._read),
+            overlap=Overlap(mapping.key, mapping.type),
+            read=self._read,
             reader=reader,
             pipeline=self._pipelines(mappings, only=[mapping.key]),
             live=self._pipelines(mappings, only=None),
@@ -188,13 +187,12 @@ class Jobs:
             limits=self._limits,
             rows=rows_at_once(spec),
             between=(spec["from"], spec["to"]),
-            store=lambda: self._commit(run),
+            store=self._store,
         )
-        run = _Run(job, self._tally(START), backfill.steps(), backfill, START)
-        return run
 
-    def _tally(self, high: Position) -> Tally:
-        return Tally(self._state, self._source, self._name, high, keep_ids=self._keep_ids)
+    def _store(self) -> None:
+        if self._run is not None:
+            self._commit(self._run)
 
     def _end(self, run: _Run) -> None:
         self._commit(run, "done")
@@ -219,8 +217,7 @@ class Jobs:
     def _leave(self, why: str) -> None:
         run, self._run = self._run, None
         if run is not None:
-            if run.backfill is not None:
-                run.backfill.close()
+            run.work.close()
             if why:
                 log.info("job left", job=run.job.id, state=why)
 
@@ -250,16 +247,14 @@ class Jobs:
         counts["rejected"] += refused + len(batch.rejections)
         counts["withheld"] += len(batch.suppressions) + left_out
         run.job = replace(run.job, counts=counts)
-        if run.backfill is not None:
-            run.backfill.done(batch.upto)
-        else:
-            run.position = batch.upto
+        run.work.done(batch.upto)
         run.trouble = ""
         self._commit(run)
 
     def _commit(self, run: _Run, state: Any = "running") -> None:
         """Commits progress, ledger and dead letters in one transaction. Retries while the state store is unavailable."""
-        run.job = replace(run.job, state=state, trouble=run.trouble, **_progress(run))
+        counts = run.job.counts | {"read": run.work.rows}
+        run.job = replace(run.job, state=state, trouble=run.trouble, counts=counts, **run.work.progress())
         tally = run.tally
 
         def store() -> bool:
@@ -288,16 +283,6 @@ class Jobs:
         if waits != run.trouble:
             run.trouble = waits
             self._commit(run)
-
-
-def _progress(run: _Run) -> dict[str, Any]:
-    """Returns the job's fields for its progress, and `needs`: the position after which the journal must be kept."""
-    if run.backfill is None:
-        return {"progress": {"position": list(run.position)}, "needs": run.position}
-    stored = run.backfill.stored
-    counts = run.job.counts | {"read": stored.rows}
-    needs = Position(stored.low, -1) if stored.segment else None
-    return {"progress": stored.as_json(), "segment": stored.segment, "needs": needs, "counts": counts}
 
 
 def _said(error: CdcTrackerError) -> str:

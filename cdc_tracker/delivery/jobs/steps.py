@@ -1,12 +1,13 @@
-"""The steps of a job: what it does between two turns of the live stream."""
+"""The work of a job, in steps that it does between two turns of the live stream."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 from cdc_tracker.delivery.batcher import PendingBatch
+from cdc_tracker.model import START, Event, Position
 
 EVENTS = 2_000  # of one call beside the stream at most: bounds how long a live change waits
 BYTES = 2 * 1024**2
@@ -20,3 +21,30 @@ class Pause(enum.Enum):
 
 Steps: TypeAlias = Iterator[PendingBatch | Pause]
 """A job as a generator: yields a batch to send, or a Pause to let others have a turn. Ends when the job is done."""
+
+
+class Work:
+    """The work of one job. Used on the delivery loop's thread."""
+
+    trouble = ""  # why it makes no progress
+    rows = 0  # read from a table so far
+    read = START  # how far the live stream has been read
+    lagging = False  # capture is behind the server: a table must not be read further
+
+    def steps(self) -> Steps:
+        """Yields the steps from the stored progress to the end of the job."""
+        raise NotImplementedError
+
+    def done(self, upto: Position) -> None:
+        """Notes that the batch up to `upto` was dealt with. The caller then stores the progress."""
+        raise NotImplementedError
+
+    def progress(self) -> dict[str, Any]:
+        """Returns the fields of the job to store. `needs`: the position after which the journal must be kept; None: none."""
+        raise NotImplementedError
+
+    def note(self, events: Iterable[Event]) -> None:
+        """Notes events of the live stream that are about to be sent."""
+
+    def close(self) -> None:
+        """Ends what runs beside the steps."""
