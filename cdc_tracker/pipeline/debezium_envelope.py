@@ -72,9 +72,10 @@ def raw_key(table: str) -> str:
     return f"{RAW}:{table}"
 
 
-def raw_plan(relation: Relation, database: str, namespace: uuid.UUID) -> Plan:
-    """Returns a plan that makes a raw event of every change of the relation, with every column."""
+def raw_plan(relation: Relation, row_key: Sequence[str], database: str, namespace: uuid.UUID) -> Plan:
+    """Returns a plan that makes a raw event of every change of the relation, with every column. `row_key`: its columns."""
     columns, _ = every_column(relation)
+    keys = key_writer(relation, row_key, columns, columns)
     key, write, make_id = raw_key(relation.table), envelope_writer(relation, database), envelope.id_maker(namespace)
 
     def build(change: Change) -> Event | Rejection:
@@ -83,7 +84,7 @@ def raw_plan(relation: Relation, database: str, namespace: uuid.UUID) -> Plan:
             detail = f"a column is not known: {gap.why}"
             return Rejection(gap.reason, key, change.position, committed_at, detail=detail)
         message_id = make_id(envelope.default_name(RAW, change))
-        return Event(message_id, RAW, write(change).encode(), key, change.position, committed_at)
+        return Event(message_id, RAW, write(change).encode(), key, change.position, committed_at, *keys(change))
 
     return Plan(columns, columns, {op.value: (build,) for op in _OPERATIONS})
 
@@ -157,12 +158,11 @@ def key_writer(
 
 
 def with_row_key(relation: Relation, key: Sequence[str], new: Sequence[str], old: Sequence[str]) -> Step:
-    """Returns a step that sets `row_key`, and `old_key` of a raw event. For the arguments see `key_writer`."""
+    """Returns a step that sets `row_key`. For the arguments see `key_writer`."""
     write = key_writer(relation, key, new, old)
 
     def step(event: Event, change: Change) -> Event:
-        now, was = write(change)
-        old_key = was if event.type == RAW else b""
-        return Event(event.message_id, event.type, event.body, event.mapping, event.position, event.committed_at, now, old_key)
+        key, _ = write(change)
+        return Event(event.message_id, event.type, event.body, event.mapping, event.position, event.committed_at, key)
 
     return step

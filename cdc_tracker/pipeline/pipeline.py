@@ -112,26 +112,31 @@ class Pipeline:
         if plan is None:
             return None
         self._report(*plan.problems)
-        new, old = plan.new_columns, plan.old_columns
-        steps: list[Step] = []
-        if self._requirements.row_key:
-            key, problem = row_key(relation, self._requirements.key_columns)
-            self._report(*([problem] if problem else []))
+        new, old, steps = plan.new_columns, plan.old_columns, self._routes
+        if not self._requirements.raw and (key := self._row_key(relation)):
             new, old = ((*names, *(name for name in key if name not in names)) for names in (new, old))
-            steps.append(with_row_key(relation, key, new, old))
-        self._register(relation, plan.by_op, (*steps, *self._routes))
+            steps = (with_row_key(relation, key, new, old), *steps)
+        self._register(relation, plan.by_op, steps)
         return new, old
 
     def _plan(self, relation: Relation) -> Plan | None:
         """Returns what is made of the relation's changes, before the steps; None: nothing."""
         if self._requirements.raw:
             wanted = self._only is None or raw_key(relation.table) in self._only
-            return raw_plan(relation, self._database, self._namespace) if wanted else None
+            return raw_plan(relation, self._row_key(relation), self._database, self._namespace) if wanted else None
         if self._outbox is not None and relation.table == self._outbox.table:
             return Plan(self._outbox.columns, (), {Op.INSERT.value: (self._outbox.from_row,)})
         return compile_plan(
             self._mappings, relation, codec, space=self._namespace, database=self._database, destination=self._destination
         )
+
+    def _row_key(self, relation: Relation) -> tuple[str, ...]:
+        """Returns the columns of the row key; empty if there is none, or if the destination does not need it."""
+        if not self._requirements.row_key:
+            return ()
+        key, problem = row_key(relation, self._requirements.key_columns)
+        self._report(*([problem] if problem else []))
+        return key
 
     def _register(self, relation: Relation | None, by_op: Mapping[str, Sequence[Build]], steps: Sequence[Step]) -> None:
         self._builds[id(relation)] = {op: tuple(through(build, steps) for build in builds) for op, builds in by_op.items()}

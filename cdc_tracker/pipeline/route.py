@@ -9,7 +9,8 @@ import msgspec
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.model import Change, Event, Suppression
-from cdc_tracker.pipeline.shaping import Shape
+from cdc_tracker.pipeline.shaping import levels_of, shaped
+from cdc_tracker.pipeline.steps import Step
 
 _NAME_KEY = {"track": "event", "page": "name", "screen": "name"}
 
@@ -22,37 +23,38 @@ class _Name(msgspec.Struct, gc=False):
 _NAMES = msgspec.json.Decoder(_Name)
 
 
-class Route:
-    """A Step that applies a destination's `dry_run`, `events` and `properties` to an event.
+def route_of(settings: DestinationSettings) -> Step | None:
+    """Returns the step that applies `dry_run`, `events` and `properties`; None if they leave every event as it is.
 
-    The message id, the type, and all ids of users and groups stay the same.
+    The step returns a Suppression for an event that is left out: `dry_run` or `not_selected`. The message id, the type, and all
+    ids of users and groups stay the same.
     """
+    events, properties = settings.events, settings.properties
+    if settings.dry_run:
+        return _dry_run
+    if events is None and properties is None:
+        return None
+    selects = lru_cache(4096)(events.passes()) if events is not None else None
+    renamed = {name: quoted(new) for name, new in events.rename.items()} if events is not None else {}
+    levels = levels_of(properties) if properties is not None else {}
 
-    def __init__(self, settings: DestinationSettings) -> None:
-        events, properties = settings.events, settings.properties
-        self._dry_run = settings.dry_run
-        self._selects = lru_cache(4096)(events.passes()) if events is not None else None
-        self._renamed = {name: quoted(new) for name, new in events.rename.items()} if events is not None else {}
-        self._shape = Shape(properties)
-
-    @classmethod
-    def of(cls, settings: DestinationSettings) -> Route | None:
-        """Returns None if the settings leave every event as it is, so that no event pays for it."""
-        needed = settings.events is not None or settings.properties is not None or settings.dry_run
-        return cls(settings) if needed else None
-
-    def __call__(self, event: Event, _: Change) -> Event | Suppression:
-        """Returns the event as the destination gets it, or a Suppression: `dry_run` or `not_selected`."""
-        if self._dry_run:
-            return Suppression("dry_run", event)
+    def step(event: Event, _: Change) -> Event | Suppression:
         name_key, new_name = _NAME_KEY.get(event.type, ""), None
-        if self._selects is not None:
+        if selects is not None:
             name = _name(event, name_key)
-            if not self._selects(event.type, name):
+            if not selects(event.type, name):
                 return Suppression("not_selected", event)
-            new_name = self._renamed.get(name)
-        body = self._shape(event.body, name_key, new_name)
+            new_name = renamed.get(name)
+        if new_name is None and not levels:
+            return event
+        body = shaped(event.body, levels, name_key, new_name)
         return event if body is event.body else msgspec.structs.replace(event, body=body)
+
+    return step
+
+
+def _dry_run(event: Event, _: Change) -> Suppression:
+    return Suppression("dry_run", event)
 
 
 def _name(event: Event, key: str) -> str:

@@ -7,7 +7,7 @@ with its numbers, order and white space. The same event always gives the same by
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
@@ -109,36 +109,28 @@ def _renamed(member: bytes, name: str) -> bytes:
     return member[:start] + quoted(name) + member[end:]
 
 
-class Shape:
-    """A function of an event's body that applies a `properties` setting (None: no change)."""
+def shaped(body: bytes, levels: Mapping[str, _Level], name_key: str = "", name: bytes | None = None) -> bytes:
+    """Returns the body with the rules applied and, if it is given, `name` as the value of `name_key`.
 
-    def __init__(self, properties: PropertySelection | None) -> None:
-        self._levels = _levels(properties) if properties is not None else {}
-
-    def __call__(self, body: bytes, name_key: str = "", name: bytes | None = None) -> bytes:
-        """Returns the body with the setting applied and, if `name` is given, as the value of `name_key`.
-
-        Returns `body` itself if nothing changes.
-        """
-        if name is None and not self._levels:
-            return body
-        parts, changed = [], False
-        for key, text, value, at in _members(body, _OBJECT.decode(body)):
-            level = self._levels.get(key)
-            new: bytes | None = value
-            if level is not None:
-                new = level.shaped(value)
-            elif name is not None and key == name_key:
-                new = name
-            if new is value or new is None:
-                parts.append(text)
-            else:
-                parts.append(text[:at] + new + text[at + len(value) :])
-                changed = True
-        return b"{%b}" % b",".join(parts) if changed else body
+    Returns `body` itself if nothing changes.
+    """
+    parts, changed = [], False
+    for key, text, value, at in _members(body, _OBJECT.decode(body)):
+        level = levels.get(key)
+        new: bytes | None = value
+        if level is not None:
+            new = level.shaped(value)
+        elif name is not None and key == name_key:
+            new = name
+        if new is value or new is None:
+            parts.append(text)
+        else:
+            parts.append(text[:at] + new + text[at + len(value) :])
+            changed = True
+    return b"{%b}" % b",".join(parts) if changed else body
 
 
-def _levels(selection: PropertySelection) -> dict[str, _Level]:
+def levels_of(selection: PropertySelection) -> dict[str, _Level]:
     """Returns the rules for the event's members `properties`, `traits` and `context`."""
     properties = _Level(others=selection.only is None)
     context = _Level()

@@ -121,7 +121,7 @@ def build_pipeline(
 
     `mappings`: None loads those on disk. `only`: keys of what is made (a mapping's, `outbox`, `raw:TABLE`); None: all.
     """
-    from cdc_tracker.pipeline import Pipeline, Route  # noqa: PLC0415  most commands do without it
+    from cdc_tracker.pipeline import Pipeline, route_of  # noqa: PLC0415  most commands do without it
 
     settings = None if destination is None else config.destinations[destination]
     return Pipeline(
@@ -131,6 +131,6 @@ def build_pipeline(
         database=record.database,
         destination=destination,
         requirements=NOTHING_MORE if settings is None else settings.requirements,
-        route=None if settings is None else Route.of(settings),
+        route=None if settings is None else route_of(settings),
         only=only,
     )

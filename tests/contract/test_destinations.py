@@ -12,7 +12,7 @@ from cdc_tracker.delivery.sender import Backoff, Interrupted, send
 from cdc_tracker.destinations.base import Destination, DestinationSettings, HoldsCheckpoint
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import START, Batch, Change, Event, Outcome, Transaction
-from cdc_tracker.pipeline import Route
+from cdc_tracker.pipeline import route_of
 from tests.contract.faulty import faulty
 from tests.contract.kits import HOLDERS, NAMES, TRANSLATING
 from tests.vendors.kit import Kit, batch, decoded, event, events, raw_event
@@ -91,7 +91,7 @@ SHAPE = {
 
 
 def test_events_arrive_as_the_settings_shape_them(destination: Destination, kit: Kit) -> None:
-    route = Route.of(DestinationSettings.model_validate({"type": "any", **SHAPE}))
+    route = route_of(DestinationSettings.model_validate({"type": "any", **SHAPE}))
     assert route is not None
     change = Change("c", None, None, None, START, 0, 0, Transaction(1, 0, 0))
     made = [event(n, name="Left Out" if n % 3 == 2 else "Order Paid", secret="hunter2", kept=n) for n in range(9)]

@@ -20,7 +20,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import DELIVERED, START, Batch, Event, Position, Receipt
-from cdc_tracker.pipeline import Pipeline, Route
+from cdc_tracker.pipeline import Pipeline, route_of
 from cdc_tracker.state import LedgerRow, State
 from cdc_tracker.state.transactions import Aggregate
 from tests.unit.pipeline.frames import SPACE, Commit, Order, at, segments
@@ -62,7 +62,7 @@ class Stage:
 
     def pipeline(self, mappings: Mappings | None = None, *, only: Any = None) -> Pipeline:
         given = mappings or load_texts({"events.yml": self.mapping})
-        route = Route.of(self.destination_settings)
+        route = route_of(self.destination_settings)
         return Pipeline(given, outbox=None, namespace=SPACE, database="shop", destination="d", route=route, only=only)
 
     @property

@@ -13,7 +13,7 @@ from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
 from cdc_tracker.operations.estimate import ReplayEstimate, estimate_replay
-from cdc_tracker.pipeline import Pipeline, Route
+from cdc_tracker.pipeline import Pipeline, route_of
 from cdc_tracker.state import sent_id
 from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, pipeline, segments
 
@@ -128,7 +128,7 @@ def test_a_range_without_events_has_no_times(journal: Journal) -> None:
 
 
 def test_what_the_destination_s_own_settings_leave_out_is_counted_by_itself(journal: Journal) -> None:
-    route = Route.of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
+    route = route_of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
     found = estimate_replay(
         pipeline(MAPPING, route=route),
         journal,

@@ -6,7 +6,7 @@ import pytest
 
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.model import START, Change, Event, Position, Rejection, Result, Segment, Suppression
-from cdc_tracker.pipeline import Pipeline, Route
+from cdc_tracker.pipeline import Pipeline, route_of
 from cdc_tracker.pipeline.steps import Build, Step, through
 from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, pipeline, segments
 
@@ -28,8 +28,8 @@ def segment() -> Segment:
     return made
 
 
-def route(**settings: object) -> Route | None:
-    return Route.of(DestinationSettings.model_validate({"type": "x", **settings}))
+def route(**settings: object) -> Step | None:
+    return route_of(DestinationSettings.model_validate({"type": "x", **settings}))
 
 
 def portioned(asked: Pipeline, segment: Segment, after: Position, upto: Position | None, size: int) -> list[Result]:

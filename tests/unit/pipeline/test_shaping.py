@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from cdc_tracker.delivery.batcher import Batcher, PendingBatch
 from cdc_tracker.destinations.base import DestinationSettings, Limits
-from cdc_tracker.model import START, Change, Event, Position, Rejection, Result, Segment, Suppression, Transaction
-from cdc_tracker.pipeline import Route
+from cdc_tracker.model import START, Change, Event, Position, Rejection, Result, Segment, Transaction
+from cdc_tracker.pipeline import route_of
 
 BODY = (
     '{"type":"track","event":"Order Paid","messageId":"m-1","userId":"3","properties":{"id":7,"email":"a@b.c",'
@@ -27,8 +27,8 @@ BODY = (
 CHANGE = Change("c", None, None, None, START, 0, 0, Transaction(1, 0, 0))  # a route does not look at it
 
 
-def routed(**asked: Any) -> Callable[[Event], Event | Suppression]:
-    route = Route.of(DestinationSettings.model_validate({"type": "x", **asked}))
+def routed(**asked: Any) -> Callable[[Event], Result]:
+    route = route_of(DestinationSettings.model_validate({"type": "x", **asked}))
     assert route is not None
     return lambda event: route(event, CHANGE)
 
@@ -48,7 +48,7 @@ def shaped(body: str = BODY, kind: str = "track", **asked: Any) -> str | None:
 
 
 def test_settings_that_ask_for_nothing_cost_nothing() -> None:
-    assert Route.of(DestinationSettings(type="x")) is None
+    assert route_of(DestinationSettings(type="x")) is None
 
 
 # Events.
@@ -292,9 +292,7 @@ def test_settings_that_contradict_themselves_are_refused(asked: dict[str, Any], 
 SEGMENT = Segment("pgoutput", b"", 0, 0, START, Position(99, -1), 5, 5)
 
 
-def packed(
-    made: list[Event | Rejection], limits: Limits, route: Callable[[Event], Event | Suppression] | None
-) -> list[PendingBatch]:
+def packed(made: list[Event | Rejection], limits: Limits, route: Callable[[Event], Result] | None) -> list[PendingBatch]:
     results: list[Result] = [route(each) if route and isinstance(each, Event) else each for each in made]
     batcher = Batcher(START, limits)
     return [*batcher.add(SEGMENT, results, SEGMENT.last), batcher.close()]
