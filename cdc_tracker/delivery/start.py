@@ -1,4 +1,4 @@
-"""Where a new destination begins: its `start`, as a position in the journal. Once it has a checkpoint, `start` says nothing."""
+"""The checkpoint of a new destination, from its `start`. A destination that has a checkpoint ignores `start`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from cdc_tracker.model import START, Position, format_lsn
 from cdc_tracker.state import DeliveryReport, State
 from cdc_tracker.times import to_micros
 
-REPORT = 1.0  # seconds between two looks at a journal that has not reached the time yet
+REPORT = 1.0  # seconds between two looks at a journal that has not reached the start yet
 
 log = structlog.get_logger("deliver")
 
 
-def beginning(journal: Journal, start: Start, *, slot: Position) -> Position | None:
-    """Where it begins; `slot`: where the slot did, and so where an empty journal will.
+def start_position(journal: Journal, start: Start, *, slot: Position) -> Position | None:
+    """The position that `start` stands for. `slot`: the position at which the slot, and so an empty journal, begins.
 
-    A time: just before the first transaction committed at or after it; None while the journal has no such transaction, because
-    the server may still hold older ones that were not read. Raises Stop for a time before the journal's first transaction.
+    For a time: just before the first transaction committed at or after it; None while the journal has no such transaction: the
+    server may have older ones that were not read. Raises Stop for a time before the journal's first transaction.
     """
     horizon = journal.horizon()
     if start == "now":
@@ -38,23 +38,23 @@ def beginning(journal: Journal, start: Start, *, slot: Position) -> Position | N
     time_us = to_micros(start)
     if time_us < horizon.first_time:
         raise Stop(
-            f"start: {start.isoformat()} lies before what the journal holds: it begins at "
+            f"start: {start.isoformat()} is before the journal begins, at "
             f"{format_lsn(horizon.start.commit_lsn)} ({moment(horizon.first_time)}). Nothing was sent.",
-            hint="Write `start: earliest` to begin there. What is older can only be read from the tables as they are now: "
+            hint="Write `start: earliest` to begin there. Older events can only be made from the tables as they are now: "
             "`cdc-tracker backfill` does that for mappings that declare it.",
         )
     found = located(journal, Target(time_us=time_us))
     return found if found < horizon.last else None
 
 
-def begin(
+def ensure_checkpoint(
     journal: Journal, state: State, source: str, name: str, start: Start, *, slot: Position, stop: Callable[[], bool]
 ) -> None:
-    """Give a destination that has none its checkpoint, once the journal has reached its time. Raises Interrupted at `stop`."""
+    """Gives a new destination its checkpoint, once the journal has reached `start`. Raises Interrupted when `stop()` is true."""
     if state.checkpoints.get(source, name) is not None:
         return
     said = False
-    while (position := beginning(journal, start, slot=slot)) is None:
+    while (position := start_position(journal, start, slot=slot)) is None:
         waits = f"it begins with the first transaction committed at or after {start}, which the journal does not have yet"
         if not said:
             log.info("new destination: " + waits, name=name)

@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from cdc_tracker.delivery.start import beginning
+from cdc_tracker.delivery.start import start_position
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import SlotBusy, SlotForeign, SourceError, Stop
 from cdc_tracker.model import Position, format_lsn
@@ -156,7 +156,7 @@ def _create_checkpoints(source: SourceSetup, *, new: bool) -> None:
     slot_begins = Position(record.created_lsn, -1)
     for name in [name for name in source.config.destinations if name not in present]:
         start = source.config.destinations[name].start
-        begin = beginning(source.journal, "now" if new else start, slot=slot_begins)
+        begin = start_position(source.journal, "now" if new else start, slot=slot_begins)
         if begin is None:
             source.done("checkpoint", f"{name}: with the first transaction at or after {start}, once that is captured")
             continue

@@ -20,7 +20,7 @@ from cdc_tracker.delivery.jobs.runner import Jobs
 from cdc_tracker.delivery.loop import Delivery
 from cdc_tracker.delivery.mapping_versions import LoadedMappings, MappingVersions
 from cdc_tracker.delivery.sender import Interrupted
-from cdc_tracker.delivery.start import begin
+from cdc_tracker.delivery.start import ensure_checkpoint
 from cdc_tracker.destinations.base import Cursor, Destination
 from cdc_tracker.destinations.support.faults import Fault
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Stop
@@ -107,7 +107,7 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
         stack.callback(_close, destination)
         if settings.dry_run:
             log.warning("dry run: events are counted as suppressed, and nothing is sent", name=name)
-        begin(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
+        ensure_checkpoint(journal, state, record.name, name, settings.start, slot=slot, stop=_stopping(signals, lock))
         state.claim(lock, record.name, name)
         abandon = partial(_abandoned, signals, lock)
         jobs = Jobs(

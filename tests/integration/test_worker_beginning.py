@@ -142,7 +142,7 @@ def test_a_time_before_the_journals_start_stops_with_what_to_write_instead(scene
         assert state.checkpoints.get("main", "later") is None
     role = scene.worker.ended("run", "--only", "deliver:later")
     assert role.returncode == 3
-    assert "lies before what the journal holds" in role.stderr
+    assert "is before the journal begins" in role.stderr
 
 
 def test_a_changed_start_moves_no_checkpoint(scene: Scene) -> None:
