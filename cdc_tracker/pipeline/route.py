@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import msgspec
+from msgspec.structs import replace
 
 from cdc_tracker.destinations.base import DestinationSettings
+from cdc_tracker.destinations.support.event_view import EventRejected, read_event
 from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.model import Change, Event, Suppression
 from cdc_tracker.pipeline.shaping import levels_of, shaped
 from cdc_tracker.pipeline.steps import Step
 
 _NAME_KEY = {"track": "event", "page": "name", "screen": "name"}
-
-
-class _Name(msgspec.Struct, gc=False):
-    event: str = ""
-    name: str = ""
-
-
-_NAMES = msgspec.json.Decoder(_Name)
 
 
 def route_of(settings: DestinationSettings) -> Step | None:
@@ -48,7 +41,7 @@ def route_of(settings: DestinationSettings) -> Step | None:
         if new_name is None and not levels:
             return event
         body = shaped(event.body, levels, name_key, new_name)
-        return event if body is event.body else msgspec.structs.replace(event, body=body)
+        return event if body is event.body else replace(event, body=body)
 
     return step
 
@@ -62,7 +55,7 @@ def _name(event: Event, key: str) -> str:
     if not key:
         return ""
     try:
-        found = _NAMES.decode(event.body)
-    except msgspec.ValidationError:
+        call = read_event(event)
+    except EventRejected:
         return ""
-    return found.event if key == "event" else found.name
+    return call.event if key == "event" else call.name

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import msgspec
-
+from cdc_tracker.destinations.support.event_view import EventRejected, read_event
 from cdc_tracker.model import Event
 from cdc_tracker.times import parse_iso, to_micros
 
 
-class _Stated(msgspec.Struct):
-    timestamp: str = ""
-
-
-_STATED = msgspec.json.Decoder(_Stated)
-
-
 def event_time(event: Event) -> int:
     """Returns the event's timestamp in microseconds since the Unix epoch, or its commit time if the text is no time."""
-    with suppress(ValueError, msgspec.ValidationError):
-        return to_micros(parse_iso(_STATED.decode(event.body).timestamp))
+    with suppress(ValueError, EventRejected):
+        return to_micros(parse_iso(read_event(event).timestamp))
     return event.committed_at

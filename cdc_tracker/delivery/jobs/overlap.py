@@ -6,8 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-import msgspec
-
+from cdc_tracker.destinations.support.event_view import EventView, read_event
 from cdc_tracker.model import Event
 
 MARGIN = 60.0
@@ -15,30 +14,11 @@ MARGIN = 60.0
 standby, its commit may be captured before other sessions see what it wrote."""
 
 
-class _Source(msgspec.Struct, frozen=True):
-    xid: int = msgspec.field(name="txId", default=0)
-
-
-class _Context(msgspec.Struct, frozen=True):
-    source: _Source = _Source()
-
-
-class _Call(msgspec.Struct):
-    context: _Context = _Context()
-    user_id: str | None = msgspec.field(name="userId", default=None)
-    anonymous_id: str | None = msgspec.field(name="anonymousId", default=None)
-    group_id: str | None = msgspec.field(name="groupId", default=None)
-
-    def subject(self, kind: str) -> tuple[str, str]:
-        return kind, (self.group_id if kind == "group" else self.user_id or self.anonymous_id) or ""
-
-
 class _Noted(NamedTuple):
     at: float  # time.monotonic
     xid: int
 
 
-_CALL = msgspec.json.Decoder(_Call)
 _STATEFUL = ("identify", "group")  # calls whose last one counts
 
 
@@ -76,8 +56,8 @@ class Overlap:
             if event.mapping == self._mapping:
                 self._ids[event.message_id] = now
             if event.type == self._kind:
-                call = _CALL.decode(event.body)
-                self._subjects[call.subject(event.type)] = _Noted(now, call.context.source.xid)
+                call = read_event(event)
+                self._subjects[_subject(call)] = _Noted(now, call.read_source().xid)
 
     def overtaken(self, events: Iterable[Event], reading: Reading) -> set[str]:
         """Returns the messageIds of the row events that the stream has overtaken."""
@@ -94,5 +74,10 @@ class Overlap:
             return True
         if event.type != self._kind:
             return False
-        noted = self._subjects.get(_CALL.decode(event.body).subject(event.type))
+        noted = self._subjects.get(_subject(read_event(event)))
         return noted is not None and (noted.at >= reading.began or noted.xid in reading.running)
+
+
+def _subject(call: EventView) -> tuple[str, str]:
+    """The call's type and the group or user that it is about."""
+    return call.type, (call.group_id if call.type == "group" else call.user_id or call.anonymous_id) or ""

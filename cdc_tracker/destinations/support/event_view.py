@@ -63,10 +63,11 @@ class ContextView(msgspec.Struct, rename="camel", frozen=True, gc=False):
 
 
 class SourceView(msgspec.Struct, frozen=True, gc=False):
-    """The table that an event or a raw change comes from; empty for a logical message."""
+    """The table and the transaction that an event or a raw change comes from; a logical message has no table."""
 
     schema: str = ""
     table: str = ""
+    xid: int = msgspec.field(default=0, name="txId")
 
 
 class EventView(msgspec.Struct, rename="camel", gc=False):
