@@ -41,10 +41,10 @@ from cdc_tracker.units import Duration, Size
 
 _HOSTS = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
 _PATHS = {"live": "/2/httpapi", "history": "/batch", "identify": "/identify", "groupidentify": "/groupidentify"}
-_NOBODY = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
-_NOBODY |= {"00000000-0000-0000-0000-000000000000"}
+_INVALID_IDS = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
+_INVALID_IDS |= {"00000000-0000-0000-0000-000000000000"}
 _AT_ONCE = 1_000  # identifications in a request: 1,024 are documented for groups
-_PATIENCE = 2  # rounds with HTTP V2, which names few events at a time
+_LIVE_ROUNDS = 2  # rounds with HTTP V2, which names few events at a time
 _THROTTLED = 30.0  # seconds
 _DEPTH = 40  # objects in objects, that of the properties included
 
@@ -90,7 +90,7 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer)
 _NUMBER, _WHOLE, _TEXT = re.compile(rb"-?[0-9].*").fullmatch, re.compile(rb"-?[0-9]+").fullmatch, re.compile(rb'".*"').fullmatch
 _FITS = {"revenue": _NUMBER, "price": _NUMBER, "quantity": _WHOLE, "productId": _TEXT, "revenueType": _TEXT, "currency": _TEXT}
-_KINDS = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
+_EXPECTED = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
 
 
 class AmplitudeDestination:
@@ -134,7 +134,7 @@ class AmplitudeDestination:
     def probe(self) -> None:
         """Sends an empty list of events: the key is looked at, and nothing is kept."""
         reply = self._http.post(self._head + self._tail, {}, packed=False)
-        self._look_at_key(reply)
+        self._check_key(reply)
         if reply.status != 400:
             self._http.check(reply)
 
@@ -148,8 +148,8 @@ class AmplitudeDestination:
         group = call.read_context().group
         if event.type == "alias":
             raise EventRejected("not_supported", "type", "alias has no counterpart in Amplitude's HTTP APIs")
-        user = self._somebody(call.user_id, "userId") if call.user_id else None
-        device = self._somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
+        user = self._checked_id(call.user_id, "userId") if call.user_id else None
+        device = self._checked_id(call.anonymous_id, "anonymousId") if call.anonymous_id else None
         who = b'"user_id":%b' % quoted(user) if user else b""
         if device:
             who += b'%b"device_id":%b' % (b"," if who else b"", quoted(device))
@@ -173,12 +173,12 @@ class AmplitudeDestination:
             quoted(event.message_id),
             b',"groups":{%b:%b}' % (self._group_type, quoted(group)) if group else b"",
             b',"$skip_user_properties_sync":true' if old else b"",
-            self._bought(inner) if self._revenue and event.type == "track" else b"",
+            self._revenue_fields(inner) if self._revenue and event.type == "track" else b"",
             inner,
         )
         return [Item(index, "events", body, user, device, group, old=old)]
 
-    def _bought(self, inner: bytes) -> bytes:
+    def _revenue_fields(self, inner: bytes) -> bytes:
         """The fields by which Amplitude counts revenue. The properties stay what they are."""
         found = decoded(MEMBERS, b"{%b}" % inner)
         made = []
@@ -187,12 +187,12 @@ class AmplitudeDestination:
             if value == b"null":
                 continue
             if not _FITS[field](value):
-                raise EventRejected("type_mismatch", f"properties.{name}", f"Amplitude's {field} is {_KINDS[_FITS[field]]}")
+                raise EventRejected("type_mismatch", f"properties.{name}", f"Amplitude's {field} is {_EXPECTED[_FITS[field]]}")
             made.append(b',"%b":%b' % (field.encode(), value))
         return b"".join(made)
 
-    def _somebody(self, name: str, field: str) -> str:
-        if name.lower() in _NOBODY:
+    def _checked_id(self, name: str, field: str) -> str:
+        if name.lower() in _INVALID_IDS:
             raise EventRejected("id_invalid", field, f"Amplitude refuses {name!r} as an id: it names nobody")
         if len(name) < self._shortest:
             raise EventRejected("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
@@ -215,7 +215,7 @@ class AmplitudeDestination:
         held: set[Hashable] = set()
         for kind, items in groups:
             free = [item for item in items if held.isdisjoint(item.about)] if held else items
-            answers = iter(self._of_all_ages(free) if kind == "events" else self._identify(kind, free))
+            answers = iter(self._send_by_age(free) if kind == "events" else self._identify(kind, free))
             for item in items:
                 waits = held and not held.isdisjoint(item.about)
                 receipt = Receipt(Outcome.RETRY, "an earlier one of the same person goes first") if waits else next(answers)
@@ -223,7 +223,7 @@ class AmplitudeDestination:
                 if receipt.outcome is Outcome.RETRY:
                     held.update(item.about)
 
-    def _of_all_ages(self, items: Sequence[Item]) -> list[Receipt]:
+    def _send_by_age(self, items: Sequence[Item]) -> list[Receipt]:
         """Old ones first: among events it is their time that makes the order."""
         if not any(item.old for item in items):
             return self._events("live", items)
@@ -236,7 +236,7 @@ class AmplitudeDestination:
         left = list(range(len(items)))
         rounds = 0
         while left:
-            path = "history" if rounds >= _PATIENCE else kind
+            path = "history" if rounds >= _LIVE_ROUNDS else kind
             body = b"%b%b%b" % (self._head, b",".join([items[i].body for i in left]), self._tail)
             reply = self._http.post(body, {}, url=self._urls[path])
             named = self._read(reply, len(left))
@@ -255,7 +255,7 @@ class AmplitudeDestination:
             if answer is None:
                 return dict(enumerate(self._http.unreadable(reply, count)))
             return dict.fromkeys(range(count), DELIVERED if answer.events_ingested == count else ASSUMED)
-        self._look_at_key(reply)
+        self._check_key(reply)
         named = self._named(_decoded(reply)) if reply.status in (400, 429) else {}
         if not named:
             self._http.check(reply)
@@ -282,11 +282,11 @@ class AmplitudeDestination:
             bodies = b",".join([item.body for item in items[start : start + _AT_ONCE]])
             fields = {"api_key": self._key, "identification": f"[{bodies.decode()}]"}
             reply = self._http.post_form(fields, {}, url=self._urls[kind])
-            self._look_at_key(reply)
+            self._check_key(reply)
             self._http.check(reply)
         return [ASSUMED] * len(items)
 
-    def _look_at_key(self, reply: Reply) -> None:
+    def _check_key(self, reply: Reply) -> None:
         """A wrong key is a 400."""
         if reply.status == 400 and "api key" in _error(reply).lower():
             raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `api_key`")

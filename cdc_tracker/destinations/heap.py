@@ -30,8 +30,8 @@ from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 
 HOSTS = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.com"}
-_TEXT = 1_023  # characters of a name or value: Heap says fewer than 1,024
-_IDENTITY = 255
+_MOST_TEXT = 1_023  # characters of a name or value: Heap says fewer than 1,024
+_MOST_IDENTITY = 255
 _USER_IDS = 2**53
 _STRING = msgspec.json.Decoder(str)
 _NUMBER = frozenset(b"-0123456789")
@@ -117,8 +117,8 @@ class HeapDestination:
         return [ASSUMED] * len(bodies)
 
     def _track(self, call: EventView, event: Event) -> bytes:
-        if not call.event or len(call.event) > _TEXT + 1:
-            raise EventRejected("invalid_name", "event", f"Heap takes names of 1 to {_TEXT + 1} characters")
+        if not call.event or len(call.event) > _MOST_TEXT + 1:
+            raise EventRejected("invalid_name", "event", f"Heap takes names of 1 to {_MOST_TEXT + 1} characters")
         _, timestamp = event_time(call, event)
         return b'{%b,"event":%b,"timestamp":"%b","idempotency_key":%b,"properties":{%b}}' % (
             self._identity(call),
@@ -138,8 +138,8 @@ class HeapDestination:
     def _identity(self, call: EventView) -> bytes:
         """Either, never both: `identity`, or for nobody known the number by which Heap's own scripts know a browser."""
         if call.user_id:
-            if len(call.user_id) > _IDENTITY:
-                raise EventRejected("id_too_long", "userId", f"Heap takes identities of {_IDENTITY} characters at most")
+            if len(call.user_id) > _MOST_IDENTITY:
+                raise EventRejected("id_too_long", "userId", f"Heap takes identities of {_MOST_IDENTITY} characters at most")
             return b'"identity":' + quoted(call.user_id)
         number = call.anonymous_id or ""
         if number.isascii() and number.isdigit() and int(number[:17]) < _USER_IDS and len(number) <= 16:
@@ -149,7 +149,7 @@ class HeapDestination:
 
     def _flat(self, raw: msgspec.Raw, field: str) -> bytes:
         inner = members(raw)
-        if len(inner) < _TEXT and not _has_others(inner):
+        if len(inner) < _MOST_TEXT and not _needs_conversion(inner):
             return inner  # the usual case
         made = []
         for name, value in MEMBERS.decode(raw).items():
@@ -160,10 +160,10 @@ class HeapDestination:
 
     def _value(self, name: str, value: bytes, field: str) -> bytes:
         """Numbers, texts and lists of them as they stand; null is left out."""
-        if len(name) > _TEXT:
-            raise EventRejected("invalid_name", field, f"Heap takes names of properties of {_TEXT} characters at most")
+        if len(name) > _MOST_TEXT:
+            raise EventRejected("invalid_name", field, f"Heap takes names of properties of {_MOST_TEXT} characters at most")
         first = value[0]
-        if first in _NUMBER or (first == ord('"') and len(value) <= _TEXT):
+        if first in _NUMBER or (first == ord('"') and len(value) <= _MOST_TEXT):
             return value
         if value == b"null":
             return b""
@@ -173,22 +173,22 @@ class HeapDestination:
             return self._list(name, value, field)
         else:
             text = value.decode()  # true, false, an object
-        if len(text) > _TEXT and not self._truncate:
-            raise EventRejected("value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and it has {len(text)}")
-        return quoted(text[:_TEXT])
+        if len(text) > _MOST_TEXT and not self._truncate:
+            detail = f"Heap takes {_MOST_TEXT} characters, and it has {len(text)}"
+            raise EventRejected("value_too_long", f"{field}.{name}", detail)
+        return quoted(text[:_MOST_TEXT])
 
     def _list(self, name: str, value: bytes, field: str) -> bytes:
         """Heap joins a list of texts and numbers with `||`, and cuts what is too long. Other lists go as texts of their JSON."""
         texts = value.decode()
-        if "{" not in texts and "[" not in texts[1:] and len(texts) <= _TEXT:
+        if "{" not in texts and "[" not in texts[1:] and len(texts) <= _MOST_TEXT:
             return value
-        if len(texts) > _TEXT and not self._truncate:
-            raise EventRejected(
-                "value_too_long", f"{field}.{name}", f"Heap takes {_TEXT} characters, and the list has {len(texts)}"
-            )
-        return quoted(texts[:_TEXT])
+        if len(texts) > _MOST_TEXT and not self._truncate:
+            detail = f"Heap takes {_MOST_TEXT} characters, and the list has {len(texts)}"
+            raise EventRejected("value_too_long", f"{field}.{name}", detail)
+        return quoted(texts[:_MOST_TEXT])
 
 
-def _has_others(members: bytes) -> bool:
+def _needs_conversion(members: bytes) -> bool:
     """There may be other values than numbers and texts."""
     return b"{" in members or b"[" in members or b"true" in members or b"false" in members or b"null" in members

@@ -120,7 +120,7 @@ class JsonlDestination:
         self._data = -1
         self._state = _State()
         self._slot = 0  # which slot holds the state
-        self._spoiled = False  # a write failed: the files may hold more than the state says
+        self._dirty = False  # a write failed: the files may hold more than the state says
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._key, self._owns = cursor.key, owns
@@ -138,33 +138,33 @@ class JsonlDestination:
                 state = replace(self._state, position=batch.upto)
             if state.length and state.length + len(data) > self._settings.rotate_size:
                 state = self._rotate(state)
-            self._spoiled = True
+            self._dirty = True
             _write(self._data, data, state.length)
             self._sync(self._data)
             self._store(replace(state, length=state.length + len(data)))
-            self._spoiled = False
+            self._dirty = False
             self._check()
         except OSError as error:
             with suppress(OSError):
                 self._restore()
-            raise self._trouble(error) from error
+            raise self._translated(error) from error
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
         try:
             self._ready()
         except OSError as error:
-            raise self._trouble(error) from error
+            raise self._translated(error) from error
         return self._state.position
 
     def rewind(self, to: Position) -> None:
         try:
             self._ready()
-            self._spoiled = True
+            self._dirty = True
             self._store(replace(self._state, position=to))
-            self._spoiled = False
+            self._dirty = False
         except OSError as error:
-            raise self._trouble(error) from error
+            raise self._translated(error) from error
 
     def probe(self) -> None:
         """Write and remove a small file in the folder. Takes no lock, so it can run beside the worker."""
@@ -174,7 +174,7 @@ class JsonlDestination:
             trial.write_bytes(b"probe")
             trial.unlink()
         except OSError as error:
-            raise self._trouble(error) from error
+            raise self._translated(error) from error
 
     def close(self) -> None:
         for fd in (self._data, self._slots):
@@ -187,22 +187,23 @@ class JsonlDestination:
             self._open()
             return
         self._check()
-        if self._spoiled:
+        if self._dirty:
             self._restore()
 
     def _open(self) -> None:
         """The plain files, or where they are another source's, those of our cursor."""
         self._make_folder()
-        if not self._opened(self._plain):
-            self._opened(f"{self._plain}.{self._key}")
+        if not self._open_files(self._plain):
+            self._open_files(f"{self._plain}.{self._key}")
 
-    def _opened(self, stem: str) -> bool:
+    def _open_files(self, stem: str) -> bool:
         """Lock, read the checkpoint, and cut what lies beyond it. False where the files are another source's."""
         self._stem = stem
         self._slots = os.open(self._folder / f"{stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             owner = self._owner()
-            if owner not in ("", self._key) and not (self._is_kin(owner) and self._is_free()):  # its worker may have them locked
+            ours = owner in ("", self._key)
+            if not ours and not (self._has_our_names(owner) and self._is_free()):  # its worker may have them locked
                 self.close()
                 return False
             self._lock()
@@ -210,7 +211,7 @@ class JsonlDestination:
             if not self._claimed():
                 self.close()
                 return False
-            self._spoiled = True
+            self._dirty = True
             self._restore()
         except BaseException:
             self.close()
@@ -225,7 +226,7 @@ class JsonlDestination:
             return ""
         return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
 
-    def _is_kin(self, owner: str) -> bool:
+    def _has_our_names(self, owner: str) -> bool:
         """A cursor of the same names: this source's before a new epoch, or that of a source which is called alike."""
         return owner.rpartition(".")[0] == self._key.rpartition(".")[0]
 
@@ -253,7 +254,7 @@ class JsonlDestination:
         held = _decode(os.pread(self._slots, _PAGE, self._slot * _PAGE))
         data = self._file(self._state.number)
         if (
-            (held == self._state or self._spoiled)
+            (held == self._state or self._dirty)
             and _same(self._slots, self._folder / f"{self._stem}.checkpoint")
             and (self._data < 0 or (_same(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
         ):
@@ -321,11 +322,11 @@ class JsonlDestination:
         os.ftruncate(self._data, self._state.length)
         self._sync(self._data)
         self._sync_folder(self._folder)
-        self._spoiled = False
+        self._dirty = False
 
     def _rotate(self, state: _State) -> _State:
         """Begin the next file. It counts once a checkpoint names it."""
-        self._spoiled = True
+        self._dirty = True
         fd = os.open(self._file(state.number + 1), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.close(self._data)
         self._data = fd
@@ -365,7 +366,7 @@ class JsonlDestination:
         pattern = re.compile(re.escape(self._stem) + r"-(\d{6,})\.jsonl")
         return sorted(int(found[1]) for path in self._folder.iterdir() if (found := pattern.fullmatch(path.name)))
 
-    def _trouble(self, error: OSError) -> DestinationUnavailable:
+    def _translated(self, error: OSError) -> DestinationUnavailable:
         text = f"cannot write to {self._folder}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DestinationUnavailable(text, hint="free some space there: nothing is lost, and it goes on by itself")

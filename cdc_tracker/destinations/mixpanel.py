@@ -44,7 +44,7 @@ from cdc_tracker.units import Size
 
 _HOSTS = {"us": "https://api.mixpanel.com", "eu": "https://api-eu.mixpanel.com", "in": "https://api-in.mixpanel.com"}
 _PATHS = {"import": "/import?strict=1", "engage": "/engage?strict=1&verbose=1&ip=0", "groups": "/groups?strict=1&verbose=1"}
-_NOBODY = {
+_INVALID_IDS = {
     "",
     "anon",
     "anonymous",
@@ -61,14 +61,14 @@ _NOBODY = {
     "true",
     "false",
 }
-_NOBODY |= {"[]", "{}", "00000000-0000-0000-0000-000000000000"}
-_OURS = ("time", "distinct_id", "$insert_id", "$user_id", "$device_id")
+_INVALID_IDS |= {"[]", "{}", "00000000-0000-0000-0000-000000000000"}
+_RESERVED = ("time", "distinct_id", "$insert_id", "$user_id", "$device_id")
 _ID_LENGTH = 36
 _KEYS = 254  # of an object, and elements of a list
 _DEPTH = 3
 _EVENT_BYTES = 1_000_000
-_FIRST = 365 * 86_400_000_000  # 1971-01-01, in microseconds
-_AHEAD = 3_600_000_000
+_EARLIEST = 365 * 86_400_000_000  # 1971-01-01, in microseconds
+_MOST_AHEAD = 3_600_000_000
 
 
 class MixpanelSettings(HttpSettings):
@@ -142,7 +142,7 @@ class MixpanelDestination:
         self._http = Http(self._urls["import"], settings, base, [token, secret, basic, quote(user)])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        latest = time.time_ns() // 1000 + _AHEAD
+        latest = time.time_ns() // 1000 + _MOST_AHEAD
         receipts: list[Receipt | None] = [None] * len(batch.events)
         items: list[Item] = []
         for index, event in enumerate(batch.events):
@@ -172,11 +172,11 @@ class MixpanelDestination:
         context = call.read_context()
         group = context.group
         micros, _ = event_time(call, event)
-        if not _FIRST <= micros <= latest:
-            reason = "too_old" if micros < _FIRST else "in_the_future"
+        if not _EARLIEST <= micros <= latest:
+            reason = "too_old" if micros < _EARLIEST else "in_the_future"
             raise EventRejected(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
-        user = _somebody(call.user_id, "userId") if call.user_id else None
-        device = _somebody(call.anonymous_id, "anonymousId") if call.anonymous_id else None
+        user = _checked_id(call.user_id, "userId") if call.user_id else None
+        device = _checked_id(call.anonymous_id, "anonymousId") if call.anonymous_id else None
         made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(legal_id(event.message_id, _is_insert_id)))
         if event.type == "track":
             body = self._event(call, call.event, made, members(call.properties), group)
@@ -196,10 +196,10 @@ class MixpanelDestination:
         """The properties as they are, and ours behind them."""
         group = b""
         if group_id:
-            _check_reserved(inner, (*_OURS, self._group_key))
+            _check_reserved(inner, (*_RESERVED, self._group_key))
             group = b",%b:%b" % (quoted(self._group_key), quoted(group_id))
         elif b'"$' in inner or b'"time"' in inner or b'"distinct_id"' in inner:
-            _check_reserved(inner, _OURS)
+            _check_reserved(inner, _RESERVED)
         _check_limits(inner, "properties")
         comma = b"," if inner else b""
         return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
@@ -221,7 +221,7 @@ class MixpanelDestination:
     def _alias(self, call: EventView, kind: str, made: bytes) -> bytes:
         if kind != "alias" or self._simplified:
             raise EventRejected("not_supported", "type", f"{kind} has no effect in a Mixpanel project with simplified ID merge")
-        ids = quoted(_somebody(call.previous_id, "previousId")), quoted(call.user_id), self._token
+        ids = quoted(_checked_id(call.previous_id, "previousId")), quoted(call.user_id), self._token
         return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
 
     def _profile(self, call: EventView, micros: int, is_active: bool) -> bytes:
@@ -235,7 +235,7 @@ class MixpanelDestination:
     def _group(self, call: EventView, micros: int) -> bytes:
         traits = members(call.traits)
         _check_limits(traits, "traits")
-        about = self._token, quoted(self._group_key), quoted(_somebody(call.group_id, "groupId")), micros // 1_000_000
+        about = self._token, quoted(self._group_key), quoted(_checked_id(call.group_id, "groupId")), micros // 1_000_000
         return b'{"$token":%b,"$group_key":%b,"$group_id":%b,"$time":%d,"$set":{%b}}' % (*about, traits)
 
     # Sending.
@@ -268,8 +268,8 @@ class MixpanelDestination:
         return Receipt(Outcome.REJECTED, "refused", record.field, self._http.quoted(record.message))
 
 
-def _somebody(name: str | None, field: str) -> str:
-    if not name or name.lower() in _NOBODY:
+def _checked_id(name: str | None, field: str) -> str:
+    if not name or name.lower() in _INVALID_IDS:
         raise EventRejected("id_invalid", field, f"Mixpanel refuses {name!r} as an id: it names nobody")
     return name
 
@@ -277,7 +277,7 @@ def _somebody(name: str | None, field: str) -> str:
 def _is_insert_id(text: str) -> bool:
     """Letters, digits and hyphens of ASCII, and none of the names of nobody."""
     fits = len(text) <= _ID_LENGTH and text.isascii() and text.replace("-", "a").isalnum()
-    return fits and text.lower() not in _NOBODY
+    return fits and text.lower() not in _INVALID_IDS
 
 
 def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:

@@ -41,9 +41,9 @@ V1, V0 = "/i/v1/analytics/events", "/batch/"
 _HISTORY = 48 * 3600  # seconds of age from which PostHog wants events as a historical migration
 _ID_BYTES = 200
 _NAME_BYTES = 200
-_WRONG_IDS = {"0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend"}
-_WRONG_IDS |= {"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null"}
-_WRONG_IDS |= {"system", "true", "undefined", "user"}
+_INVALID_IDS = {"0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend"}
+_INVALID_IDS |= {"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null"}
+_INVALID_IDS |= {"system", "true", "undefined", "user"}
 """Ids that PostHog takes for a mistake of the sender's: it merges no person with them."""
 
 
@@ -74,7 +74,7 @@ class _Result(msgspec.Struct, frozen=True, gc=False):
 
 
 _OK = _Result("ok")
-_PLACED = b'"$is_server":true,"$ip":%b'
+_WITH_ADDRESS = b'"$is_server":true,"$ip":%b'
 
 
 class _Results(msgspec.Struct):
@@ -89,7 +89,7 @@ class _Page(msgspec.Struct):
     url: str | None = None
 
 
-class _Made(msgspec.Struct, gc=False):
+class _Translated(msgspec.Struct, gc=False):
     """`who` and `other`: the ids that it is about. `tells`: it says who a person is, or what holds for the events after it."""
 
     index: int
@@ -129,19 +129,19 @@ class PosthogDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         if self._api == "auto":
-            self._choose()
+            self._detect_api()
         receipts: list[Receipt | None] = [None] * len(batch.events)
-        old: list[_Made] = []
-        live: list[_Made] = []
+        old: list[_Translated] = []
+        live: list[_Translated] = []
         since = 0 if batch.history else int((time.time() - _HISTORY) * 1_000_000)
         for i, event in enumerate(batch.events):
             try:
-                micros, made = self._made(i, event)
+                micros, made = self._translate(i, event)
             except EventRejected as rejected:
                 receipts[i] = rejected.receipt
                 continue
             (old if batch.history or micros < since else live).append(made)
-        parts = [(part, history) for made, history in ((old, True), (live, False)) for part in _apart(made)]
+        parts = [(part, history) for made, history in ((old, True), (live, False)) for part in _split_requests(made)]
         return send_parts(
             receipts, [([one.index for one in made], partial(self._send, made, history)) for made, history in parts]
         )
@@ -158,7 +158,7 @@ class PosthogDestination:
     def close(self) -> None:
         self._http.close()
 
-    def _choose(self) -> None:
+    def _detect_api(self) -> None:
         """Ask v1 with an empty batch, which it refuses with its own error. Sent is nothing."""
         reply = self._post_v1([], "", False)
         if _knows_v1(reply):
@@ -168,7 +168,7 @@ class PosthogDestination:
         else:
             self._http.check(reply)
 
-    def _send(self, made: Sequence[_Made], history: bool) -> Sequence[Receipt]:
+    def _send(self, made: Sequence[_Translated], history: bool) -> Sequence[Receipt]:
         if self._api == "v0":
             head = b'{"api_key":%b,"historical_migration":%b,"batch":[' % (quoted(self._key), b"true" if history else b"false")
             body = head + b",".join([one.body for one in made]) + b"]}"
@@ -195,12 +195,12 @@ class PosthogDestination:
         }
         return self._http.post(body, headers)
 
-    def _made(self, index: int, event: Event) -> tuple[int, _Made]:
+    def _translate(self, index: int, event: Event) -> tuple[int, _Translated]:
         call = read_event(event)
         context = call.read_context()
         address, group = optional_text(context.ip, "context.ip"), context.group
         micros, timestamp = event_time(call, event)
-        name, own, theirs = self._shape(call, group)
+        name, own, theirs = self._translate_call(call, group)
         distinct = call.user_id or call.anonymous_id or (f"${self._group_type}_{call.group_id}" if call.group_id else "")
         if not distinct:
             raise EventRejected("identity_missing", "userId", "PostHog needs a distinct_id")
@@ -209,7 +209,7 @@ class PosthogDestination:
         check_id_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
             raise EventRejected("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
-        own.append(b'"$is_server":true,"$geoip_disable":true' if not address else _PLACED % quoted(address))
+        own.append(b'"$is_server":true,"$geoip_disable":true' if not address else _WITH_ADDRESS % quoted(address))
         identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
             name,
@@ -225,9 +225,9 @@ class PosthogDestination:
         body = head + b'"properties":' + object_with(b",".join(own), theirs) + b"}"
         tells = call.type not in ("track", "page", "screen")
         other = (call.anonymous_id or call.previous_id or "") if tells else ""
-        return micros, _Made(index, identifier, timestamp, body, distinct, other, tells)
+        return micros, _Translated(index, identifier, timestamp, body, distinct, other, tells)
 
-    def _shape(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
+    def _translate_call(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """PostHog's name of the event as JSON, our own properties, and the event's."""
         if call.type == "track":
             group = call.group_id or context_group
@@ -263,14 +263,14 @@ class PosthogDestination:
         return b'"$identify"', own, msgspec.Raw(b"")
 
 
-def _apart(made: list[_Made]) -> list[list[_Made]]:
+def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
     """The events in requests: v1 refuses one with a uuid twice as a whole.
 
     As few as can be, so that equal uuids go one after the other, and each person's events before and after what tells of it.
     """
     if len({one.uuid for one in made}) == len(made):
         return [made] if made else []
-    requests: list[list[_Made]] = []
+    requests: list[list[_Translated]] = []
     free: dict[str, int] = {}  # uuid → the first request that has not got it
     told: dict[str, int] = {}  # id of a person → the request with what was last told of it
     last: dict[str, int] = {}  # id of a person → the request with the last of its events
@@ -290,7 +290,7 @@ def _apart(made: list[_Made]) -> list[list[_Made]]:
 
 
 def _check_merge(identifier: str | None, field: str) -> None:
-    if not identifier or identifier.strip().lower() in _WRONG_IDS:
+    if not identifier or identifier.strip().lower() in _INVALID_IDS:
         raise EventRejected("id_invalid", field, "PostHog takes this id for a mistake, and merges no person with it")
     check_id_length(identifier, _ID_BYTES, field)
 

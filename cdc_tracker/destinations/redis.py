@@ -37,7 +37,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.formats import FormatSettings
-from cdc_tracker.destinations.support.routing import Route, check_template
+from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template
 from cdc_tracker.errors import (
     AlreadyRunning,
     CdcTrackerError,
@@ -106,7 +106,7 @@ _BLOCKED = {
     "CROSSSLOT": "a Redis Cluster is not supported: point `url` at one Redis",
     "MOVED": "a Redis Cluster is not supported: point `url` at one Redis",
 }
-_PASSING = {
+_TEMPORARY = {
     "OOM": "free memory, raise maxmemory, or set `maxlen`: nothing is lost, and it goes on by itself",
     "MISCONF": "Redis cannot write its snapshot to disk: free space there, and it goes on by itself",
 }
@@ -138,7 +138,7 @@ class RedisSettings(FormatSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Stored:
     """What Redis has of us."""
 
     token: str
@@ -159,12 +159,12 @@ class RedisDestination:
         # Redis does nothing else while the script runs: a batch of 2,000 takes it some milliseconds.
         self.limits = Limits(2_000, batch_bytes=4 * 1024**2, event_bytes=64 * 1024**2, whole_changes=True)
         self._settings = settings
-        self._route = Route(settings.stream)
+        self._names = NameTemplate(settings.stream)
         self._key = settings.state_key or f"cdc-tracker:{name}"
         self._fields = ""  # what those of our cursor begin with
         self._owns: Callable[[Position], bool] = lambda position: False
         self._owner, self._count = secrets.token_hex(8), 0
-        self._held: _Held | None = None
+        self._stored: _Stored | None = None
         self._attempt = ("", "")  # the contents of the last batch that was not answered, and its token
         self._redis = self._client()
 
@@ -173,20 +173,20 @@ class RedisDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """All or nothing."""
-        held = self._ready()
-        out_of_band = _digest(batch.out_of_band) if batch.out_of_band else held.out_of_band
-        if not batch.out_of_band or out_of_band != held.out_of_band:
-            position = held.position if batch.out_of_band else batch.upto
-            self._write(batch, held, replace(held, token=self._token(batch), position=position, out_of_band=out_of_band))
+        stored = self._ready()
+        out_of_band = _digest(batch.out_of_band) if batch.out_of_band else stored.out_of_band
+        if not batch.out_of_band or out_of_band != stored.out_of_band:
+            position = stored.position if batch.out_of_band else batch.upto
+            self._write(batch, stored, replace(stored, token=self._token(batch), position=position, out_of_band=out_of_band))
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
         return self._ready().position
 
     def rewind(self, to: Position) -> None:
-        held = self._ready()
+        stored = self._ready()
         batch = Batch((), to)
-        self._write(batch, held, replace(held, token=self._token(batch), position=to))
+        self._write(batch, stored, replace(stored, token=self._token(batch), position=to))
 
     def probe(self) -> None:
         with self._translated():
@@ -198,7 +198,7 @@ class RedisDestination:
     def close(self) -> None:
         self._redis.close()
         self._redis.connection_pool.disconnect()
-        self._held = None
+        self._stored = None
 
     def __str__(self) -> str:
         parts = urlsplit(self._settings.url.get_secret_value())
@@ -212,17 +212,17 @@ class RedisDestination:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"redis: `url` is not one: {type(error).__name__}") from None
 
-    def _ready(self) -> _Held:
+    def _ready(self) -> _Stored:
         """What Redis holds, after taking it over from whoever wrote before."""
-        if self._held is not None:
-            return self._held
+        if self._stored is not None:
+            return self._stored
         with self._translated():
             token = self._next()
             found = self._redis.eval(_TAKE_OVER, 1, self._key, self._fields, token)
             if self._fields and not found[0]:
                 found = self._inherited(token) or found
-        self._held = _Held(token, _position(*found[:2]), (found[2] or b"").decode())
-        return self._held
+        self._stored = _Stored(token, _position(*found[:2]), (found[2] or b"").decode())
+        return self._stored
 
     def _inherited(self, token: str) -> list[bytes] | None:
         """What was stored before there were cursors, if it is this source's."""
@@ -234,12 +234,12 @@ class RedisDestination:
             raise CheckpointMoved(f"{self}: another worker was quicker to take over the position in {self._key}")
         return list(found)
 
-    def _write(self, batch: Batch, before: _Held, after: _Held) -> None:
+    def _write(self, batch: Batch, before: _Stored, after: _Stored) -> None:
         keys = [self._key]
         fields: list[Any] = []
         numbers: dict[str, int] = {}
         for event in batch.events:
-            stream = self._route.of(event)
+            stream = self._names.name(event)
             number = numbers.get(stream)
             if number is None:
                 keys.append(stream)
@@ -251,17 +251,17 @@ class RedisDestination:
             self._check(said)
             if self._settings.wait_replicas:
                 self._wait()
-        self._held, self._attempt = after, ("", "")
+        self._stored, self._attempt = after, ("", "")
 
-    def _call(self, keys: list[str], follows: str, held: _Held, fields: list[Any]) -> str:
-        lsn, ordinal = held.position if held.position is not None else ("", "")
+    def _call(self, keys: list[str], follows: str, stored: _Stored, fields: list[Any]) -> str:
+        lsn, ordinal = stored.position if stored.position is not None else ("", "")
         arguments = [
             *keys,
             follows,
-            held.token,
+            stored.token,
             lsn,
             ordinal,
-            held.out_of_band,
+            stored.out_of_band,
             self._settings.maxlen or 0,
             self._fields,
             *fields,
@@ -285,7 +285,7 @@ class RedisDestination:
                 hint="stop it, or set `state_key`: two destinations must not share one. Nothing was written twice",
             )
         if answer == "OTHER":
-            self._held = None
+            self._stored = None
             raise CheckpointMoved(
                 f"{self}: it has lost what was written last: it was restored or emptied, or crashed without `appendfsync always`",
                 hint="nothing was added: the role compares positions, and sends again what is missing there",
@@ -310,15 +310,15 @@ class RedisDestination:
         try:
             yield
         except redis.exceptions.RedisError as error:
-            raise self._trouble(error) from None
+            raise self._translate(error) from None
 
-    def _trouble(self, error: redis.exceptions.RedisError) -> CdcTrackerError:
+    def _translate(self, error: redis.exceptions.RedisError) -> CdcTrackerError:
         password = urlsplit(self._settings.url.get_secret_value()).password
         text = " ".join(str(error).split())
         text = f"{self}: {text.replace(password, '***') if password else text}"
         if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
             return DestinationBlocked(text, hint=_BLOCKED["WRONGPASS"])
-        for code, hint in (_BLOCKED | _PASSING).items():
+        for code, hint in (_BLOCKED | _TEMPORARY).items():
             if any(sign in text or sign == type(error).__name__ for sign in (code, *_SIGNS.get(code, ()))):
                 return DestinationBlocked(text, hint=hint) if code in _BLOCKED else DestinationUnavailable(text, hint=hint)
         if "invalid bulk length" in text or "query buffer" in text:

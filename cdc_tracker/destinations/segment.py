@@ -29,10 +29,10 @@ from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
 
-_ENVELOPE = 64  # bytes around the events
+_OVERHEAD = 64  # bytes around the events
 _HOSTS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 _ID_CHARACTERS = 99
-_NOBODY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the event has neither userId nor anonymousId")
+_NO_IDENTITY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the event has neither userId nor anonymousId")
 
 
 class TrackingSettings(HttpSettings):
@@ -51,7 +51,7 @@ class TrackingDestination:
     age_limit: ClassVar[float] = math.inf
 
     def __init__(self, url: str, headers: Mapping[str, str], settings: TrackingSettings, base: Path) -> None:
-        size = settings.batch_size - _ENVELOPE
+        size = settings.batch_size - _OVERHEAD
         self.limits = Limits(settings.batch_events, size, settings.event_size, in_flight=settings.in_flight)
         self._headers = headers
         self._http = Http(url, settings, base, [settings.write_key.get_secret_value()])
@@ -65,7 +65,7 @@ class TrackingDestination:
     def _refused(self, event: Event) -> Receipt | None:
         """Looks at the bytes only: a key of this name further in is taken for an identity, and the vendor is left to decide."""
         body = event.body
-        return None if b'"userId":' in body or b'"anonymousId":' in body else _NOBODY
+        return None if b'"userId":' in body or b'"anonymousId":' in body else _NO_IDENTITY
 
     def _post(self, events: Sequence[Event]) -> list[Receipt]:
         body = b'{"batch":[%b]%b}' % (b",".join([self._body(event) for event in events]), self._sent_at())

@@ -105,7 +105,7 @@ class SnowplowDestination:
         bodies: list[bytes] = []
         for event in batch.events:
             try:
-                bodies.append(self._made(event))
+                bodies.append(self._translate(event))
                 receipts.append(ASSUMED)
             except EventRejected as rejected:
                 receipts.append(rejected.receipt)
@@ -121,7 +121,7 @@ class SnowplowDestination:
     def close(self) -> None:
         self._http.close()
 
-    def _made(self, event: Event) -> bytes:
+    def _translate(self, event: Event) -> bytes:
         call = read_event(event)
         micros, _ = event_time(call, event)
         schema = self._schemas.get(call.event or call.type) or self._schema(call)

@@ -41,8 +41,8 @@ T = TypeVar("T")
 _CHECKPOINTS = "cdc_tracker_checkpoints"
 _IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 _EVENT_BYTES = {"redshift": 65_535, "snowflake": 16 * 1024**2, "bigquery": 10 * 1000**2}  # of a text or a row
-_EVERY = {"bigquery": 60.0}  # it takes 1,500 loads a day and table
-_MANY = 5_000  # events of a batch that has others behind it
+_INTERVALS = {"bigquery": 60.0}  # it takes 1,500 loads a day and table
+_LARGE_BATCH = 5_000  # events of a batch that has others behind it
 _QUIET = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__LOG_LEVEL": "CRITICAL",
@@ -94,11 +94,11 @@ class WarehouseDestination:
         secret = settings.credentials.get_secret_value()
         self._credentials = _duckdb_file(secret, base) if settings.engine == "duckdb" else _credentials(settings.engine, secret)
         self._secrets = [] if settings.engine == "duckdb" else sorted(_secrets_of(secret), key=len, reverse=True)
-        self._every = _EVERY.get(settings.engine, 0.0) if settings.every is None else settings.every
+        self._interval = _INTERVALS.get(settings.engine, 0.0) if settings.every is None else settings.every
         self._loaded = -math.inf
         self._pipeline: Any = None
-        self._reached: tuple[int, Position | None] | None = None  # step and position; None: ask
-        self._left: list[tuple[int, Position | None]] = []  # what may be stored: the last, and loads that failed
+        self._stored: tuple[int, Position | None] | None = None  # step and position; None: ask
+        self._possible: list[tuple[int, Position | None]] = []  # what may be stored: the last, and loads that failed
         # dlt keeps things by thread, and minds signals in the main one.
         self._pool: ThreadPoolExecutor | None = None
 
@@ -109,46 +109,46 @@ class WarehouseDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is where it was."""
-        if len(batch.events) < _MANY:
-            time.sleep(max(0.0, self._loaded + self._every - time.monotonic()))
+        if len(batch.events) < _LARGE_BATCH:
+            time.sleep(max(0.0, self._loaded + self._interval - time.monotonic()))
         rows = arrow_columns.table(batch.events) if self._ready() and batch.events else None
         self._load(rows, None if batch.out_of_band else batch.upto)
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
-        return self._where()[1]
+        return self._checkpoint()[1]
 
     def rewind(self, to: Position) -> None:
         self._load(None, to)
 
     def probe(self) -> None:
-        self._apart(lambda: self._ask("SELECT 1"))
+        self._in_thread(lambda: self._query("SELECT 1"))
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
-        self._pool = self._pipeline = self._reached = None
+        self._pool = self._pipeline = self._stored = None
         shutil.rmtree(self._work, ignore_errors=True)
         with suppress(OSError):
             self._work.parent.rmdir()
 
     # In dlt's thread.
 
-    def _apart(self, call: Callable[[], T]) -> T:
+    def _in_thread(self, call: Callable[[], T]) -> T:
         """Call it there. What dlt raises comes out as one of ours, and what it was at is forgotten."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"dlt-{self._key}")
         try:
             return self._pool.submit(call).result()
         except CdcTrackerError:
-            self._pipeline = self._reached = None
+            self._pipeline = self._stored = None
             raise
         except Exception as error:  # of dlt, of a dozen clients, and of their HTTP and login libraries
-            self._pipeline = self._reached = None
-            raise self._trouble(error) from None
+            self._pipeline = self._stored = None
+            raise self._translated(error) from None
 
     def _ready(self) -> bool:
-        return self._apart(lambda: self._open() is not None)
+        return self._in_thread(lambda: self._open() is not None)
 
     def _open(self) -> Any:
         if self._pipeline is None:
@@ -167,12 +167,12 @@ class WarehouseDestination:
 
     def _load(self, rows: Any, upto: Position | None) -> None:
         """One package. The rows are in once it is done; the position counts once it is entered as done."""
-        self._where()
-        self._reached = None
-        step, before = self._where()  # once more: what is there may have been taken back since
+        self._checkpoint()
+        self._stored = None
+        step, before = self._checkpoint()  # once more: what is there may have been taken back since
         reached = (step, before) if upto is None else (step + 1, upto)
-        self._reached = None
-        self._left = list(dict.fromkeys([*self._left, reached]))
+        self._stored = None
+        self._possible = list(dict.fromkeys([*self._possible, reached]))
 
         def run() -> None:
             dlt, pipeline = _dlt(), self._open()
@@ -187,40 +187,40 @@ class WarehouseDestination:
             for done in (self._work / self._name / "load" / "loaded").iterdir():  # dlt keeps an account of each
                 shutil.rmtree(done, ignore_errors=True)
 
-        self._apart(run)
+        self._in_thread(run)
         self._loaded = time.monotonic()
-        self._reached, self._left = reached, [reached]
+        self._stored, self._possible = reached, [reached]
 
-    def _where(self) -> tuple[int, Position | None]:
-        if self._reached is None:
-            found = self._apart(self._look)
-            if self._left and found not in self._left:
-                self._left = []
+    def _checkpoint(self) -> tuple[int, Position | None]:
+        if self._stored is None:
+            found = self._in_thread(self._read_checkpoint)
+            if self._possible and found not in self._possible:
+                self._possible = []
                 raise CheckpointMoved(
                     f"{self._settings.engine}/{self._settings.dataset}: the position stored there is not the one stored last",
                     hint="it was restored or dropped, or another worker writes there. Nothing was loaded",
                 )
-            self._reached, self._left = found, [found]
-        return self._reached
+            self._stored, self._possible = found, [found]
+        return self._stored
 
-    def _look(self) -> tuple[int, Position | None]:
+    def _read_checkpoint(self) -> tuple[int, Position | None]:
         """What is stored under our cursor; while nothing is, what is from before there were cursors, if it is this source's."""
-        found = self._last(self._key)
+        found = self._last_loaded(self._key)
         if found[1] is None and self._old_key:
-            old = self._last(self._old_key)
+            old = self._last_loaded(self._old_key)
             if old[1] is not None and self._owns(old[1]):
                 return old
         return found
 
-    def _last(self, key: str) -> tuple[int, Position | None]:
+    def _last_loaded(self, key: str) -> tuple[int, Position | None]:
         """The last position whose load was entered as done."""
         query = f"""
             SELECT c.step, c.commit_lsn, c.ordinal FROM {{{_CHECKPOINTS}}} c JOIN {{_dlt_loads}} l ON l.load_id = c._dlt_load_id
             WHERE c.destination = '{key}' AND l.status = 0 ORDER BY c.step DESC LIMIT 1"""
-        found = self._ask(query)
+        found = self._query(query)
         return (int(found[0]), Position(int(found[1]), int(found[2]))) if found else (0, None)
 
-    def _ask(self, query: str) -> Any:
+    def _query(self, query: str) -> Any:
         """The first row; None where there is none, or no such table yet."""
         from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: PLC0415
 
@@ -233,7 +233,7 @@ class WarehouseDestination:
                 return None
         return found[0] if found else None
 
-    def _trouble(self, error: Exception) -> CdcTrackerError:
+    def _translated(self, error: Exception) -> CdcTrackerError:
         chain = list(_chain(error))
         said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
         for secret in self._secrets:

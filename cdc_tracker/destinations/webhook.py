@@ -37,7 +37,7 @@ from cdc_tracker.times import iso
 _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?").fullmatch  # what every server takes as a header's value: visible ASCII
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _ID_LENGTH = 255
-_OURS = ("content-type", "content-length", "content-encoding", "host", "transfer-encoding", "connection")
+_RESERVED = ("content-type", "content-length", "content-encoding", "host", "transfer-encoding", "connection")
 
 
 class WebhookSettings(HttpSettings):
@@ -78,9 +78,9 @@ class WebhookSettings(HttpSettings):
 
     @field_validator("headers")
     @classmethod
-    def _not_ours(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    def _not_reserved(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, value in headers.items():
-            if name.lower() in _OURS or name.lower().startswith("webhook-"):
+            if name.lower() in _RESERVED or name.lower().startswith("webhook-"):
                 raise ValueError(f"`{name}` is set by cdc-tracker itself")
             if not _NAME(name) or not (_VALUE(value.get_secret_value()) or value.get_secret_value() == ""):
                 raise ValueError(f"{name!r} is no header: its name or value has signs that HTTP does not take")

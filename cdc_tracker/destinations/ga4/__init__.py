@@ -46,9 +46,9 @@ _REQUEST_EVENTS = 25
 _REQUEST_BYTES = 130_000
 _CLIENT = re.compile(r"[1-9][0-9]{0,19}\.[1-9][0-9]{0,19}")
 _USER = 256  # characters of a user_id
-_PAGE = {"url": "page_location", "title": "page_title", "referrer": "page_referrer"}
+_PAGE_PARAMETERS = {"url": "page_location", "title": "page_title", "referrer": "page_referrer"}
 _NO_RENAMES: dict[str, str] = {}
-_CHECK = (
+_PROBE = (
     b'{"client_id":"1.1","validation_behavior":"ENFORCE_RECOMMENDATIONS","events":[{"name":"cdc_tracker_check","params":{}}]}'
 )
 
@@ -96,7 +96,7 @@ class _Consent(msgspec.Struct, rename="camel", gc=False):
     category_preferences: dict[str, bool] = {}
 
 
-class _Made(msgspec.Struct, gc=False):
+class _Translated(msgspec.Struct, gc=False):
     """An event as GA4 takes it; `when`: its time, as a member of the request."""
 
     index: int
@@ -141,7 +141,7 @@ class Ga4Destination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         oldest = (time.time() - MAX_AGE) * 1_000_000 if self._settings.too_old == "reject" else -math.inf
         receipts: list[Receipt | None] = [None] * len(batch.events)
-        clients: dict[bytes, list[_Made]] = {}
+        clients: dict[bytes, list[_Translated]] = {}
         for i, event in enumerate(batch.events):
             try:
                 call = read_event(event)
@@ -150,14 +150,14 @@ class Ga4Destination:
                 if call.type not in ("track", "page"):
                     receipts[i] = self._unsupported(call)
                     continue
-                clients.setdefault(self._client(call, context, consent), []).append(self._made(i, call, event, oldest))
+                clients.setdefault(self._client(call, context, consent), []).append(self._translate(i, call, event, oldest))
             except EventRejected as rejected:
                 receipts[i] = rejected.receipt
         return send_parts(receipts, self._requests(clients))
 
     def probe(self) -> None:
         """Has the validation server look at a request of ours. It keeps nothing, and tries neither measurement_id nor secret."""
-        reply = self._http.post(_CHECK, {}, url=self._debug)
+        reply = self._http.post(_PROBE, {}, url=self._debug)
         self._http.check(reply)
         answer = reply.read(_VALIDATION)
         messages = answer.validation_messages if answer else [_Message("its answer is not that of the validation server")]
@@ -185,10 +185,10 @@ class Ga4Destination:
         if call.user_id and len(call.user_id) > _USER:
             raise EventRejected("id_too_long", "userId", f"GA4 takes a user_id of {_USER} characters at most")
         user = b',"user_id":' + quoted(call.user_id) if call.user_id else b""
-        said = self._consented(consent) if consent else b""
+        said = self._consent_member(consent) if consent else b""
         return b'"client_id":"%b"%b%b%b' % (client_id(who).encode(), user, said, _device(context))
 
-    def _consented(self, consent: _Consent) -> bytes:
+    def _consent_member(self, consent: _Consent) -> bytes:
         given = []
         for key in ("ad_user_data", "ad_personalization"):
             category = self._settings.consent.get(key, key)
@@ -197,13 +197,13 @@ class Ga4Destination:
                 given.append(f'"{key}":"{state}"')
         return b',"consent":{%b}' % ",".join(given).encode() if given else b""
 
-    def _made(self, index: int, call: EventView, event: Event, oldest: float) -> _Made:
+    def _translate(self, index: int, call: EventView, event: Event, oldest: float) -> _Translated:
         micros, _ = event_time(call, event)
         if micros < oldest:
             raise EventRejected("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
         page = call.type == "page"
         name = "page_view" if page else event_name(self._settings.event_names.get(call.event, call.event))
-        made = self._parameters.made(call.properties, _PAGE if page else _NO_RENAMES)
+        made = self._parameters.translated(call.properties, _PAGE_PARAMETERS if page else _NO_RENAMES)
         if name == "purchase":
             self._identify_purchase(made, event)
         if self._settings.id_parameter:
@@ -211,7 +211,7 @@ class Ga4Destination:
         made["timestamp_micros"] = when = b'"timestamp_micros":%d' % micros
         if len(made) > MOST:
             raise EventRejected("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
-        return _Made(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
+        return _Translated(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
 
     def _id(self, event: Event) -> bytes:
         """The messageId as the value of a parameter."""
@@ -228,10 +228,10 @@ class Ga4Destination:
             made["transaction_id"] = b'"transaction_id":' + found.partition(b":")[2]
         made.setdefault("transaction_id", b'"transaction_id":' + self._id(event))
 
-    def _requests(self, clients: dict[bytes, list[_Made]]) -> Iterator[Part]:
+    def _requests(self, clients: dict[bytes, list[_Translated]]) -> Iterator[Part]:
         for client, events in clients.items():
             room = _REQUEST_BYTES - len(client) - 60
-            request: list[_Made] = []
+            request: list[_Translated] = []
             size = 0
             for one in events:
                 if len(request) == _REQUEST_EVENTS or (request and size + len(one.body) >= room):
@@ -241,7 +241,7 @@ class Ga4Destination:
                 size += len(one.body) + 1
             yield [each.index for each in request], partial(self._send, client, request)
 
-    def _send(self, client: bytes, request: list[_Made]) -> list[Receipt]:
+    def _send(self, client: bytes, request: list[_Translated]) -> list[Receipt]:
         events = b",".join([one.body for one in request])
         self._http.check(self._http.post(b'{%b,%b,"events":[%b]}' % (client, request[-1].when, events), {}))
         return [ASSUMED] * len(request)

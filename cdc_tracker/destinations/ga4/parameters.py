@@ -33,20 +33,20 @@ _NUMBER = frozenset(b"-0123456789")
 @lru_cache(maxsize=10_000)
 def event_name(name: str) -> str:
     """The name, where GA4 takes it; else in snake_case."""
-    made = _identifier(name, "event")
-    if made in _RESERVED_EVENTS:
-        raise EventRejected("reserved_name", "event", f"GA4 keeps the name {made} for itself: rename it with `event_names`")
-    return made
+    identifier = _identifier(name, "event")
+    if identifier in _RESERVED_EVENTS:
+        raise EventRejected("reserved_name", "event", f"GA4 keeps the name {identifier} for itself: rename it with `event_names`")
+    return identifier
 
 
 def _identifier(name: str, field: str) -> str:
-    made = name if _NAME.fullmatch(name) else snake_case(name)
-    if not _NAME.fullmatch(made):
-        detail = f"GA4 takes names of 1 to 40 of A-Z, a-z, 0-9 and _ that begin with a letter, and {made[:60]!r} is none"
+    identifier = name if _NAME.fullmatch(name) else snake_case(name)
+    if not _NAME.fullmatch(identifier):
+        detail = f"GA4 takes names of 1 to 40 of A-Z, a-z, 0-9 and _ that begin with a letter, and {identifier[:60]!r} is none"
         raise EventRejected("invalid_name", field, detail)
-    if made.startswith(_RESERVED_PREFIXES):
-        raise EventRejected("reserved_name", field, f"GA4 keeps names that begin as {made} does for itself")
-    return made
+    if identifier.startswith(_RESERVED_PREFIXES):
+        raise EventRejected("reserved_name", field, f"GA4 keeps names that begin as {identifier} does for itself")
+    return identifier
 
 
 class Parameters:
@@ -58,11 +58,11 @@ class Parameters:
         self._truncate = long_values == "truncate"
         self._keys: dict[str, tuple[str, bytes]] = {}
 
-    def made(self, properties: msgspec.Raw, renamed: Mapping[str, str]) -> dict[str, bytes]:
+    def translated(self, properties: msgspec.Raw, renamed: Mapping[str, str]) -> dict[str, bytes]:
         """Parameter → its JSON, with its name and a colon. `renamed`: names for this call alone."""
-        made: dict[str, bytes] = {}
+        translated: dict[str, bytes] = {}
         if not members(properties):
-            return made
+            return translated
         known, short = self._keys, self._length + 2
         for name, value in decoded(MEMBERS, properties).items():
             key, head = known.get(name) or self.named(name)
@@ -74,10 +74,10 @@ class Parameters:
                 text = self._value(name, key, text)
                 if not text:
                     continue
-            if key in made:
+            if key in translated:
                 raise EventRejected("invalid_name", f"properties.{name}", f"two properties would be the parameter {key}")
-            made[key] = head + text
-        return made
+            translated[key] = head + text
+        return translated
 
     def named(self, name: str) -> tuple[str, bytes]:
         """The parameter that a property goes in, and the beginning of its JSON."""

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.kafka.checkpoints import Held, Watch, digest, make_topic, read
+from cdc_tracker.destinations.kafka.checkpoints import Stored, Watch, digest, make_topic, read
 from cdc_tracker.destinations.kafka.client import KafkaError, KafkaException, Message, Producer
 from cdc_tracker.destinations.kafka.connection import TRANSACTION, Connection, discard
 from cdc_tracker.destinations.kafka.faults import FENCED
@@ -62,8 +62,8 @@ class KafkaDestination:
         self._owns: Callable[[Position], bool] = lambda position: False
         self._producer: Producer | None = None
         self._watch = Watch(self._connection.client, settings.checkpoint_topic, settings.timeout)
-        self._held = Held()
-        self._left: list[Held] = []  # what may be stored: ours, and what a transaction that was not answered brought
+        self._stored = Stored()
+        self._possible: list[Stored] = []  # what may be stored: ours, and what a transaction that was not answered brought
         self._failed: list[tuple[KafkaError, str | None]] = []  # delivery reports of the transaction under way
         self._instance, self._count = secrets.token_hex(8), 0
         self._attempt = ("", "")  # the contents of the last batch whose commit was not answered, and the name it went under
@@ -76,22 +76,22 @@ class KafkaDestination:
         """All or nothing, and durable on return."""
         self._ready()
         contents = digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))
-        held = replace(self._held, batch=self._name(contents))
-        held = replace(held, out_of_band=digest(batch.out_of_band)) if batch.out_of_band else replace(held, position=batch.upto)
-        taken = held.batch == self._held.batch or (batch.out_of_band and held.out_of_band == self._held.out_of_band)
+        moved = {"out_of_band": digest(batch.out_of_band)} if batch.out_of_band else {"position": batch.upto}
+        stored = replace(self._stored, batch=self._name(contents), **moved)
+        taken = stored.batch == self._stored.batch or (batch.out_of_band and stored.out_of_band == self._stored.out_of_band)
         if not taken:
-            self._attempt = (contents, held.batch)
-            self._write(batch, held)
+            self._attempt = (contents, stored.batch)
+            self._write(batch, stored)
         self._attempt = ("", "")
         return [DELIVERED] * len(batch.events)
 
     def position(self) -> Position | None:
         self._ready()
-        return self._held.position
+        return self._stored.position
 
     def rewind(self, to: Position) -> None:
         self._ready()
-        self._write(Batch((), to), Held(to, self._held.out_of_band))
+        self._write(Batch((), to), Stored(to, self._stored.out_of_band))
 
     def probe(self) -> None:
         """Does not touch transactions: that would shut out the worker that delivers."""
@@ -123,17 +123,17 @@ class KafkaDestination:
                 discard(producer)
                 raise
         except KafkaException as error:
-            raise self._connection.trouble(error) from None
-        if self._left and found[0] not in self._left:
+            raise self._connection.translated(error) from None
+        if self._possible and found[0] not in self._possible:
             discard(producer)
             raise self._moved()
         self._producer = producer
-        self._held, inherited = found
-        self._left = [self._held]
-        self._connection.settled()
+        self._stored, inherited = found
+        self._possible = [self._stored]
+        self._connection.forget_errors()
         if inherited is not None:
             try:
-                self._write(Batch((), START), inherited, bury=self._old_id)
+                self._write(Batch((), START), inherited, remove=self._old_id)
             except BaseException:
                 self.close()  # what was read holds no longer
                 raise
@@ -150,24 +150,24 @@ class KafkaDestination:
             raise
         return producer
 
-    def _read(self) -> tuple[Held, Held | None]:
+    def _read(self) -> tuple[Stored, Stored | None]:
         """What is stored, and what is to be taken over from the time before cursors."""
         ours, old = self._id.encode(), self._old_id.encode()
-        found = self._stored(ours, old)
+        found = self._read_stored(ours, old)
         before = found.get(old)
         if ours in found or before is None or before.position is None or not self._owns(before.position):
-            return found.get(ours, Held()), None
+            return found.get(ours, Stored()), None
         discard(self._fenced(self._old_id))  # no older worker writes after this
-        found = self._stored(ours, old)
-        return (found[ours], None) if ours in found else (Held(), found.get(old))
+        found = self._read_stored(ours, old)
+        return (found[ours], None) if ours in found else (Stored(), found.get(old))
 
-    def _stored(self, *keys: bytes) -> dict[bytes, Held]:
+    def _read_stored(self, *keys: bytes) -> dict[bytes, Stored]:
         topic = self._settings.checkpoint_topic
         return read(self._connection.client, topic, [key for key in keys if key], self._settings.timeout)
 
     def _moved(self) -> CheckpointMoved:
         self.close()
-        self._left = []
+        self._possible = []
         return CheckpointMoved(
             f"{self._connection}: the position in {self._settings.checkpoint_topic} is not the one stored last",
             hint="topics were made anew or restored, or another worker writes there. Nothing was written",
@@ -178,27 +178,27 @@ class KafkaDestination:
         try:
             shrunk = self._watch.shrunk()
         except KafkaException as error:
-            raise self._connection.trouble(error) from None
+            raise self._connection.translated(error) from None
         if shrunk:
             raise self._moved()
 
-    def _write(self, batch: Batch, held: Held, *, bury: str = "") -> None:
+    def _write(self, batch: Batch, stored: Stored, *, remove: str = "") -> None:
         """`bury`: the id of a position that goes with it."""
         producer, topic = self._producer, self._settings.checkpoint_topic
         if producer is None:
             raise DestinationUnavailable("not connected")
         self._check()
         self._failed.clear()
-        self._left = list(dict.fromkeys([*self._left, held]))
+        self._possible = list(dict.fromkeys([*self._possible, stored]))
         began, certain = time.time(), True
         try:
             producer.begin_transaction()
             for event in batch.events:
                 for record in self._connection.records(event):
                     self._connection.produce(producer, record, self._report)
-            producer.produce(topic, held.encode(), self._id.encode(), partition=0, on_delivery=self._report)
-            if bury:
-                producer.produce(topic, None, bury.encode(), partition=0, on_delivery=self._report)
+            producer.produce(topic, stored.encode(), self._id.encode(), partition=0, on_delivery=self._report)
+            if remove:
+                producer.produce(topic, None, remove.encode(), partition=0, on_delivery=self._report)
             certain = False
             producer.commit_transaction()  # waits for as long as the transaction has: librdkafka's advice
         except KafkaException as error:
@@ -206,9 +206,9 @@ class KafkaDestination:
         except BaseException:
             self.close()
             raise
-        self._held, self._left = held, [held]
+        self._stored, self._possible = stored, [stored]
         self._watch.wrote()
-        self._connection.settled()
+        self._connection.forget_errors()
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -220,7 +220,7 @@ class KafkaDestination:
         Where it may have been committed, or cannot be aborted, the producer is given up: the next one finds out.
         """
         causes = [*self._failed, (error, None)]
-        cause, topic = next(((one, where) for one, where in causes if one.code() not in _FOLLOWING), causes[0])
+        cause, topic = next(((one, where) for one, where in causes if one.code() not in _CONSEQUENCES), causes[0])
         if error.fatal() or not ((certain or error.txn_requires_abort()) and self._aborted(producer)):
             self.close()
         if error.code() in FENCED and seconds > TRANSACTION:
@@ -228,7 +228,7 @@ class KafkaDestination:
             raise DestinationUnavailable(
                 f"{self._connection}: the transaction took {seconds:.0f} s, and was ended by the cluster"
             )
-        raise self._connection.meaning(error if error.code() in FENCED else cause, topic) from None
+        raise self._connection.translated_error(error if error.code() in FENCED else cause, topic) from None
 
     def _aborted(self, producer: Producer) -> bool:
         abort: Callable[[float], None] = producer.abort_transaction
@@ -240,7 +240,7 @@ class KafkaDestination:
         return True
 
 
-_FOLLOWING = (
+_CONSEQUENCES = (
     KafkaError._INCONSISTENT,
     KafkaError._PURGE_QUEUE,
     KafkaError._PURGE_INFLIGHT,

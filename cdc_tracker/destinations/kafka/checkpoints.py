@@ -35,7 +35,7 @@ _CONFIG = {
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Stored:
     """What a record says. `batch` names the batch it came with, `out_of_band` is the digest of the last out-of-band name."""
 
     position: Position | None = None
@@ -47,10 +47,10 @@ class Held:
         return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": self.out_of_band, "batch": self.batch})
 
 
-def decode(value: bytes) -> Held:
+def decode(value: bytes) -> Stored:
     read = msgspec.json.decode(value)
     position = None if read["commit_lsn"] is None else Position(read["commit_lsn"], read["ordinal"])
-    return Held(position, read["aside"], read["batch"])
+    return Stored(position, read["aside"], read["batch"])
 
 
 def digest(text: str) -> str:
@@ -70,7 +70,7 @@ def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:
             raise
 
 
-def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) -> dict[bytes, Held]:
+def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) -> dict[bytes, Stored]:
     """The last committed record of each key that has one; of the first key, surely. Raises KafkaException.
 
     Also where the end is not reached in time.
@@ -81,7 +81,7 @@ def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) 
         first, end = _ends(consumer, topic, timeout)
     finally:
         consumer.close()
-    found: dict[bytes, Held] = {}
+    found: dict[bytes, Stored] = {}
     for begin in sorted({max(first, end - _TAIL), first}, reverse=True):
         found = _last(client, TopicPartition(topic, 0, begin), end, keys, deadline)
         if keys[0] in found:
@@ -137,12 +137,12 @@ def _ends(consumer: Consumer, topic: str, timeout: float) -> tuple[int, int]:
     raise KafkaException(found.error or KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
 
-def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[bytes], deadline: float) -> dict[bytes, Held]:
+def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[bytes], deadline: float) -> dict[bytes, Stored]:
     settings = {"isolation.level": "read_committed", "enable.auto.commit": False, "enable.partition.eof": True}
     consumer = Consumer(
         {**client, "group.id": "cdc-tracker", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20, **settings}
     )
-    found: dict[bytes, Held] = {}
+    found: dict[bytes, Stored] = {}
     reached = begin.offset
     try:
         consumer.assign([begin])

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
 from cdc_tracker.destinations.kafka.faults import translated
-from cdc_tracker.destinations.kafka.settings import MOST, KafkaSettings
-from cdc_tracker.destinations.support.routing import Route, key_maker, operation
+from cdc_tracker.destinations.kafka.settings import MOST_CHARACTERS, KafkaSettings
+from cdc_tracker.destinations.support.name_templates import NameTemplate, key_maker, operation
 from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.model import RAW, Event, Op
 
@@ -37,8 +37,8 @@ class Connection:
         self._settings = settings
         self._options = {key: value.get_secret_value() for key, value in settings.config.items()}
         self._secrets = [value for key, value in self._options.items() if "password" in key or "secret" in key or ".pem" in key]
-        self._complaint: KafkaError | None = None
-        self._route = Route(settings.topic, _clean, MOST)
+        self._last_error: KafkaError | None = None
+        self._topics = NameTemplate(settings.topic, _clean, MOST_CHARACTERS)
         self._key = key_maker(settings.keyed_by)
         self._check()
 
@@ -68,16 +68,16 @@ class Connection:
 
     def records(self, event: Event) -> list[Record]:
         """What is to be written of an event, in this order: one record, and the tombstones of the key that a change took away."""
-        topic, key = self._route.of(event), self._key(event)
+        topic, key = self._topics.name(event), self._key(event)
         headers: list[tuple[str, str | bytes | None]] = [("message-id", event.message_id.encode()), ("type", event.type.encode())]
         if event.type != RAW:
             return [Record(topic, key, event.body, headers)]
         op = operation(event)
         headers.append(("op", op.encode()))
         found = [Record(topic, key, event.body, headers)]
-        gone = event.old_key or (key if op == Op.DELETE else None)
-        if self._settings.buries and gone:
-            found.append(Record(topic, gone, None, headers))
+        removed = event.old_key or (key if op == Op.DELETE else None)
+        if self._settings.writes_tombstones and removed:
+            found.append(Record(topic, removed, None, headers))
         return found
 
     def produce(self, producer: Producer, record: Record, report: Report | None) -> None:
@@ -90,11 +90,11 @@ class Connection:
                 producer.poll(0.1)
 
     def topic(self, event: Event) -> str:
-        return self._route.of(event)
+        return self._topics.name(event)
 
     def probe(self) -> None:
         """Reaches the cluster, and looks whether the topic is there where it has a fixed name."""
-        self._complaint = None
+        self._last_error = None
         try:
             admin = AdminClient(self.client, logger=_log)
             topic = None if "{" in self._settings.topic else self._settings.topic
@@ -102,31 +102,31 @@ class Connection:
                 admin.list_topics(topic, self._settings.timeout) if topic else admin.list_topics(timeout=self._settings.timeout)
             )
         except KafkaException as error:
-            raise self.trouble(error) from None
+            raise self.translated(error) from None
         wrong = found.topics[topic].error if topic else None
         if wrong is not None and wrong.code() != KafkaError.LEADER_NOT_AVAILABLE:  # it is just being made
-            raise self.meaning(wrong, topic)
+            raise self.translated_error(wrong, topic)
 
-    def trouble(self, error: KafkaException, topic: str | None = None) -> CdcTrackerError:
-        return self.meaning(error.args[0], topic)
+    def translated(self, error: KafkaException, topic: str | None = None) -> CdcTrackerError:
+        return self.translated_error(error.args[0], topic)
 
-    def meaning(self, error: KafkaError, topic: str | None = None) -> CdcTrackerError:
-        return translated(error, str(self), topic=topic, behind=self._complaint, secrets=self._secrets)
+    def translated_error(self, error: KafkaError, topic: str | None = None) -> CdcTrackerError:
+        return translated(error, str(self), topic=topic, behind=self._last_error, secrets=self._secrets)
 
-    def settled(self) -> None:
+    def forget_errors(self) -> None:
         """Things go well: older complaints say nothing any more."""
-        self._complaint = None
+        self._last_error = None
 
     def _always(self) -> dict[str, Any]:
         return {
             "bootstrap.servers": self._settings.brokers,
             "client.id": self._options.get("client.id", "cdc-tracker"),
-            "error_cb": self._complained,
+            "error_cb": self._record_error,
         }
 
-    def _complained(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._complaint is None:
-            self._complaint = error
+    def _record_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._last_error is None:
+            self._last_error = error
 
     def _check(self) -> None:
         """Let the library look at each option by itself, so that the one that is wrong can be named."""

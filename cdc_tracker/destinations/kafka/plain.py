@@ -17,7 +17,7 @@ _UNANSWERED = KafkaError(KafkaError._TIMED_OUT)
 
 
 class PlainKafka:
-    """DELIVERED means that all replicas in sync have the message."""
+    """DELIVERED means that all in-sync replicas have the message."""
 
     Settings: ClassVar[type[DestinationSettings]] = KafkaSettings
     guarantee: ClassVar[Guarantee] = "at least once"
@@ -35,16 +35,19 @@ class PlainKafka:
         producer = self._producer = self._producer or self._connection.producer()
         answers = self._sent(producer, batch)
         if all(answer is None for answer in answers):  # the library's errors cannot be compared with None
-            self._connection.settled()
+            self._connection.forget_errors()
             return [DELIVERED] * len(answers)
         if any(answer is not None and answer.fatal() for answer in answers):
-            self.close()  # an idempotent producer that has lost count: a new one begins anew
+            self.close()  # an idempotent producer that has lost count is replaced
         topics = [self._connection.topic(event) for event in batch.events]
-        troubles = [self._connection.meaning(a, t) if a is not None else None for a, t in zip(answers, topics, strict=True)]
-        # A broker refuses a record batch as a whole: whose fault it was shows once an event is alone.
-        if None not in troubles:
-            _raise(troubles)
-        return [DELIVERED if trouble is None else Receipt(Outcome.RETRY, str(trouble)) for trouble in troubles]
+        errors = [
+            None if answer is None else self._connection.translated_error(answer, topic)
+            for answer, topic in zip(answers, topics, strict=True)
+        ]
+        # A broker refuses a record batch as a whole: which event is at fault shows when it is sent alone.
+        if None not in errors:
+            _raise(errors)
+        return [DELIVERED if error is None else Receipt(Outcome.RETRY, str(error)) for error in errors]
 
     def probe(self) -> None:
         self._connection.probe()
@@ -55,13 +58,13 @@ class PlainKafka:
             self._producer = None
 
     def _sent(self, producer: Producer, batch: Batch) -> list[KafkaError | None]:
-        """What became of each event: None where it was taken."""
+        """The error of each event; None if it was taken."""
         answers: list[KafkaError | None] = [_UNANSWERED] * len(batch.events)
         try:
             for number, event in enumerate(batch.events):
                 self._enqueue(producer, event, answers, number)
             if producer.flush(self._settings.timeout + 5.0):
-                producer.purge()  # what comes later must not arrive behind what is sent again
+                producer.purge()  # messages that are sent again must not be overtaken by late ones
                 producer.flush(1.0)
         except BaseException:
             self.close()
@@ -79,23 +82,23 @@ class PlainKafka:
 
 
 def _taker(answers: list[KafkaError | None], number: int, records: int) -> Report:
-    """Writes down what became of an event once all of its records have their report."""
-    left, trouble = records, None
+    """A delivery report callback that stores the first error of an event's records once all of them are reported."""
+    left, first_error = records, None
 
     def take(error: KafkaError | None, message: Message) -> None:
-        nonlocal left, trouble
+        nonlocal left, first_error
         left -= 1
-        trouble = error if trouble is None else trouble
+        first_error = error if first_error is None else first_error
         if not left:
-            answers[number] = trouble
+            answers[number] = first_error
 
     return take
 
 
-def _raise(troubles: list[CdcTrackerError | None]) -> NoReturn:
-    """Nothing was taken. First what splitting finds out, then what a person has to know of."""
+def _raise(errors: list[CdcTrackerError | None]) -> NoReturn:
+    """Raises the error that counts if no event was taken: what splitting resolves first, then what an operator must know."""
     for kind in (TooLarge, BatchRejected, DestinationBlocked, DestinationUnavailable):
-        for trouble in troubles:
-            if isinstance(trouble, kind):
-                raise trouble
+        for error in errors:
+            if isinstance(error, kind):
+                raise error
     raise Stop("Kafka took nothing, and did not say why")

@@ -9,10 +9,10 @@ from pydantic import Field, SecretStr, StringConstraints, field_validator, model
 
 from cdc_tracker.destinations.base import Requirements
 from cdc_tracker.destinations.support.formats import FormatSettings
-from cdc_tracker.destinations.support.routing import check_key, check_raw_key, check_template, literal
+from cdc_tracker.destinations.support.name_templates import check_key, check_raw_key, check_template, literal
 from cdc_tracker.units import Duration, Size
 
-_OURS = {
+_RESERVED = {
     "bootstrap.servers": "set `brokers`",
     "metadata.broker.list": "set `brokers`",
     "transactional.id": "set `transactional_id`",
@@ -26,8 +26,8 @@ _OURS = {
     "isolation.level": "cdc-tracker sets it",
     "group.id": "cdc-tracker sets it",
 }
-MOST = 249  # characters of a topic's name
-_TOPIC = re.compile(rf"(?!\.\.?$)[A-Za-z0-9._-]{{1,{MOST}}}")
+MOST_CHARACTERS = 249  # characters of a topic's name
+_TOPIC = re.compile(rf"(?!\.\.?$)[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}")
 
 
 _Columns = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
@@ -90,7 +90,7 @@ class KafkaSettings(FormatSettings):
     @classmethod
     def _topic_name(cls, topic: str) -> str:
         if not _TOPIC.fullmatch(topic):
-            raise ValueError(f"must be a topic's name: at most {MOST} letters, digits, `.`, `_` and `-`")
+            raise ValueError(f"must be a topic's name: at most {MOST_CHARACTERS} letters, digits, `.`, `_` and `-`")
         return topic
 
     @field_validator("config", mode="before")
@@ -106,10 +106,10 @@ class KafkaSettings(FormatSettings):
 
     @field_validator("config")
     @classmethod
-    def _not_ours(cls, config: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    def _not_reserved(cls, config: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for key in config:
-            if key in _OURS:
-                raise ValueError(f"`{key}` cannot be set here: {_OURS[key]}")
+            if key in _RESERVED:
+                raise ValueError(f"`{key}` cannot be set here: {_RESERVED[key]}")
         return config
 
     @model_validator(mode="after")
@@ -128,7 +128,7 @@ class KafkaSettings(FormatSettings):
         return self.key or ("row" if self.format == "debezium" else "user")
 
     @property
-    def buries(self) -> bool:
+    def writes_tombstones(self) -> bool:
         """Whether tombstones are written."""
         return self.tombstones and self.format == "debezium" and self.keyed_by == "row"
 

@@ -25,8 +25,8 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
 from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
 from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
@@ -88,24 +88,24 @@ class NatsDestination:
         self.limits = Limits(1_000, 4 * 1024**2, settings.event_size, in_flight=settings.in_flight)
         self._settings = settings
         self._credentials = base / settings.credentials if settings.credentials else None
-        self._route = Route(settings.subject, _token, _SUBJECT)
+        self._names = NameTemplate(settings.subject, _token, _SUBJECT)
         self._loop = Loop()
         self._lock = threading.Lock()
         self._wire: Wire | None = None
-        self._complaint = ""  # what the server last said by itself
+        self._last_error = ""  # what the server last said by itself
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         wire = self._connected()
         try:
-            answers = self._loop.run(self._published(wire, batch))
+            answers = self._loop.run(self._publish(wire, batch))
         except (errors.Error, OSError) as error:
-            self._let_go(wire)
-            raise self._trouble(error) from None
+            self._discard(wire)
+            raise self._translated(error) from None
         if any(answer is not None and answer.code in (LATE, GONE) for answer in answers):
-            self._let_go(wire)
+            self._discard(wire)
         refused = [answer for answer in answers if answer is not None]
         if refused and len(refused) == len(answers) and not any(answer.code in _TOO_LARGE for answer in refused):
-            raise self._general(batch, refused[0])
+            raise self._error_of_all(batch, refused[0])
         return [self._receipt(answer) for answer in answers]
 
     def probe(self) -> None:
@@ -116,12 +116,12 @@ class NatsDestination:
             if self._settings.stream:
                 self._loop.run(jetstream.stream_info(self._settings.stream))
         except (errors.Error, OSError) as error:
-            self._let_go(wire)
-            raise self._trouble(error) from None
+            self._discard(wire)
+            raise self._translated(error) from None
 
     def close(self) -> None:
         if self._wire is not None:
-            self._let_go(self._wire)
+            self._discard(self._wire)
         self._loop.close()
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ class NatsDestination:
     def _connected(self) -> Wire:
         with self._lock:
             if self._wire is None or not self._wire.client.is_connected:
-                self._complaint = ""
+                self._last_error = ""
                 self._wire = self._connect()
             return self._wire
 
@@ -140,12 +140,12 @@ class NatsDestination:
         failed: Exception | None = None
         for url in self._settings.url:
             try:
-                return self._loop.run(self._opened(url.get_secret_value()))
+                return self._loop.run(self._open(url.get_secret_value()))
             except (errors.Error, OSError, ValueError, ImportError) as error:
                 failed = error
-        raise self._trouble(failed or OSError("no server")) from None
+        raise self._translated(failed or OSError("no server")) from None
 
-    async def _opened(self, url: str) -> Wire:
+    async def _open(self, url: str) -> Wire:
         wire = Wire()
         more: dict[str, Any] = {"user_credentials": str(self._credentials)} if self._credentials else {}
         try:
@@ -155,7 +155,7 @@ class NatsDestination:
                 allow_reconnect=False,
                 max_reconnect_attempts=1,  # of the first connection, too
                 reconnect_time_wait=0,
-                error_cb=self._complained,
+                error_cb=self._record_error,
                 disconnected_cb=wire.cut,
                 **more,
             )
@@ -166,30 +166,30 @@ class NatsDestination:
             raise
         return wire
 
-    async def _complained(self, error: Exception) -> None:
-        self._complaint = str(error)
+    async def _record_error(self, error: Exception) -> None:
+        self._last_error = str(error)
 
-    async def _published(self, wire: Wire, batch: Batch) -> list[Refusal | None]:
+    async def _publish(self, wire: Wire, batch: Batch) -> list[Refusal | None]:
         """For each event why it was not taken; None where it was."""
         pending = []
         for event in batch.events:
             headers = {"Nats-Msg-Id": legal_id(event.message_id, _is_header), "Cdc-Tracker-Type": event.type}
             if self._settings.stream:
                 headers["Nats-Expected-Stream"] = self._settings.stream
-            pending.append(await wire.publish(self._route.of(event), event.body, headers))
+            pending.append(await wire.publish(self._names.name(event), event.body, headers))
         return await wire.answers(pending, self._settings.timeout)
 
-    def _general(self, batch: Batch, refusal: Refusal) -> CdcTrackerError:
+    def _error_of_all(self, batch: Batch, refusal: Refusal) -> CdcTrackerError:
         """Why nothing at all was taken."""
         if refusal.code == UNHEARD:
-            return self._unheard(self._route.of(batch.events[0]))
+            return self._no_responder(self._names.name(batch.events[0]))
         if refusal.code == LATE:
-            return self._trouble(TimeoutError())
+            return self._translated(TimeoutError())
         if refusal.code == _OTHER_STREAM:
             return DestinationBlocked(f"{self}: {refusal.text}", hint="correct `stream` or `subject`")
-        return self._trouble(OSError(refusal.text))
+        return self._translated(OSError(refusal.text))
 
-    def _unheard(self, subject: str) -> CdcTrackerError:
+    def _no_responder(self, subject: str) -> CdcTrackerError:
         """Nobody answered: no stream takes the subject, or JetStream is not there (yet)."""
         text = f"{self}: no stream answers for {subject}"
         try:
@@ -205,7 +205,7 @@ class NatsDestination:
             )
         return DestinationUnavailable(text)
 
-    def _trouble(self, error: BaseException) -> CdcTrackerError:
+    def _translated(self, error: BaseException) -> CdcTrackerError:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, NotFoundError):
             return DestinationBlocked(f"{self}: {error.description}", hint="make the stream, or correct `stream`")
@@ -213,7 +213,7 @@ class NatsDestination:
             return DestinationUnavailable(f"{self}: {said}", hint="see that JetStream is turned on (-js), and has a leader")
         if isinstance(error, TimeoutError):
             said = f"no answer within {self._settings.timeout:g} s"
-        text = self._masked(f"{self}: {said}" + (f" ({self._complaint})" if self._complaint else ""))
+        text = self._masked(f"{self}: {said}" + (f" ({self._last_error})" if self._last_error else ""))
         if "permissions violation" in text.lower():
             return DestinationBlocked(text, hint="allow its user to publish to the subjects, and to subscribe to _INBOX.>")
         if isinstance(error, errors.AuthorizationError) or any(sign in text.lower() for sign in _LOGIN):
@@ -234,7 +234,7 @@ class NatsDestination:
                 text = text.replace(secret, "***") if secret else text
         return text
 
-    def _let_go(self, wire: Wire) -> None:
+    def _discard(self, wire: Wire) -> None:
         with self._lock:
             if self._wire is wire:
                 self._wire = None

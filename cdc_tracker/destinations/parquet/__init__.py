@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FIELDS = ("date", "hour", "event", "type")
-_KEPT = 200  # partitions whose last file may still grow
+_MOST_GROWING = 200  # partitions whose last file may still grow
 _RECORDS = 100  # of the past that stay, so that an old request which arrives late finds its number taken
 _HOUR = 3600 * SECOND
 _FIRST_HOUR, _LAST_HOUR = (to_micros(moment) // _HOUR for moment in (datetime.min, datetime.max))
@@ -117,7 +117,7 @@ class ParquetDestination:
         self._old: Store | None = None  # the log of the time before cursors
         self._owns: Callable[[Position], bool] = lambda position: False
         self._record: Record | None = None
-        self._left: set[str] = set()  # tokens that the newest record may have: ours, and of one whose writing failed
+        self._possible: set[str] = set()  # tokens that the newest record may have: ours, and of one whose writing failed
         self._found = ""  # which batch counted last when the store was opened
         self._attempt: _Attempt | None = None
 
@@ -177,9 +177,9 @@ class ParquetDestination:
             names = self._store.names()
             records = _records(names)
             found = _newest(self._store) if records else self._inherited()
-            if self._left and found.token not in self._left:
+            if self._possible and found.token not in self._possible:
                 raise self._moved()
-            self._left.add(found.token)
+            self._possible.add(found.token)
             self._store.publish(found.moves)
             self._found = found.batch
             ours = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
@@ -216,7 +216,7 @@ class ParquetDestination:
 
     def _moved(self) -> CheckpointMoved:
         self.close()
-        self._left.clear()
+        self._possible.clear()
         return CheckpointMoved(
             f"{self._settings.path}: the newest record there is not the one written last",
             hint="the files were restored or removed, or another worker writes there. The batch was not written",
@@ -237,19 +237,19 @@ class ParquetDestination:
             with suppress(CdcTrackerError):
                 self._store.remove([name for name, _ in moves])  # they may be what fills the disk
             raise
-        record = msgspec.structs.replace(record, moves=moves, growing=dict(list(growing.items())[-_KEPT:]))
+        record = msgspec.structs.replace(record, moves=moves, growing=dict(list(growing.items())[-_MOST_GROWING:]))
         self._commit(record)
         self._store.publish(moves)
         self._store.remove([_name(record.sequence - _RECORDS)])
         self._record = record
 
     def _commit(self, record: Record) -> None:
-        self._left.add(record.token)
+        self._possible.add(record.token)
         if not self._store.commit(_name(record.sequence), encode(record)):
-            self._meet(record)
-        self._left = {record.token}
+            self._resolve_conflict(record)
+        self._possible = {record.token}
 
-    def _meet(self, record: Record) -> None:
+    def _resolve_conflict(self, record: Record) -> None:
         """There is a record of this number: ours, where the answer to a first try was lost, or another worker's."""
         name = _name(record.sequence)
         data = self._store.read(name)

@@ -24,8 +24,8 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.rabbitmq.client import exceptions, pika, spec
 from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
 from cdc_tracker.destinations.support.formats import FormatSettings
+from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.routing import Route, check_template, literal
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
@@ -92,22 +92,22 @@ class RabbitmqDestination:
     def __init__(self, name: str, settings: RabbitmqSettings, base: Path) -> None:
         self.limits = Limits(2_000, 8 * 1024**2, settings.event_size)
         self._settings = settings
-        self._route = Route(settings.routing_key, _without_nul, _SHORT)
-        self._parameters = self._parsed(base)
+        self._names = NameTemplate(settings.routing_key, _without_nul, _SHORT)
+        self._parameters = self._parse_url(base)
         self._link: Link | None = None
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        link = self._linked()
+        link = self._connected()
         try:
             answers = link.publish([self._message(event) for event in batch.events])
         except (exceptions.AMQPError, OSError) as error:
             self.close()
-            raise self._trouble(error, link) from None
+            raise self._translated(error, link) from None
         except BaseException:
             self.close()
             raise
         if UNROUTABLE in answers and self._settings.unroutable == "block" and answers.count(UNROUTABLE) == len(answers):
-            key = self._route.of(batch.events[0])
+            key = self._names.name(batch.events[0])
             raise DestinationBlocked(f"{self}: exchange {self._settings.exchange!r}, {key!r}: {UNROUTABLE}", hint=_BIND)
         return [self._receipt(answer) for answer in answers]
 
@@ -119,7 +119,7 @@ class RabbitmqDestination:
             if self._settings.exchange:
                 link.find(self._settings.exchange)
         except (exceptions.AMQPError, OSError) as error:
-            raise self._trouble(error, link) from None
+            raise self._translated(error, link) from None
         finally:
             link.close()
 
@@ -131,7 +131,7 @@ class RabbitmqDestination:
     def __str__(self) -> str:
         return f"RabbitMQ at {self._parameters.host}:{self._parameters.port}"
 
-    def _parsed(self, base: Path) -> pika.URLParameters:
+    def _parse_url(self, base: Path) -> pika.URLParameters:
         text = self._settings.url.get_secret_value()
         try:
             parameters = pika.URLParameters(text)
@@ -146,7 +146,7 @@ class RabbitmqDestination:
             parameters.ssl_options = pika.SSLOptions(context, parameters.host)
         return parameters
 
-    def _linked(self) -> Link:
+    def _connected(self) -> Link:
         if self._link is None or not self._link.usable:
             self.close()
             link = Link(self._parameters, self._settings.timeout)
@@ -154,7 +154,7 @@ class RabbitmqDestination:
                 link.open()
             except (exceptions.AMQPError, OSError) as error:
                 link.close()
-                raise self._trouble(error, link) from None
+                raise self._translated(error, link) from None
             self._link = link
         return self._link
 
@@ -166,7 +166,7 @@ class RabbitmqDestination:
             type=event.type,
             app_id="cdc-tracker",
         )
-        return self._settings.exchange, self._route.of(event), event.body, properties
+        return self._settings.exchange, self._names.name(event), event.body, properties
 
     def _receipt(self, answer: str) -> Receipt:
         if not answer:
@@ -175,7 +175,7 @@ class RabbitmqDestination:
             return Receipt(Outcome.REJECTED, "unroutable", detail=f"{self}: {answer}")
         return Receipt(Outcome.RETRY, f"{self}: {answer}")
 
-    def _trouble(self, error: BaseException, link: Link) -> CdcTrackerError:
+    def _translated(self, error: BaseException, link: Link) -> CdcTrackerError:
         said = " ".join(str(error).split()) or type(error).__name__
         password = unquote(urlsplit(self._settings.url.get_secret_value()).password or "")
         text = f"{self}: {said.replace(password, '***') if password else said}"

@@ -47,7 +47,7 @@ class SqlSettings(DestinationSettings):
         return self
 
 
-class _SomeAreThere(Exception):
+class _DuplicatesFound(Exception):
     """Of the batch's ids, some are in the table already or come twice."""
 
 
@@ -81,7 +81,7 @@ class SqlDestination:
         rows = [read_event(event) for event in batch.events]
         try:
             self._write(batch, rows)
-        except _SomeAreThere:
+        except _DuplicatesFound:
             known = self._write(batch, rows, look=True)
             seen = Counter(known)
             seen.update(row.message_id for row in reversed(rows))
@@ -93,7 +93,7 @@ class SqlDestination:
         return [DELIVERED] * len(rows)
 
     def _write(self, batch: Batch, rows: list[EventView], *, look: bool = False) -> set[str]:
-        """Which of the ids were there before, where it is to `look`. Else it raises _SomeAreThere, and has written nothing."""
+        """Which of the ids were there before, where it is to `look`. Else it raises _DuplicatesFound, and has written nothing."""
         known: set[str] = set()
         with self._transaction() as connection:
             stored = self._checkpoints.load(connection) if look or not self._expected else None
@@ -104,7 +104,7 @@ class SqlDestination:
             tables = self._typed.make_room(connection, rows) if self._typed else {}
             new = self._tracks.insert(connection, rows)
             if new is not None and new < len(rows) and not (look or batch.out_of_band or batch.history):
-                raise _SomeAreThere
+                raise _DuplicatesFound
             if self._typed:
                 self._typed.insert(connection, tables)
             if batch.out_of_band:  # such a batch moves no position, and its ids are enough to take it once
@@ -134,7 +134,7 @@ class SqlDestination:
             with self._database.transaction() as connection:
                 missing = self._database.missing_privileges(connection, [self._tracks.table, self._checkpoints.table])
         except SQLAlchemyError as error:
-            raise self._trouble(error) from None
+            raise self._translated(error) from None
         if missing:
             self._database.close()
             raise DestinationBlocked(
@@ -170,13 +170,13 @@ class SqlDestination:
             self._check(not self._database.replaced())
             done = True
         except SQLAlchemyError as error:
-            raise self._trouble(error) from None
+            raise self._translated(error) from None
         finally:
             self._made = done
             if self._typed and not done:
                 self._typed.forget()
 
-    def _trouble(self, error: SQLAlchemyError) -> CdcTrackerError:
+    def _translated(self, error: SQLAlchemyError) -> CdcTrackerError:
         trouble = translated(error, self._database)
         if isinstance(trouble, DestinationBlocked):
             self._database.close()  # MySQL grants a database to new sessions only

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Requirements
-from cdc_tracker.destinations.support.routing import check_raw_template
+from cdc_tracker.destinations.support.name_templates import check_raw_template
 
 
 class FormatSettings(DestinationSettings):

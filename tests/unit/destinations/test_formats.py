@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import NOTHING_MORE, DestinationSettings, Requirements
 from cdc_tracker.destinations.jsonl import JsonlDestination, JsonlSettings
-from cdc_tracker.destinations.support.routing import Route
+from cdc_tracker.destinations.support.name_templates import NameTemplate
 from cdc_tracker.model import DELIVERED, RAW, Batch, Event, Position
 
 BODY = b'{"before":null,"after":{"id":7},"source":{"schema":"shop","table":"orders"},"op":"c","ts_ms":1}'
@@ -46,7 +46,7 @@ def test_no_other_destination_is_given_raw_changes(kind: str) -> None:
 
 
 def test_a_raw_change_is_routed_by_its_table() -> None:
-    assert Route("a.{schema}.{table}").of(CHANGE) == "a.shop.orders"
+    assert NameTemplate("a.{schema}.{table}").name(CHANGE) == "a.shop.orders"
 
 
 def test_jsonl_writes_the_envelope_as_it_is(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import uuid
 import pytest
 
 from cdc_tracker.destinations.kafka.connection import _clean
+from cdc_tracker.destinations.support.name_templates import NameTemplate
 from cdc_tracker.destinations.support.naming import legal_id, within
-from cdc_tracker.destinations.support.routing import Route
 from tests.vendors.kit import event, raw_event
 
 
@@ -31,8 +31,8 @@ def test_a_name_within_its_bytes_stays_and_a_longer_one_is_cut_to_a_name_of_its_
 
 
 def test_a_route_keeps_to_its_limit_and_does_not_lead_two_names_to_one_place() -> None:
-    route = Route("a.{type}.{event}", limit=255)
-    names = [route.of(event(n, name="Order " + "注" * n)) for n in (1, 70, 100, 101, 1_000)]
+    route = NameTemplate("a.{type}.{event}", limit=255)
+    names = [route.name(event(n, name="Order " + "注" * n)) for n in (1, 70, 100, 101, 1_000)]
     assert names[:2] == ["a.track.order_注", "a.track.order_" + "注" * 70]
     assert len(set(names)) == 5
     assert max(len(name.encode()) for name in names) <= 255
@@ -41,4 +41,4 @@ def test_a_route_keeps_to_its_limit_and_does_not_lead_two_names_to_one_place() -
 @pytest.mark.parametrize(("table", "topic"), [(".", "_"), ("..", "__"), ("a.b", "a.b"), ("größe tab", "gr__e_tab")])
 def test_no_table_makes_a_topic_that_kafka_does_not_know(table: str, topic: str) -> None:
     body = f'{{"type":"track","event":"X","messageId":"m","context":{{"source":{{"schema":"s","table":"{table}"}}}}}}'
-    assert Route("{table}", _clean, 249).of(raw_event(1, body)) == topic
+    assert NameTemplate("{table}", _clean, 249).name(raw_event(1, body)) == topic

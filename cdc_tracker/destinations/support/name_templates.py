@@ -41,7 +41,7 @@ def operation(event: Event) -> str:
     return read_change(event).op
 
 
-class Route:
+class NameTemplate:
     """Where an event goes. `{event}` is a track's, page's or screen's name in snake_case, of other calls their type.
 
     A raw change goes by its `{schema}` and `{table}`.
@@ -55,7 +55,7 @@ class Route:
         self._fixed = None if _PART.search(template) else template
         self._made: dict[tuple[str, str, str, str], str] = {}
 
-    def of(self, event: Event) -> str:
+    def name(self, event: Event) -> str:
         if self._fixed is not None:
             return self._fixed
         fields = _fields(event)
