@@ -5,7 +5,7 @@ identifier (scope.Names). The source can reach only the constants of its Scope, 
 
 A column's value is computed only if its text is not enough (see columns.py), and once if it is used several times.
 
-Every event has one budget (operators.charged). Outside a comprehension it is charged for values larger than their operands;
+Every event has one budget (budget.py). Outside a comprehension it is charged for values larger than their operands;
 inside one, for every sized value that is computed or used as a whole, because that happens in each round.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from cdc_tracker.mapping.compiler.columns import ColumnCompiler
 from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, UNSET, ColumnRef, Scope, optional
 from cdc_tracker.mapping.language import operators as op
+from cdc_tracker.mapping.language.budget import charged, rounds
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 
 _BINARY: dict[type[ast.operator], str] = {
@@ -88,7 +89,7 @@ class ExpressionCompiler:
 
     def _charged(self, source: str) -> str:
         """Source of the same value, charged to the budget once."""
-        pay = f"{self.scope.runtime(op.charged)}({self.scope.budget}, "
+        pay = f"{self.scope.runtime(charged)}({self.scope.budget}, "
         return source if source.startswith(pay) else f"{pay}{source})"
 
     # Columns
@@ -249,7 +250,7 @@ class ExpressionCompiler:
         deeper = _Inside(inside.local, looped=True)
         for generator in generators:
             assert isinstance(generator.target, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else
-            over = self._operator("rounds", self.scope.budget, str(weight), self._source(generator.iter, deeper))
+            over = self._call(rounds, self.scope.budget, str(weight), self._source(generator.iter, deeper))
             variable = self.scope.names.unique(f"each_{generator.target.id}")
             deeper = _Inside({**deeper.local, generator.target.id: variable}, looped=True)
             parts.append(f"for {variable} in {over}")

@@ -13,7 +13,7 @@ from cdc_tracker.mapping.compiler.properties import write_members
 from cdc_tracker.mapping.compiler.scope import UNSET
 from cdc_tracker.mapping.compiler.timestamp import write_timestamp
 from cdc_tracker.mapping.compiler.writer import Fault, RowLayout, Writer, f_string
-from cdc_tracker.mapping.language.operators import MAX_STEPS
+from cdc_tracker.mapping.language.budget import MAX_STEPS
 from cdc_tracker.mapping.schema.declared import Mapping
 from cdc_tracker.model import Change, Event, Op, Rejection
 
