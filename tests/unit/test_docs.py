@@ -246,7 +246,7 @@ def test_the_tables_of_destinations_say_what_the_code_does(kind: str) -> None:
     assert row["guarantee"] == made.guarantee
     assert row["window"] == spoken(made.dedupe_window, "for ever")
     assert row["age limit"] == spoken(made.age_limit, "none")
-    said = set(re.findall(r"live|real engine|contract server", row["tried against"]))
+    said = set(re.findall(r"live|real engine|contract server", row["tested against"]))
     assert said == tried(kind)
     section = DESTINATIONS.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
     unmet = re.search(r"has (not )?met", section) is not None
