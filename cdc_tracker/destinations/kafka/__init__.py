@@ -66,6 +66,7 @@ class KafkaDestination:
         self._possible: list[Stored] = []  # what may be stored: ours, and what a transaction that was not answered brought
         self._failed: list[tuple[KafkaError, str | None]] = []  # delivery reports of the transaction under way
         self._instance, self._count = secrets.token_hex(8), 0
+        self._interrupted = False  # a call to the cluster has failed since the last commit
         self._attempt = ("", "")  # the contents of the last batch whose commit was not answered, and the name it went under
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
@@ -123,6 +124,7 @@ class KafkaDestination:
                 discard(producer)
                 raise
         except KafkaException as error:
+            self._interrupted = True
             raise self._connection.translated(error) from None
         if self._possible and found[0] not in self._possible:
             discard(producer)
@@ -178,6 +180,7 @@ class KafkaDestination:
         try:
             shrunk = self._watch.shrunk()
         except KafkaException as error:
+            self._interrupted = True
             raise self._connection.translated(error) from None
         if shrunk:
             raise self._moved()
@@ -207,6 +210,7 @@ class KafkaDestination:
             self.close()
             raise
         self._stored, self._possible = stored, [stored]
+        self._interrupted = False
         self._watch.wrote()
         self._connection.forget_errors()
 
@@ -223,11 +227,11 @@ class KafkaDestination:
         cause, topic = next(((one, where) for one, where in causes if one.code() not in _CONSEQUENCES), causes[0])
         if error.fatal() or not ((certain or error.txn_requires_abort()) and self._aborted(producer)):
             self.close()
-        if error.code() in FENCED and seconds > TRANSACTION:
-            # The cluster ends what takes too long as if someone else had come: this process, or the machine, stood still.
-            raise DestinationUnavailable(
-                f"{self._connection}: the transaction took {seconds:.0f} s, and was ended by the cluster"
-            )
+        interrupted, self._interrupted = self._interrupted, True
+        if error.code() in FENCED and (interrupted or seconds > TRANSACTION):
+            # Not by another worker: the cluster fences the producer of a transaction that takes too long, and a request of the
+            # producer before this one, sent when the cluster did not answer, fences this one if it arrives late.
+            raise DestinationUnavailable(f"{self._connection}: the transaction was aborted by the cluster after {seconds:.0f} s")
         raise self._connection.translated_error(error if error.code() in FENCED else cause, topic) from None
 
     def _aborted(self, producer: Producer) -> bool:

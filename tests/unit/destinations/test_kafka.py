@@ -405,9 +405,21 @@ def test_restarted_and_killed_brokers_have_each_event_once() -> None:
         for _ in range(5):
             with pytest.raises(KafkaException):
                 watch.shrunk()
+        last = batch(events(1, start=count))
+        destination = exact(broker, "events", timeout=2)
+        with pytest.raises(DestinationUnavailable):
+            destination.deliver(last)
         broker.program.start()
         assert not watch.shrunk()
         watch.close()
+        # A request of the producer that was given up arrives after those of its successor. It is not another worker.
+        assert destination.position() == events(count)[-1].position
+        Producer({"bootstrap.servers": broker.url, "transactional.id": "events"}).init_transactions(30)
+        with pytest.raises(DestinationUnavailable, match="aborted by the cluster"):
+            destination.deliver(last)
+        send(destination, last, stop=lambda: False, on_trouble=troubles.append, backoff=QUICK)
+        assert ids(broker, "events") == expected(count + 1)
+        destination.close()
 
 
 def test_an_option_that_librdkafka_does_not_know_is_named(broker: Broker, topic: str) -> None:
