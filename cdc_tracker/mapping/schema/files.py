@@ -24,7 +24,7 @@ _OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
 def load(paths: Sequence[Path]) -> Mappings:
     """Reads mapping files, and the *.yml and *.yaml files of folders. Raises MappingError with all problems found."""
     problems: list[Problem] = []
-    return _loaded((partial(yaml_file.load, path) for path in _files(paths, problems)), problems)
+    return _load((partial(yaml_file.load, path) for path in _files(paths, problems)), problems)
 
 
 def texts(paths: Sequence[Path]) -> dict[str, str]:
@@ -43,10 +43,10 @@ def texts(paths: Sequence[Path]) -> dict[str, str]:
 
 def load_texts(given: collections.abc.Mapping[str, str]) -> Mappings:
     """As `load`, for the result of `texts`. Raises MappingError."""
-    return _loaded((partial(yaml_file.parse, text, Path(name)) for name, text in given.items()), [])
+    return _load((partial(yaml_file.parse, text, Path(name)) for name, text in given.items()), [])
 
 
-def _loaded(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -> Mappings:
+def _load(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -> Mappings:
     found: list[Mapping] = []
     for document in opened:
         try:
@@ -54,7 +54,7 @@ def _loaded(opened: Iterable[Callable[[], Document]], problems: list[Problem]) -
         except DocumentError as error:
             problems += error.problems
     warnings = [problem for problem in problems if problem.severity == "warning"]
-    errors = [problem for problem in problems if problem.severity != "warning"] + list(_repeated(found))
+    errors = [problem for problem in problems if problem.severity != "warning"] + list(_duplicates(found))
     if errors:
         raise MappingError(errors)
     return Mappings(tuple(found), tuple(warnings))
@@ -73,7 +73,7 @@ def _files(paths: Sequence[Path], problems: list[Problem]) -> Iterator[Path]:
             problems.append(Problem(str(path), "", "no such file or folder"))
 
 
-def _repeated(found: Sequence[Mapping]) -> Iterator[Problem]:
+def _duplicates(found: Sequence[Mapping]) -> Iterator[Problem]:
     first: dict[str, Mapping] = {}
     for mapping in found:
         other = first.setdefault(mapping.key, mapping)

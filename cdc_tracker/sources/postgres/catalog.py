@@ -209,7 +209,7 @@ SELECT json_agg(json_build_array(
   FROM tree JOIN pg_class l ON l.oid = tree.inhrelid JOIN pg_namespace ln ON ln.oid = l.relnamespace
  WHERE l.relkind <> 'p'
 """
-BARE = f"""
+LACKS_IDENTITY = f"""
 (c.relkind = 'r' AND NOT {_HAS_KEY.format(c="c")}) OR EXISTS (
     {_TREE} SELECT FROM tree JOIN pg_class l ON l.oid = tree.inhrelid WHERE l.relkind = 'r' AND NOT {_HAS_KEY.format(c="l")})
 """

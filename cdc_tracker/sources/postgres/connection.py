@@ -58,7 +58,7 @@ def connect(
     try:
         _prepare(connection, "0" if replication else str(round(statement_timeout * 1000)))
         if replication:
-            _outlast_wal_sender_timeout(connection)
+            _raise_wal_sender_timeout(connection)
     except BaseException:
         connection.close()
         raise
@@ -73,15 +73,15 @@ def _prepare(connection: psycopg.Connection[Any], statement_timeout: str) -> Non
     settings = SESSION | _STEADY | {"statement_timeout": statement_timeout}
     if connection.info.server_version >= TRANSACTION_TIMEOUT_VERSION:
         settings["transaction_timeout"] = "0"
-    _run(connection, "; ".join(f"SET {name} TO {setting}" for name, setting in map(_assignment, settings.items())))
+    _run(connection, "; ".join(f"SET {name} TO {setting}" for name, setting in map(_setting, settings.items())))
 
 
-def _assignment(item: tuple[str, str]) -> tuple[str, str]:
+def _setting(item: tuple[str, str]) -> tuple[str, str]:
     name, setting = item
     return name, setting if name in _LISTS else f"'{setting}'"
 
 
-def _outlast_wal_sender_timeout(connection: psycopg.Connection[Any]) -> None:
+def _raise_wal_sender_timeout(connection: psycopg.Connection[Any]) -> None:
     """Raises a wal_sender_timeout below the server's default, which would end the stream during a slow write of the journal."""
     found = _run(connection, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").get_value(0, 0)
     if 0 < int(found or b"0") < WAL_SENDER_TIMEOUT:

@@ -22,17 +22,17 @@ def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
         if found is None:
             problems.append(Problem("", publication.name, "the publication does not exist", _SETUP))
         else:
-            problems += _of_publication(publication, found)
+            problems += _publication_differences(publication, found)
     assigned = {name: each.name for each in wanted.publications for name in each.tables}
     for member in wanted.members:
-        problems += _of_member(member, assigned.get(member.name, ""), wanted, present)
+        problems += _member_differences(member, assigned.get(member.name, ""), wanted, present)
     members = {member.name for member in wanted.members}
     for found in present.values():
-        problems += _of_others(found, members, read=bool(wanted.publications))
+        problems += _unneeded(found, members, read=bool(wanted.publications))
     return problems
 
 
-def _of_others(found: Publication, members: Collection[Name], *, read: bool) -> Iterator[Problem]:
+def _unneeded(found: Publication, members: Collection[Name], *, read: bool) -> Iterator[Problem]:
     """What is published without need: tables that no mapping names, and the publication itself if it is not `read`."""
     hint = _SETUP if found.owned or read else f"its owner has to run: {drop(found.name)}"
     if not read:
@@ -48,7 +48,7 @@ def _of_others(found: Publication, members: Collection[Name], *, read: bool) -> 
             yield Problem("", table_name(*name), text, hint, "warning")
 
 
-def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem]:
+def _publication_differences(wanted: Publication, found: Publication) -> Iterator[Problem]:
     if found.all_tables:
         text = "is FOR ALL TABLES: updates and deletes of tables without a replica identity fail, and unmapped tables are sent"
         yield Problem("", wanted.name, text, ALL_TABLES)
@@ -62,19 +62,21 @@ def _of_publication(wanted: Publication, found: Publication) -> Iterator[Problem
         yield Problem("", wanted.name, text, _SETUP)
 
 
-def _of_member(member: PublicationMember, home: str, wanted: Desired, present: Mapping[str, Publication]) -> Iterator[Problem]:
+def _member_differences(
+    member: PublicationMember, home: str, wanted: Desired, present: Mapping[str, Publication]
+) -> Iterator[Problem]:
     """What is published of one table by the source's publications together."""
     published_by = [present[each.name] for each in wanted.publications if each.name in present]
     inside = [found for found in published_by if member.name in found.tables or found.all_tables]
     key, needed = table_name(*member.name), member.operations
-    if not inside and home in present and needed and not _by_root(member, published_by):
+    if not inside and home in present and needed and not _published_by_root(member, published_by):
         what = "its updates and deletes do" if member.root else "its changes do"
         yield Problem("", key, f"is not in the publication {home}: {what} not arrive", _SETUP)
     if not inside:
         return
     published = frozenset[str]().union(*(found.operations for found in inside))
-    if lacking := needed - published:
-        yield Problem("", key, f"is published without its {_plural(lacking)}, which therefore do not arrive", _SETUP)
+    if missing := needed - published:
+        yield Problem("", key, f"is published without its {_plural(missing)}, which therefore do not arrive", _SETUP)
     allowed = frozenset[str]().union(*(each.operations for each in wanted.publications if each.name == home))
     if member.refused and published & REFUSABLE:
         text = f"publishes {_plural(published & REFUSABLE)}, which PostgreSQL refuses for lack of a replica identity"
@@ -90,7 +92,7 @@ def _of_member(member: PublicationMember, home: str, wanted: Desired, present: M
         yield Problem("", key, text, _SETUP)
 
 
-def _by_root(member: PublicationMember, published_by: Iterable[Publication]) -> bool:
+def _published_by_root(member: PublicationMember, published_by: Iterable[Publication]) -> bool:
     """Whether the root publishes the partition's updates and deletes; that this is unsafe is reported for the root."""
     return any(member.root in found.tables and member.operations <= found.operations for found in published_by)
 

@@ -199,9 +199,9 @@ FAULTS: tuple[Fault, ...] = (
 
 def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "") -> CdcTrackerError:
     """psycopg's error as a CdcTrackerError, which says whether to retry. Its text never contains `secret` or a URL's password."""
-    text = _plain(error, secret)
+    text = _safe_text(error, secret)
     if when is When.CONNECTING:
-        fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_hopeless)
+        fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_needs_person)
     elif error.sqlstate is None:  # libpq's own message about a broken connection
         return SourceUnavailable(text, hint=_PRESENT)
     else:
@@ -214,7 +214,7 @@ def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
     return next(fault for fault in FAULTS if fault.matches(when, code, reason))
 
 
-def _hopeless(fault: Fault) -> bool:
+def _needs_person(fault: Fault) -> bool:
     """Whether a person is needed. Of several hosts that were tried, one that may recover is enough to retry."""
     return fault.verdict is not PASSES
 
@@ -233,7 +233,7 @@ def _reasons(text: str) -> list[str]:
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]*@|(password=)\S+")
 
 
-def _plain(error: psycopg.Error, secret: str) -> str:
+def _safe_text(error: psycopg.Error, secret: str) -> str:
     text = re.sub(r"(?m)^connection failed: ", "", str(error))
     text = re.sub(rf"\b(?:{re.escape(error.diag.severity or 'FATAL')}|FATAL|ERROR):  ", "", text)
     text = " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -101,7 +101,7 @@ class _Place:
         name, columns = (self.table.schema, self.table.name), self.columns
         operations = ALL_OPERATIONS if self.need.every_change else self.need.operations
         refused = [part for part in self.parts if self._refused(part)]
-        if operations & REFUSABLE and not refused and self._lasting:
+        if operations & REFUSABLE and not refused and self._inherits_identity:
             yield PublicationMember(name, operations, columns)
             return
         plain = operations - REFUSABLE
@@ -123,7 +123,7 @@ class _Place:
         return self.table.root != (self.table.schema, self.table.name)
 
     @property
-    def _lasting(self) -> bool:
+    def _inherits_identity(self) -> bool:
         """Whether partitions created later have an identity: the default one is the primary key, which they inherit."""
         if self.table.kind != "p":
             return True
@@ -145,13 +145,13 @@ class _Place:
         return not generated or (generated == "s" and (self.plugin == "wal2json" or self.version >= GENERATED_VERSION))
 
     def _refused(self, part: Table | Leaf) -> bool:
-        return self._bare(part) or not self._covered(part)
+        return self._lacks_identity(part) or not self._lists_identity(part)
 
-    def _bare(self, part: Table | Leaf) -> bool:
+    def _lacks_identity(self, part: Table | Leaf) -> bool:
         """Whether it has no usable identity: wal2json omits its updates and deletes, PostgreSQL refuses them once published."""
         return not part.has_key or (part.identity == "f" and self.table.has_virtual and self.plugin != "wal2json")
 
-    def _covered(self, part: Table | Leaf) -> bool:
+    def _lists_identity(self, part: Table | Leaf) -> bool:
         """Whether the column list has the identity, without which PostgreSQL refuses updates; under FULL it allows no list."""
         return self.columns is None or (part.identity != "f" and set(_key(part)) <= set(self.columns))
 
@@ -164,7 +164,7 @@ class _Place:
             yield unpublishable
             return
         yield from self._columns()
-        yield from self._elsewhere()
+        yield from self._foreign_rows()
         if self.columns is not None and self.plugin != "wal2json":
             listed = ", ".join(self.columns)
             text = f"never_capture publishes it with a column list: PostgreSQL refuses DROP COLUMN and ALTER … TYPE of {listed}"
@@ -209,7 +209,7 @@ class _Place:
                 text = f"the column {column.name} is generated: pgoutput sends generated columns from PostgreSQL 18 on only"
                 yield self._problem(text, "compute it in the mapping, use wal2json, or upgrade the server")
 
-    def _elsewhere(self) -> Iterator[Problem]:
+    def _foreign_rows(self) -> Iterator[Problem]:
         """Warnings about rows that a query of the table returns but the WAL does not report as its own."""
         if self.table.has_children:
             text = "other tables inherit from it: their rows, which a query of it also returns, are not captured with it"
@@ -220,17 +220,17 @@ class _Place:
             yield self._problem(text, "no action is needed if they are archives that do not change", "warning")
 
     def _identity(self, use: str, severity: str) -> Iterator[Problem]:
-        bare = [part for part in self.parts if self._bare(part)]
-        if bare:
-            yield self._without_identity(use, bare, severity)
-        elif any(not self._covered(part) for part in self.parts):
+        without = [part for part in self.parts if self._lacks_identity(part)]
+        if without:
+            yield self._without_identity(use, without, severity)
+        elif any(not self._lists_identity(part) for part in self.parts):
             yield self._problem(
                 f"{use}, and never_capture leaves out a column of the replica identity: updates and deletes would fail",
                 f"remove that column from never_capture, or ALTER TABLE {_quoted(self.table)} REPLICA IDENTITY USING INDEX … "
                 "without it",
                 severity,
             )
-        elif not self._lasting:
+        elif not self._inherits_identity:
             yield self._problem(
                 f"{use}, but partitions created later will have no replica identity: only their inserts are captured, until they "
                 "have one and `cdc-tracker setup` is run again",
@@ -238,11 +238,11 @@ class _Place:
                 "warning",
             )
 
-    def _without_identity(self, use: str, bare: list[Table | Leaf], severity: str) -> Problem:
-        named, virtual = [_quoted(part) for part in bare], self.table.has_virtual and self.plugin != "wal2json"
+    def _without_identity(self, use: str, without: list[Table | Leaf], severity: str) -> Problem:
+        named, virtual = [_quoted(part) for part in without], self.table.has_virtual and self.plugin != "wal2json"
         refused = "they cannot be captured: PostgreSQL would refuse the application's own once they were published"
         key = "give it a primary key that is not DEFERRABLE"
-        if virtual and any(part.has_key for part in bare):
+        if virtual and any(part.has_key for part in without):
             return self._problem(
                 f"{use}, but {_some(named)} has REPLICA IDENTITY FULL and a virtual generated column: {refused}",
                 "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",

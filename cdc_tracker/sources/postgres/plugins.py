@@ -26,7 +26,7 @@ _RECREATE = "`cdc-tracker setup --recreate-slot` makes a slot with pgoutput; cha
 
 def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
     """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError if it cannot be used."""
-    reason = _unfit(connection, settings, tables)
+    reason = _against_wal2json(connection, settings, tables)
     if settings.plugin == "wal2json" and reason:
         hint = "set `plugin: auto` or `plugin: pgoutput`"
         raise SourceError(reason, hint=f"{hint}, or remove never_capture" if settings.never_capture else hint)
@@ -63,7 +63,7 @@ def refusal(
     connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState
 ) -> Problem | None:
     """Why the slot must not be read with its plugin, which would lose rows or send excluded columns; None if it may."""
-    reason = _unfit(connection, settings, tables) if found.plugin == "wal2json" else ""
+    reason = _against_wal2json(connection, settings, tables) if found.plugin == "wal2json" else ""
     if not reason:
         return None
     hint = _RECREATE if settings.never_capture or not _partitioned(connection, tables) else _CHANGE
@@ -72,7 +72,7 @@ def refusal(
     return Problem("source", "plugin", f"the slot {found.name} was made with wal2json: {reason}", hint)
 
 
-def _unfit(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
+def _against_wal2json(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
     """Why wal2json cannot be used; empty if it is exact."""
     if settings.never_capture:
         return "never_capture needs pgoutput: wal2json sends every column of a row"

@@ -84,7 +84,7 @@ _EXISTING = f"""
 SELECT p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
        pg_has_role(p.pubowner, 'USAGE'), coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's',
        coalesce((SELECT json_agg(json_build_array(n.nspname, c.relname, {_LISTED}, to_jsonb(r) ->> 'prqual' IS NOT NULL,
-                                                     (p.pubupdate OR p.pubdelete) AND ({catalog.BARE})))
+                                                     (p.pubupdate OR p.pubdelete) AND ({catalog.LACKS_IDENTITY})))
                    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                   WHERE r.prpubid = p.oid), '[]'), {{schemas}}
   FROM pg_publication p WHERE p.pubname = ANY (%s)
@@ -140,7 +140,7 @@ def plan(wanted: Iterable[Publication], present: Mapping[str, Publication]) -> l
 def statements(connection: psycopg.Connection[Any], settings: SourceSettings, wanted: Desired) -> list[str]:
     """`plan` for the publications that exist now. For wal2json, which needs none: the statements that drop those owned."""
     present = existing(connection, names(settings))
-    return plan(wanted.publications, present) if wanted.publications else _leftovers(connection, settings, present)
+    return plan(wanted.publications, present) if wanted.publications else _unneeded(connection, settings, present)
 
 
 def _create(publication: Publication) -> str:
@@ -223,7 +223,7 @@ def removal(connection: psycopg.Connection[Any], settings: SourceSettings) -> li
     return [drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
 
 
-def _leftovers(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
+def _unneeded(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
     """Statements that drop publications that wal2json does not need: they could make the application's statements fail.
 
     None for publications of other owners, or if another slot of this database may read from them.

@@ -85,7 +85,7 @@ class ReplicationStream:
         """Waits until the server sends something, at most `timeout` seconds. Raises SourceUnavailable after 2 × SILENCE."""
         readable, _, _ = select.select([self._pg.socket], [], [], max(0.0, timeout))
         if not readable:
-            self._watch()
+            self._check_silence()
             return
         self._heard = time.monotonic()
         self.consume()
@@ -135,7 +135,7 @@ class ReplicationStream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _watch(self) -> None:
+    def _check_silence(self) -> None:
         """Raises SourceUnavailable after SILENCE seconds without a reply. Before it was asked, this process may not have read."""
         now = time.monotonic()
         if self._asked is None:

@@ -88,14 +88,14 @@ class Session:
     def check_plugin(self) -> None:
         """Raises SourceError if the slot's plugin would lose changes of what is mapped now. `vitals` then checks that, too."""
         self._plugin_checked = True
-        if problem := self._unfit():
+        if problem := self._plugin_problem():
             raise Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint)
 
     def builder(self, after: Position, newest: Segment | None = None) -> SegmentBuilder:
         """The builder of segments for the stream. `newest`: the journal's newest segment, which ends at `after`."""
         last = _LEFT_OFF[newest.plugin](newest) if newest else None
         builder = self._builder(after, last if after.ordinal >= 0 else None)
-        if newest and last and newest.plugin == self.plugin and self._comes_again(last.transaction):
+        if newest and last and newest.plugin == self.plugin and self._is_resent(last.transaction):
             builder.expected = self._expected = last.transaction
         return builder
 
@@ -116,7 +116,7 @@ class Session:
         self.stream.start(self._settings.slot, lsn, options(self.plugin, publications))
         return self.stream
 
-    def _comes_again(self, transaction: Transaction) -> bool:
+    def _is_resent(self, transaction: Transaction) -> bool:
         """Whether a server with the same history sends the journal's last transaction again.
 
         It does not if the slot is past it; nor, from PostgreSQL 18 on, if a publication was recreated since.
@@ -149,11 +149,11 @@ class Session:
         connection = self._connected()
         wanted = placement.desired(connection, self._settings, self._needs, self.plugin)
         present = publication.existing(connection, publication.names(self._settings))
-        own = (self._unfit() if self._plugin_checked else None, synchronous(connection, self.stream.application_name))
+        own = (self._plugin_problem() if self._plugin_checked else None, synchronous(connection, self.stream.application_name))
         drifted = [problem for problem in drift(wanted, present) if problem.severity == "error"]
         return (*filter(None, own), *drifted)
 
-    def _unfit(self) -> Problem | None:
+    def _plugin_problem(self) -> Problem | None:
         return plugins.refusal(self._connected(), self._settings, self._needs, self._state) if self._state else None
 
     def heartbeat(self) -> None:

@@ -37,31 +37,31 @@ def texts(where: Where) -> list[str]:
     """The conditions that a user gave, without `true`. Raises SourceError for text that could end the SQL around it."""
     given = [where] if isinstance(where, str) else list(where or ())
     for text in given:
-        _contained(text)
+        _check_contained(text)
     return [text for text in given if text.strip().lower() != "true"]
 
 
-def _contained(text: str) -> None:
+def _check_contained(text: str) -> None:
     """Raises SourceError for text that could end a parenthesis or statement around it. PostgreSQL checks the rest."""
     depth = 0
     for found in _PIECE.finditer(text):
         piece = found[0]
         depth += (piece == "(") - (piece == ")")
         if depth < 0:
-            raise _refused(text, "it closes a parenthesis that it did not open")
+            raise _invalid(text, "it closes a parenthesis that it did not open")
         if piece[0] == "$" and piece[1:].isdecimal():
-            raise _refused(text, f"the parameter {piece} has no value")
+            raise _invalid(text, f"the parameter {piece} has no value")
         if piece == ";":
-            raise _refused(text, "it contains `;`, but must be one condition")
+            raise _invalid(text, "it contains `;`, but must be one condition")
         if piece in {"'", '"', "$", "/*"}:
-            raise _refused(text, "comments in it must be written with --" if piece == "/*" else "a quote in it is not closed")
+            raise _invalid(text, "comments in it must be written with --" if piece == "/*" else "a quote in it is not closed")
     if depth:
-        raise _refused(text, "a parenthesis in it is not closed")
+        raise _invalid(text, "a parenthesis in it is not closed")
     if not text.strip() or "\0" in text:
-        raise _refused(text, "it is empty" if not text.strip() else "it contains a NUL character")
+        raise _invalid(text, "it is empty" if not text.strip() else "it contains a NUL character")
 
 
-def _refused(text: str, why: str) -> SourceError:
+def _invalid(text: str, why: str) -> SourceError:
     return SourceError(f"the condition {shown(text)} cannot be used: {why}", hint="write a condition as after WHERE in SQL")
 
 

@@ -15,7 +15,9 @@ from psycopg import pq
 from cdc_tracker.errors import SourceUnavailable
 
 
-def copied(connection: psycopg.Connection[Any], statement: bytes, most: int, patience: float) -> tuple[list[memoryview], bool]:
+def copy_lines(
+    connection: psycopg.Connection[Any], statement: bytes, most: int, patience: float
+) -> tuple[list[memoryview], bool]:
     """(lines without their newline, whether these are all). It stops at `most` bytes; the connection must be closed then.
 
     Raises psycopg's errors, and SourceUnavailable if the server is silent for `patience` seconds.
@@ -24,7 +26,7 @@ def copied(connection: psycopg.Connection[Any], statement: bytes, most: int, pat
     pg.send_query_params(statement, [])
     answer = _answer(pg, patience)
     if answer.status != pq.ExecStatus.COPY_OUT:
-        _drained(pg, patience)
+        _drain(pg, patience)
         raise psycopg.errors.error_from_result(answer)
     lines: list[memoryview] = []
     size, get = 0, pg.get_copy_data
@@ -40,7 +42,7 @@ def copied(connection: psycopg.Connection[Any], statement: bytes, most: int, pat
         else:
             break
     done = _answer(pg, patience)
-    _drained(pg, patience)
+    _drain(pg, patience)
     if done.status != pq.ExecStatus.COMMAND_OK:
         raise psycopg.errors.error_from_result(done)
     return lines, True
@@ -57,7 +59,7 @@ def _answer(pg: pq.abc.PGconn, patience: float) -> pq.abc.PGresult:
     return answer
 
 
-def _drained(pg: pq.abc.PGconn, patience: float) -> None:
+def _drain(pg: pq.abc.PGconn, patience: float) -> None:
     """Reads the rest of the answer, so that the connection can be used again."""
     while True:
         while pg.is_busy():

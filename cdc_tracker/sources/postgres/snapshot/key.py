@@ -70,12 +70,12 @@ def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
     if found.root != (found.schema, found.name):
         root = table_name(*found.root)
         raise SourceError(f"{table} is a partition of {root}", hint=f"map the root, {root}: it is read with all its partitions")
-    _allowed(connection, found)
+    _check_rights(connection, found)
     return found
 
 
 @translated()
-def _allowed(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
+def _check_rights(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
     """Raises SourceError, with the statements for the table's owner, if the role may not read the whole table."""
     user, schema, name = quoted(connection.info.user), quoted(table.schema), quoted(table.schema, table.name)
     if not table.can_select:
@@ -112,11 +112,11 @@ def source_of(table: catalog.Table) -> sql.Composable:
 
 def filters(where: Where, conditions: Sequence[Condition]) -> list[sql.Composable]:
     """Conditions to be joined by AND. The newline closes a comment at the end of a user's text."""
-    own: list[sql.Composable] = [sql.SQL("({}\n)").format(sql.SQL(_literally(text))) for text in texts(where)]
+    own: list[sql.Composable] = [sql.SQL("({}\n)").format(sql.SQL(_unchecked(text))) for text in texts(where)]
     return [*own, *(sql.SQL("({})").format(condition) for condition in conditions)]
 
 
-def _literally(text: str) -> Any:
+def _unchecked(text: str) -> Any:
     return text  # sql.SQL wants a LiteralString, which a user's SQL cannot be; without format() braces have no meaning
 
 
@@ -124,8 +124,8 @@ def extent(connection: psycopg.Connection[Any], table: str, where: Where = None,
     """The planner's estimate; reads nothing. Raises SourceError if PostgreSQL refuses a condition."""
     found = readable(connection, table)
     for text in texts(where):
-        _planned(connection, found, filters(text, ()), f"the condition {shown(text)}")
-    plan = _planned(connection, found, filters(where, conditions), "the range")
+        _explain(connection, found, filters(text, ()), f"the condition {shown(text)}")
+    plan = _explain(connection, found, filters(where, conditions), "the range")
     rows = int(plan["Plan Rows"])
     return Extent(rows, rows * int(plan["Plan Width"]))
 
@@ -139,7 +139,7 @@ def refusal(error: psycopg.Error, what: str) -> SourceError | None:
     return SourceError(f"{what}: PostgreSQL says: {reason}", hint="correct the condition: it is SQL as after WHERE")
 
 
-def _planned(
+def _explain(
     connection: psycopg.Connection[Any], table: catalog.Table, conditions: Sequence[Condition], what: str
 ) -> dict[str, Any]:
     query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {} WHERE {}").format(

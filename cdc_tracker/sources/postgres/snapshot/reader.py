@@ -22,7 +22,7 @@ from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.faults import translate
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where
-from cdc_tracker.sources.postgres.snapshot.copying import copied
+from cdc_tracker.sources.postgres.snapshot.copying import copy_lines
 from cdc_tracker.sources.postgres.snapshot.key import extent, filters, readable, refusal, source_of
 from cdc_tracker.sources.postgres.snapshot.pace import Pace
 from cdc_tracker.sources.postgres.snapshot.rows import segment_of
@@ -163,7 +163,7 @@ class TableReader:
             if error.sqlstate == "57014":  # the statement_timeout
                 self._pace.slower()
             if error.sqlstate == "42501":
-                raise self._forbidden(error) from error
+                raise self._missing_right(error) from error
             if error.sqlstate == "42P01":  # dropped or renamed meanwhile
                 with connect(self._url) as connection:
                     readable(connection, self._name)
@@ -226,7 +226,7 @@ class TableReader:
         rows = query.select(query.columns, self._order, after, bound, self._filters)
         rows += sql.SQL(" LIMIT {}").format(sql.Literal(most))
         statement = sql.SQL("COPY ({}) TO STDOUT").format(rows).as_bytes(connection)
-        lines, whole = copied(connection, statement, self._max_bytes, self._statement_timeout + 10)
+        lines, whole = copy_lines(connection, statement, self._max_bytes, self._statement_timeout + 10)
         if whole:
             connection.execute("ROLLBACK")
         else:
@@ -245,7 +245,7 @@ class TableReader:
             return None
         return tuple((result.get_value(0, place) or b"").decode() for place in range(result.nfields))
 
-    def _forbidden(self, error: psycopg.Error) -> CdcTrackerError:
+    def _missing_right(self, error: psycopg.Error) -> CdcTrackerError:
         """The error for a missing right: on the table, or on a function that a condition calls."""
         with connect(self._url) as connection:
             readable(connection, self._name)
