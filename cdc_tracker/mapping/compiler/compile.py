@@ -14,7 +14,7 @@ from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper
 from cdc_tracker.mapping.compiler.replica_identity import unlogged, untouched
-from cdc_tracker.mapping.compiler.writer import Fault, RowLayout
+from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Placed
 from cdc_tracker.model import Codec, Op, Relation
 
@@ -86,11 +86,11 @@ def operations(mapping: Mapping) -> list[str]:
     return [*found, Op.READ.value] if mapping.backfill else found
 
 
-def missing_columns(mapping: Mapping, relation: Relation) -> list[Fault]:
+def missing_columns(mapping: Mapping, relation: Relation) -> list[MappingFault]:
     """A fault for each use of a column that the table does not have."""
     names = [column.name for column in relation.columns]
     return [
-        Fault("column_missing", _field(mapping, placed), "", Problem(placed.where, placed.key, message))
+        MappingFault("column_missing", _field(mapping, placed), "", Problem(placed.where, placed.key, message))
         for placed in mapping.expressions()
         for use in placed.expression.uses
         if use.name not in names

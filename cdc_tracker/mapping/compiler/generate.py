@@ -12,7 +12,7 @@ from cdc_tracker.mapping.compiler.identifiers import write_identity, write_messa
 from cdc_tracker.mapping.compiler.properties import write_members
 from cdc_tracker.mapping.compiler.scope import UNSET
 from cdc_tracker.mapping.compiler.timestamp import write_timestamp
-from cdc_tracker.mapping.compiler.writer import Fault, RowLayout, Writer, f_string
+from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout, Writer, f_string
 from cdc_tracker.mapping.language.budget import MAX_STEPS
 from cdc_tracker.mapping.schema.declared import Mapping
 from cdc_tracker.model import Change, Event, Op, Rejection
@@ -26,10 +26,10 @@ class Generated:
 
     function: Mapper
     source: str
-    faults: tuple[Fault, ...]
+    faults: tuple[MappingFault, ...]
 
 
-def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[Fault]) -> Generated:
+def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[MappingFault]) -> Generated:
     """The function of one mapping for one operation. `faults` are those known before, such as columns that do not exist.
 
     In tracebacks its file is `<mapping shop/orders.yml:12 insert>`.

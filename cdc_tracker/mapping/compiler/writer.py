@@ -26,7 +26,7 @@ _CHEAP = TEXT_KINDS | {"integer", "boolean"}
 
 
 @dataclass(frozen=True)
-class Fault:
+class MappingFault:
     """What cannot work, found at compile time: a Rejection's reason and field, and the Problem that `check` shows."""
 
     reason: str
@@ -79,7 +79,7 @@ class RowLayout:
 class Writer:
     """One function being written. `lines` are its body; `message_id` is the source of the event's id, once that is computed."""
 
-    def __init__(self, mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[MappingFault]) -> None:
         self.mapping = mapping
         self.layout = layout
         self.op = op
@@ -168,7 +168,7 @@ class Writer:
 
     def fault(self, reason: str, field: str, kind: str, problem: Problem) -> None:
         """Notes what cannot work: the function then only rejects."""
-        self.faults.append(Fault(reason, field, kind, problem))
+        self.faults.append(MappingFault(reason, field, kind, problem))
 
     # Columns
 

@@ -24,7 +24,7 @@ from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
 from cdc_tracker.sources.postgres.synchronous import synchronous
-from cdc_tracker.sources.postgres.verify import CommitTimes, Record, check_start, verify
+from cdc_tracker.sources.postgres.verify import CommitTimes, RecordedSource, check_start, verify
 
 _LEFT_OFF = {"pgoutput": pgoutput.left_off, "wal2json": wal2json.left_off}
 _NUMBERS = frozenset(types[name].oid for name in ("numeric", "float4", "float8"))
@@ -77,7 +77,11 @@ class Session:
         self.stream.close()
 
     def verify(
-        self, record: Record | None, journal_end: Position | None, lowest: Position | None, times: Callable[[], CommitTimes]
+        self,
+        record: RecordedSource | None,
+        journal_end: Position | None,
+        lowest: Position | None,
+        times: Callable[[], CommitTimes],
     ) -> StartPoint:
         """Verifies slot and server; returns the confirmed LSN and the timeline. Raises a SourceError subclass; see verify.py."""
         identity = catalog.identify(self._connected())

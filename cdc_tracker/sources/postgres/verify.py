@@ -14,7 +14,7 @@ from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.times import for_display
 
 
-class Record(Protocol):
+class RecordedSource(Protocol):
     """What the state store records of the source."""
 
     @property
@@ -47,7 +47,7 @@ _REPAIR = "`cdc-tracker repair` makes a new slot, and says which period is missi
 
 
 def verify(
-    record: Record | None,
+    record: RecordedSource | None,
     slot: SlotState | None,
     identity: ServerIdentity,
     *,
@@ -88,7 +88,7 @@ def _unknown(slot: SlotState | None) -> Stop:
     )
 
 
-def _check_server(record: Record, slot: SlotState | None, identity: ServerIdentity, reached: Lsn) -> None:
+def _check_server(record: RecordedSource, slot: SlotState | None, identity: ServerIdentity, reached: Lsn) -> None:
     """A renamed database keeps its slots, and a server has no two slots of one name."""
     if record.system_id != identity.system_id:
         raise Refusal.OTHER_SERVER.error(
@@ -109,7 +109,7 @@ def _check_server(record: Record, slot: SlotState | None, identity: ServerIdenti
         )
 
 
-def _check_timeline(record: Record, identity: ServerIdentity, reached: Lsn) -> None:
+def _check_timeline(record: RecordedSource, identity: ServerIdentity, reached: Lsn) -> None:
     """Checks the timelines' history: the WAL of a restored server may since have grown past what was read."""
     for switch in identity.history:
         if switch.timeline >= record.timeline and switch.lsn < reached:
@@ -125,7 +125,7 @@ def _check_timeline(record: Record, identity: ServerIdentity, reached: Lsn) -> N
         )
 
 
-def _missing(record: Record) -> Stop:
+def _missing(record: RecordedSource) -> Stop:
     return Refusal.SLOT_MISSING.error(
         f"the replication slot {record.slot} is gone: it was dropped, or a failover led to a server without it",
         hint=f"changes that committed after {format_lsn(record.confirmed_lsn)} and are not in the journal can no longer be read. "
@@ -133,7 +133,7 @@ def _missing(record: Record) -> Stop:
     )
 
 
-def _check_slot(record: Record, slot: SlotState, database: str, journal_end: Position | None) -> None:
+def _check_slot(record: RecordedSource, slot: SlotState, database: str, journal_end: Position | None) -> None:
     """A slot may be past its recorded position if the journal is, too: reading continues at the journal's end."""
     if slot.plugin != record.plugin or slot.database != database:
         kind = f"plugin {slot.plugin}, database {slot.database}" if slot.plugin else "a physical slot"
@@ -157,7 +157,7 @@ def _check_slot(record: Record, slot: SlotState, database: str, journal_end: Pos
 
 
 def _check_gap(
-    record: Record,
+    record: RecordedSource,
     slot: SlotState,
     journal_end: Position | None,
     lowest_checkpoint: Position | None,

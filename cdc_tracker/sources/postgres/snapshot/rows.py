@@ -33,9 +33,11 @@ class Description(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, relation: Relation) -> Description:
+        """The description of a relation, all of whose columns the lines have."""
         return cls(relation.schema, relation.name, relation.identity, relation.columns)
 
     def relation(self) -> Relation:
+        """The relation of the changes made of these lines."""
         return Relation(self.schema, self.table, tuple(Column(*column) for column in self.columns), self.identity)
 
 
