@@ -39,9 +39,12 @@ def iso(micros: int) -> str:
     return from_micros(micros).replace(tzinfo=None).isoformat() + "Z"
 
 
-def for_display(micros: int) -> str:
-    """`2026-01-31 12:00:00Z`; the fraction is cut off. Raises OverflowError outside the years 1 to 9999."""
-    return f"{from_micros(micros):%Y-%m-%d %H:%M:%SZ}"
+def for_display(micros: int | None) -> str:
+    """`2026-01-31 12:00:00Z`, without the fraction; `–` for 0 and None, which mean that it is unknown.
+
+    Raises OverflowError outside the years 1 to 9999.
+    """
+    return f"{from_micros(micros):%Y-%m-%d %H:%M:%SZ}" if micros else "–"
 
 
 def now_micros() -> int:

@@ -11,6 +11,7 @@ from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, estimate_view, options, output
 from cdc_tracker.cli.follow_job import follow_jobs
 from cdc_tracker.cli.jobs import say_queued
+from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration, format_size, plural
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _as_json(plan: Backfill, start: Target | None) -> dict[str, Any]:
         "dry_run": plan.dry_run,
         "may_be_twice": plan.duplicates,
         "age_limit_seconds": estimate_view.seconds(kind.age_limit),
-        "from": output.moment(start.time_us) if start else None,
+        "from": for_display(start.time_us) if start else None,
     }
 
 

@@ -12,6 +12,7 @@ import click
 from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
 from cdc_tracker.printable import one_line
+from cdc_tracker.times import for_display
 from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def as_dict(letter: DeadLetter) -> dict[str, object]:
         "event_id": letter.event_id,
         "state": letter.state,
         "attempts": letter.attempts,
-        "created_at": output.moment(letter.created_at),
+        "created_at": for_display(letter.created_at),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cdc_tracker.cli import output
+from cdc_tracker.times import for_display
 from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _listed(counts: Counter[str]) -> str:
 def _say_sample(sample: Sample) -> None:
     sign, colour = _LOOKS[sample.kind]
     output.say(f"  {sign} {sample.kind}", fg=colour, nl=False)
-    output.say(f"  {output.moment(sample.committed_at)}  at {sample.position}  {sample.message_id}")
+    output.say(f"  {for_display(sample.committed_at)}  at {sample.position}  {sample.message_id}")
     if sample.reason:
         place = f"{sample.field}: " if sample.field else ""
         output.say(f"      {sample.reason}: {place}{sample.detail}")
@@ -126,7 +127,7 @@ def _sample(sample: Sample) -> dict[str, object]:
     found: dict[str, object] = {
         "kind": sample.kind,
         "position": str(sample.position),
-        "committed_at": output.moment(sample.committed_at),
+        "committed_at": for_display(sample.committed_at),
         "message_id": sample.message_id,
     }
     if sample.reason:

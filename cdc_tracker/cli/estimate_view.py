@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cdc_tracker.cli import output
+from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration, plural
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def as_json(estimate: DestinationEstimate) -> dict[str, Any]:
         "rejections": counts.rejections.total(),
         "rejected_by_mapping": dict(sorted(counts.rejections.items())),
         "rejected_by_reason": dict(sorted(counts.reasons.items())),
-        "oldest": output.moment(counts.oldest) if counts.oldest else None,
-        "newest": output.moment(counts.newest) if counts.newest else None,
+        "oldest": for_display(counts.oldest) if counts.oldest else None,
+        "newest": for_display(counts.newest) if counts.newest else None,
         "sent": counts.sent,
         "withheld": counts.withheld,
         "left_out": counts.left_out,
@@ -34,7 +35,7 @@ def as_json(estimate: DestinationEstimate) -> dict[str, Any]:
         "guarantee": kind.guarantee,
         "repeats": kind.duplicate_handling,
         "only_missing": estimate.only_missing,
-        "sent_ledger_since": output.moment(estimate.sent_since) if estimate.sent_since else None,
+        "sent_ledger_since": for_display(estimate.sent_since) if estimate.sent_since else None,
     }
 
 
@@ -82,6 +83,4 @@ def _withheld(estimate: DestinationEstimate) -> str:
     if estimate.sent_since is None:
         return "The sent-ledger is still empty: it holds nothing back."
     held = plural(estimate.counts.withheld, "event")
-    return (
-        f"The sent-ledger holds back {held} of these. It records what was delivered since {output.moment(estimate.sent_since)}."
-    )
+    return f"The sent-ledger holds back {held} of these. It records what was delivered since {for_display(estimate.sent_since)}."

@@ -11,6 +11,7 @@ from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, output
 from cdc_tracker.cli.follow_job import follow_jobs
 from cdc_tracker.printable import one_line
+from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def as_dict(job: Job) -> dict[str, object]:
         **job.counts,
         "spec": spec,
         "mapping_files": sorted(job.spec["mappings"]),
-        "created_at": output.moment(job.created_at),
-        "started_at": output.moment(job.started_at),
-        "finished_at": output.moment(job.finished_at),
+        "created_at": for_display(job.created_at),
+        "started_at": for_display(job.started_at),
+        "finished_at": for_display(job.finished_at),
     }
 
 
@@ -146,7 +147,7 @@ def what(job: Job) -> str:
     if job.kind == "replay":
         events = ", ".join(spec["events"]) if spec["events"] is not None else "all events"
         return f"{events}, {Position(*spec['from'])} to {Position(*spec['to'])}"
-    since, until = (output.moment(spec[name]) if spec[name] is not None else "" for name in ("from", "to"))
+    since, until = (for_display(spec[name]) if spec[name] is not None else "" for name in ("from", "to"))
     period = f", {since or 'the beginning'} to {until or 'now'}" if since or until else ""
     return f"{spec['event']} of {spec['table']}{period}"
 

@@ -8,6 +8,7 @@ import click
 
 from cdc_tracker import operations
 from cdc_tracker.cli import Invocation, options, output
+from cdc_tracker.times import for_display
 
 if TYPE_CHECKING:
     from cdc_tracker.operations.ledger import Axis
@@ -40,14 +41,14 @@ def ledger(invocation: Invocation, since: int, by: Axis, destination: str | None
     if as_json:
         output.emit([{key: _cell(row, key) for key in keys} | {name: getattr(row, name) for name in COUNTED} for row in rows])
     elif not rows:
-        output.say(f"No events since {output.moment(since * _HOUR_US)}.")
+        output.say(f"No events since {for_display(since * _HOUR_US)}.")
     else:
         cells = [[*(_cell(row, key) for key in keys), *(_number(getattr(row, name)) for name in COUNTED)] for row in rows]
         output.console().print(output.table((*keys, *COUNTED), cells, right=COUNTED))
 
 
 def _cell(row: LedgerRow, column: str) -> str:
-    return output.moment(row.hour * _HOUR_US) if column == "hour" else str(getattr(row, column))
+    return for_display(row.hour * _HOUR_US) if column == "hour" else str(getattr(row, column))
 
 
 def _number(count: int) -> str:

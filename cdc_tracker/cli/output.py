@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdc_tracker.printable import printable
-from cdc_tracker.times import for_display
 from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
@@ -91,13 +90,6 @@ def mark(state: str) -> Any:
 
     sign, colour = MARKS[state]
     return Text(sign, style=colour)
-
-
-def moment(time_us: int | None) -> str:
-    """Microseconds since the epoch → `2026-01-31 12:00:00Z`."""
-    if not time_us:
-        return "–"
-    return for_display(time_us)
 
 
 def ask(question: str, *, yes: bool, options: str = "--yes") -> None:

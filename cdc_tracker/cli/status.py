@@ -12,6 +12,7 @@ import msgspec
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.cli.jobs import as_dict, share, what
+from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration, format_size, plural
 
 if TYPE_CHECKING:
@@ -116,11 +117,11 @@ def _journal(seen: Status) -> dict[str, Any]:
     lost, horizon = seen.journal_lost, seen.health.horizon
     return {
         "held_by": [{"who": each.who, "after": str(each.position)} for each in seen.held_by],
-        "lost": {"at": output.moment(lost.at) if lost.at else None, "from": lost.before} if lost else None,
+        "lost": {"at": for_display(lost.at) if lost.at else None, "from": lost.before} if lost else None,
         "first": str(horizon.start) if horizon else None,
-        "first_time": output.moment(horizon.first_time) if horizon else None,
+        "first_time": for_display(horizon.first_time) if horizon else None,
         "last": str(horizon.last) if horizon else None,
-        "last_time": output.moment(horizon.last_time) if horizon else None,
+        "last_time": for_display(horizon.last_time) if horizon else None,
         "segments": horizon.segments if horizon else 0,
         "bytes": horizon.bytes if horizon else 0,
     }
@@ -130,7 +131,7 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
     return {
         "name": health.name,
         "state": health.state,
-        "since": output.moment(health.since) if health.since else None,
+        "since": for_display(health.since) if health.since else None,
         "dry_run": health.dry_run,
         "checkpoint": str(health.position) if health.position else None,
         "rewind_to": str(health.rewind_to) if health.rewind_to else None,
@@ -147,7 +148,7 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
 
 
 def _finding(found: Finding) -> dict[str, Any]:
-    since = output.moment(found.since) if found.since else None
+    since = for_display(found.since) if found.since else None
     return {"severity": found.severity, "who": found.who, "message": str(found), "hint": found.hint, "since": since}
 
 
@@ -170,7 +171,7 @@ def rendered(seen: Status, rates: Mapping[str, float] | None = None) -> Renderab
     parts += [output.text(_job_line(job)) for job in seen.health.jobs]
     parts += [_destinations_table(seen, rates), _roles_table(seen.health)]
     for each in seen.findings:
-        since = f" (since {output.moment(each.since)})" if each.since else ""
+        since = f" (since {for_display(each.since)})" if each.since else ""
         parts.append(Text.assemble(output.mark(each.severity), " ", output.text(str(each)), since))
         if each.hint:
             parts.append(output.text(f"  {each.hint}", "dim"))
@@ -194,11 +195,11 @@ def _journal_lines(seen: Status) -> Iterator[str]:
     if (horizon := seen.health.horizon) is None:
         yield "journal  empty: there is nothing to rewind to"
     else:
-        first, last = output.moment(horizon.first_time), output.moment(horizon.last_time)
+        first, last = for_display(horizon.first_time), for_display(horizon.last_time)
         size = f"{plural(horizon.segments, 'segment')}, {format_size(horizon.bytes)}"
         yield f"journal  reaches back to {horizon.start} ({first}), and on to {horizon.last} ({last}), {size}"
     if lost := seen.journal_lost:
-        when = f" (detected at {output.moment(lost.at)})" if lost.at else ""
+        when = f" (detected at {for_display(lost.at)})" if lost.at else ""
         yield f"         it was lost{when}: what committed before {lost.before} cannot be rewound to any more"
     for each in seen.held_by:
         yield f"         {each.who} needs what lies after {each.position}"

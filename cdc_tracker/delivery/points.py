@@ -83,7 +83,7 @@ def range_of(journal: Journal, start: Target, end: Target | None, upto: Position
         last = min(last, _end_of(journal, end, horizon))
     if after >= horizon.last:
         raise Stop(
-            f"The journal has nothing from there on: it reaches to {horizon.last} ({moment(horizon.last_time)}).",
+            f"The journal has nothing from there on: it reaches to {horizon.last} ({for_display(horizon.last_time)}).",
             hint="Nothing was captured since, or capture is behind: see `cdc-tracker status`.",
         )
     return after, max(after, last)
@@ -92,16 +92,11 @@ def range_of(journal: Journal, start: Target, end: Target | None, upto: Position
 def beyond(horizon: Horizon) -> Stop:
     """The error for a point that is older than the journal."""
     return Stop(
-        f"The journal does not reach back so far: it begins at {horizon.start} ({moment(horizon.first_time)}). "
+        f"The journal does not reach back so far: it begins at {horizon.start} ({for_display(horizon.first_time)}). "
         "Nothing was sent or changed; older changes are no longer in it.",
         hint=f"Begin at {format_lsn(horizon.start.commit_lsn)} or later, or at `earliest`. Older history can only be read from "
         "the tables as they are now: `backfill` does that, for a mapping that has an `id`.",
     )
-
-
-def moment(time_us: int) -> str:
-    """Microseconds since the epoch → `2026-01-31 12:00:00Z`."""
-    return for_display(time_us) if time_us else "–"
 
 
 def bare_changes(segment: Segment, after: Position) -> Iterator[Change]:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import structlog
 
 from cdc_tracker.config.destination import Start
-from cdc_tracker.delivery.points import Target, located, moment
+from cdc_tracker.delivery.points import Target, located
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, format_lsn
 from cdc_tracker.state import DeliveryReport, State
-from cdc_tracker.times import to_micros
+from cdc_tracker.times import for_display, to_micros
 
 REPORT = 1.0  # seconds between two looks at a journal that has not reached the start yet
 
@@ -39,7 +39,7 @@ def start_position(journal: Journal, start: Start, *, slot: Position) -> Positio
     if time_us < horizon.first_time:
         raise Stop(
             f"start: {start.isoformat()} is before the journal begins, at "
-            f"{format_lsn(horizon.start.commit_lsn)} ({moment(horizon.first_time)}). Nothing was sent.",
+            f"{format_lsn(horizon.start.commit_lsn)} ({for_display(horizon.first_time)}). Nothing was sent.",
             hint="Write `start: earliest` to begin there. Older events can only be made from the tables as they are now: "
             "`cdc-tracker backfill` does that for mappings that declare it.",
         )

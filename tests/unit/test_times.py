@@ -66,6 +66,7 @@ def test_a_zone_may_lead_outside_of_them() -> None:
 
 def test_what_is_shown_has_no_fraction() -> None:
     assert for_display(1_769_860_800_999_999) == "2026-01-31 12:00:00Z"
+    assert for_display(0) == for_display(None) == "–"
     assert for_display(-1) == "1969-12-31 23:59:59Z"
 
 
