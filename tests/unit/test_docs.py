@@ -41,7 +41,7 @@ MAPPINGS, OPERATIONS, DESTINATIONS = (
     for folder in ("analyst", "operator", "destinations")
 )
 REJECTING = {"_rejection": 2, "Receipt": 1, "Rejection": 0} | dict.fromkeys(
-    ("Failure", "Fault", "EventRejected", "_Invalid", "_reject", "_simple", "always", "fault", "value"), 0
+    ("Failure", "MappingFault", "EventRejected", "_Invalid", "_reject", "_simple", "always", "fault", "value"), 0
 )
 """Functions that take a reason code, and at which place."""
 
