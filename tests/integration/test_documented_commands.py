@@ -65,7 +65,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[tuple[str, list[str]]]:
-    """The page's commands, without comments, and the plain lines of what each prints, without questions, which need a terminal."""
+    """The page's commands, without comments, and the plain lines that each prints, but for questions: they need a terminal."""
     texts = [re.sub(r"^.*\[y/N\].*\n", "", block, flags=re.MULTILINE) for block in blocks(page, "console")]
     found = [pair for text in texts for pair in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)]
     return [(command.partition("  #")[0].strip(), plain(output)) for command, output in found if command[0] != "#"]
