@@ -11,7 +11,7 @@ from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import table_name
 from cdc_tracker.operations.source import SourceSetup, connect_source
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, scripts, slot
-from cdc_tracker.sources.postgres.connection import Connection
+from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.publication import Desired
 from cdc_tracker.worker.assemble import load_mappings, table_needs
@@ -31,7 +31,7 @@ def create_outbox(source: SourceSetup) -> None:
 
 def _may_create(connection: Connection, table: str) -> bool:
     """False if a DBA has created everything already and this role may not replace it."""
-    with catalog.translated():
+    with translated():
         [(functions, owned)] = connection.execute(
             "SELECT to_regproc('cdc_tracker.emit') IS NOT NULL, "
             "coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'cdc_tracker'), true)"

@@ -11,6 +11,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.logs import hide
 from cdc_tracker.operations.scaffold_mappings import mapping_files
 from cdc_tracker.sources.postgres import catalog
+from cdc_tracker.sources.postgres.connection import connect
 
 CONFIG_FILE = "cdc-tracker.yml"
 VARIABLE = "DATABASE_URL"
@@ -56,7 +57,7 @@ def starting_files(url: str, schemas: Sequence[str] = ()) -> dict[str, str]:
 
     Reads the database's catalog only. Raises Stop if a schema has no table, or the database has none.
     """
-    with closing(catalog.connect(url)) as connection:
+    with closing(connect(url)) as connection:
         tables = catalog.user_tables(connection)
     found = {table.schema for table in tables}
     if missing := [schema for schema in schemas if schema not in found]:

@@ -14,6 +14,7 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.model import format_lsn
 from cdc_tracker.monitoring import Finding, Health, Observer
 from cdc_tracker.sources.postgres import catalog, slot
+from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.state import JournalLost, SourceRecord, State
 from cdc_tracker.units import format_size
@@ -94,7 +95,7 @@ def _lost(health: Health, record: SourceRecord) -> JournalLost | None:
 def _slot(config: Config, record: SourceRecord) -> tuple[Slot, list[Finding]]:
     name, unknown = config.source.slot, Slot(config.source.slot, record.plugin)
     try:
-        with closing(catalog.connect(config.source.url.get_secret_value())) as connection:
+        with closing(connect(config.source.url.get_secret_value())) as connection:
             found = slot.inspect(connection, name)
             identity = catalog.identify(connection)
     except CdcTrackerError as error:

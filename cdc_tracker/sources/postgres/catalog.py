@@ -13,23 +13,6 @@ from psycopg.rows import kwargs_row
 
 from cdc_tracker.model import Column, Lsn, Relation, parse_lsn, split_name, table_name
 from cdc_tracker.sources.postgres.connection import connect, translated
-from cdc_tracker.sources.postgres.faults import translate
-
-__all__ = [
-    "Leaf",
-    "ServerIdentity",
-    "Switch",
-    "Table",
-    "TableColumn",
-    "connect",
-    "identify",
-    "relations",
-    "root_of",
-    "tables",
-    "translate",
-    "translated",
-    "user_tables",
-]
 
 
 class Switch(NamedTuple):
@@ -85,7 +68,7 @@ def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch
 
 
 class TableColumn(NamedTuple):
-    """A column. `generated` is attgenerated: empty, s(tored) or v(irtual). `toastable`: large values are stored out of line.
+    """A column. `generated` is attgenerated: empty, s(tored) or v(irtual).
 
     `labels`: the values that an enum or a `CHECK (… IN (…))` allows; set by `user_tables` only.
     """
@@ -97,7 +80,6 @@ class TableColumn(NamedTuple):
     key: bool  # part of the replica identity
     primary_key: bool
     generated: str
-    toastable: bool
     labels: tuple[str, ...] = ()
 
 
@@ -187,8 +169,7 @@ SELECT json_agg(json_build_object(
            'not_null', a.attnotnull,
            'key', c.relreplident = 'f' OR coalesce(a.attnum = ANY (i.columns[0:i.keys - 1]), false),
            'primary_key', coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false),{labels}
-           'generated', a.attgenerated,
-           'toastable', t.typlen = -1 AND a.attstorage IN ('x', 'e')
+           'generated', a.attgenerated
        ) ORDER BY a.attnum)
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -289,15 +270,3 @@ def _labels(enum_labels: list[str] | None, checks: list[str] | None) -> list[str
 def relations(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Relation]:
     """Those of the named tables that exist, as the stream will describe them, to check mappings against."""
     return {name: table.relation for name, table in tables(connection, names).items()}
-
-
-@translated()
-def root_of(connection: psycopg.Connection[Any], schema: str, table: str) -> tuple[str, str]:
-    """(schema, name) of the partition's root; of the table itself if it is not a partition or does not exist."""
-    query = """
-        SELECT rn.nspname, r.relname
-          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-          JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
-         WHERE n.nspname = %s AND c.relname = %s AND c.relispartition"""
-    row = connection.execute(query, [schema, table]).fetchone()
-    return (row[0], row[1]) if row else (schema, table)

@@ -49,7 +49,6 @@ class SlotState:
     database: str
     temporary: bool
     reader: SlotReader | None
-    restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     wal_status: str
     safe_wal_size: int | None  # bytes of WAL until the slot is invalidated; None: no limit
@@ -57,7 +56,6 @@ class SlotState:
     invalidation_reason: str
     two_phase: bool
     failover: bool
-    synced: bool  # a copy on a standby, synchronized from the primary
 
     @property
     def active_pid(self) -> int | None:
@@ -95,7 +93,6 @@ def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
         database=found["database"] or "",
         temporary=found["temporary"],
         reader=SlotReader(pid, application_name or "", client or "", user or "") if pid else None,
-        restart_lsn=_lsn(found["restart_lsn"]),
         confirmed_flush_lsn=_lsn(found["confirmed_flush_lsn"]),
         wal_status=found["wal_status"] or "",
         safe_wal_size=found["safe_wal_size"],
@@ -103,7 +100,6 @@ def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
         invalidation_reason=reason or ("wal_removed" if found["wal_status"] == "lost" else ""),
         two_phase=found["two_phase"],
         failover=found.get("failover", False),
-        synced=found.get("synced", False),
     )
 
 
@@ -245,7 +241,6 @@ class Vitals:
 
     wal_end: Lsn
     exists: bool
-    restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     retained_bytes: int | None
     safe_wal_size: int | None
@@ -255,7 +250,7 @@ class Vitals:
 
 
 _VITALS = f"""
-SELECT {_END}::text, s.slot_name IS NOT NULL, s.restart_lsn::text, s.confirmed_flush_lsn::text, ({_END} - s.restart_lsn)::int8,
+SELECT {_END}::text, s.slot_name IS NOT NULL, s.confirmed_flush_lsn::text, ({_END} - s.restart_lsn)::int8,
        s.safe_wal_size, s.wal_status, s.active_pid
   FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s
 """
@@ -265,5 +260,5 @@ SELECT {_END}::text, s.slot_name IS NOT NULL, s.restart_lsn::text, s.confirmed_f
 def vitals(connection: psycopg.Connection[Any], name: str) -> Vitals:
     """The slot's state and the WAL's end. Cheap enough for every few seconds."""
     [row] = connection.execute(_VITALS.encode(), [name]).fetchall()
-    end, exists, restart, confirmed, retained, safe, status, pid = row
-    return Vitals(parse_lsn(end), exists, _lsn(restart), _lsn(confirmed), retained, safe, status or "", pid)
+    end, exists, confirmed, retained, safe, status, pid = row
+    return Vitals(parse_lsn(end), exists, _lsn(confirmed), retained, safe, status or "", pid)

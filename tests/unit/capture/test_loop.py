@@ -136,7 +136,7 @@ class Server:
         self.confirmed = max(self.confirmed, confirmed)
 
     def vitals(self) -> Vitals:
-        return Vitals(END.commit_lsn, True, 0, self.confirmed, 0, None, "reserved", 1)
+        return Vitals(END.commit_lsn, True, self.confirmed, 0, None, "reserved", 1)
 
     def refresh(self, builder: object) -> None:
         pass

@@ -34,7 +34,6 @@ def monitor(tmp_path: Path) -> Iterator[CaptureMonitor]:
 WELL = Vitals(
     wal_end=1000,
     exists=True,
-    restart_lsn=900,
     confirmed_flush_lsn=900,
     retained_bytes=100,
     safe_wal_size=None,

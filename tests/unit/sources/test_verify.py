@@ -32,7 +32,6 @@ SLOT = SlotState(
     database="shop",
     temporary=False,
     reader=None,
-    restart_lsn=4000,
     confirmed_flush_lsn=5000,
     wal_status="reserved",
     safe_wal_size=None,
@@ -40,7 +39,6 @@ SLOT = SlotState(
     invalidation_reason="",
     two_phase=False,
     failover=False,
-    synced=False,
 )
 SERVER = ServerIdentity("77", 1, 6000, "shop", 180004, False)
 
