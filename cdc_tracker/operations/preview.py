@@ -53,21 +53,15 @@ class Preview:
             return time.monotonic() >= deadline or seen == count
 
         for segment in self._stream.segments(ended):
-            for found in self._raw(segment) if raw else self._mapped(segment):
+            for change, results in self._results(segment, raw):
                 if ended():
                     return
-                relation = found.change.relation
-                if relation is None or relation.table in self.tables:
+                if change.relation is None or change.relation.table in self.tables:
                     seen += 1
-                    yield found
+                    yield Previewed(change, results, as_envelope(change, self._stream.identity.database) if raw else "")
 
-    def _mapped(self, segment: Segment) -> Iterator[Previewed]:
-        for change, results in self._pipeline.changes(segment, START):
-            yield Previewed(change, results)
-
-    def _raw(self, segment: Segment) -> Iterator[Previewed]:
-        for change in whole_changes(segment):
-            yield Previewed(change, [], as_envelope(change, self._stream.identity.database))
+    def _results(self, segment: Segment, raw: bool) -> Iterator[tuple[Change, list[Result]]]:
+        return ((change, []) for change in whole_changes(segment)) if raw else self._pipeline.changes(segment, START)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 from cdc_tracker import operations
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.points import EARLIEST, Target
+from cdc_tracker.destinations.registry import described
 from cdc_tracker.errors import InvalidRequest, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
@@ -85,6 +87,33 @@ def test_a_replay_of_chosen_events_becomes_a_job_with_what_was_planned(place: Pl
     operations.jobs.control(place.state, place.journal, "main", job.id, "paused")
     assert operations.jobs.one(place.state, "main", job.id).state == "paused"
     assert operations.jobs.progress(job) == (0, 1, 0, None)
+
+
+def test_backfills_are_queued_all_or_none(place: Place) -> None:
+    kind = described(place.config.destinations["events"])
+    fine = operations.backfill.Backfill(
+        source="main",
+        destination="ledgered",
+        event="Order Paid",
+        table="shop.orders",
+        key=("id",),
+        rows=7,
+        bytes=512,
+        kind=kind,
+        only_missing=True,
+        dry_run=False,
+        duplicates=0,
+        spec={"event": "Order Paid", "table": "shop.orders", "mappings": {}},
+    )
+    doubling = replace(fine, destination="events", duplicates=1_200)
+    with pytest.raises(Stop, match="events was delivered 1,200 events of Order Paid"):
+        operations.backfill.start(place.state, place.journal, [fine, doubling], accept_duplicates=False)
+    assert place.state.jobs.all("main") == []
+    jobs = operations.backfill.start(place.state, place.journal, [fine, doubling], accept_duplicates=True)
+    assert [(job.kind, job.destination, job.counts["total"]) for job in jobs] == [
+        ("backfill", "ledgered", 7),
+        ("backfill", "events", 7),
+    ]
 
 
 def test_unknown_names_are_invalid_requests_and_impossible_ones_say_why(place: Place) -> None:
