@@ -157,7 +157,7 @@ class Backfill(Work):
             try:
                 read = reading.result()
             except SourceUnavailable as error:
-                log.warning("backfill waits", error=str(error), hint=error.hint)
+                log.warning("backfill postponed", error=str(error), hint=error.hint)
                 yield from self._rest(f"{error} {error.hint}")
                 continue
             self._take(read)
@@ -166,7 +166,7 @@ class Backfill(Work):
     def _let_capture_catch_up(self) -> Iterator[Pause]:
         """Waits while capture lags. No chunk has been read meanwhile, so that the stream's events can be forgotten."""
         while self.lagging and self._ahead is None:
-            self.trouble = "waits until capture has caught up with the server"
+            self.trouble = "waiting until capture has caught up with the server"
             self._overlap.forget(time.monotonic())
             yield Pause.WAITING
         self.trouble = ""
@@ -198,7 +198,7 @@ class Backfill(Work):
         since = time.monotonic()
         while self.read.commit_lsn < self.stored.high:
             if time.monotonic() > since + AGAIN:
-                self.trouble = "waits for the live stream to come past what was read"
+                self.trouble = "waiting until the live stream has passed the rows that were read"
             yield Pause.WAITING
         self.trouble = ""
 

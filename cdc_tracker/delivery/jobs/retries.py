@@ -130,7 +130,7 @@ class QueuedLetters:
             partial(self._state.dead_letters.finish_retry, self._source, self._name, call.outcomes, call.again, call.sent)
         )
         self._call = None
-        log.info("dead letters were sent again", destination=self._name, settled=len(call.outcomes), parked_again=len(call.again))
+        log.info("dead letters retried", destination=self._name, settled=len(call.outcomes), parked_again=len(call.again))
 
 
 def _remade(letter: DeadLetter, pipeline: Pipeline) -> Result | None:

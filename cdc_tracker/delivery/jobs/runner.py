@@ -30,8 +30,8 @@ from cdc_tracker.model import START, Event, Outcome, Position, Receipt
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import CAPTURE, CaptureReport, Job, State
 
-AGAIN = 30.0  # seconds between two tries of a job that met a passing fault
-LAG = 64 * 1000**2  # bytes that capture may be behind the server; a backfill waits where it is more
+AGAIN = 30.0  # seconds after which a job is tried again that a transient error has postponed
+LAG = 64 * 1000**2  # bytes that capture may be behind the server before a backfill waits
 
 log = structlog.get_logger("jobs")
 
@@ -104,7 +104,7 @@ class Jobs:
                 self._leave("is gone" if stored is None else stored.state)
             else:
                 run.work.lagging = self._is_lagging()
-                self._tell(run, run.work.trouble)
+                self._explain(run, run.work.trouble)
         if self._run is None and time.monotonic() >= self._again:
             job = self._state.jobs.next(self._source, self._name)
             if job is not None:
@@ -153,15 +153,15 @@ class Jobs:
             work = self._replay(job) if job.kind == "replay" else self._backfill(job)
         except Retry as error:
             self._again = time.monotonic() + AGAIN
-            log.warning("job not begun", job=job.id, error=str(error), hint=error.hint)
+            log.warning("job not started yet", job=job.id, error=str(error), hint=error.hint)
             return
         except Stop as error:
-            self._state.jobs.commit(replace(job, state="failed", trouble=_said(error)), {})
+            self._state.jobs.commit(replace(job, state="failed", trouble=_message(error)), {})
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
         tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
         self._run = run = _Run(job, tally, work, work.steps())
-        log.info("job begins" if not job.started_at else "job goes on", job=job.id, kind=job.kind, destination=self._name)
+        log.info("job resumed" if job.started_at else "job started", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
     def _replay(self, job: Job) -> Work:
@@ -201,15 +201,15 @@ class Jobs:
 
     def _fail(self, run: _Run, dispatcher: Dispatcher, error: Stop) -> None:
         dispatcher.settle(0)
-        run.trouble = _said(error)
+        run.trouble = _message(error)
         log.error("job failed", job=run.job.id, error=str(error), hint=error.hint)
         self._commit(run, "failed")
         self._leave("")
 
     def _postpone(self, run: _Run, dispatcher: Dispatcher, error: Retry) -> None:
         dispatcher.settle(0)
-        run.trouble = _said(error)
-        log.warning("job waits", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
+        run.trouble = _message(error)
+        log.warning("job postponed", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
         self._commit(run)
         self._leave("")
         self._again = time.monotonic() + AGAIN
@@ -219,7 +219,7 @@ class Jobs:
         if run is not None:
             run.work.close()
             if why:
-                log.info("job left", job=run.job.id, state=why)
+                log.info("job stopped", job=run.job.id, state=why)
 
     # From batches to progress.
 
@@ -278,12 +278,12 @@ class Jobs:
         """Whether capture is so far behind the server that a backfill must wait."""
         return (self._state.reports.last(self._source, CAPTURE, CaptureReport).lag_bytes or 0) > LAG
 
-    def _tell(self, run: _Run, waits: str) -> None:
+    def _explain(self, run: _Run, why: str) -> None:
         """Stores in the job, once, why it makes no progress."""
-        if waits != run.trouble:
-            run.trouble = waits
+        if why != run.trouble:
+            run.trouble = why
             self._commit(run)
 
 
-def _said(error: CdcTrackerError) -> str:
+def _message(error: CdcTrackerError) -> str:
     return f"{error} {error.hint}".strip()

@@ -73,7 +73,7 @@ def unfit(mapping: EventMapping, destination: str) -> Stop | None:
         return Stop(f"{mapping.key!r} is not for {destination}: its mapping names {names}.", hint=f"See {mapping.where}.")
     if mapping.backfill is None:
         return Stop(
-            f"{mapping.key!r} has no `backfill`: nobody has said of which rows of {mapping.table} the event is true.",
+            f"{mapping.key!r} has no `backfill`: it is not declared which rows of {mapping.table} had the event.",
             hint=f'Add it at {mapping.where}, with the `id` that it takes, such as backfill: {{where: "paid_at IS NOT NULL"}}. '
             "What the journal holds can be sent without it: `cdc-tracker replay`.",
         )
