@@ -94,7 +94,7 @@ def copy_and_map(server: Server, worker: Worker, rows: int) -> float:
             {"schema": "bench", "table": "orders", "identity": "d", "columns": [list(row) for row in found]}
         ).encode()
         assert Description.of(relation).relation() == relation
-        translator = Pipeline(mappings, outbox=None, namespace=uuid.UUID(int=0), database="b", destination=None)
+        pipeline = Pipeline(mappings, outbox=None, namespace=uuid.UUID(int=0), database="b", destination=None)
         columns = ", ".join(name for name, _, _ in found)
         began, events = time.monotonic(), 0
         lines: list[bytes] = []
@@ -102,9 +102,9 @@ def copy_and_map(server: Server, worker: Worker, rows: int) -> float:
             for line in copy:
                 lines.append(bytes(line[:-1]))
                 if len(lines) == 5_000:
-                    events += len(translator.results(segment_of(lines, described, 1, 1), START))
+                    events += len(pipeline.results(segment_of(lines, described, 1, 1), START))
                     lines = []
-            events += len(translator.results(segment_of(lines, described, 1, 1), START)) if lines else 0
+            events += len(pipeline.results(segment_of(lines, described, 1, 1), START)) if lines else 0
     assert events == rows, events
     return rows / (time.monotonic() - began)
 

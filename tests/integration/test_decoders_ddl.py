@@ -163,10 +163,10 @@ def test_only_rows_written_without_a_mapped_column_are_rejected(database: Databa
     with streamed(database, "public.t") as taps:
         database.execute(f"BEGIN; DELETE FROM t; {written}; COMMIT")
         for tap in taps:
-            translator = Pipeline(
+            pipeline = Pipeline(
                 load_texts({"m.yml": RENAMED}), outbox=None, namespace=uuid.UUID(int=7), database="d", destination=None
             )
-            made = [one for segment in tap.segments() for one in translator.results(segment, START)]
+            made = [one for segment in tap.segments() for one in pipeline.results(segment, START)]
             events = [one.decoded() for one in made if isinstance(one, Event)]
             assert [(one["userId"], one["properties"]) for one in events] == [
                 ("0", {"had": "z"}),

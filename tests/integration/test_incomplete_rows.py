@@ -39,7 +39,7 @@ def captured(tap: Tap) -> list[Segment]:
     return [unpack(pack(segment)) for segment in made]
 
 
-def translator(wants: Requirements = NOTHING_MORE) -> Pipeline:
+def pipeline(wants: Requirements = NOTHING_MORE) -> Pipeline:
     mappings = load_texts({"m.yml": MAPPINGS})
     return Pipeline(mappings, outbox=OutboxSettings(), namespace=uuid.UUID(int=7), database="d", requirements=wants)
 
@@ -74,7 +74,7 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             assert inserted.new == {"id": "2", "name": "large", "body": Missing.TOO_LARGE}
             assert updated.new == {"id": "2", "name": "renamed", "body": Missing.TOO_LARGE}
             assert deleted.old == {"id": "2", "name": "renamed", "body": Missing.TOO_LARGE}
-            makes = translator()
+            makes = pipeline()
             found = [one for segment in made for one in makes.results(segment, START)]
             assert told(found) == [
                 ("File Added", {"name": "small"}),
@@ -90,10 +90,10 @@ def test_of_a_row_above_the_limit_only_what_needs_its_large_values_is_parked(dat
             ]
             [parked] = [one for one in found if isinstance(one, Rejection) and one.mapping == "Body Added"]
             [kept] = [excerpts(segment, {parked.position}) for segment in made if segment.first <= parked.position < segment.last]
-            assert told(translator().results(kept[parked.position], START)) == told(
+            assert told(pipeline().results(kept[parked.position], START)) == told(
                 [f for f in found if f.position == parked.position]
             )
-            raw = translator(Requirements(raw=True))
+            raw = pipeline(Requirements(raw=True))
             reasons = [getattr(one, "reason", "event") for segment in made for one in raw.results(segment, START)]
             assert reasons == ["event", *["value_too_large"] * 4, "event"]
 
@@ -107,7 +107,7 @@ def test_a_number_that_is_not_null_and_comes_as_null_is_parked(database: Databas
             "INSERT INTO paid VALUES (1, 9.50, 1), (2, 'NaN', 'NaN'); UPDATE paid SET amount = 'Infinity' WHERE id = 1"
         )
         database.execute("UPDATE paid SET amount = 7 WHERE id = 1")
-        found = {tap.plugin: [one for segment in captured(tap) for one in translator().results(segment, START)] for tap in taps}
+        found = {tap.plugin: [one for segment in captured(tap) for one in pipeline().results(segment, START)] for tap in taps}
     common = [("Paid", {"amount": 9.5}), ("Rounded", {"amount": 10}), ("Paid Or Not", {"amount": 9.5})]
     end = [("Paid", {"amount": 7}), ("Rounded", {"amount": 7})]
     assert told(found["wal2json"]) == [

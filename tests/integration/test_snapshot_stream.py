@@ -148,7 +148,7 @@ def mappings(folder: Path, text: str = MAPPING) -> Mappings:
     return load([path])
 
 
-def translator(found: Mappings) -> Pipeline:
+def pipeline(found: Mappings) -> Pipeline:
     space = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
     return Pipeline(found, outbox=OutboxSettings(), namespace=space, database="shop", destination=None)
 
@@ -162,10 +162,9 @@ def test_a_row_makes_the_event_that_its_insert_made_marked_as_read(orders: Datab
         with reader(orders, "shop.orders", ["user_id", "status", "amount", "note"]) as given:
             chunk = given.read(None, 10)
         assert chunk.segment is not None
-        read = translator(mappings(tmp_path)).results(chunk.segment, START)
+        read = pipeline(mappings(tmp_path)).results(chunk.segment, START)
         streams = [
-            [made for segment in tap.segments() for made in translator(mappings(tmp_path)).results(segment, START)]
-            for tap in taps
+            [made for segment in tap.segments() for made in pipeline(mappings(tmp_path)).results(segment, START)] for tap in taps
         ]
     for streamed in streams:
         assert [one.message_id for one in streamed if isinstance(one, Event)] == [
@@ -189,7 +188,7 @@ def test_a_column_that_is_not_there_rejects_as_in_the_stream(orders: Database, t
     with reader(orders, "shop.orders", ["user_id", "status", "amount", "coupon"]) as given:
         chunk = given.read(None, 10)
     assert chunk.segment is not None
-    [made] = translator(mappings(tmp_path, text)).results(chunk.segment, START)
+    [made] = pipeline(mappings(tmp_path, text)).results(chunk.segment, START)
     assert isinstance(made, Rejection)
     assert (made.reason, made.field, made.position) == ("column_missing", "properties.note", (chunk.low, 0))
 
@@ -201,7 +200,7 @@ def test_a_row_that_was_refused_becomes_its_event_once_it_is_let_pass(orders: Da
     with reader(orders, "shop.orders", ["user_id", "status", "amount", "note"]) as given:
         chunk = given.read(None, 10)
     assert chunk.segment is not None
-    strict, lenient = translator(mappings(tmp_path)), translator(mappings(tmp_path, MAPPING.replace(", minimum: 0", "")))
+    strict, lenient = pipeline(mappings(tmp_path)), pipeline(mappings(tmp_path, MAPPING.replace(", minimum: 0", "")))
     made = strict.results(chunk.segment, START)
     rejections = [one for one in made if isinstance(one, Rejection)]
     assert [one.reason for one in rejections] == ["below_minimum"] * 2

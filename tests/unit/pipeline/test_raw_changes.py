@@ -27,7 +27,7 @@ KEYS = {"shop.orders": ("id",)}
 COMMITS = [Commit(at(n), [Order(2 * n), Order(2 * n + 1, status="open", amount="12345678901234567.123456789")]) for n in range(3)]
 
 
-def translator(mapping: str = MAPPING, *, only: list[str] | None = None, **wants: object) -> Pipeline:
+def pipeline(mapping: str = MAPPING, *, only: list[str] | None = None, **wants: object) -> Pipeline:
     return Pipeline(
         load_texts({"events.yml": mapping}),
         outbox=OutboxSettings(),
@@ -52,29 +52,29 @@ def made(given: Pipeline, segment: Segment) -> list[Event]:
 
 
 def test_every_change_comes_as_its_envelope_whatever_the_mappings_say(segment: Segment) -> None:
-    found = made(translator(raw=True), segment)
+    found = made(pipeline(raw=True), segment)
     assert [each.body.decode() for each in found] == [as_envelope(change, "shop") for change in whole_changes(segment)]
     assert len(found) == 6
     assert {(each.type, each.mapping, each.row_key) for each in found} == {(RAW, "raw:shop.orders", b"")}
     assert len({each.message_id for each in found}) == 6
-    assert made(translator("version: 1\nevents: []", raw=True), segment) == found
+    assert made(pipeline("version: 1\nevents: []", raw=True), segment) == found
 
 
 def test_positions_and_ids_are_the_same_when_it_is_read_again_from_within(segment: Segment) -> None:
-    found = made(translator(raw=True), segment)
-    again = translator(raw=True).results(segment, found[2].position)
+    found = made(pipeline(raw=True), segment)
+    again = pipeline(raw=True).results(segment, found[2].position)
     assert again == found[3:]
 
 
 def test_only_chooses_by_the_ledgers_keys(segment: Segment) -> None:
-    assert len(made(translator(raw=True, only=["raw:shop.orders"]), segment)) == 6
-    assert made(translator(raw=True, only=["raw:shop.users"]), segment) == []
-    assert len(made(translator(only=["Order Paid"]), segment)) == 3
-    assert made(translator(only=["outbox"]), segment) == []
+    assert len(made(pipeline(raw=True, only=["raw:shop.orders"]), segment)) == 6
+    assert made(pipeline(raw=True, only=["raw:shop.users"]), segment) == []
+    assert len(made(pipeline(only=["Order Paid"]), segment)) == 3
+    assert made(pipeline(only=["outbox"]), segment) == []
 
 
 def test_events_carry_their_rows_key_and_are_otherwise_the_same(segment: Segment) -> None:
-    plain, keyed = made(translator(), segment), made(translator(row_key=True, key_columns=KEYS), segment)
+    plain, keyed = made(pipeline(), segment), made(pipeline(row_key=True, key_columns=KEYS), segment)
     assert [each.row_key for each in plain] == [b""] * 3
     assert [each.row_key for each in keyed] == [b'{"id":0}', b'{"id":2}', b'{"id":4}']
     assert [each.body for each in keyed] == [each.body for each in plain]
@@ -82,20 +82,20 @@ def test_events_carry_their_rows_key_and_are_otherwise_the_same(segment: Segment
 
 
 def test_a_rejection_stays_one_where_keys_are_wanted(segment: Segment) -> None:
-    given = translator(MAPPING.replace("new.amount", "new.email"), row_key=True, key_columns=KEYS)
+    given = pipeline(MAPPING.replace("new.amount", "new.email"), row_key=True, key_columns=KEYS)
     assert {type(each) for each in given.results(segment, START)} == {Rejection}
 
 
 def test_a_table_whose_key_is_not_known_is_told_once(segment: Segment) -> None:
-    given = translator(raw=True, row_key=True)
+    given = pipeline(raw=True, row_key=True)
     assert {each.row_key for each in made(given, segment)} == {b""}
     assert [problem.key for problem in given.problems] == ["shop.orders"]
 
 
 def test_a_parked_raw_change_is_made_again_as_it_was(segment: Segment) -> None:
-    given = translator(raw=True, row_key=True, key_columns=KEYS)
+    given = pipeline(raw=True, row_key=True, key_columns=KEYS)
     refused = made(given, segment)[3]
     rejection = Rejection("refused", refused.mapping, refused.position, refused.committed_at, event_id=refused.message_id)
     [letter] = park("main", "kafka", [segment], [rejection], START)
     assert letter.mapping == "raw:shop.orders"
-    assert remake(letter, translator(raw=True, row_key=True, key_columns=KEYS)) == refused
+    assert remake(letter, pipeline(raw=True, row_key=True, key_columns=KEYS)) == refused

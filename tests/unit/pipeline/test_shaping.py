@@ -287,7 +287,7 @@ def test_settings_that_contradict_themselves_are_refused(asked: dict[str, Any], 
         DestinationSettings.model_validate({"type": "x", **asked})
 
 
-# Into parcels.
+# Into batches.
 
 SEGMENT = Segment("pgoutput", b"", 0, 0, START, Position(99, -1), 5, 5)
 
@@ -301,22 +301,22 @@ def packed(made: list[Event | Rejection], limits: Limits, route: Callable[[Event
 def test_what_is_left_out_is_withheld_in_the_parcel_that_its_position_lies_in() -> None:
     named = ["Order Paid", "Other"]
     calls = [event(BODY.replace("Order Paid", named[n % 2]), n=n) for n in range(1, 10)]
-    parcels = packed([*calls], Limits(3, 10**6, 10**6), routed(events={"except": ["Other"]}))
+    batches = packed([*calls], Limits(3, 10**6, 10**6), routed(events={"except": ["Other"]}))
     after = START
-    for parcel in parcels:
-        positions = [each.position for each in parcel.events] + [each.position for each in parcel.suppressions]
-        assert all(after < position <= parcel.upto for position in positions)
-        assert len(parcel.events) + len(parcel.suppressions) <= 3
-        after = parcel.upto
-    assert [each.position for parcel in parcels for each in parcel.events] == [call.position for call in calls[1::2]]
-    assert [each.event for parcel in parcels for each in parcel.suppressions] == calls[::2]
-    assert {each.reason for parcel in parcels for each in parcel.suppressions} == {"not_selected"}
+    for batch in batches:
+        positions = [each.position for each in batch.events] + [each.position for each in batch.suppressions]
+        assert all(after < position <= batch.upto for position in positions)
+        assert len(batch.events) + len(batch.suppressions) <= 3
+        after = batch.upto
+    assert [each.position for batch in batches for each in batch.events] == [call.position for call in calls[1::2]]
+    assert [each.event for batch in batches for each in batch.suppressions] == calls[::2]
+    assert {each.reason for batch in batches for each in batch.suppressions} == {"not_selected"}
 
 
 def test_a_parcel_counts_the_bytes_that_are_sent() -> None:
     calls = [event(n=n) for n in range(1, 5)]
-    [parcel] = packed([*calls], Limits(100, 10**6, 10**6), routed(properties={"only": ["id"]}))
-    assert parcel.size == sum(len(each.body) + 1 for each in parcel.events) < sum(len(call.body) for call in calls)
+    [batch] = packed([*calls], Limits(100, 10**6, 10**6), routed(properties={"only": ["id"]}))
+    assert batch.size == sum(len(each.body) + 1 for each in batch.events) < sum(len(call.body) for call in calls)
 
 
 def test_a_parcel_does_not_end_between_a_rejection_and_an_event_of_one_change() -> None:
@@ -324,7 +324,7 @@ def test_a_parcel_does_not_end_between_a_rejection_and_an_event_of_one_change() 
     first, second = event(n=1), event(n=2)
     rejection = Rejection("required_missing", "other", second.position, 1_000)
     for wanted in (None, routed(events={"except": ["Other"]})):
-        parcels = packed([first, rejection, second], Limits(1, 10**6, 10**6), wanted)
-        for parcel, following in pairwise(parcels):
-            assert all(each.position > parcel.upto for each in following.events)
-        assert [each for parcel in parcels for each in parcel.events] == [first, second]
+        batches = packed([first, rejection, second], Limits(1, 10**6, 10**6), wanted)
+        for batch, following in pairwise(batches):
+            assert all(each.position > batch.upto for each in following.events)
+        assert [each for batch in batches for each in batch.events] == [first, second]
