@@ -144,14 +144,12 @@ def _publications(source: SourceSetup, found: Diagnosis) -> Diagnosis:
 
 
 def _drifted(source: SourceSetup, problem: Problem) -> str:
-    """Since when is not known: the server does not keep it."""
+    """The problem, and what can fill what changed meanwhile. The server does not record since when it exists."""
     text = str(Problem(problem.where, problem.key, problem.message))
     keys = [mapping.key for mapping in source.mappings.for_table(problem.key) if mapping.backfill]
     if not keys:
-        return f"{text}. Since when is not known, and no mapping of it has a `backfill`: what changed meanwhile is missing"
-    return (
-        f"{text}. Since when is not known: `backfill` can fill it for {', '.join(keys)}, from a time when you know it was right"
-    )
+        return f"{text}. It is not known since when, and no mapping of it has a `backfill`: what changed meanwhile is missing"
+    return f"{text}. It is not known since when: `backfill` can fill it for {', '.join(keys)}, from a time at which it was right"
 
 
 # What is done.

@@ -175,7 +175,7 @@ def _rewind_destinations(source: SourceSetup) -> None:
                 destination.bind(Cursor(source.name, name, origin=record.namespace), lambda found: True)
             if isinstance(destination, HoldsCheckpoint):
                 destination.rewind(Position(record.created_lsn, -1))
-                source.done("checkpoint", f"{name}: its own, too")
+                source.done("checkpoint", f"{name}: reset in the destination, too")
 
 
 def teardown_consequence(source: SourceSetup, *, drop_outbox: bool = False) -> str:

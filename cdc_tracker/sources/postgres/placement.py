@@ -240,7 +240,7 @@ class _Place:
 
     def _without_identity(self, use: str, without: list[Table | Leaf], severity: str) -> Problem:
         named, virtual = [_quoted(part) for part in without], self.table.has_virtual and self.plugin != "wal2json"
-        refused = "they cannot be captured: PostgreSQL would refuse the application's own once they were published"
+        refused = "such changes cannot be captured: PostgreSQL would refuse them once they are published"
         key = "give it a primary key that is not DEFERRABLE"
         if virtual and any(part.has_key for part in without):
             return self._problem(
@@ -248,7 +248,7 @@ class _Place:
                 "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT" for name in named) + " (with a primary key)",
                 severity,
             )
-        meaning = "they cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
+        meaning = "such changes cannot be captured: wal2json leaves them out" if self.plugin == "wal2json" else refused
         full = "; ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in named)
         hint = key if virtual else f"{full} (or {key})"
         return self._problem(f"{use}, but {_some(named)} has no replica identity: {meaning}", hint, severity)
