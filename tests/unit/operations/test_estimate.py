@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from cdc_tracker.delivery.jobs.event_time import event_time
+from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position
 from cdc_tracker.operations.estimate import ReplayEstimate, estimate_replay
-from cdc_tracker.pipeline import Pipeline
+from cdc_tracker.pipeline import Pipeline, route_of
+from cdc_tracker.state import sent_id
 from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, pipeline, segments
 
 MAPPING = """
@@ -111,3 +113,35 @@ def test_where_an_event_s_time_is_none_that_of_its_commit_counts(time: str | int
 
 def test_an_event_s_own_time_is_read_to_the_microsecond() -> None:
     assert event_time(_timed(',"timestamp":"2026-01-01T01:00:09.000001+01:00"')) == at(9) + 1
+
+
+def test_what_the_sent_ledger_knows_is_withheld_and_is_not_twice(journal: Journal) -> None:
+    delivered = _made(pipeline(MAPPING), journal)[:3]
+    ledger = {sent_id(event.message_id) for event in delivered}
+    found = _of(journal, window=0, age=15, already_sent=_in(ledger))
+    assert (found.events.total(), found.withheld, found.sent) == (7, 3, 4)
+    assert found.outside_window == 4  # it is not known from when on the ledger knows
+    assert found.past_age == 1
+    found = _of(journal, window=0, already_sent=_in(ledger), sent_since=at(25))
+    assert found.outside_window == 1  # what was committed since and is not in it was never delivered
+    assert _of(journal, window=0, already_sent=_in(ledger), sent_since=at(5)).outside_window == 0
+
+
+def test_a_range_without_events_has_no_times(journal: Journal) -> None:
+    found = _of(journal, journal.end() or START)
+    assert (found.events.total(), found.oldest, found.newest) == (0, 0, 0)
+
+
+def test_what_the_destination_s_own_settings_leave_out_is_counted_by_itself(journal: Journal) -> None:
+    route = route_of(DestinationSettings.model_validate({"type": "x", "events": {"except": ["* Paid"]}}))
+    found = estimate_replay(
+        pipeline(MAPPING, route=route),
+        journal,
+        START,
+        journal.end() or START,
+        now_us=at(40),
+        dedupe_window=0,
+        age_limit=math.inf,
+    )
+    assert (found.events, found.left_out, found.sent, found.outside_window) == ({"Order Placed": 4}, 3, 4, 4)
+    assert found.rejections == {"Order Placed": 1}
