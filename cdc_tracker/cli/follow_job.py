@@ -42,10 +42,10 @@ def _follow(source: str, state: State, number: int, worker: OwnWorker | None) ->
 
 def _ended(job: Job) -> str:
     counts = job.counts
-    parts = [f"{counts['sent']:,} sent"]
-    parts += [f"{counts[name]:,} {name}" for name in ("withheld", "rejected") if counts[name]]
-    read = f" from {plural(counts['read'], 'row')}" if job.kind == "backfill" else ""
-    hint = " `cdc-tracker dead-letters list` shows why." if counts["rejected"] else ""
+    parts = [f"{counts.sent:,} sent"]
+    parts += [f"{number:,} {name}" for name, number in (("withheld", counts.withheld), ("rejected", counts.rejected)) if number]
+    read = f" from {plural(counts.read, 'row')}" if job.kind == "backfill" else ""
+    hint = " `cdc-tracker dead-letters list` shows why." if counts.rejected else ""
     return f"Job {job.id} is {job.state}: {', '.join(parts)}{read}.{hint}"
 
 
@@ -58,7 +58,7 @@ def _bar(job: Job) -> Iterator[Callable[[Seen], None]]:
     rate = TextColumn("{task.fields[rate]}", markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"job {job.id}", total=job.counts["total"] or None, rate="")
+        task = bar.add_task(f"job {job.id}", total=job.counts.total or None, rate="")
         speed = _Speed()
 
         def advance(seen: Seen) -> None:

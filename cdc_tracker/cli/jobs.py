@@ -54,7 +54,7 @@ def list_(invocation: Invocation, destination: str | None = None, unfinished: bo
 
 def _row(job: Job) -> tuple[object, ...]:
     counts = job.counts
-    numbers = (f"{counts[name]:,}" for name in ("sent", "rejected", "withheld"))
+    numbers = (f"{number:,}" for number in (counts.sent, counts.rejected, counts.withheld))
     progress = operations.jobs.progress(job)
     left = format_duration(progress.seconds_left) if progress.seconds_left is not None else ""
     return (job.id, job.destination, job.kind, what(job), job.state, share(progress), *numbers, left)
@@ -119,7 +119,10 @@ def _control(invocation: Invocation, number: int, to: Control, said: str) -> Non
 
 def as_dict(job: Job) -> dict[str, object]:
     """For JSON; without the mappings' texts."""
-    spec = {name: value for name, value in job.spec.items() if name not in ("mappings", "from", "to")}
+    import msgspec  # noqa: PLC0415
+
+    asked = msgspec.to_builtins(job.spec)
+    spec = {name: value for name, value in asked.items() if name not in ("mappings", "from", "to", "version", "text")}
     progress = operations.jobs.progress(job)
     return {
         "id": job.id,
@@ -130,9 +133,9 @@ def as_dict(job: Job) -> dict[str, object]:
         "trouble": job.trouble,
         "done": share(progress),
         "left_seconds": progress.seconds_left,
-        **job.counts,
+        **msgspec.to_builtins(job.counts),
         "spec": spec,
-        "mapping_files": sorted(job.spec["mappings"]),
+        "mapping_files": sorted(asked.get("mappings", ())),
         "created_at": for_display(job.created_at),
         "started_at": for_display(job.started_at),
         "finished_at": for_display(job.finished_at),
@@ -141,15 +144,17 @@ def as_dict(job: Job) -> dict[str, object]:
 
 def what(job: Job) -> str:
     """The range or rows that a job is about, in a few words."""
-    from cdc_tracker.model import Position  # noqa: PLC0415
+    from cdc_tracker.state import BackfillSpec, ReplaySpec  # noqa: PLC0415
 
     spec = job.spec
-    if job.kind == "replay":
-        events = ", ".join(spec["events"]) if spec["events"] is not None else "all events"
-        return f"{events}, {Position(*spec['from'])} to {Position(*spec['to'])}"
-    since, until = (for_display(spec[name]) if spec[name] is not None else "" for name in ("from", "to"))
+    if isinstance(spec, ReplaySpec):
+        events = ", ".join(spec.events) if spec.events is not None else "all events"
+        return f"{events}, {spec.after} to {spec.upto}"
+    if not isinstance(spec, BackfillSpec):
+        return f"cannot be read: {spec.reason}"
+    since, until = (for_display(time) if time is not None else "" for time in (spec.from_us, spec.to_us))
     period = f", {since or 'the beginning'} to {until or 'now'}" if since or until else ""
-    return f"{spec['event']} of {spec['table']}{period}"
+    return f"{spec.event} of {spec.table}{period}"
 
 
 def share(progress: Progress) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
@@ -90,6 +89,8 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str
 
 def _capture(health: Health) -> dict[str, Any]:
     """What capture last reported; empty if it never has."""
+    import msgspec  # noqa: PLC0415
+
     if not any(role.role == "capture" for role in health.roles):
         return {}
     shown: dict[str, Any] = msgspec.to_builtins(health.capture)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cdc_tracker.config.config import Config
-from cdc_tracker.delivery.jobs.spec import CHUNK, backfill_spec, conditions_of, unfit
+from cdc_tracker.delivery.jobs.spec import CHUNK, conditions_of, unfit
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.errors import Stop
@@ -19,7 +19,7 @@ from cdc_tracker.mapping import Mapping, texts
 from cdc_tracker.operations import named
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.snapshot import extent, usable_key
-from cdc_tracker.state import Job, State
+from cdc_tracker.state import BackfillSpec, Job, State
 from cdc_tracker.units import plural
 from cdc_tracker.worker.assemble import load_mappings, source_record
 
@@ -58,7 +58,7 @@ class Backfill:
     only_missing: bool
     dry_run: bool
     duplicates: int
-    spec: dict[str, Any]
+    spec: BackfillSpec
 
     def refuse_duplicates(self) -> None:
         """Raises Stop if there may be duplicates."""
@@ -98,7 +98,7 @@ def start(state: State, journal: Journal, backfills: Sequence[Backfill], *, acce
 
 def _queued(state: State, journal: Journal, backfills: Sequence[Backfill]) -> Iterator[Job]:
     for each in backfills:
-        yield state.jobs.create(each.source, each.destination, "backfill", each.spec, total=each.rows)
+        yield state.jobs.create(each.source, each.destination, each.spec, total=each.rows)
         journal.wake(each.destination)
 
 
@@ -113,9 +113,10 @@ def plan_one(
     key = usable_key(connection, mapping.table)
     size = extent(connection, mapping.table, where, conditions)
     only_missing = settings.sent_ledger is not None
-    spec = backfill_spec(
-        mapping,
-        texts=texts(config.mapping_paths),
+    spec = BackfillSpec(
+        event=mapping.key,
+        table=mapping.table,
+        mappings=texts(config.mapping_paths),
         where=wanted.where,
         order=wanted.order,
         from_us=wanted.from_us,

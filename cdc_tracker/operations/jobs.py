@@ -52,7 +52,7 @@ def control(state: State, journal: Journal, source: str, number: int, to: Contro
 
 def progress(job: Job) -> Progress:
     """How far a job is."""
-    done, total = job.counts["read" if job.kind == "backfill" else "matched"], job.counts["total"]
+    done, total = job.counts.read if job.kind == "backfill" else job.counts.matched, job.counts.total
     percent = 100 if job.state == "done" else min(99, 100 * done // total) if total else None
     took = (job.updated_at - job.started_at) / 1e6
     steady = job.state == "running" and 0 < done < total and took > 0

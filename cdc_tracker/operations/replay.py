@@ -8,13 +8,12 @@ from pathlib import Path
 
 from cdc_tracker import mapping
 from cdc_tracker.config.config import Config
-from cdc_tracker.delivery.jobs.spec import replay_spec
 from cdc_tracker.delivery.points import Target, range_of
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.operations import named
 from cdc_tracker.operations.estimate import DestinationEstimate, estimate
-from cdc_tracker.state import Job, State
+from cdc_tracker.state import Job, ReplaySpec, State
 from cdc_tracker.worker.assemble import build_pipeline, captured_tables, source_record
 
 
@@ -69,16 +68,14 @@ def start(state: State, journal: Journal, wanted: Replay, *, accept_duplicates: 
     """Queues the replay. `max_rate`: events a second. Raises Stop if there would be duplicates that are not accepted."""
     if not accept_duplicates:
         wanted.estimate.refuse_duplicates()
-    spec = replay_spec(
-        wanted.after,
-        wanted.upto,
-        events=wanted.events,
-        texts=wanted.texts,
+    spec = ReplaySpec(
+        after=wanted.after,
+        upto=wanted.upto,
+        events=list(wanted.events) if wanted.events is not None else None,
+        mappings=dict(wanted.texts),
         only_missing=wanted.estimate.only_missing,
         max_rate=max_rate,
     )
-    job = state.jobs.create(
-        wanted.source, wanted.destination, "replay", spec, needs=wanted.after, total=wanted.estimate.counts.total
-    )
+    job = state.jobs.create(wanted.source, wanted.destination, spec, needs=wanted.after, total=wanted.estimate.counts.total)
     journal.wake(wanted.destination)
     return job

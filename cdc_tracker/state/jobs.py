@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
@@ -13,11 +13,24 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
 from cdc_tracker.state.commit import record_outcomes
-from cdc_tracker.state.records import JOB_COUNTS, Counts, DeadLetter, Job, JobKind, JobState
+from cdc_tracker.state.job import (
+    BackfillProgress,
+    BackfillSpec,
+    Job,
+    JobCounts,
+    JobState,
+    ReplayProgress,
+    ReplaySpec,
+    Spec,
+    Unreadable,
+)
+from cdc_tracker.state.records import Counts, DeadLetter
 from cdc_tracker.state.tables import job_segments as segments
 from cdc_tracker.state.tables import jobs as t
 from cdc_tracker.state.transactions import Aggregate
 from cdc_tracker.times import now_micros
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 FINISHED = ("done", "cancelled")
 _AT_WORK = ("queued", "running")  # the states that the job's runner may change: users set the others, or they are final
@@ -61,17 +74,16 @@ class Jobs(Aggregate):
         self,
         source: str,
         destination: str,
-        kind: JobKind,
-        spec: dict[str, Any],
+        spec: Spec,
         *,
         needs: Position | None = None,
         total: int = 0,
     ) -> Job:
         """Queue a job behind the destination's others. Wake its delivery afterwards."""
         moment = now_micros()
+        kind = "replay" if isinstance(spec, ReplaySpec) else "backfill"
         given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
-        counts = dict.fromkeys(JOB_COUNTS, 0) | {"total": total}
-        rest = {"progress": "{}", "counts": _json(counts), "trouble": "", "digest": 0, **_needs(needs)}
+        rest = {"progress": "{}", "counts": _json(JobCounts(total=total)), "trouble": "", "digest": 0, **_needs(needs)}
         times = {"created_at": moment, "started_at": 0, "finished_at": 0, "updated_at": moment}
         with self._transactions.writing() as connection:
             return _job(connection.execute(insert(t).returning(t), given | rest | times).one())
@@ -219,7 +231,14 @@ def _update(connection: Connection, job_id: int, values: dict[str, Any]) -> None
 
 
 def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return value.text if isinstance(value, Unreadable) else msgspec.json.encode(value).decode()
+
+
+def _read(text: str, kind: type[S]) -> S | Unreadable:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        return Unreadable(str(error), text)
 
 
 def _needs(position: Position | None) -> dict[str, int | None]:
@@ -234,7 +253,9 @@ def _job(row: Row[Any]) -> Job:
     found = row._mapping
     return Job(
         **{name: found[name] for name in _as_they_are},
-        **{name: msgspec.json.decode(found[name]) for name in ("spec", "progress", "counts")},
+        spec=_read(row.spec, ReplaySpec) if row.kind == "replay" else _read(row.spec, BackfillSpec),
+        progress=_read(row.progress, ReplayProgress) if row.kind == "replay" else _read(row.progress, BackfillProgress),
+        counts=msgspec.json.decode(row.counts, type=JobCounts),
         needs=Position(row.needs_lsn, row.needs_ordinal) if row.needs_lsn is not None else None,
         segment=b"",
         updated_at=row.updated_at,

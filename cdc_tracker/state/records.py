@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from cdc_tracker.model import Lsn, Position, Rejection
 
@@ -19,8 +19,6 @@ as repeated.
 """
 
 LetterState = Literal["parked", "queued", "discarded"]
-JobKind = Literal["replay", "backfill"]
-JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,36 +134,3 @@ class Totals:
 
     now: Mapping[str, int]
     ever: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """History that one destination is sent beside its stream: from the journal (replay) or from a table (backfill).
-
-    `failed` waits for a person, whose resume tries again. Times are microseconds, 0 where it has not come to that.
-    """
-
-    id: int
-    source: str
-    destination: str
-    kind: JobKind
-    state: JobState
-    spec: dict[str, Any]  # what was asked for; never changes
-    progress: dict[str, Any]  # how far it is; the job's code knows what it means
-    counts: dict[str, int]  # those of JOB_COUNTS
-    segment: bytes  # the part being sent; empty where there is none, and in listings
-    needs: Position | None  # the journal keeps what lies after it until the job is finished
-    trouble: str = ""  # why it waits, is paused or failed
-    created_at: int = 0
-    started_at: int = 0
-    finished_at: int = 0
-    updated_at: int = 0
-
-    @property
-    def finished(self) -> bool:
-        """Nothing more comes of it. A failed one can be resumed."""
-        return self.state in ("done", "cancelled")
-
-
-JOB_COUNTS = ("read", "matched", "sent", "rejected", "withheld", "total")
-"""Sent: delivered or assumed. Withheld: matched, but held back on purpose. Total: an estimate of `read`, 0 where unknown."""

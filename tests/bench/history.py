@@ -135,7 +135,7 @@ def backfilled(worker: Worker, rows: int) -> float:
     with State.open(with_state.state_url) as state:
         found = state.jobs.get(number)
     assert found is not None
-    assert found.counts["sent"] == rows, found.counts
+    assert found.counts.sent == rows, found.counts
     return rows / ((found.finished_at - found.started_at) / 1e6)
 
 

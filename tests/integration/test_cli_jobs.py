@@ -84,7 +84,7 @@ def test_only_what_is_missing_goes_again(database: Database, tmp_path: Path) -> 
         assert (plan["events"], plan["withheld"], plan["sent"]) == (4, 4, 0)
         until(done(scene), "the replay is done")
         [job] = jobs(scene)
-        assert (job.counts["sent"], job.counts["withheld"]) == (0, 4)
+        assert (job.counts.sent, job.counts.withheld) == (0, 4)
         scene.worker.call("rewind", "events", "--to", "earliest", "--only-missing", "--yes")
         until(lambda: scene.checkpoint("events").rewind_to is None, "the rewind is applied")
         until(lambda: scene.checkpoint("events").position == scene.checkpoint("events").high, "and gone through")

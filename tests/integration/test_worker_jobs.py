@@ -137,8 +137,8 @@ def test_a_backfill_beside_the_stream_and_under_kills_gives_every_row_once(
     assert {int(body["userId"]): body["traits"]["version"] for body in events if body["type"] == "identify"} == truth
     assert Counter(user for user, kind in rows(scene) if kind == "track") == Counter(dict.fromkeys(truth, 1))
     for job in jobs(scene):
-        assert job.counts["rejected"] == 0
-        assert job.counts["sent"] + job.counts["withheld"] == job.counts["matched"]
+        assert job.counts.rejected == 0
+        assert job.counts.sent + job.counts.withheld == job.counts.matched
     for name in ("events", "sql"):
         assert scene.ledger(name)["pending"] == 0
 

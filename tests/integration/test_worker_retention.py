@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cdc_tracker.journal import Horizon
-from cdc_tracker.model import Position
-from cdc_tracker.state import CaptureReport
+from cdc_tracker.model import START, Position
+from cdc_tracker.state import CaptureReport, ReplaySpec
 from tests.crash import items
 from tests.crash.scene import JSONL, Scene, segment
 from tests.postgres import Database
@@ -83,8 +83,8 @@ def test_nothing_that_is_needed_is_cut_under_load_and_afterwards_the_journal_shr
             _mark(scene)
         with scene.stores() as (state, journal):
             needs = journal.end()
-            spec = {"from": [0, -1], "to": [0, -1], "events": [], "only_missing": False, "max_rate": None, "mappings": {}}
-            job = state.jobs.create("main", "events", "replay", spec, needs=needs)
+            spec = ReplaySpec(after=START, upto=START, events=[], mappings={})
+            job = state.jobs.create("main", "events", spec, needs=needs)
             state.jobs.control(job.id, "paused")
         assert needs is not None
         vendor.always(Answer(503))

@@ -71,7 +71,7 @@ def test_filters_and_renames_hold_for_the_stream_for_replays_and_across_kills(
     assert scene.bodies("shaped") == whole * 2
     with scene.state() as state:
         [job] = state.jobs.all("main")
-    assert (job.counts["matched"], job.counts["sent"], job.counts["withheld"]) == (240, 120, 120)
+    assert (job.counts.matched, job.counts.sent, job.counts.withheld) == (240, 120, 120)
 
 
 def test_a_dry_run_counts_everything_sends_nothing_and_goes_on_from_where_it_ended(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from copy import copy
+from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
@@ -22,43 +23,16 @@ from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps, Work
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import SourceUnavailable
 from cdc_tracker.journal import Journal, decode, encode, segments_between
-from cdc_tracker.model import START, Event, Lsn, Position, Rejection, Result
+from cdc_tracker.model import START, Event, Position, Rejection, Result
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.sources.postgres.snapshot import Chunk, TableReader
+from cdc_tracker.state import BackfillProgress, Job
+from cdc_tracker.times import now_micros
 
 AGAIN = 5.0  # seconds between two attempts to read while the database is unavailable or slow
 UNKNOWN = float("-inf")
 
 log = structlog.get_logger("jobs")
-
-
-@dataclass
-class Stored:
-    """The progress of a backfill, as stored in the job."""
-
-    after: tuple[str, ...] | None = None  # the key after which the current or the next chunk begins
-    segment: bytes = b""  # the chunk being sent
-    low: Lsn = 0
-    high: Lsn = 0
-    last_key: tuple[str, ...] | None = None
-    end: bool = False  # the chunk is the last one
-    at: int = -1  # its last row that is dealt with
-    rows: int = 0  # read so far
-    running: tuple[int, ...] = ()
-    key: tuple[str, ...] = ()  # the columns of `after`
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the progress without the segment."""
-        return {key: getattr(self, key) for key in _STORED}
-
-    @classmethod
-    def of(cls, progress: dict[str, Any], segment: bytes) -> Stored:
-        """Reverses `as_json`."""
-        listed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in progress.items()}
-        return cls(segment=segment, **listed)
-
-
-_STORED = ("after", "low", "high", "last_key", "end", "at", "rows", "running", "key")
 
 
 class _Read(NamedTuple):
@@ -68,12 +42,13 @@ class _Read(NamedTuple):
 
 
 class Backfill(Work):
-    """Sends the events of a table's rows. `stored`: its progress."""
+    """Sends the events of a table's rows."""
 
     def __init__(
         self,
         *,
-        stored: Stored,
+        progress: BackfillProgress,
+        segment: bytes,
         overlap: Overlap,
         read: Position,
         reader: TableReader,
@@ -88,9 +63,9 @@ class Backfill(Work):
         """`pipeline` has only the job's mapping, `live` all mappings, as the live stream. `rows`: of a chunk at most.
 
         `read`: how far the live stream has been read. `between`: only events whose time is at or after the first and before the
-        second, in microseconds since the Unix epoch. `store` makes `stored` durable.
+        second, in microseconds since the Unix epoch. `segment`: the chunk being sent. `store` makes what `updated` gives durable.
         """
-        self.stored, self.read, self.rows = stored, read, stored.rows
+        self._progress, self._segment, self.read, self.rows = progress, segment, read, progress.rows
         self._overlap = overlap
         self._outstanding = 0  # batches yielded and not dealt with yet
         self._reader, self._pipeline, self._live = reader, pipeline, live
@@ -98,20 +73,20 @@ class Backfill(Work):
         self._rows, self._between, self._store = rows, between, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="backfill")
         self._ahead: Future[_Read] | None = None
-        self._reading = Reading(UNKNOWN, stored.running)  # when a stored chunk was read is not known
+        self._reading = Reading(UNKNOWN, progress.running)  # when a stored chunk was read is not known
         self._last = START  # position of the chunk's last row
 
     def steps(self) -> Steps:
         """See Work."""
         yield from self._look_back()
-        while self.stored.segment or not self.stored.end:
-            if not self.stored.segment:
+        while self._segment or not self._progress.end:
+            if not self._segment:
                 yield from self._let_capture_catch_up()
                 yield from self._next_chunk()
-            if not self.stored.segment:
+            if not self._segment:
                 continue
-            if not self.stored.end and not self.lagging:
-                self._ahead = self._ahead or self._thread.submit(self._read_chunk, self.stored.last_key)
+            if not self._progress.end and not self.lagging:
+                self._ahead = self._ahead or self._thread.submit(self._read_chunk, self._progress.last_key)
             yield from self._awaited()
             yield from self._sent()
             while self._outstanding:
@@ -120,16 +95,15 @@ class Backfill(Work):
     def done(self, upto: Position) -> None:
         """See Work."""
         self._outstanding -= 1
-        stored = self.stored
-        stored.at = upto.ordinal
+        progress = self._progress
+        progress.at = upto.ordinal
         if upto >= self._last:
-            stored.after, stored.segment, stored.at = stored.last_key, b"", -1
+            progress.after, progress.at, self._segment = progress.last_key, -1, b""
 
-    def progress(self) -> dict[str, Any]:
+    def updated(self, job: Job) -> Job:
         """See Work."""
-        stored = self.stored
-        needs = Position(stored.low, -1) if stored.segment else None
-        return {"progress": stored.as_json(), "segment": stored.segment, "needs": needs}
+        needs = Position(self._progress.low, -1) if self._segment else None
+        return replace(job, progress=copy(self._progress), segment=self._segment, needs=needs)
 
     def note(self, events: Iterable[Event]) -> None:
         """See Work."""
@@ -150,7 +124,7 @@ class Backfill(Work):
 
     def _next_chunk(self) -> Iterator[Pause]:
         while True:
-            reading = self._ahead or self._thread.submit(self._read_chunk, self.stored.after)
+            reading = self._ahead or self._thread.submit(self._read_chunk, self._progress.after)
             while not reading.done():
                 yield Pause.WAITING
             self._ahead = None
@@ -182,13 +156,13 @@ class Backfill(Work):
         chunk = read.chunk
         self._overlap.forget(read.began)
         self._reading = Reading(read.began, chunk.running)
-        stored = self.stored
-        stored.low, stored.high, stored.last_key, stored.end = chunk.low, chunk.high, chunk.last_key, chunk.end
-        stored.running, stored.key = tuple(chunk.running), chunk.key
-        stored.rows = self.rows = stored.rows + chunk.rows
-        stored.segment = read.encoded
+        progress = self._progress
+        progress.low, progress.high, progress.last_key, progress.end = chunk.low, chunk.high, chunk.last_key, chunk.end
+        progress.running, progress.key = tuple(chunk.running), chunk.key
+        progress.rows = self.rows = progress.rows + chunk.rows
+        self._segment = read.encoded
         if not read.encoded:
-            stored.after = chunk.last_key
+            progress.after = chunk.last_key
         self._store()
 
     # From the chunk to batches.
@@ -196,16 +170,16 @@ class Backfill(Work):
     def _awaited(self) -> Iterator[Pause]:
         """Waits until the live stream has been read past the chunk's second watermark."""
         since = time.monotonic()
-        while self.read.commit_lsn < self.stored.high:
+        while self.read.commit_lsn < self._progress.high:
             if time.monotonic() > since + AGAIN:
                 self.trouble = "waiting until the live stream has passed the rows that were read"
             yield Pause.WAITING
         self.trouble = ""
 
     def _sent(self) -> Steps:
-        segment = decode(self.stored.segment, "a job's chunk")
+        segment = decode(self._segment, "a job's chunk")
         self._last = segment.last
-        after = Position(self.stored.low, self.stored.at)
+        after = Position(self._progress.low, self._progress.at)
         batcher = Batcher(after, self._limits)
         for results, reached in self._pipeline.portions(segment, after, size=PORTION):
             yield from self._checked(batcher.add(segment, list(filter(self._inside, results)), reached))
@@ -233,7 +207,7 @@ class Backfill(Work):
         if horizon is None:
             return
         upto = self.read
-        moment = decode(self.stored.segment).first_time if self.stored.segment else time.time_ns() // 1000
+        moment = decode(self._segment).first_time if self._segment else now_micros()
         after = max(self._journal.locate(moment - int(MARGIN * 1e6)), horizon.start)
         for segment, begin in segments_between(self._journal, after, upto, at_once=1):
             for results, _ in self._live.portions(segment, begin, upto, size=PORTION):

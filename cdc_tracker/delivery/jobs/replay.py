@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from cdc_tracker.delivery.batcher import Batcher
 from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps, Work
@@ -10,6 +10,7 @@ from cdc_tracker.destinations.base import Limits
 from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.model import Position
 from cdc_tracker.pipeline import Pipeline
+from cdc_tracker.state import Job, ReplayProgress
 
 
 class Replay(Work):
@@ -35,6 +36,6 @@ class Replay(Work):
         """See Work."""
         self._position = upto
 
-    def progress(self) -> dict[str, Any]:
+    def updated(self, job: Job) -> Job:
         """See Work."""
-        return {"progress": {"position": list(self._position)}, "needs": self._position}
+        return replace(job, progress=ReplayProgress(position=self._position), needs=self._position)

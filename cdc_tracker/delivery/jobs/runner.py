@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any, Protocol
 
 import structlog
+from msgspec.structs import asdict
+from msgspec.structs import replace as struct_replace
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.delivery.accounting import Tally
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dispatcher import Dispatcher
-from cdc_tracker.delivery.jobs.backfill import Backfill, Stored
+from cdc_tracker.delivery.jobs.backfill import Backfill
 from cdc_tracker.delivery.jobs.overlap import Overlap
 from cdc_tracker.delivery.jobs.replay import Replay
 from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
@@ -28,7 +30,18 @@ from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
 from cdc_tracker.model import START, Event, Outcome, Position, Receipt
 from cdc_tracker.pipeline import Pipeline
-from cdc_tracker.state import CAPTURE, CaptureReport, Job, State
+from cdc_tracker.state import (
+    CAPTURE,
+    BackfillProgress,
+    BackfillSpec,
+    CaptureReport,
+    Job,
+    ReplayProgress,
+    ReplaySpec,
+    Spec,
+    State,
+    Unreadable,
+)
 
 AGAIN = 30.0  # seconds after which a job is tried again that a transient error has postponed
 LAG = 64 * 1000**2  # bytes that capture may be behind the server before a backfill waits
@@ -50,13 +63,11 @@ class _Run:
     tally: Tally
     work: Work
     steps: Steps
+    only_missing: bool
+    max_rate: float | None  # events a second
     allowed: float = 0.0  # when the next batch may be sent (time.monotonic)
     uncertain: bool = False
     trouble: str = ""
-
-    @property
-    def only_missing(self) -> bool:
-        return bool(self.job.spec.get("only_missing"))
 
 
 class Jobs:
@@ -150,7 +161,7 @@ class Jobs:
 
     def _begin(self, job: Job, high: Position) -> None:
         try:
-            work = self._replay(job) if job.kind == "replay" else self._backfill(job)
+            spec, work = self._prepared(job)
         except Retry as error:
             self._again = time.monotonic() + AGAIN
             log.warning("job not started yet", job=job.id, error=str(error), hint=error.hint)
@@ -160,24 +171,33 @@ class Jobs:
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
         tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
-        self._run = run = _Run(job, tally, work, work.steps())
+        self._run = run = _Run(job, tally, work, work.steps(), spec.only_missing, spec.max_rate)
         log.info("job resumed" if job.started_at else "job started", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
-    def _replay(self, job: Job) -> Work:
-        spec = job.spec
-        after = Position(*job.progress.get("position", spec["from"]))
-        pipeline = self._pipelines(load_texts(spec["mappings"]), only=spec["events"])
-        return Replay(self._journal, pipeline, after, Position(*spec["to"]), self._limits)
+    def _prepared(self, job: Job) -> tuple[Spec, Work]:
+        match job.spec, job.progress:
+            case ReplaySpec() as spec, ReplayProgress() as progress:
+                return spec, self._replay(spec, progress)
+            case BackfillSpec() as spec, BackfillProgress() as progress:
+                return spec, self._backfill(job, spec, progress)
+        reason = next(part.reason for part in (job.spec, job.progress) if isinstance(part, Unreadable))
+        raise Stop(
+            f"The stored job cannot be read: {reason}.",
+            hint="Another version of cdc-tracker stored it: run that one, or cancel this job and start another one.",
+        )
 
-    def _backfill(self, job: Job) -> Work:
-        spec = job.spec
-        mappings = load_texts(spec["mappings"])
-        mapping = next(each for each in mappings.all if each.key == spec["event"])
-        stored = Stored.of(job.progress, job.segment)
-        reader = reader_of(self._settings, mapping, spec, job=job.id, key=stored.key)
+    def _replay(self, spec: ReplaySpec, progress: ReplayProgress) -> Work:
+        pipeline = self._pipelines(load_texts(spec.mappings), only=spec.events)
+        return Replay(self._journal, pipeline, progress.position or spec.after, spec.upto, self._limits)
+
+    def _backfill(self, job: Job, spec: BackfillSpec, progress: BackfillProgress) -> Work:
+        mappings = load_texts(spec.mappings)
+        mapping = next(each for each in mappings.all if each.key == spec.event)
+        reader = reader_of(self._settings, mapping, spec, job=job.id, key=progress.key)
         return Backfill(
-            stored=stored,
+            progress=progress,
+            segment=job.segment,
             overlap=Overlap(mapping.key, mapping.type),
             read=self._read,
             reader=reader,
@@ -186,7 +206,7 @@ class Jobs:
             journal=self._journal,
             limits=self._limits,
             rows=rows_at_once(spec),
-            between=(spec["from"], spec["to"]),
+            between=(spec.from_us, spec.to_us),
             store=self._store,
         )
 
@@ -196,7 +216,7 @@ class Jobs:
 
     def _end(self, run: _Run) -> None:
         self._commit(run, "done")
-        log.info("job done", job=run.job.id, **{key: value for key, value in run.job.counts.items() if value})
+        log.info("job done", job=run.job.id, **{key: value for key, value in asdict(run.job.counts).items() if value})
         self._leave("")
 
     def _fail(self, run: _Run, dispatcher: Dispatcher, error: Stop) -> None:
@@ -226,9 +246,8 @@ class Jobs:
     def _submit(self, run: _Run, batch: PendingBatch, dispatcher: Dispatcher) -> None:
         if run.only_missing:
             suppress_already_sent(batch, self._state, self._source, self._name)
-        rate = run.job.spec.get("max_rate")
-        if rate:
-            run.allowed = max(run.allowed, time.monotonic()) + batch.matched / rate
+        if run.max_rate:
+            run.allowed = max(run.allowed, time.monotonic()) + batch.matched / run.max_rate
         out_of_band = f"job {run.job.id} at {batch.upto}"
         others_passed = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
         done = partial(self._take, run, batch)
@@ -241,20 +260,23 @@ class Jobs:
         refused, left_out = (
             sum(receipt.outcome is outcome for receipt in receipts) for outcome in (Outcome.REJECTED, Outcome.SUPPRESSED)
         )
-        counts = dict(run.job.counts)
-        counts["matched"] += batch.matched
-        counts["sent"] += len(receipts) - refused - left_out
-        counts["rejected"] += refused + len(batch.rejections)
-        counts["withheld"] += len(batch.suppressions) + left_out
-        run.job = replace(run.job, counts=counts)
+        run.job = replace(
+            run.job,
+            counts=run.job.counts.plus(
+                matched=batch.matched,
+                sent=len(receipts) - refused - left_out,
+                rejected=refused + len(batch.rejections),
+                withheld=len(batch.suppressions) + left_out,
+            ),
+        )
         run.work.done(batch.upto)
         run.trouble = ""
         self._commit(run)
 
     def _commit(self, run: _Run, state: Any = "running") -> None:
         """Commits progress, ledger and dead letters in one transaction. Retries while the state store is unavailable."""
-        counts = run.job.counts | {"read": run.work.rows}
-        run.job = replace(run.job, state=state, trouble=run.trouble, counts=counts, **run.work.progress())
+        counts = struct_replace(run.job.counts, read=run.work.rows)
+        run.job = run.work.updated(replace(run.job, state=state, trouble=run.trouble, counts=counts))
         tally = run.tally
 
         def store() -> bool:

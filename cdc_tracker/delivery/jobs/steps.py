@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.model import START, Event, Position
+from cdc_tracker.state import Job
 
 EVENTS = 2_000  # of one call beside the stream at most: bounds how long a live change waits
 BYTES = 2 * 1024**2
@@ -39,8 +40,8 @@ class Work:
         """Notes that the batch up to `upto` was dealt with. The caller then stores the progress."""
         raise NotImplementedError
 
-    def progress(self) -> dict[str, Any]:
-        """Returns the fields of the job to store. `needs`: the position after which the journal must be kept; None: none."""
+    def updated(self, job: Job) -> Job:
+        """Returns the job with its progress, segment and `needs` as they are to be stored."""
         raise NotImplementedError
 
     def note(self, events: Iterable[Event]) -> None:

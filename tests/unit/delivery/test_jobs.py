@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cdc_tracker.cli.jobs import as_dict
 from cdc_tracker.delivery import loop
 from cdc_tracker.delivery.jobs import runner
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationUnavailable, Fenced, StateUnavailable
-from cdc_tracker.model import DELIVERED, Batch, Receipt
-from cdc_tracker.state import Job
+from cdc_tracker.model import DELIVERED, START, Batch, Position, Receipt
+from cdc_tracker.state import Job, ReplaySpec, Unreadable
+from cdc_tracker.state.tables import jobs
 from tests.unit.delivery.stage import MAPPING, Fault, Holder, Killed, Stage, Trap, TrappedHolder, held, order, staged, until
 
 AWAY = StateUnavailable("away")
@@ -37,8 +41,8 @@ def delivered(stage: Stage, destination: MemoryDestination) -> Job:
         until(lambda: stage.settled(ROWS), "the stream's events have arrived")
     checkpoint = stage.state.checkpoints.get("main", "d")
     assert checkpoint is not None
-    spec = {"mappings": {"events.yml": OTHER}, "events": None, "from": [0, -1], "to": list(checkpoint.position)}
-    return stage.state.jobs.create("main", "d", "replay", spec, total=ROWS)
+    spec = ReplaySpec(after=Position(0, -1), upto=checkpoint.position, events=None, mappings={"events.yml": OTHER})
+    return stage.state.jobs.create("main", "d", spec, total=ROWS)
 
 
 def state_of(stage: Stage, job: Job) -> Job:
@@ -71,7 +75,7 @@ def test_a_job_goes_on_by_itself(stage: Stage, what: str, method: str, fault: Fa
         until(lambda: state_of(stage, job).state == "done", "it is done")
     assert sorted(replayed(destination)) == list(range(ROWS))
     counts = state_of(stage, job).counts
-    assert (counts["matched"], counts["sent"], counts["rejected"]) == (ROWS, ROWS, 0)
+    assert (counts.matched, counts.sent, counts.rejected) == (ROWS, ROWS, 0)
     assert stage.ledger().replayed == ROWS
 
 
@@ -103,7 +107,7 @@ def test_a_job_that_was_cut_short_sends_each_event_once(
     with stage.delivering(destination):
         until(lambda: state_of(stage, job).state == "done", "it is done")
     assert sorted(replayed(destination)) == list(range(ROWS))
-    assert state_of(stage, job).counts["sent"] == ROWS
+    assert state_of(stage, job).counts.sent == ROWS
     assert stage.ledger().replayed == ROWS
 
 
@@ -122,7 +126,7 @@ def test_a_job_at_whose_every_event_the_destination_fails_waits_and_the_stream_g
         assert stage.parked() == []
         stage.rows(ROWS)
         until(lambda: stage.settled(ROWS + 1), "the stream goes on")
-        until(lambda: state_of(stage, job).counts["rejected"] > 0, "what passes beside it shows that the job's are at fault")
+        until(lambda: state_of(stage, job).counts.rejected > 0, "what passes beside it shows that the job's are at fault")
     assert set(stage.parked()) == {"destination_error"}
     assert stage.ledger().delivered == ROWS + 1
 
@@ -141,4 +145,46 @@ def test_a_few_of_a_jobs_events_at_which_it_fails_are_parked(stage: Stage) -> No
         until(lambda: state_of(stage, job).state == "done", "it is done")
     assert sorted(replayed(destination)) == [n for n in range(ROWS) if n not in (3, 17)]
     assert stage.parked() == ["destination_error"] * 2
-    assert state_of(stage, job).counts["rejected"] == 2
+    assert state_of(stage, job).counts.rejected == 2
+
+
+def landed(stage: Stage, job: Job, **columns: str) -> None:
+    """The job's row as an earlier release stored it."""
+    with stage.state._database.writing() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == job.id).values(**columns))
+
+
+def test_a_landed_replay_goes_on_where_it_was(stage: Stage) -> None:
+    destination = Holder()
+    job = delivered(stage, destination)
+    half = stage.journal.read(START, 1)[0].last  # rows() made two segments
+    spec = json.loads(msgspec.json.encode(job.spec))
+    del spec["version"]
+    assert list(spec) == ["from", "to", "events", "mappings", "only_missing", "max_rate"]
+    landed(
+        stage,
+        job,
+        spec=json.dumps(spec),
+        progress=json.dumps({"position": list(half)}),
+        counts='{"read":0,"matched":20,"sent":20,"rejected":0,"withheld":0,"total":40}',
+        state="running",
+    )
+    with stage.delivering(destination):
+        until(lambda: state_of(stage, job).state == "done", "it is done")
+    assert sorted(replayed(destination)) == list(range(ROWS // 2, ROWS))
+    counts = state_of(stage, job).counts
+    assert (counts.matched, counts.sent, counts.total) == (ROWS, ROWS, ROWS)
+
+
+@pytest.mark.parametrize("column", ["spec", "progress"])
+def test_a_job_that_only_another_version_can_read_fails_and_is_kept_as_it_is(stage: Stage, column: str) -> None:
+    destination = Holder()
+    job = delivered(stage, destination)
+    landed(stage, job, **{column: '{"from": "the beginning", "position": "the middle"}'})
+    with stage.delivering(destination):
+        until(lambda: state_of(stage, job).state == "failed", "it has failed")
+    assert "cannot be read" in state_of(stage, job).trouble and replayed(destination) == []
+    kept = getattr(state_of(stage, job), column)
+    assert isinstance(kept, Unreadable) and kept.text == '{"from": "the beginning", "position": "the middle"}'
+    [listed] = stage.state.jobs.all("main")
+    assert listed.state == "failed" and as_dict(listed)["trouble"] == listed.trouble

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cdc_tracker.journal import Waiting
+from cdc_tracker.model import START
 from cdc_tracker.monitoring import Health
-from cdc_tracker.state import Job, SupervisorReport
+from cdc_tracker.state import Job, JobCounts, ReplayProgress, ReplaySpec, SupervisorReport
 from tests.unit.monitoring.facts import ago, role, well
 
 MINUTE, HOUR = 60, 3600
@@ -33,7 +34,9 @@ def rejecting(rejected: int, delivered: int) -> Health:
 
 
 def failed_job() -> Job:
-    return Job(7, "main", "events", "replay", "failed", {}, {}, {}, b"", None, trouble="a mapping is gone", updated_at=ago(5))
+    spec, progress = ReplaySpec(after=START, upto=START, events=None, mappings={}), ReplayProgress()
+    rest = {"trouble": "a mapping is gone", "updated_at": ago(5)}
+    return Job(7, "main", "events", "replay", "failed", spec, progress, JobCounts(), b"", None, **rest)  # type: ignore[arg-type]
 
 
 def test_a_worker_that_is_well_has_no_finding() -> None:

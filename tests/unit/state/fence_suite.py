@@ -15,6 +15,7 @@ from cdc_tracker.errors import CdcTrackerError, Fenced, StateUnavailable
 from cdc_tracker.model import Position, Rejection
 from cdc_tracker.state import CaptureReport, Job, Lock, State, sent_id
 from cdc_tracker.state.tables import metadata
+from tests.unit.state.job_suite import SPEC
 from tests.unit.state.samples import ALL, RECORD, OpenedStore, letter, rejected
 
 Write: TypeAlias = Callable[[State, Job], object]
@@ -45,7 +46,7 @@ REQUESTS: dict[str, Write] = {
     "retry": lambda state, _: state.dead_letters.queue("main", ALL),
     "discard": lambda state, _: state.dead_letters.discard("main", ALL),
     "pause": lambda state, job: state.jobs.control(job.id, "paused"),
-    "new job": lambda state, _: state.jobs.create("main", "jsonl", "replay", {}),
+    "new job": lambda state, _: state.jobs.create("main", "jsonl", SPEC),
 }
 
 
@@ -91,7 +92,7 @@ class FenceSuite(OpenedStore):
         state.checkpoints.commit("main", "jsonl", Position(200, 0), rejected(1), [letter(150)], sent=[sent_id("a")])
         state.dead_letters.queue("main", ALL)
         state.checkpoints.request_rewind("main", "jsonl", Position(120, 0))
-        job = state.jobs.create("main", "jsonl", "replay", {})
+        job = state.jobs.create("main", "jsonl", SPEC)
         state.jobs.commit(replace(job, state="running"), {})
         return job
 

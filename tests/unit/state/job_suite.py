@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
+from sqlalchemy import select
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import Job, JobState, LedgerRow, State, sent_id
+from cdc_tracker.state import (
+    BackfillProgress,
+    BackfillSpec,
+    Job,
+    JobCounts,
+    JobState,
+    LedgerRow,
+    ReplayProgress,
+    ReplaySpec,
+    State,
+    sent_id,
+)
+from cdc_tracker.state.tables import jobs
 from tests.unit.state.samples import RECORD, OpenedStore, letter, rejected
 from tests.unit.state.stores import program
 
-SPEC: dict[str, Any] = {"from": [100, -1], "to": [900, 3], "events": None, "mappings": {"shop.yml": "version: 1\n# Grüße"}}
+TEXTS = {"shop.yml": "version: 1\n# Grüße"}
+SPEC = ReplaySpec(after=Position(100, -1), upto=Position(900, 3), events=None, mappings=TEXTS)
+BACKFILL = BackfillSpec(
+    event="Order Paid",
+    table="shop.orders",
+    where="id > 7",
+    order="desc",
+    from_us=None,
+    to_us=1_790_000_000_000_000,
+    mappings=TEXTS,
+    only_missing=True,
+    max_rate=0.5,
+    chunk=5000,
+)
 WORKER = """
 import sys
 from dataclasses import replace
 from cdc_tracker.model import Position
-from cdc_tracker.state import State, sent_id
+from cdc_tracker.state import JobCounts, ReplayProgress, State, sent_id
 state = State.open(sys.argv[1])
 job = state.jobs.next("main", "jsonl")
 while True:
-    done = job.progress.get("done", 0) + 1
-    job = replace(job, state="running", progress={"done": done}, counts=job.counts | {"sent": done}, segment=b"part %d" % done)
+    done = job.progress.position.commit_lsn + 1 if job.progress.position else 1
+    progress = ReplayProgress(position=Position(done, 0))
+    job = replace(job, state="running", progress=progress, counts=JobCounts(sent=done), segment=b"part %d" % done)
     state.jobs.commit(job, {(3, "Order Paid", "replayed"): 1}, sent=[sent_id(str(done))])
     print(done, flush=True)
 """
 
 
+def at(number: int) -> ReplayProgress:
+    return ReplayProgress(position=Position(number, 0))
+
+
+def reached(job: Job) -> int:
+    assert isinstance(job.progress, ReplayProgress)
+    return job.progress.position.commit_lsn if job.progress.position else 0
+
+
 class JobSuite(OpenedStore):
     def job(self, state: State, **given: Any) -> Job:
-        return state.jobs.create("main", "jsonl", "replay", SPEC, **given)
+        return state.jobs.create("main", "jsonl", SPEC, **given)
 
     def running(self, state: State, **given: Any) -> Job:
         job = replace(self.job(state, **given), state="running")
@@ -45,21 +82,42 @@ class JobSuite(OpenedStore):
         return found
 
     def test_a_new_job_waits_and_comes_back_with_all_that_was_asked_for(self, state: State) -> None:
-        job = state.jobs.create("main", "jsonl", "backfill", SPEC, needs=Position(90, 2), total=1234)
-        assert (job.source, job.destination, job.kind, job.state, job.spec) == ("main", "jsonl", "backfill", "queued", SPEC)
-        assert job.counts == {"read": 0, "matched": 0, "sent": 0, "rejected": 0, "withheld": 0, "total": 1234}
-        assert (job.progress, job.segment, job.needs, job.trouble) == ({}, b"", Position(90, 2), "")
+        job = state.jobs.create("main", "jsonl", BACKFILL, needs=Position(90, 2), total=1234)
+        assert (job.source, job.destination, job.kind, job.state, job.spec) == ("main", "jsonl", "backfill", "queued", BACKFILL)
+        assert job.counts == JobCounts(total=1234)
+        assert (job.progress, job.segment, job.needs, job.trouble) == (BackfillProgress(), b"", Position(90, 2), "")
         assert job.created_at == job.updated_at > 1_700_000_000_000_000
         assert (job.started_at, job.finished_at, job.finished) == (0, 0, False)
         assert self.found(state, job) == job
         assert state.jobs.get(job.id + 1) is None
         assert self.job(state).needs is None
 
+    def test_a_landed_backfill_is_read_and_stored_as_it_was(self, state: State) -> None:
+        spec = (
+            '{"event":"Order Paid","table":"shop.orders","where":"id > 7","order":"desc","from":null,"to":1790000000000000,'
+            '"mappings":{"shop.yml":"version: 1\\n# Grüße"},"only_missing":true,"max_rate":0.5,"chunk":5000}'
+        )
+        progress = (
+            '{"after":["a","1"],"low":700,"high":900,"last_key":["b","9"],"end":true,"at":3,"rows":20,"running":[7,8],'
+            '"key":["k","id"]}'
+        )
+        job = state.jobs.create("main", "jsonl", BACKFILL)
+        with state._database.writing() as connection:
+            connection.execute(jobs.update().values(spec=spec, progress=progress))
+        found = self.found(state, job)
+        assert found.spec == BACKFILL and isinstance(found.progress, BackfillProgress)
+        assert (found.progress.after, found.progress.last_key, found.progress.key) == (("a", "1"), ("b", "9"), ("k", "id"))
+        assert (found.progress.low, found.progress.high, found.progress.running) == (700, 900, (7, 8))
+        state.jobs.commit(replace(found, state="running"), {})
+        with state._database.reading() as connection:
+            stored = connection.execute(select(jobs.c.progress)).scalar_one()
+        assert json.loads(stored) == json.loads(progress)
+
     def test_jobs_are_listed_in_order_without_segments(self, state: State) -> None:
         one = replace(self.running(state), segment=b"x" * 10_000)
         state.jobs.commit(one, {})
-        two = state.jobs.create("main", "webhook", "replay", {})
-        three = state.jobs.create("other", "jsonl", "replay", {})
+        two = state.jobs.create("main", "webhook", SPEC)
+        three = state.jobs.create("other", "jsonl", SPEC)
         four = self.job(state)
         state.jobs.control(four.id, "cancelled")
         assert [job.id for job in state.jobs.all("main")] == [one.id, two.id, four.id]
@@ -70,7 +128,7 @@ class JobSuite(OpenedStore):
         assert [job.id for job in state.jobs.all("other")] == [three.id]
 
     def test_jobs_of_a_destination_come_one_after_the_other(self, state: State) -> None:
-        other = state.jobs.create("main", "webhook", "replay", {})
+        other = state.jobs.create("main", "webhook", SPEC)
         one, two = self.job(state), self.job(state)
         assert state.jobs.next("main", "jsonl") == one
         state.jobs.commit(replace(one, state="running", segment=b"part"), {})
@@ -100,8 +158,8 @@ class JobSuite(OpenedStore):
         job = replace(
             self.job(state, total=9),
             state="running",
-            progress={"at": [140, 2]},
-            counts={"read": 3, "matched": 2, "sent": 1, "rejected": 1, "withheld": 0, "total": 9},
+            progress=ReplayProgress(position=Position(140, 2)),
+            counts=JobCounts(read=3, matched=2, sent=1, rejected=1, total=9),
             segment=b"part",
             needs=Position(140, 2),
             trouble="the destination does not answer",
@@ -122,18 +180,18 @@ class JobSuite(OpenedStore):
     def test_nothing_of_a_commit_that_fails_is_kept(self, state: State) -> None:
         job = self.running(state)
         with pytest.raises(ValueError, match="lost"):
-            state.jobs.commit(replace(job, progress={"at": 5}), {(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")])
-        assert self.found(state, job).progress == {}
+            state.jobs.commit(replace(job, progress=at(5)), {(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")])
+        assert self.found(state, job).progress == ReplayProgress()
         assert state.dead_letters.page("main") == []
         assert state.sent_ids.count("main", "jsonl") == 0
 
     def test_a_done_job_keeps_its_counts_but_neither_segment_nor_journal(self, state: State) -> None:
         job = self.running(state, needs=Position(90, 0))
-        given = replace(job, state="done", counts=job.counts | {"sent": 7}, segment=b"left", progress={"at": 9})
+        given = replace(job, state="done", counts=JobCounts(sent=7), segment=b"left", progress=at(9))
         assert state.jobs.commit(given, {}) == "done"
         found = self.found(state, job)
         assert (found.finished, found.segment, found.needs) == (True, b"", None)
-        assert (found.counts["sent"], found.progress) == (7, {"at": 9})
+        assert (found.counts.sent, found.progress) == (7, at(9))
         assert found.finished_at >= found.started_at > 0
 
     def test_a_failed_job_keeps_what_it_takes_to_try_again(self, state: State) -> None:
@@ -153,10 +211,10 @@ class JobSuite(OpenedStore):
     ) -> None:
         job = self.running(state, needs=Position(90, 0))
         state.jobs.control(job.id, asked)
-        given = replace(job, state=said, progress={"at": 5}, segment=b"part")
+        given = replace(job, state=said, progress=at(5), segment=b"part")
         assert state.jobs.commit(given, {(3, "Order Paid", "replayed"): 4}, sent=[sent_id("a")]) == asked
         found = self.found(state, job)
-        assert (found.state, found.progress, self.ledger_row(state).replayed) == (asked, {"at": 5}, 4)
+        assert (found.state, found.progress, self.ledger_row(state).replayed) == (asked, at(5), 4)
         assert state.sent_ids.count("main", "jsonl") == 1
         assert (found.segment, found.needs) == ((b"part", Position(90, 0)) if asked == "paused" else (b"", None))
 
@@ -164,7 +222,7 @@ class JobSuite(OpenedStore):
         job = self.running(state)
         state.jobs.control(job.id, "paused")
         assert state.jobs.control(job.id, "queued") == "queued"
-        assert state.jobs.commit(replace(job, progress={"at": 5}), {}) == "running"
+        assert state.jobs.commit(replace(job, progress=at(5)), {}) == "running"
         assert self.found(state, job).state == "running"
 
     def test_asking_for_what_is_the_case_changes_nothing(self, state: State) -> None:
@@ -210,7 +268,7 @@ class JobSuite(OpenedStore):
         failed = self.running(state, needs=Position(300, 0))
         done = self.running(state, needs=Position(20, 0))
         cancelled = self.job(state, needs=Position(10, 0))
-        state.jobs.create("other", "jsonl", "replay", {}, needs=Position(1, 0))
+        state.jobs.create("other", "jsonl", SPEC, needs=Position(1, 0))
         assert state.jobs.need("main") == Position(10, 0)
         state.jobs.control(cancelled.id, "cancelled")
         assert state.jobs.need("main") == Position(20, 0)
@@ -223,7 +281,7 @@ class JobSuite(OpenedStore):
 
     def test_where_the_source_begins_anew_its_unfinished_jobs_fail_and_keep_no_journal(self, state: State) -> None:
         running, done, paused = self.running(state, needs=Position(90, 0)), self.running(state), self.job(state)
-        other = state.jobs.create("other", "jsonl", "replay", SPEC, needs=Position(5, 0))
+        other = state.jobs.create("other", "jsonl", SPEC, needs=Position(5, 0))
         state.jobs.commit(replace(done, state="done"), {})
         state.jobs.control(paused.id, "paused")
         state.checkpoints.drop("main")
@@ -233,7 +291,7 @@ class JobSuite(OpenedStore):
         assert found.finished_at > 0
         assert state.jobs.need("main") is None
         assert self.found(state, other) == other
-        assert state.jobs.commit(replace(running, progress={"at": 5}), {}) == "failed"
+        assert state.jobs.commit(replace(running, progress=at(5)), {}) == "failed"
         assert "began anew" in self.found(state, running).trouble
 
     def test_a_source_that_is_forgotten_takes_its_jobs_and_sent_ids_along(self, state: State) -> None:
@@ -242,7 +300,7 @@ class JobSuite(OpenedStore):
         for source in ("main", "other"):
             state.checkpoints.create(source, "jsonl", Position(100, -1))
             state.checkpoints.commit(source, "jsonl", Position(150, 0), {}, sent=[sent_id(str(number)) for number in range(2000)])
-        other = state.jobs.create("other", "jsonl", "replay", {})
+        other = state.jobs.create("other", "jsonl", SPEC)
         state.forget("main")
         assert state.sources.get("main") is None
         assert state.jobs.get(job.id) is None
@@ -262,9 +320,9 @@ class JobSuite(OpenedStore):
                 worker.kill()
                 said = list(map(int, worker.stdout.read().split())) or said
             found = self.found(state, job)
-            done = found.progress["done"]
+            done = reached(found)
             assert not said or done - said[-1] in (0, 1)
-            assert (found.counts["sent"], found.segment) == (done, b"part %d" % done)
+            assert (found.counts.sent, found.segment) == (done, b"part %d" % done)
             assert self.ledger_row(state).replayed == done == state.sent_ids.count("main", "jsonl")
 
     def test_a_job_that_is_read_while_it_commits_is_whole(self, state: State, url: str) -> None:
@@ -276,7 +334,7 @@ class JobSuite(OpenedStore):
                 with State.open(url) as mine:
                     for done in range(1, 301):
                         segment = b"part %d" % done if done % 2 else b""
-                        mine.jobs.commit(replace(job, progress={"done": done}, segment=segment), {})
+                        mine.jobs.commit(replace(job, progress=at(done), segment=segment), {})
             except BaseException as error:
                 problems.append(error)
 
@@ -287,7 +345,7 @@ class JobSuite(OpenedStore):
             following = state.jobs.next("main", "jsonl")
             assert following is not None
             for one in (found, following):
-                done = one.progress.get("done", 0)
+                done = reached(one)
                 assert one.segment == (b"part %d" % done if done % 2 else b"")
         worker.join(60)
         assert problems == []
@@ -301,7 +359,7 @@ class JobSuite(OpenedStore):
             try:
                 with State.open(url) as mine:
                     for done in range(1, 101):
-                        mine.jobs.commit(replace(job, progress={"done": done}), {(3, "Order Paid", "replayed"): 1})
+                        mine.jobs.commit(replace(job, progress=at(done)), {(3, "Order Paid", "replayed"): 1})
             except BaseException as error:
                 problems.append(error)
             finally:
@@ -317,4 +375,4 @@ class JobSuite(OpenedStore):
         worker.join(60)
         assert problems == []
         found = self.found(state, job)
-        assert (found.state, found.progress, self.ledger_row(state).replayed) == ("paused", {"done": 100}, 100)
+        assert (found.state, found.progress, self.ledger_row(state).replayed) == ("paused", at(100), 100)

@@ -16,6 +16,7 @@ from cdc_tracker.state import Alarm, CaptureReport, Checkpoint, DeliveryReport, 
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata
 from cdc_tracker.storage.database import Database
+from tests.unit.state.job_suite import SPEC
 from tests.unit.state.samples import RECORD, OpenedStore, letter
 from tests.unit.state.stores import differences, made_by_an_older_version, program
 from tests.worker import until
@@ -197,7 +198,7 @@ class StoreSuite(OpenedStore):
             assert parked == expected
             assert [(role.role, role.unreadable) for role in state.reports.all("main")] == [("capture", "")]
             assert state.checkpoints.apply_rewind("main", "jsonl") == Position(150, 0)
-            job = state.jobs.create("main", "jsonl", "replay", {})
+            job = state.jobs.create("main", "jsonl", SPEC)
             state.checkpoints.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
             assert state.jobs.next("main", "jsonl") == job
             assert state.sent_ids.find("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
