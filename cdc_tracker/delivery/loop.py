@@ -207,7 +207,8 @@ class Delivery:
         at_once = self._accounting.parked or (batch.events and self._progress.holder is None)
         if at_once or time.monotonic() > self._committed + COMMIT:
             self._commit()
-        if self._progress.holder is not None and any(receipt.outcome is Outcome.REJECTED for receipt in receipts):
+        all_delivered = receipts.count(DELIVERED) == len(receipts)  # fast path: compares whole lists instead of single receipts
+        if self._progress.holder is not None and not all_delivered and any(each.outcome is Outcome.REJECTED for each in receipts):
             # The destination stored a position before the first rejected event, whose dead letter is committed only now.
             self._dispatcher.submit((), batch.upto, lambda _: None, store=True)
 
