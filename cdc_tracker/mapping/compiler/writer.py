@@ -90,6 +90,7 @@ class Writer:
         self.message_id = "''"
         self._read: set[str] = set()
         self.scope = self._scope()
+        self.variable, self.constant, self.runtime = self.scope.names.unique, self.scope.constant, self.scope.runtime
 
     def _scope(self) -> Scope:
         constants: dict[str, Any] = {"__builtins__": {}, "Event": Event, "Error": Exception}
@@ -120,18 +121,6 @@ class Writer:
     def line(self, text: str, depth: int = 0) -> None:
         """Adds a line, indented by `depth` levels."""
         self.lines.append("    " * depth + text)
-
-    def variable(self, name: str) -> str:
-        """A new variable, which reads as `name`."""
-        return self.scope.names.unique(name)
-
-    def constant(self, value: Any, name: str) -> str:
-        """A constant's identifier, which reads as `name`."""
-        return self.scope.constant(value, name)
-
-    def runtime(self, function: object, name: str = "") -> str:
-        """A function's identifier."""
-        return self.scope.runtime(function, name)
 
     def value(self, placed: Placed) -> tuple[str, str]:
         """Source of an expression's value, and its kind."""
