@@ -84,7 +84,9 @@ class _MemberWriter:
         deep = self.specials != "text" and kind in {"array", "json"}
         quick = quick_checks(rules, kind, text, writer.scope) if certain and not deep else None
         if quick is None:
-            self._loaded(column, branches, variable)
+            writer.branches(branches)
+            writer.line("else:")
+            self._valued(f"{writer.runtime(column.codec.load)}({text})", variable, 1)
             return
         branches += [(condition, self._reject(reason, expected, text, word)) for condition, reason, expected in quick]
         json = writer.json_of(column, text)
@@ -120,35 +122,23 @@ class _MemberWriter:
             self.writer.line(f"{variable} = {json}", 1)
         return variable
 
-    def _loaded(self, column: ColumnRef, branches: list[tuple[str, str]], variable: str) -> None:
-        """A column whose checks need its value."""
-        writer, value = self.writer, self.writer.variable(f"value_{self.name}")
-        writer.branches(branches)
-        writer.line("else:")
-        writer.line("try:", 1)
-        writer.line(f"{value} = {writer.runtime(column.codec.load)}({column.variable})", 2)
-        self._checked(value, 2)
-        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", 2)
-        writer.line("except Error as error:", 1)
-        writer.line(writer.reject(writer.rejections.error(self.path), "error"), 2)
-        writer.piece(variable)
-
     # Anything else
 
     def _computed(self, placed: Placed) -> None:
-        writer, value, variable = (
-            self.writer,
-            self.writer.variable(f"value_{self.name}"),
-            self.writer.variable(f"json_{self.name}"),
-        )
-        source, kind = writer.value(placed)
+        variable = self.writer.variable(f"json_{self.name}")
+        source, kind = self.writer.value(placed)
         self._fits(placed, kind)
-        writer.line("try:")
-        writer.line(f"{value} = {source}", 1)
-        self._checked(value, 1)
-        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", 1)
-        writer.line("except Error as error:")
-        writer.line(writer.reject(writer.rejections.error(self.path), "error"), 1)
+        self._valued(source, variable, 0)
+
+    def _valued(self, source: str, variable: str, depth: int) -> None:
+        """Computes a value, checks it, and sets the variable to its JSON."""
+        writer, value = self.writer, self.writer.variable(f"value_{self.name}")
+        writer.line("try:", depth)
+        writer.line(f"{value} = {source}", depth + 1)
+        self._checked(value, depth + 1)
+        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", depth + 1)
+        writer.line("except Error as error:", depth)
+        writer.line(writer.reject(writer.rejections.error(self.path), "error"), depth + 1)
         writer.piece(variable)
 
     def _checked(self, value: str, depth: int) -> None:
