@@ -19,6 +19,7 @@ from cdc_tracker.model import Position
 from cdc_tracker.state import SourceRecord, State
 from cdc_tracker.worker.assemble import load_config, open_journal, open_state
 from tests.unit.pipeline.frames import Commit, Order, at, lsn_of, segments
+from tests.unit.state.job_suite import BACKFILL
 
 CONFIG = """\
 version: 1
@@ -103,14 +104,14 @@ def test_backfills_are_queued_all_or_none(place: Place) -> None:
         only_missing=True,
         dry_run=False,
         duplicates=0,
-        spec={"event": "Order Paid", "table": "shop.orders", "mappings": {}},
+        spec=BACKFILL,
     )
     doubling = replace(fine, destination="events", duplicates=1_200)
     with pytest.raises(Stop, match="events was delivered 1,200 events of Order Paid"):
         operations.backfill.start(place.state, place.journal, [fine, doubling], accept_duplicates=False)
     assert place.state.jobs.all("main") == []
     jobs = operations.backfill.start(place.state, place.journal, [fine, doubling], accept_duplicates=True)
-    assert [(job.kind, job.destination, job.counts["total"]) for job in jobs] == [
+    assert [(job.kind, job.destination, job.counts.total) for job in jobs] == [
         ("backfill", "ledgered", 7),
         ("backfill", "events", 7),
     ]
