@@ -26,15 +26,15 @@ WHAT_IT_IS = (
 
 @click.command()
 @click.argument("event")
-@click.option("--destination", "names", multiple=True, required=True, help="Where to send; may be given several times.")
+@click.option("--destination", "names", multiple=True, required=True, help="Where to send. Repeatable.")
 @click.option("--from", "start", callback=options.moment, help='Only events since then: an ISO time, or how long ago ("30d").')
 @click.option("--to", "end", callback=options.moment, help="Only events before then.")
 @click.option("--where", help="SQL that limits the rows, on top of the mapping's own.")
 @click.option("--order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True, help="Of the table's key.")
 @click.option("--max-rate", type=click.FloatRange(min=0, min_open=True), help="Events a second at most.")
 @click.option("--chunk", type=click.IntRange(1, 100_000), default=5_000, show_default=True, help="Rows read at once at most.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--detach", is_flag=True, help="Leave the job to the worker, and do not show its progress.")
 @options.yes_duplicates
 @output.yes
 @output.as_json

@@ -19,7 +19,7 @@ _MAPPINGS = "The other mappings, a file or folder. Repeatable."
 @click.command()
 @click.option("--mappings", "paths", multiple=True, required=True, type=click.Path(path_type=Path, exists=True), help=_MAPPINGS)
 @click.option("--from", "start", required=True, callback=options.point, help=options.POINT)
-@click.option("--to", "end", callback=options.point, help="Where to end, written likewise (default: the journal's end).")
+@click.option("--to", "end", callback=options.point, help="Where to end, in the same forms (default: the journal's end).")
 @click.option("--destination", help="Only what goes to this destination.")
 @options.events
 @click.option("--samples", type=click.IntRange(0, 1000), default=3, show_default=True, help="How many of each kind to show.")

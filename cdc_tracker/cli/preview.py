@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=0), help="End after so long.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")
-@click.option("--table", "tables", multiple=True, metavar="SCHEMA.TABLE", help="Only this table; may be given several times.")
+@click.option("--table", "tables", multiple=True, metavar="SCHEMA.TABLE", help="Only this table. Repeatable.")
 @click.option("--raw", is_flag=True, help="Print each change as Debezium's envelope, one a line, instead of its events.")
 @output.as_json
 @click.pass_obj

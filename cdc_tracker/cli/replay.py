@@ -22,7 +22,7 @@ CURRENT = "current"
 @click.command()
 @click.argument("destination")
 @click.option("--from", "start", required=True, callback=options.point, help=options.POINT)
-@click.option("--to", "end", callback=options.point, help="Where to end, written likewise (default: the checkpoint).")
+@click.option("--to", "end", callback=options.point, help="Where to end, in the same forms (default: the checkpoint).")
 @options.events
 @click.option(
     "--mappings",
@@ -31,11 +31,11 @@ CURRENT = "current"
     default=(CURRENT,),
     show_default=True,
     metavar="PATH",
-    help="Make the events of these mappings: a file or folder, or `current` for those in force. Repeatable.",
+    help="The mappings: a file or folder, or `current` for those in force. Repeatable.",
 )
 @click.option("--max-rate", type=click.FloatRange(min=0, min_open=True), help="Events a second at most.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent again.")
-@click.option("--detach", is_flag=True, help="Leave it to the worker, and do not show its progress.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be sent again.")
+@click.option("--detach", is_flag=True, help="Leave the job to the worker, and do not show its progress.")
 @options.only_missing
 @options.yes_duplicates
 @output.yes

@@ -20,7 +20,7 @@ _LATER = "No worker is delivering to it now: the rewind is applied when `cdc-tra
 @click.command()
 @click.argument("destination")
 @click.option("--to", "target", required=True, callback=options.point, help=options.POINT)
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent again.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be sent again.")
 @options.only_missing
 @options.yes_duplicates
 @output.yes
