@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError
-from cdc_tracker.logs import hide
 from cdc_tracker.mapping import Mappings
 from cdc_tracker.monitoring.fit import misfits
 from cdc_tracker.sources.postgres.connection import connect, translated
@@ -152,13 +151,9 @@ def _explain(role: RoleEnds, record: RoleRecord) -> None:
     role.trouble, role.hint = (record.report.trouble, record.report.hint) if failed else ("", "")
 
 
-def failed(config: Config, role: str | None, trouble: str, hint: str) -> None:
-    """Report what ended a role (None: the supervisor), if the state store can be written."""
-    name, source = role or SUPERVISOR, config.source.name
-    try:
-        with State.open(config.state_url) as state:
-            before = state.reports.last(source, name, report_type(name))
-            report = replace(before, trouble=hide(trouble, config.secrets()), hint=hint, since=now_micros())
-            state.reports.save(source, name, os.getpid(), "failed", report)
-    except CdcTrackerError as error:
-        log.warning("no report", error=str(error))
+def failed(state: State, source: str, role: str | None, trouble: str, hint: str) -> None:
+    """Reports what ended a role; None: the supervisor. `trouble` has no secret in it."""
+    name = role or SUPERVISOR
+    before = state.reports.last(source, name, report_type(name))
+    report = replace(before, trouble=trouble, hint=hint, since=now_micros())
+    state.reports.save(source, name, os.getpid(), "failed", report)

@@ -64,13 +64,22 @@ def run(config: Config, only: str | None = None, standby: bool = False) -> int:
     except CdcTrackerError as error:
         log.error(str(error), hint=error.hint)
         if not isinstance(error, AlreadyRunning | Fenced):  # the report then belongs to the other process
-            failed(config, only, str(error), error.hint)
+            report_end(config, only, str(error), error.hint)
         return NEEDS_A_PERSON if isinstance(error, Stop) else FAILED
     except Exception as error:
         log.exception("a fault in cdc-tracker: the role restarts and continues from its checkpoint")
-        failed(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
+        report_end(config, only, f"a fault in cdc-tracker ({type(error).__name__})", "the log has the traceback")
         return FAILED
     return 0
+
+
+def report_end(config: Config, role: str | None, trouble: str, hint: str) -> None:
+    """Reports what ended a role, if the state store can be written."""
+    try:
+        with assemble.open_state(config) as state:
+            failed(state, config.source.name, role, logs.hide(trouble, config.secrets()), hint)
+    except CdcTrackerError as error:
+        log.warning("the report could not be stored", error=str(error))
 
 
 def _freeze(threshold: int) -> None:

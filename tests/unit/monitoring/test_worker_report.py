@@ -16,9 +16,10 @@ from msgspec import to_builtins
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import StateUnavailable, Stop
 from cdc_tracker.monitoring import worker as worker_module
-from cdc_tracker.monitoring.worker import WorkerReporter, failed
+from cdc_tracker.monitoring.worker import WorkerReporter
 from cdc_tracker.state import SUPERVISOR, State, SupervisorReport
 from cdc_tracker.worker import assemble
+from cdc_tracker.worker.roles import report_end
 from tests.ports import free_ports
 from tests.worker import until
 
@@ -57,7 +58,7 @@ def test_ends_of_roles_are_counted_with_what_the_role_left_word_of(config: Confi
     with closing(WorkerReporter(config, state, assemble.load_mappings(config))) as report:
         report.started("capture")
         report.started("deliver:events")
-        failed(config, "deliver:events", "KeyError for postgresql://u:secret@h/d", "the log has the traceback")
+        report_end(config, "deliver:events", "KeyError for postgresql://u:secret@h/d", "the log has the traceback")
         report.ended("deliver:events", 1)
         report.ended("deliver:events", -9)
         report.ended("capture", 0)  # it was told to
@@ -88,7 +89,7 @@ def test_what_befell_the_worker_before_is_known_to_the_next_one(config: Config, 
     state.reports.save("main", SUPERVISOR, 1, "running", before)  # as one that was killed leaves it
     with closing(WorkerReporter(config, state, assemble.load_mappings(config))):
         until(lambda: "supervisor" in said(state)["roles"], "it is told")
-    failed(config, None, "the process that starts the roles is gone", "")
+    report_end(config, None, "the process that starts the roles is gone", "")
     with closing(WorkerReporter(config, state, assemble.load_mappings(config))):
         until(lambda: said(state).get("roles", {}).get("supervisor", {}).get("ends") == 2, "both are told")
         roles = said(state)["roles"]
