@@ -6,7 +6,7 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import Change, Lsn, OpenTransaction, Position, Relation, Segment, Transaction, format_lsn
@@ -263,18 +263,47 @@ def opened(start: OpenTransaction | None) -> tuple[Transaction, int, int, int]:
     return start.transaction, start.ordinal, start.lsn, start.index
 
 
-def single(segment: Segment, lsn: Lsn, payload: bytes, start: OpenTransaction, changes: int, relations: list[bytes]) -> Segment:
-    """A segment of one frame of `segment`, as a dead letter stores it."""
-    transaction = start.transaction
+class Step(NamedTuple):
+    """One frame with changes: the place before it, its LSN and payload, and the relations that it needs."""
+
+    place: OpenTransaction
+    lsn: Lsn
+    payload: bytes
+    relations: list[bytes]
+    changes: int = 1
+
+
+Steps: TypeAlias = Callable[[Segment], Iterator[Step]]
+
+
+def end_of(steps: Steps, segment: Segment) -> OpenTransaction:
+    """The segment's end, as a place within its last transaction."""
+    place = segment.open or NOWHERE
+    for step in steps(segment):
+        place = past(step.place, step.lsn, step.changes)
+    return place
+
+
+def excerpts(steps: Steps, segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
+    """For each position, a segment of that change's frame alone, as a dead letter stores it."""
+    found = {}
+    for step in steps(segment):
+        transaction, ordinal = step.place.transaction, step.place.ordinal
+        changes = [Position(transaction.commit_lsn, ordinal + offset) for offset in range(step.changes)]
+        found.update({each: _single(segment.plugin, step, changes) for each in changes if each in positions})
+    return found
+
+
+def _single(plugin: str, step: Step, changes: list[Position]) -> Segment:
     return Segment(
-        plugin=segment.plugin,
-        frames=_HEADER.pack(len(payload), lsn) + payload,
+        plugin=plugin,
+        frames=_HEADER.pack(len(step.payload), step.lsn) + step.payload,
         count=1,
-        changes=changes,
-        first=Position(transaction.commit_lsn, start.ordinal),
-        last=Position(transaction.commit_lsn, start.ordinal + changes - 1),
-        first_time=transaction.committed_at,
-        last_time=transaction.committed_at,
-        relations=tuple(relations),
-        open=start,
+        changes=len(changes),
+        first=changes[0],
+        last=changes[-1],
+        first_time=step.place.transaction.committed_at,
+        last_time=step.place.transaction.committed_at,
+        relations=tuple(step.relations),
+        open=step.place,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from cdc_tracker.model import (
     UNCHANGED,
     UNLOGGED,
     Change,
-    Lsn,
     OpenTransaction,
     Position,
     Relation,
@@ -38,7 +38,7 @@ from cdc_tracker.sources.postgres.pgoutput.messages import (
     truncated,
 )
 from cdc_tracker.sources.postgres.pgoutput.rows import compiled, readers
-from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Wanted, opened, past, single, walk
+from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
 
 
 class _RowReader(NamedTuple):
@@ -209,37 +209,22 @@ def _key_of_new(table: _RowReader, frames: bytes, at: int) -> Row:
     return tuple(cells[place] if place is not None and columns[place].key else UNLOGGED for place in table.old_indexes)
 
 
-def _steps(segment: Segment, tables: dict[bytes, bytes]) -> Iterator[tuple[OpenTransaction, Lsn, bytes, int]]:
-    """For each frame with changes: the place before it, its LSN, payload and number of changes. Updates `tables` on the way."""
-    start = segment.open or NOWHERE
+def _steps(segment: Segment) -> Iterator[Step]:
+    tables = {payload[1:5]: payload for payload in segment.relations}
+    place = segment.open or NOWHERE
     for lsn, at, end in walk(segment.frames):
         payload = segment.frames[at:end]
-        if payload[0] == BEGIN:
-            start = OpenTransaction(transaction_of(payload, 0), 0, 0, 0)
-        elif payload[0] == RELATION:
+        kind = payload[0]
+        if kind == BEGIN:
+            place = OpenTransaction(transaction_of(payload, 0), 0, 0, 0)
+        elif kind == RELATION:
             tables[payload[1:5]] = payload
         else:
-            span = len(truncated(payload, 0)) if payload[0] == TRUNCATE else 1
-            yield start, lsn, payload, span
-            start = past(start, lsn, span)
+            oids = truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
+            changes = len(oids) if kind == TRUNCATE else 1
+            yield Step(place, lsn, payload, [tables[oid] for oid in oids], changes)
+            place = past(place, lsn, changes)
 
 
-def left_off(segment: Segment) -> OpenTransaction:
-    """The segment's end, as a place within its last transaction."""
-    place = segment.open or NOWHERE
-    for start, lsn, _, span in _steps(segment, {}):
-        place = past(start, lsn, span)
-    return place
-
-
-def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """For each position, a segment of that change's frame alone, as a dead letter stores it."""
-    tables = {payload[1:5]: payload for payload in segment.relations}
-    found: dict[Position, Segment] = {}
-    for start, lsn, payload, span in _steps(segment, tables):
-        kind = payload[0]
-        named = truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
-        for position in [Position(start.transaction.commit_lsn, start.ordinal + offset) for offset in range(span)]:
-            if position in positions:
-                found[position] = single(segment, lsn, payload, start, span, [tables[oid] for oid in named])
-    return found
+left_off = partial(end_of, _steps)
+excerpt = partial(excerpts, _steps)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from cdc_tracker.generated import define
 from cdc_tracker.model import Change, Column, Lsn, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
-from cdc_tracker.sources.postgres.segments import Wanted, opened, single, walk
+from cdc_tracker.sources.postgres.segments import NOWHERE, Step, Wanted, excerpts, opened, past, walk
 
 PLUGIN = "snapshot"
 _FRAME = struct.Struct(">IQ")
@@ -137,13 +138,11 @@ def cells(line: bytes | memoryview) -> list[Text]:
     return [unescaped(cell) for cell in bytes(line).decode().split("\t")]
 
 
-def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """For each position, a segment of that row alone, as a dead letter stores it."""
-    transaction, first, _, index = opened(segment.open)
-    found = {}
-    for offset, (lsn, at, end) in enumerate(walk(segment.frames)):
-        position = Position(transaction.commit_lsn, first + offset)
-        if position in positions:
-            start = OpenTransaction(transaction, position.ordinal, lsn, index + offset)
-            found[position] = single(segment, lsn, segment.frames[at:end], start, 1, list(segment.relations))
-    return found
+def _steps(segment: Segment) -> Iterator[Step]:
+    place = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        yield Step(place, lsn, segment.frames[at:end], list(segment.relations))
+        place = past(place, lsn)
+
+
+excerpt = partial(excerpts, _steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -20,7 +21,7 @@ from cdc_tracker.model import (
     Segment,
     Transaction,
 )
-from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Wanted, opened, past, single, walk
+from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
 from cdc_tracker.sources.postgres.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
 from cdc_tracker.sources.postgres.wal2json.rows import RowReader, compile_row
 
@@ -186,37 +187,21 @@ def _fits(columns: tuple[Column, ...], shown: tuple[tuple[str, int], ...]) -> bo
 _OPS = {"I": "c", "U": "u", "D": "d", "T": "t"}
 
 
-def _steps(segment: Segment) -> Iterator[tuple[OpenTransaction, Lsn, bytes, Frame]]:
-    """For each change: the place before it, its LSN, its payload as bytes and decoded."""
-    start = segment.open or NOWHERE
-    for lsn, at, end in walk(segment.frames):
-        payload = segment.frames[at:end]
-        frame = odd(payload)
-        if frame.action == "B":
-            start = OpenTransaction(transaction_of(frame), 0, 0, 0)
-        else:
-            yield start, lsn, payload, frame
-            start = past(start, lsn)
-
-
-def left_off(segment: Segment) -> OpenTransaction:
-    """The segment's end, as a place within its last transaction."""
-    place = segment.open or NOWHERE
-    for start, lsn, _, _ in _steps(segment):
-        place = past(start, lsn)
-    return place
-
-
-def excerpt(segment: Segment, positions: set[Position]) -> dict[Position, Segment]:
-    """For each position, a segment of that change's frame alone, as a dead letter stores it."""
+def _steps(segment: Segment) -> Iterator[Step]:
     described = {}
     for payload in segment.relations:
         table = msgspec.json.decode(payload, type=Description)
         described[table.schema, table.table] = payload
-    found: dict[Position, Segment] = {}
-    for start, lsn, payload, frame in _steps(segment):
-        position = Position(start.transaction.commit_lsn, start.ordinal)
-        if position in positions:
-            relations = [] if frame.action == "M" else [described[frame.schema, frame.table]]
-            found[position] = single(segment, lsn, payload, start, 1, relations)
-    return found
+    place = segment.open or NOWHERE
+    for lsn, at, end in walk(segment.frames):
+        payload = segment.frames[at:end]
+        frame = odd(payload)
+        if frame.action == "B":
+            place = OpenTransaction(transaction_of(frame), 0, 0, 0)
+        else:
+            yield Step(place, lsn, payload, [] if frame.action == "M" else [described[frame.schema, frame.table]])
+            place = past(place, lsn)
+
+
+left_off = partial(end_of, _steps)
+excerpt = partial(excerpts, _steps)
