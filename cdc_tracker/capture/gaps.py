@@ -1,4 +1,4 @@
-"""What committed and was never read: between which positions and times, for which destination."""
+"""Gaps: changes that committed and were never read, by destination, with their positions and times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MARGIN = 60 * SECOND  # a row's own time is set before its transaction commits
 
 
 class Missing(NamedTuple):
-    """A destination has, or finds in the journal, everything up to `since`, and the slot gives everything from `upto` on.
+    """A destination has everything up to `since`, or finds it in the journal; the slot gives everything from `upto` on.
 
-    Nothing in between committed before `since_time` (0: not known) or after `upto_time`; both in microseconds.
+    What is missing committed between `since_time` (0: unknown) and `upto_time`, both in microseconds since the Unix epoch.
     """
 
     destination: str
@@ -37,7 +37,7 @@ class Missing(NamedTuple):
 def missing(
     state: State, record: SourceRecord, destinations: Collection[str], horizon: Horizon | None, slot: Lsn, now_us: int
 ) -> list[Missing]:
-    """For every destination that lacks something, where a slot that begins at `slot` is all there is beside the journal."""
+    """The gap of every destination that has one, if only the journal and a slot that begins at `slot` are left to read."""
     found = []
     end = horizon.last if horizon else START
     checkpoints = state.checkpoints.all(record.name)
@@ -52,25 +52,25 @@ def missing(
 
 
 def reached(record: SourceRecord, journal_end: Position, checkpoint: Position) -> Position:
-    """Up to where a destination has everything, or finds it in the journal.
+    """The position up to which a destination has everything, or finds it in the journal.
 
-    A journal that still holds what it held ends where the last change was read; the slot was then confirmed past it while idle.
+    A complete journal ends with the last change that was read; while idle, the slot is confirmed past it.
     """
     have = max(checkpoint, journal_end)
     return max(have, Position(record.confirmed_lsn, -1)) if have.commit_lsn >= record.journaled_lsn else have
 
 
 def times_of(state: State, source: str) -> CommitTimes:
-    """When the last change committed that every destination has dealt with, and the last one that was journaled."""
+    """Commit times of the last change that every destination has dealt with, and of the last one that was journaled."""
     lowest = min(state.checkpoints.all(source).items(), key=lambda item: item[1].position, default=None)
     journaled = state.reports.last(source, CAPTURE, CaptureReport).journaled_until
     return CommitTimes(dealt_until(state, source, lowest[0]) if lowest else 0, journaled)
 
 
 def dealt_until(state: State, source: str, destination: str) -> int:
-    """A time at or before the commit of the last change that the destination has dealt with; 0 where that is not known.
+    """A time at or before the commit of the last change that the destination has dealt with; 0 if unknown.
 
-    Its role tells it exactly, if what it said is of the checkpoint that is stored; the ledger to the hour.
+    Exact if the role's last report is about the stored checkpoint; else the ledger's hour.
     """
     checkpoint = state.checkpoints.get(source, destination)
     report = state.reports.last(source, f"deliver:{destination}", DeliveryReport)

@@ -1,4 +1,14 @@
-"""The capture loop: frames from the server into the journal, feedback back to it. It never waits for a destination."""
+"""The capture loop: frames from the server into the journal, feedback back to the server.
+
+The role `capture` calls it, in its main thread. It waits for the server's socket and for the commits of journal and state, never
+for a destination. A segment is bounded by MAX_FRAMES and MAX_BYTES (sources/postgres/segments.py); while the journal cannot be
+written nothing is read, so that the server stops sending and keeps the WAL. Priorities of a turn of the loop:
+
+1. A full segment is made durable at once, one that is not full when the socket is drained.
+2. Feedback goes out when the server asks for it, or once a second. It acknowledges only what is durable.
+3. The slot is looked at, a heartbeat is sent, the journal is trimmed: each when it is due.
+4. The report is stored once a second, and an idle socket is waited for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -33,17 +44,17 @@ from cdc_tracker.state import Checkpoint, State
 
 GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
 FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
-VITALS = 5.0
-TRIM = 30.0
-BUSY = 75.0  # seconds a slot may be held by a walsender whose client is gone: longer than the usual wal_sender_timeout
-HEALTHY = 10.0  # seconds of streaming after which the backoff starts anew
-TRIES = 5  # times that the server may fail to decode what comes next before a person is asked
+VITALS = 5.0  # seconds between two looks at the slot
+TRIM = 30.0  # seconds between two trims of the journal
+BUSY = 75.0  # seconds that a walsender whose client is gone may hold a slot: longer than the usual wal_sender_timeout
+HEALTHY = 10.0  # seconds of streaming after which the backoff is reset
+TRIES = 5  # times that the server may fail to decode the next transaction before the role stops
 
 log = structlog.get_logger("capture")
 
 
 class Capture:
-    """One source's capture. `run` returns when `stop()` is true and raises Stop when a person is needed."""
+    """The capture of one source."""
 
     def __init__(
         self,
@@ -59,29 +70,32 @@ class Capture:
         standby: bool = False,
         to_its_end: bool = False,
     ) -> None:
-        """`to_its_end`: read on although the slot's plugin does not do any more, up to where it gets another one."""
-        """`verify` raises Fenced where another process captures by now: asked before the journal is written."""
+        """`verify` is called before the journal is written, and raises Fenced if another process captures by now.
+
+        `to_its_end`: read although the slot's plugin no longer fits, up to the position from which it gets another one.
+        """
         self._settings = settings
         self._needs = needs
         self._name = settings.name
         self._journal = journal
         self._state = state
         self._destinations = destinations
-        self._left_out: frozenset[str] | None = None  # had a checkpoint when we started, and are not configured
+        self._left_out: frozenset[str] | None = None  # had a checkpoint at the start, and are not configured
         self._stop, self._verify = stop, verify
         self._standby = standby
         self._to_its_end = to_its_end
         self._monitor = CaptureMonitor(settings, retention, state, journal)
         self._journal_end = START
-        self._appended: Position | None = None  # the journal's last change, as we left it
+        self._appended: Position | None = None  # the journal's last change, as this process left it
         self._confirmed: Lsn = 0
         self._failures = 0
         self._busy_since: float | None = None
-        self._streamed = False  # in this run, so that what the configuration says of the server was right
-        self._stuck = (START, 0)  # where the server could not decode what comes next, and how many times
+        self._streamed = False  # in this run: the configured URL and password were right
+        self._stuck = (START, 0)  # the position after which the server could not decode, and how many times
         self._due = dict.fromkeys(("store", "feedback", "vitals", "trim", "heartbeat"), 0.0)
 
     def run(self) -> None:
+        """Returns when `stop()` is true. Raises Stop for what retrying cannot resolve."""
         retrying = Retrying(retry=retry_if_exception(self._may_pass), wait=self._backoff, sleep=self._sleep, reraise=True)
         try:
             while not self._stop():
@@ -125,7 +139,7 @@ class Capture:
             try:
                 self._stream(session, stream, builder)
             except (SourceUnavailable, Undecodable) as error:
-                self._store(stream, builder)  # what came before the end is whole
+                self._store(stream, builder)  # what came before the error is complete
                 if isinstance(error, Undecodable):
                     raise self._located(error, builder) from error
                 raise
@@ -158,14 +172,14 @@ class Capture:
                 stream.wait(self._pause(builder))
 
     def _pause(self, builder: SegmentBuilder) -> float:
-        """Seconds until something is due although nothing comes."""
+        """Seconds until something is due even if no frame comes."""
         now = time.monotonic()
         if builder.count and not builder.in_transaction:
             return self._due["store"] - now
         return min(0.5, self._due["feedback"] - now)
 
     def _store(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
-        """Make what was gathered durable. While the journal cannot, nothing is confirmed, and the server is kept informed."""
+        """Make the gathered frames durable. While the journal is unavailable nothing is confirmed, but feedback continues."""
         segment = builder.close()
         if segment is None:
             return
@@ -191,46 +205,46 @@ class Capture:
         self._monitor.report.journal_end = str(segment.last)
         self._due["store"] = time.monotonic() + GROUP
 
-    # Feedback: the one place that confirms an LSN to the server.
+    # Feedback: the only place that confirms an LSN to the server.
 
     def _acknowledge(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
         durable = self._journal_end if builder.count else builder.seen
         over = self._monitor.exceeds_max_wal(stream.wal_end)
         try:
-            # The slot stays where it is until the server has shown that it is the one that we left.
+            # The slot is not moved until the server has proved to be the one that was left.
             confirm = self._confirmable(durable, over) if builder.expected is None else self._confirmed
             if confirm > self._confirmed:
-                # before the server hears of it: a slot past this was moved by others
+                # Stored before it is sent: a slot past the stored LSN was moved by others.
                 self._state.sources.confirm(self._name, confirm, (self._appended or START).commit_lsn)
                 self._confirmed = self._monitor.confirmed = confirm
         except StateUnavailable as error:
-            if over:  # the journal has it: a start takes its end for the proof that the slot was moved by us
+            if over:  # the next start takes the journal's end as the proof that this worker moved the slot
                 self._confirmed = self._monitor.confirmed = max(self._confirmed, min(durable, self._journal_end).commit_lsn)
-            what = "what is journaled is confirmed all the same" if over else "nothing new is confirmed to the server"
+            what = "acknowledging journaled WAL all the same" if over else "nothing new is confirmed to the server"
             log.warning(f"state store unavailable: {what}", error=str(error))
         stream.feedback(max(stream.wal_end, durable.commit_lsn), self._confirmed, ask=stream.asking)
         self._due["feedback"] = time.monotonic() + FEEDBACK
 
     def _confirmable(self, durable: Position, exceeds_max_wal: bool) -> Lsn:
-        """The database comes first: above max_wal the journal grows instead, past its own size if it has to."""
+        """The LSN to confirm. The database comes first: above max_wal the journal grows instead, even past its own size."""
         if self._settings.ack == "journaled" or exceeds_max_wal:
             return durable.commit_lsn
         lowest = self._lowest_checkpoint(lambda checkpoint: checkpoint.high)  # a rewind needs the journal, not the slot
-        if lowest is None or lowest >= self._journal_end:  # nothing in flight: whatever else the WAL holds is not ours
+        if lowest is None or lowest >= self._journal_end:  # nothing in flight: the rest of the WAL is not captured
             return durable.commit_lsn
         return lowest.commit_lsn
 
     def _lowest_checkpoint(self, of: Callable[[Checkpoint], Position] | None = None) -> Position | None:
-        return min(map(of or _needed, self._checkpoints().values()), default=None)
+        return min(map(of or attrgetter("needs"), self._checkpoints().values()), default=None)
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Those that count: of every configured destination, and of one that `setup` has added since we started."""
+        """Those of configured destinations, and of one that `setup` has added since this process started."""
         found = self._state.checkpoints.all(self._name)
         if self._left_out is None:
             self._left_out = frozenset(found).difference(self._destinations)
         return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
 
-    # What is due now and then.
+    # What is due from time to time.
 
     def _housekeep(self, session: Session, builder: SegmentBuilder, now: float) -> None:
         if now >= self._due["vitals"]:
@@ -257,19 +271,19 @@ class Capture:
             return
         self._monitor.trim(held)
 
-    # Trying again.
+    # Retries.
 
     def _may_pass(self, error: BaseException) -> bool:
-        """A server that lets nobody in any more may have a password changed, or a certificate: ours was right a moment ago.
+        """Whether to retry. A server that refused the login after this run has streamed may have changed a password.
 
-        To stop would not help its disk: it keeps the WAL either way, and goes on by itself once it is mended.
+        Stopping would not help its disk, which keeps the WAL either way; retrying continues as soon as the login works again.
         """
         if isinstance(error, Undecodable):
             return self._stuck[1] < TRIES
         return isinstance(error, (Retry, SlotBusy)) or (isinstance(error, SourceRefused) and self._streamed)
 
     def _located(self, error: Undecodable, builder: SegmentBuilder) -> Undecodable:
-        """The error, with the transaction that it is of where that is known. It counts while nothing gets past it."""
+        """The error, with its transaction if that is known. Counts how often nothing got past it."""
         place, times = self._stuck
         self._stuck = max(builder.seen, place), times + 1 if builder.seen <= place else 1
         self._monitor.undecodable = builder.commit_lsn
@@ -297,12 +311,8 @@ class Capture:
         return seconds
 
     def _sleep(self, seconds: float) -> None:
+        """Until `stop()`; the report is stored meanwhile."""
         deadline = time.monotonic() + seconds
         while not self._stop() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
             self._monitor.write()
-
-
-def _needed(checkpoint: Checkpoint) -> Position:
-    """What the destination needs of the journal: also what a rewind that was asked for will read."""
-    return min(checkpoint.position, checkpoint.rewind_to or checkpoint.position)

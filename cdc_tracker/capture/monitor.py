@@ -36,11 +36,8 @@ class RetentionHolder(NamedTuple):
 
 
 def retention_holders(checkpoints: Mapping[str, Checkpoint], jobs: Iterable[Job]) -> list[RetentionHolder]:
-    """Lowest position first. A pending rewind counts from its target; a dead letter has its own copy and does not count."""
-    found = [
-        RetentionHolder(min(each.position, each.rewind_to or each.position), f"the destination {name}")
-        for name, each in checkpoints.items()
-    ]
+    """Lowest position first. A dead letter has its own copy of its segment and needs nothing."""
+    found = [RetentionHolder(each.needs, f"the destination {name}") for name, each in checkpoints.items()]
     for job in jobs:
         if job.needs is not None and not job.finished:
             found.append(RetentionHolder(job.needs, f"job {job.id} ({job.kind} to {job.destination}, {job.state})"))

@@ -1,4 +1,4 @@
-"""What the state store holds, as values."""
+"""What the state store has, as values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ HOUR = 3_600_000_000  # in microseconds
 Counts: TypeAlias = Mapping[tuple[int, str, str], int]
 """(hour of the commit in hours since the Unix epoch, mapping key, outcome) → how many.
 
-Outcomes: matched, delivered, assumed, rejected, suppressed, replayed, repeated. An event that goes again after a rewind counts as
-replayed and as nothing else. One that the destination had already, of another change with the same id, counts as suppressed and
-as repeated.
+Outcomes: matched, delivered, assumed, rejected, suppressed, replayed, repeated. An event that is sent again after a rewind counts
+only as replayed. One whose id the destination already had from another change counts as suppressed and as repeated.
 """
 
 LetterState = Literal["parked", "queued", "discarded"]
@@ -23,7 +22,7 @@ LetterState = Literal["parked", "queued", "discarded"]
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """What was known of a source when it was set up, and how far it was told that we have everything."""
+    """What setup recorded of a source, and the LSN that was confirmed to its server."""
 
     name: str
     system_id: str
@@ -35,14 +34,14 @@ class SourceRecord:
     created_lsn: Lsn
     confirmed_lsn: Lsn
     timeline: int
-    journaled_lsn: Lsn = 0  # the journal held changes up to here: one that ends before is not whole
+    journaled_lsn: Lsn = 0  # the journal had changes up to here: one that ends before it is incomplete
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`high`: the furthest it has been. `rewind_to`: asked for, not yet done. `updated_at` in microseconds.
+    """`high`: the furthest it has been. `rewind_to`: the target of a pending rewind. `updated_at`: microseconds.
 
-    `only_missing`: up to `high`, what the sent-ledger holds is held back. It ends where the position reaches `high`.
+    `only_missing`: up to `high`, events that the sent-ledger has are withheld. It ends when the position reaches `high`.
     """
 
     position: Position
@@ -51,13 +50,18 @@ class Checkpoint:
     updated_at: int
     only_missing: bool = False
 
+    @property
+    def needs(self) -> Position:
+        """The journal keeps what is after this position: a pending rewind will read it."""
+        return min(self.position, self.rewind_to or self.position)
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A parked rejection, with the segment that its change can be decoded from again.
 
-    There is one for each (source, destination, mapping, position). `parked` waits for a person, `queued` for the deliverer,
-    `discarded` for nobody. `counted`: the ledger has it under matched; false where it was met on a replay only.
+    There is one for each (source, destination, mapping, position). A `parked` one waits to be retried or discarded, a `queued`
+    one to be sent again. `counted`: the ledger has it under matched; false if only a replay rejected it.
     """
 
     id: int
@@ -79,7 +83,7 @@ class DeadLetter:
 
     @classmethod
     def of(cls, source: str, destination: str, rejection: Rejection, segment: bytes, *, counted: bool = True) -> DeadLetter:
-        """A new one, to be given to Checkpoints.commit."""
+        """A new one, for Checkpoints.commit or Jobs.commit."""
         return cls(
             id=0,
             source=source,
@@ -98,7 +102,7 @@ class DeadLetter:
 
     @property
     def hour(self) -> int:
-        """The ledger's hour that it counts in."""
+        """The ledger's hour in which it counts."""
         return self.committed_at // HOUR
 
 
@@ -117,12 +121,12 @@ class LedgerRow:
 
     @property
     def pending(self) -> int:
-        """Neither delivered nor parked nor left out yet; also what was taken from the dead letters to be sent again."""
+        """Neither delivered nor parked nor suppressed yet; includes dead letters that are queued to be sent again."""
         return self.matched - self.delivered - self.assumed - self.rejected - self.suppressed
 
 
 class InHand(NamedTuple):
-    """Of one delivery. `mappings`: file name → text, by which it sent last. `letters`: ids of those being sent again."""
+    """Of one delivery. `mappings`: file name → text, with which it last sent. `letters`: ids of those being sent again."""
 
     mappings: dict[str, str]
     letters: list[int]
@@ -130,7 +134,7 @@ class InHand(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of one destination, by outcome: what the ledger adds up to, and how often each has happened, which never goes down."""
+    """Of one destination, by outcome: the ledger's sums, and how often each outcome has happened, which never decreases."""
 
     now: Mapping[str, int]
     ever: Mapping[str, int]
