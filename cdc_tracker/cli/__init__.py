@@ -7,7 +7,6 @@ import gc
 import importlib
 import io
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import click
 
 from cdc_tracker import __version__
 from cdc_tracker.cli.invocation import Invocation
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import CdcTrackerError, InvalidRequest
 from cdc_tracker.worker.signals import hold_for
 
@@ -68,8 +68,7 @@ class _Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS:
-            near = get_close_matches(args[0], list(_COMMANDS), n=1)
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help"))
+            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], list(_COMMANDS), list_all=0) or '; see --help'}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

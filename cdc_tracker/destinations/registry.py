@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee
 from cdc_tracker.errors import ConfigError
 
@@ -108,8 +108,7 @@ def _takes(function: Any, *arguments: Any) -> bool:
 
 def _unknown(type_name: str) -> ConfigError:
     known = names()
-    near = difflib.get_close_matches(type_name, known, n=1, cutoff=0.5)
-    meant = f": did you mean `{near[0]}`?" if near else ""
+    meant = nearest(type_name, known, list_all=0)
     return ConfigError(f"there is no destination type `{type_name}`{meant}", hint=f"there are: {', '.join(known)}")
 
 

@@ -240,7 +240,7 @@ def test_every_destination_is_checked_by_its_own_settings(tmp_path: Path) -> Non
     )
     assert "cdc-tracker.yml:7: destinations.events.pth: is not a known key; did you mean 'path'?" in told
     assert "cdc-tracker.yml:5: destinations.events.path: is missing" in told
-    assert "cdc-tracker.yml:8: destinations.hook.type: there is no destination type `webhok`: did you mean `webhook`?" in told
+    assert "cdc-tracker.yml:8: destinations.hook.type: there is no destination type `webhok`; did you mean 'webhook'?" in told
     assert "cdc-tracker.yml:9: destinations.third.type: is missing; there are: " in told
 
 

@@ -25,7 +25,7 @@ def test_each_says_what_it_is(name: str) -> None:
 
 
 def test_an_unknown_type_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="no destination type `segmnt`: did you mean `segment`") as caught:
+    with pytest.raises(ConfigError, match="no destination type `segmnt`; did you mean 'segment'") as caught:
         load("segmnt")
     assert "jsonl, kafka, memory" in caught.value.hint
     with pytest.raises(ConfigError, match=r"no destination type `zzz`$"):
