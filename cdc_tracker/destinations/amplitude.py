@@ -1,21 +1,21 @@
 """Amplitude: events by HTTP V2 and, where they are old, by Batch Event Upload; users by Identify, groups by Group Identify.
 
-Read: Amplitude's documentation of these four APIs and of batching and retries, and how its own Python SDK reads the answers.
-Amplitude itself has not been met: it is tested against a server that behaves as these say.
+Sources: Amplitude's documentation of these four APIs and of batching and retries; its Python SDK, for the answers. Tested against
+a server that follows these documents, not against Amplitude itself.
 
 - track, page, screen → events: userId is `user_id`, anonymousId `device_id`, messageId `insert_id`, context.groupId a group.
-- revenue: the fields by which Amplitude counts it are taken from the properties that `revenue` names; none by themselves.
-- identify → /identify with `$set`, which counts for the events after it: requests keep the order of each person.
-- group → /groupidentify with `$set`, and /identify, which makes the person a member.
-- alias has no counterpart in these APIs, and is refused here.
+- revenue: Amplitude's revenue fields are filled from the properties that `revenue` names; by default none are.
+- identify → /identify with `$set`, which applies to later events: requests keep the order of each user.
+- group → /groupidentify with `$set`, and /identify, which makes the user a member.
+- alias has no counterpart in these APIs and is rejected.
 
-Nothing of a request that is answered 400 or 429 was taken. Events that it names are REJECTED, or RETRY where they are throttled,
-and the rest goes again at once. HTTP V2 names the first event of each fault only, /batch all of them: after two rounds the rest
-goes to /batch. Where everything is throttled, Amplitude asks for 30 seconds.
-Objects deeper than 40 layers, that of the properties included, are refused here: Amplitude does not take them.
-`min_id_length` is sent as 1, because Amplitude strips ids of fewer than 5 characters from an event by default.
-Not known: whether a 200 of /identify proves anything (ASSUMED), whether it takes compressed forms (they are not compressed), and
-whether an invalid key is found before an empty list of events, by which `probe` tries it.
+After a 400 or 429 no event of the request was taken. Events that the answer names are REJECTED, or RETRY if they are throttled;
+the rest is sent again at once. HTTP V2 names only the first event of each fault, /batch names all: after two rounds the rest goes
+to /batch. If every event is throttled, Amplitude asks to wait 30 seconds.
+Objects nested deeper than 40, the properties included, are rejected, because Amplitude does not accept them.
+`min_id_length` is sent as 1, because by default Amplitude removes ids of fewer than 5 characters.
+Unknown: whether a 200 of /identify proves delivery (so ASSUMED), whether it accepts compressed forms (so none is), and whether it
+checks the key before it finds the list of events empty, which `probe` relies on.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _HOSTS = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.co
 _PATHS = {"live": "/2/httpapi", "history": "/batch", "identify": "/identify", "groupidentify": "/groupidentify"}
 _INVALID_IDS = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
 _INVALID_IDS |= {"00000000-0000-0000-0000-000000000000"}
-_AT_ONCE = 1_000  # identifications in a request: 1,024 are documented for groups
-_LIVE_ROUNDS = 2  # rounds with HTTP V2, which names few events at a time
+_AT_ONCE = 1_000  # identifications per request: 1,024 are documented for groups
+_LIVE_ROUNDS = 2  # requests to HTTP V2, which names few events at a time, before /batch
 _THROTTLED = 30.0  # seconds
-_DEPTH = 40  # objects in objects, that of the properties included
+_DEPTH = 40  # nested objects, the properties included
 
 
 Revenue = Literal["revenue", "price", "quantity", "productId", "revenueType", "currency"]
@@ -56,14 +56,14 @@ class AmplitudeSettings(HttpSettings):
     type: Literal["amplitude"] = "amplitude"
     api_key: SecretStr = Field(min_length=1)
     region: Literal["us", "eu"] = "us"
-    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
-    min_id_length: int = Field(default=1, ge=1, le=1024, description="shorter ids are refused here")
-    group_type: str = Field(default="company", min_length=1, description="what your groups are in the project")
+    endpoint: str | None = Field(default=None, description="instead of the region's address, such as your own proxy")
+    min_id_length: int = Field(default=1, ge=1, le=1024, description="shorter ids are rejected")
+    group_type: str = Field(default="company", min_length=1, description="the group type of your groups in the project")
     revenue: dict[Revenue, str] = Field(
         default_factory=dict,
         description="of track calls: revenue, price, quantity, productId, revenueType, currency → the property to take it from",
     )
-    history_after: Duration = Field(default=86_400.0, ge=0, description="older events go by /batch, as do replayed ones")
+    history_after: Duration = Field(default=86_400.0, ge=0, description="older events go to /batch, as replayed ones do")
     batch_events: int = Field(default=2_000, ge=1, le=2_000, description="plans without Growth: Amplitude recommends 10")
     batch_size: Size = Field(default=1_000_000, ge=10_000)
     compression: Literal["none", "gzip"] = "gzip"
@@ -94,7 +94,7 @@ _EXPECTED = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
 
 
 class AmplitudeDestination:
-    """DELIVERED means that Amplitude said it ingested all events of the request; users and groups are ASSUMED."""
+    """DELIVERED means that Amplitude reported every event of the request as ingested; users and groups are ASSUMED."""
 
     Settings: ClassVar[type[DestinationSettings]] = AmplitudeSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
@@ -132,7 +132,7 @@ class AmplitudeDestination:
         return [receipt or DELIVERED for receipt in receipts]
 
     def probe(self) -> None:
-        """Sends an empty list of events: the key is looked at, and nothing is kept."""
+        """Sends an empty list of events: Amplitude checks the key and keeps nothing."""
         reply = self._http.post(self._head + self._tail, {}, packed=False)
         self._check_key(reply)
         if reply.status != 400:
@@ -179,7 +179,7 @@ class AmplitudeDestination:
         return [Item(index, "events", body, user, device, group, old=old)]
 
     def _revenue_fields(self, inner: bytes) -> bytes:
-        """The fields by which Amplitude counts revenue. The properties stay what they are."""
+        """Amplitude's revenue fields as JSON members, each with a comma before it. The properties stay as they are."""
         found = decoded(MEMBERS, b"{%b}" % inner)
         made = []
         for field, name in self._revenue.items():
@@ -193,7 +193,7 @@ class AmplitudeDestination:
 
     def _checked_id(self, name: str, field: str) -> str:
         if name.lower() in _INVALID_IDS:
-            raise EventRejected("id_invalid", field, f"Amplitude refuses {name!r} as an id: it names nobody")
+            raise EventRejected("id_invalid", field, f"Amplitude does not accept {name!r} as an id")
         if len(name) < self._shortest:
             raise EventRejected("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
         return name
@@ -211,20 +211,24 @@ class AmplitudeDestination:
     # Sending.
 
     def _send(self, groups: Iterable[tuple[str, Sequence[Item]]], receipts: list[Receipt | None]) -> None:
-        """What is about somebody whose earlier event must go again waits for it."""
+        """Sends the groups in order and fills in receipts. After a RETRY, later items of that user or group are RETRY, too."""
         held: set[Hashable] = set()
         for kind, items in groups:
             free = [item for item in items if held.isdisjoint(item.about)] if held else items
             answers = iter(self._send_by_age(free) if kind == "events" else self._identify(kind, free))
             for item in items:
                 waits = held and not held.isdisjoint(item.about)
-                receipt = Receipt(Outcome.RETRY, "an earlier one of the same person goes first") if waits else next(answers)
+                receipt = (
+                    Receipt(Outcome.RETRY, "an earlier event of the same user or group must be sent first")
+                    if waits
+                    else next(answers)
+                )
                 receipts[item.index] = worse(receipts[item.index], receipt)
                 if receipt.outcome is Outcome.RETRY:
                     held.update(item.about)
 
     def _send_by_age(self, items: Sequence[Item]) -> list[Receipt]:
-        """Old ones first: among events it is their time that makes the order."""
+        """Sends old events to /batch first. Among events, their time and not the order of sending counts."""
         if not any(item.old for item in items):
             return self._events("live", items)
         parts = [("history", [item for item in items if item.old]), ("live", [item for item in items if not item.old])]
@@ -244,12 +248,12 @@ class AmplitudeDestination:
                 receipts[left[place]] = receipt
             left = [i for i in left if receipts[i] is None]
             if all(receipt is not None and receipt.outcome is Outcome.RETRY for receipt in receipts):
-                raise DestinationUnavailable(f"{reply.place} throttles all of these users", retry_after=_THROTTLED)
+                raise DestinationUnavailable(f"{reply.place} throttles all users of the request", retry_after=_THROTTLED)
             rounds += 1
         return [receipt for receipt in receipts if receipt is not None]
 
     def _read(self, reply: Reply, count: int) -> dict[int, Receipt]:
-        """Receipts by place in the request: of all events after a 2xx, else of those that are named."""
+        """Receipts by index in the request: of all events after a 2xx, else of those that the answer names."""
         if reply.ok:
             answer = reply.read(_ANSWER)
             if answer is None:
@@ -287,15 +291,15 @@ class AmplitudeDestination:
         return [ASSUMED] * len(items)
 
     def _check_key(self, reply: Reply) -> None:
-        """A wrong key is a 400."""
+        """Raises DestinationBlocked if the key is wrong, which is a 400."""
         if reply.status == 400 and "api key" in _error(reply).lower():
             raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `api_key`")
 
 
 def _check_depth(inner: bytes, field: str) -> None:
-    """Looks closer only where the number of braces leaves it open."""
+    """Raises EventRejected if objects are nested too deep. Parses only if there are enough braces."""
     if inner.count(b"{") >= _DEPTH and any(level.depth >= _DEPTH for level in levels(inner, field)):
-        raise EventRejected("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not take")
+        raise EventRejected("too_deep", field, f"objects nested deeper than {_DEPTH}, which Amplitude does not accept")
 
 
 def _decoded(reply: Reply) -> _Answer:

@@ -1,4 +1,9 @@
-"""What a destination is. Adding one is one file and one entry point in the group `cdc_tracker.destinations`."""
+"""What a destination is: the public API of destination plugins.
+
+A destination is one class and one entry point in the group `cdc_tracker.destinations`. It implements `deliver`, which sends one
+batch and reports on each event; the core reads, batches, retries, splits, bisects, parks and keeps checkpoints. A destination
+keeps nothing between two calls, starts no threads, and gives the same event the same bytes every time.
+"""
 
 from __future__ import annotations
 
@@ -30,54 +35,59 @@ Guarantee = Literal["exactly once", "once within the vendor's window", "at least
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one call may hold. Bytes are of the events' JSON bodies, before compression."""
+    """What one call of `deliver` may contain. Bytes are those of the events' JSON bodies, before compression."""
 
     events: int
     batch_bytes: int
     event_bytes: int
-    in_flight: int = 1  # calls at once; at 1 the order of events is kept
-    whole_changes: bool = False  # never divides the events of one change, even above the limits
+    in_flight: int = 1  # concurrent calls; with 1 the order of events is kept
+    whole_changes: bool = False  # never divide the events of one change, even above the limits
 
 
 Wants = Requirements  # the earlier name, which plugins may use
 
 
 class Destination(Protocol):
-    """Speaks one vendor's protocol and tells the truth per event. The core batches, retries, splits, bisects, parks, advances.
+    """Speaks one vendor's protocol and reports truthfully on each event.
 
-    A type whose promises depend on its settings has a classmethod `of(settings)` that gives the class for them.
+    `deliver` returns one Receipt per event, in order:
 
-    `deliver` returns one Receipt an event, in order, or raises: DestinationUnavailable (send the same bytes again),
-    DestinationBlocked, TooLarge (split), BatchRejected (bisect). Whatever else it raises is bisected, too, and is held against
-    the event at which it is raised alone while others pass. An event whose id it has already, of another change, may be REPEATED.
-    It is called from up to `limits.in_flight` threads.
-    Everything it returned DELIVERED for is durable at the destination when it returns.
+    - DELIVERED: the event is durable at the destination. ASSUMED: the vendor answers 2xx whether it keeps the event or not.
+    - RETRY: not taken; the core sends these events again. REJECTED: refused for good; the core parks the event.
+    - SUPPRESSED: left out on purpose. REPEATED: the destination has an event of another change with the same id.
+
+    Or it raises, and none of the batch has a receipt: DestinationUnavailable (the core sends the same events again),
+    DestinationBlocked (once a minute), TooLarge (in halves), BatchRejected (in halves, until the refused event is alone). For any
+    other exception the core also halves the batch; an event that fails alone while others pass is parked as `destination_error`.
+    `deliver` is called from up to `limits.in_flight` threads.
+
+    If the promises of a type depend on its settings, a classmethod `of(settings)` returns the class to use.
     """
 
     Settings: ClassVar[type[DestinationSettings]]
     guarantee: ClassVar[Guarantee]
-    duplicate_handling: ClassVar[str]  # a clause for a person: what the destination does with an event it already has
-    dedupe_window: ClassVar[float]  # seconds for which it knows an event again by its id; inf: for ever; 0: it never does
-    age_limit: ClassVar[float]  # seconds; events older than that it refuses or falsifies; inf: it takes any
+    duplicate_handling: ClassVar[str]  # for users, a clause such as `drops it by its id`: what becomes of an event sent twice
+    dedupe_window: ClassVar[float]  # seconds for which it recognizes an event by its id; inf: for ever; 0: never
+    age_limit: ClassVar[float]  # seconds; older events are refused or falsified; inf: events of any age are taken
 
     limits: Limits
 
     def __init__(self, name: str, settings: DestinationSettings, base: Path) -> None:
-        """`base`: the folder that relative paths in the settings start from. Does no I/O beyond opening what it needs."""
+        """`name`: its name in the configuration. `base`: the folder of relative paths in the settings. Does not connect yet."""
 
     def deliver(self, batch: Batch) -> list[Receipt]: ...
 
     def probe(self) -> None:
-        """Reach the destination without sending an event. Raises one of the errors above, with a hint."""
+        """Reaches the destination without sending an event. Raises as `deliver` does, with a hint."""
 
     def close(self) -> None: ...
 
 
 class Cursor(NamedTuple):
-    """Which stream of events goes into a destination. What it stores its position under: two streams never share one.
+    """Identifies the stream of events that goes into a destination; the destination stores its position under it.
 
-    `name` is the destination's in the configuration. `partition`: of the journal; an SQL journal has only 0.
-    `origin` tells two sources of the same name apart: it is the namespace of the source's event ids.
+    `name` is the destination's in the configuration, `partition` the journal's; an SQL journal has only 0. `origin` distinguishes
+    two sources of the same name: it is the namespace of the source's event ids.
     """
 
     source: str
@@ -87,7 +97,7 @@ class Cursor(NamedTuple):
 
     @property
     def key(self) -> str:
-        """For tables, topics and files: a-z, 0-9, `_`, `-` and `.`, at most 128 of them. Different for every cursor."""
+        """A name for tables, topics and files: at most 128 characters of a-z, 0-9, `_`, `-` and `.`, unique for each cursor."""
         exact = hashlib.blake2b("\0".join(map(str, self)).encode(), digest_size=6).hexdigest()
         readable = (re.sub(r"[^a-z0-9_-]", "_", part.lower())[:40] for part in (self.source, self.name))
         return ".".join([*readable, str(self.partition), exact])
@@ -97,29 +107,28 @@ class Cursor(NamedTuple):
 class HoldsCheckpoint(Protocol):
     """A destination that stores `batch.upto`, or a batch's `out_of_band` name, atomically with the events: exactly once.
 
-    All or nothing: its `deliver` takes the whole batch or raises (BatchRejected, where an event is at fault). It answers neither
-    RETRY nor REJECTED for single events, because its position would then have passed an event that it does not hold.
-    `upto` may stay where it was. Its `limits.in_flight` is 1 and `whole_changes` is set.
+    `deliver` takes the whole batch or raises; BatchRejected if an event is at fault. It returns neither RETRY nor REJECTED for
+    single events, because its position would pass an event that it does not have. `upto` may be the position that is stored
+    already. `limits.in_flight` is 1 and `limits.whole_changes` is true.
 
-    It writes only where the stored position is the one that it read or stored last. Where it is not, any call raises
-    CheckpointMoved, and `position` tells the new one from then on. `rewind` stores in any case.
+    It writes only if the stored position is the one that it read or stored last. Otherwise any call raises CheckpointMoved, and
+    `position` returns the new one from then on. `rewind` stores in any case.
     """
 
     def position(self) -> Position | None:
-        """The last `upto` that was stored, or None before the first."""
+        """The position that was stored last; None before the first."""
 
     def rewind(self, to: Position) -> None:
-        """Store `to` as the position, durably, so that the events after it are taken again."""
+        """Stores `to` as the position, durably: the events after it are sent again."""
 
 
 @runtime_checkable
 class KeyedCheckpoint(HoldsCheckpoint, Protocol):
-    """A destination that several sources can write to: each has its own checkpoint there. Without it, all share one."""
+    """A destination that several sources can write to, each with its own checkpoint. Without `bind`, all share one."""
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
-        """Called once, before any other call; does no I/O. From then on the position is stored under `cursor`.
+        """Called once, before any other call; does no I/O. The position is stored under `cursor` from then on.
 
-        `owns` is for a position that was stored under the destination's name alone, before there were cursors. Where it is true,
-        the position is this source's, and is taken over; otherwise this source has none yet. Call it again after a crash: taking
-        over happens once, with a write that is atomic.
+        Earlier versions stored it under the destination's name alone. `owns` says whether such a position is this source's: then
+        the destination takes it over, once, by an atomic write. Otherwise this source has no position yet.
         """

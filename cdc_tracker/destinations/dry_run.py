@@ -1,4 +1,4 @@
-"""What stands for a destination whose settings say `dry_run`: everything goes its way but for the sending."""
+"""The stand-in for a destination with `dry_run`: events go all the way, but nothing is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_tracker.model import SUPPRESSED, Batch, Receipt
 
 
 def dry(kind: type[Destination]) -> type[Destination]:
-    """A destination of that kind that opens nothing and sends nothing. It does not hold a checkpoint, whatever the kind does."""
+    """A class with the promises of `kind` that opens and sends nothing, and holds no checkpoint."""
 
     class DryRun:
         Settings: ClassVar[type[DestinationSettings]] = kind.Settings
@@ -19,7 +19,7 @@ def dry(kind: type[Destination]) -> type[Destination]:
         duplicate_handling: ClassVar[str] = kind.duplicate_handling
         dedupe_window: ClassVar[float] = kind.dedupe_window
         age_limit: ClassVar[float] = kind.age_limit
-        limits = Limits(events=10_000, batch_bytes=1024**2, event_bytes=1024**2)  # of what is counted at once; nothing is sent
+        limits = Limits(events=10_000, batch_bytes=1024**2, event_bytes=1024**2)  # for counting only
 
         def __init__(self, name: str, settings: Any, base: Path) -> None:
             self._made = (name, settings, base)
@@ -28,7 +28,7 @@ def dry(kind: type[Destination]) -> type[Destination]:
             return [SUPPRESSED] * len(batch.events)
 
         def probe(self) -> None:
-            """Reaches the real one."""
+            """Probes the real destination."""
             with closing(kind(*self._made)) as real:
                 real.probe()
 

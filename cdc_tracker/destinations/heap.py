@@ -1,13 +1,12 @@
 """Heap's server-side API: track, and add_user_properties for identify calls.
 
-Read from Heap's developer documentation ("Track", "Bulk Track", "Add User Properties", "Bulk Add User Properties") and from an
-OpenAPI description of it by others (API Evangelist), which alone speaks of answers: 200 for what is accepted, 400 for invalid
-parameters. Tested against a server that behaves as they say; it has not met Heap.
+Sources: Heap's developer documentation ("Track", "Bulk Track", "Add User Properties", "Bulk Add User Properties") and an OpenAPI
+description by a third party (API Evangelist), the only one to describe answers: 200 if accepted, 400 for invalid parameters.
+Tested against a server that follows these, not against Heap itself.
 
-Not known, so not relied upon: whether 200 vouches for every event of a request (receipts are ASSUMED); how long an
-`idempotency_key` is remembered (it goes into the event's id, and no end is named: taken as for ever); what becomes of true and
-false (sent as texts) and of objects (sent as texts of their JSON); the size of a request; whether it is unpacked (it is never
-compressed); how exact numbers beyond 2^53 stay.
+Unknown: whether a 200 covers every event of a request (so ASSUMED); how long an `idempotency_key` is remembered (it becomes the
+event's id, and no limit is documented: taken as for ever); how true and false are stored (sent as texts), and objects (sent as
+their JSON text); the limit of a request; whether compressed requests are accepted (none is); how exact numbers above 2^53 are.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ _NUMBER = frozenset(b"-0123456789")
 class HeapSettings(HttpSettings):
     type: Literal["heap"] = "heap"
     app_id: SecretStr = Field(min_length=1, description="the environment's id")
-    region: Literal["us", "eu"] = Field(default="us", description="where the Heap data lies")
+    region: Literal["us", "eu"] = Field(default="us", description="where the Heap data is stored")
     host: str | None = Field(default=None, description="of a proxy before Heap; instead of `region`")
     compression: Literal["none"] = Field(default="none", description="Heap documents no other")
-    long_values: Literal["reject", "truncate"] = Field(default="reject", description="what becomes of texts that are too long")
+    long_values: Literal["reject", "truncate"] = Field(default="reject", description="for texts that are too long")
     unsupported: Literal["reject", "skip"] = Field(
         default="reject",
-        description="group, alias, page and screen, which have no counterpart; skip: left out, and counted as suppressed",
+        description="for group, alias, page and screen, which have no counterpart; skip: left out and counted as suppressed",
     )
     batch_events: int = Field(default=1_000, ge=1, le=1_000)
     batch_size: Size = Field(default=1_000_000, ge=1_000, description="a guess: Heap documents none")
@@ -59,7 +58,7 @@ class HeapSettings(HttpSettings):
 
 
 class HeapDestination:
-    """Tracks in one request, user properties in another. Both may go again: the first is told by its key, the second the same."""
+    """Sends tracks in one request and user properties in another. Both can be repeated without effect."""
 
     Settings: ClassVar[type[DestinationSettings]] = HeapSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
@@ -102,7 +101,7 @@ class HeapDestination:
         return send_parts(receipts, parts)
 
     def probe(self) -> None:
-        """Reaches the host. The app id is not tried: nothing but an event would show whether it holds."""
+        """Reaches the host. It does not check the app id: only an event would."""
         self._http.reach()
 
     def close(self) -> None:
@@ -111,14 +110,14 @@ class HeapDestination:
     def _send(self, name: bytes, bodies: list[bytes], url: str | None) -> list[Receipt]:
         body = b"%b%b:[%b]}" % (self._head, name, b",".join(bodies))
         reply = self._http.post(body, {}, url=url)
-        if reply.status == 400 and "app_id" in reply.text:  # else a wrong one would park every event
+        if reply.status == 400 and "app_id" in reply.text:  # otherwise a wrong one would park every event
             raise DestinationBlocked(f"{reply.place} answered 400: {self._http.quoted(reply.text)}", hint="correct `app_id`")
         self._http.check(reply)
         return [ASSUMED] * len(bodies)
 
     def _track(self, call: EventView, event: Event) -> bytes:
         if not call.event or len(call.event) > _MOST_TEXT + 1:
-            raise EventRejected("invalid_name", "event", f"Heap takes names of 1 to {_MOST_TEXT + 1} characters")
+            raise EventRejected("invalid_name", "event", f"Heap accepts names of 1 to {_MOST_TEXT + 1} characters")
         _, timestamp = event_time(call, event)
         return b'{%b,"event":%b,"timestamp":"%b","idempotency_key":%b,"properties":{%b}}' % (
             self._identity(call),
@@ -136,7 +135,7 @@ class HeapDestination:
         return b'{%b,"properties":{%b}}' % (self._identity(call), self._flat(call.traits, "traits"))
 
     def _identity(self, call: EventView) -> bytes:
-        """Either, never both: `identity`, or for nobody known the number by which Heap's own scripts know a browser."""
+        """`identity`, or without a userId the `user_id`, the number that Heap's scripts give a browser. Never both."""
         if call.user_id:
             if len(call.user_id) > _MOST_IDENTITY:
                 raise EventRejected("id_too_long", "userId", f"Heap takes identities of {_MOST_IDENTITY} characters at most")
@@ -144,13 +143,13 @@ class HeapDestination:
         number = call.anonymous_id or ""
         if number.isascii() and number.isdigit() and int(number[:17]) < _USER_IDS and len(number) <= 16:
             return b'"user_id":"%b"' % number.encode()
-        detail = "without a userId Heap takes only the user_id that its own scripts gave, a number below 2^53"
+        detail = "without a userId Heap accepts only a user_id from its own scripts, a number below 2^53"
         raise EventRejected("id_invalid", "anonymousId", detail)
 
     def _flat(self, raw: msgspec.Raw, field: str) -> bytes:
         inner = members(raw)
         if len(inner) < _MOST_TEXT and not _needs_conversion(inner):
-            return inner  # the usual case
+            return inner  # fast path: numbers and short texts only
         made = []
         for name, value in MEMBERS.decode(raw).items():
             text = self._value(name, bytes(value), field)
@@ -159,7 +158,7 @@ class HeapDestination:
         return b",".join(made)
 
     def _value(self, name: str, value: bytes, field: str) -> bytes:
-        """Numbers, texts and lists of them as they stand; null is left out."""
+        """The value as Heap accepts it: numbers, texts and lists of them as they are; empty for null."""
         if len(name) > _MOST_TEXT:
             raise EventRejected("invalid_name", field, f"Heap takes names of properties of {_MOST_TEXT} characters at most")
         first = value[0]
@@ -179,7 +178,7 @@ class HeapDestination:
         return quoted(text[:_MOST_TEXT])
 
     def _list(self, name: str, value: bytes, field: str) -> bytes:
-        """Heap joins a list of texts and numbers with `||`, and cuts what is too long. Other lists go as texts of their JSON."""
+        """Heap joins a list of texts and numbers with `||` and cuts it. Other lists become their JSON text."""
         texts = value.decode()
         if "{" not in texts and "[" not in texts[1:] and len(texts) <= _MOST_TEXT:
             return value
@@ -190,5 +189,5 @@ class HeapDestination:
 
 
 def _needs_conversion(members: bytes) -> bool:
-    """There may be other values than numbers and texts."""
+    """Whether there may be values other than numbers and texts."""
     return b"{" in members or b"[" in members or b"true" in members or b"false" in members or b"null" in members

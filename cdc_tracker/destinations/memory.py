@@ -1,4 +1,4 @@
-"""A destination that keeps events in memory: the double for tests of mappings and of what uses destinations."""
+"""A destination that keeps events in memory: a test double."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 
 Answer: TypeAlias = Exception | Sequence[Receipt] | Callable[[Batch], Sequence[Receipt]]
-"""What a call meets: an exception (raised; nothing is kept), receipts (what is delivered or assumed is kept), or a function
-that gives receipts or raises."""
+"""The answer to a call: an exception (raised; nothing is kept), receipts (delivered and assumed events are kept), or a function
+that returns receipts or raises."""
 
 
 class MemorySettings(DestinationSettings):
@@ -22,9 +22,9 @@ class MemorySettings(DestinationSettings):
 
 
 class MemoryDestination:
-    """Keeps every event that it answers DELIVERED or ASSUMED for. At least once: the same batch twice is kept twice.
+    """Keeps every event with a DELIVERED or ASSUMED receipt. The same batch twice is kept twice.
 
-    `answers` are used up one a call, then `always` answers, then everything is DELIVERED. `batches` are all the calls.
+    Each call takes the next of `answers`, else `always`, else everything is DELIVERED. `batches`: the batch of each call.
     """
 
     Settings: ClassVar[type[DestinationSettings]] = MemorySettings

@@ -1,22 +1,22 @@
 """Mixpanel: events by /import with strict validation, user profiles by /engage, groups by /groups.
 
-Read: Mixpanel's OpenAPI files of ingestion and identity (Import Events, Set Property, Group Set, Create Identity, Create Alias),
-its pages on event deduplication, on identifying users (simplified and original) and on 400 and 413. Mixpanel itself has not been
-met: it is tested against a server that behaves as these say. /track is not used: it takes the last 5 days only.
+Sources: Mixpanel's OpenAPI files of ingestion and identity (Import Events, Set Property, Group Set, Create Identity, Create
+Alias), its pages on event deduplication, on identifying users (simplified and original) and on 400 and 413. Tested against a
+server that follows these documents, not against Mixpanel itself. /track is not used: it accepts the last 5 days only.
 
 - track, page, screen → events. Simplified ID merge: `$device_id`, `$user_id`, from which Mixpanel derives distinct_id. Original:
   distinct_id.
-- identify → `$set` on the profile (nothing that counts up: it could not be sent twice) as of the call's `$time`, and with
-  `$ignore_time`, unless `context.active` is true: else a backfill would say that everybody was seen now. Where it names userId
-  and anonymousId, an event `$identify` that links the two. Original ID merge links by `$identified_id` and `$anon_id`, a UUID v4.
+- identify → `$set` on the profile (no increments, which could not be repeated) at the call's `$time`, with `$ignore_time` unless
+  `context.active` is true: otherwise a backfill would set everybody's Last Seen to now. With userId and anonymousId, also an
+  event `$identify` that links the two. Original ID merge links by `$identified_id` and `$anon_id`, a UUID v4.
 - group → `$set` on the group's profile. On other calls context.groupId becomes the property that the group key names.
-- alias → `$create_alias` in projects with original ID merge; in those with simplified it has no effect, and is refused here.
+- alias → `$create_alias` in projects with original ID merge. It has no effect with simplified ID merge, so it is rejected.
 
-/import answers 400 where it minds some events, names those, and has taken the others. /engage and /groups answer 200 with 1 or 0,
-which proves little: `1` is ASSUMED, and 0 is halved until the one at fault is alone; asked for `strict` they may name it.
+/import answers 400 if it refuses some events; it names these and has taken the others. /engage and /groups answer 200 with 1 or
+0, which proves little: 1 is ASSUMED, 0 is halved until the refused entry is alone; because of `strict` they may also name it.
 Profiles and groups are never compressed: only /import documents gzip.
-Not known: whether lists count for the depth of 3 (only objects are counted here); the limit of a request (10 MB on one page, 2 MB
-in the OpenAPI file: 2 MB are kept to); what /import answers to an empty list, by which `probe` tries the credentials.
+Unknown: whether lists count for the depth of 3 (only objects are counted here); the limit of a request (10 MB on one page, 2 MB
+in the OpenAPI file: 2 MB are used); what /import answers to an empty list, which `probe` relies on.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ _MOST_AHEAD = 3_600_000_000
 
 class MixpanelSettings(HttpSettings):
     type: Literal["mixpanel"] = "mixpanel"
-    token: SecretStr = Field(min_length=1, description="the project's token; profiles and groups need it in every case")
+    token: SecretStr = Field(min_length=1, description="the project's token; profiles and groups always need it")
     project_id: int | None = Field(default=None, description="with a service account")
     service_account: str = Field(default="", description="its username; without one, the token authenticates")
     service_secret: SecretStr = SecretStr("")
     region: Literal["us", "eu", "in"] = "us"
-    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
+    endpoint: str | None = Field(default=None, description="instead of the region's address, such as your own proxy")
     id_merge: Literal["simplified", "original"] = Field(default="simplified", description="as the project's settings say")
     group_key: str = Field(default="company", min_length=1, description="the property that names the group in the project")
     batch_events: int = Field(default=2_000, ge=1, le=2_000)
@@ -116,7 +116,7 @@ _ANSWER = msgspec.json.Decoder(_Answer | int)
 
 
 class MixpanelDestination:
-    """DELIVERED means that Mixpanel has counted the event in; profiles and groups are mostly ASSUMED."""
+    """DELIVERED means that Mixpanel counted the event as imported; profiles and groups are mostly ASSUMED."""
 
     Settings: ClassVar[type[DestinationSettings]] = MixpanelSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
@@ -157,7 +157,7 @@ class MixpanelDestination:
         return [receipt or DELIVERED for receipt in receipts]
 
     def probe(self) -> None:
-        """Sends an empty list of events: the credentials are looked at, and nothing is kept."""
+        """Sends an empty list of events: Mixpanel checks the credentials and keeps nothing."""
         reply = self._http.post(b"[]", self._headers["import"], packed=False)
         if reply.status != 400:
             self._http.check(reply)
@@ -174,7 +174,7 @@ class MixpanelDestination:
         micros, _ = event_time(call, event)
         if not _EARLIEST <= micros <= latest:
             reason = "too_old" if micros < _EARLIEST else "in_the_future"
-            raise EventRejected(reason, "timestamp", "Mixpanel takes events from 1971 to one hour ahead of now")
+            raise EventRejected(reason, "timestamp", "Mixpanel accepts events from 1971 to one hour from now")
         user = _checked_id(call.user_id, "userId") if call.user_id else None
         device = _checked_id(call.anonymous_id, "anonymousId") if call.anonymous_id else None
         made = b'"time":%d,"$insert_id":%b' % (micros // 1000, quoted(legal_id(event.message_id, _is_insert_id)))
@@ -193,7 +193,7 @@ class MixpanelDestination:
         return [Item(index, "import", self._alias(call, event.type, made), user, device, previous=call.previous_id)]
 
     def _event(self, call: EventView, name: str, made: bytes, inner: bytes, group_id: str) -> bytes:
-        """The properties as they are, and ours behind them."""
+        """The event's properties as they are, followed by the reserved ones."""
         group = b""
         if group_id:
             _check_reserved(inner, (*_RESERVED, self._group_key))
@@ -211,7 +211,7 @@ class MixpanelDestination:
         return user + b',"$device_id":%b' % quoted(call.anonymous_id) if call.anonymous_id else user
 
     def _link(self, call: EventView, made: bytes) -> bytes:
-        """The first event with both ids merges the two."""
+        """An event that merges the two ids."""
         who = self._who(call)
         if not self._simplified:
             ids = quoted(call.user_id), quoted(call.anonymous_id), self._token
@@ -225,7 +225,7 @@ class MixpanelDestination:
         return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
 
     def _profile(self, call: EventView, micros: int, is_active: bool) -> bytes:
-        """A row that changed, perhaps years ago, does not say that its person is there: `Last Seen` stays as it is."""
+        """A profile update. A row that changed, perhaps years ago, is no sign of activity: `Last Seen` stays as it is."""
         device = f"$device:{call.anonymous_id}" if self._simplified else call.anonymous_id
         traits = members(call.traits)
         _check_limits(traits, "traits")
@@ -256,11 +256,11 @@ class MixpanelDestination:
         return [ASSUMED] * len(bodies)
 
     def _named(self, answer: _Answer, count: int, reply: Reply) -> list[Receipt]:
-        """The good rows have landed, unless the numbers do not agree."""
+        """The failed records that the answer names are REJECTED. Raises BatchRejected if its counts disagree."""
         failed = {record.index: record for record in answer.failed_records}
         landed = answer.num_records_imported
         if not all(0 <= index < count for index in failed) or landed not in (-1, count - len(failed)):
-            raise BatchRejected(f"{reply.place} named events that do not add up: {self._http.quoted(reply.text)}")
+            raise BatchRejected(f"{reply.place} named events that do not match its counts: {self._http.quoted(reply.text)}")
         rest = ASSUMED if landed < 0 else DELIVERED
         return [self._refused(failed[i]) if i in failed else rest for i in range(count)]
 
@@ -270,12 +270,12 @@ class MixpanelDestination:
 
 def _checked_id(name: str | None, field: str) -> str:
     if not name or name.lower() in _INVALID_IDS:
-        raise EventRejected("id_invalid", field, f"Mixpanel refuses {name!r} as an id: it names nobody")
+        raise EventRejected("id_invalid", field, f"Mixpanel does not accept {name!r} as an id")
     return name
 
 
 def _is_insert_id(text: str) -> bool:
-    """Letters, digits and hyphens of ASCII, and none of the names of nobody."""
+    """Whether the text is ASCII letters, digits and hyphens, and none of the invalid ids."""
     fits = len(text) <= _ID_LENGTH and text.isascii() and text.replace("-", "a").isalnum()
     return fits and text.lower() not in _INVALID_IDS
 
@@ -283,16 +283,16 @@ def _is_insert_id(text: str) -> bool:
 def _check_reserved(inner: bytes, ours: Sequence[str]) -> None:
     for key in keys(inner):
         if key in ours:
-            raise EventRejected("reserved_name", f"properties.{key}", "Mixpanel gives this property a meaning of its own")
+            raise EventRejected("reserved_name", f"properties.{key}", "Mixpanel reserves the name of this property")
 
 
 def _check_limits(inner: bytes, field: str) -> None:
-    """Looks closer only where a count of bytes leaves it open."""
+    """Raises EventRejected if an object is too deep or too large. Parses only if a count of bytes does not rule it out."""
     if inner.count(b"{") <= _DEPTH and (len(inner) <= _KEYS * 2 or inner.count(b",") < _KEYS):
         return
     for level in levels(inner, field):
         if level.size > _KEYS:
             what = "keys" if level.is_object else "elements"
-            raise EventRejected("too_many_properties", level.path, f"{level.size} {what}, and Mixpanel takes fewer than 255")
+            raise EventRejected("too_many_properties", level.path, f"{level.size} {what}, and Mixpanel accepts fewer than 255")
         if level.is_object and level.depth > _DEPTH:
-            raise EventRejected("too_deep", level.path, f"objects nested deeper than {_DEPTH}, which Mixpanel refuses")
+            raise EventRejected("too_deep", level.path, f"objects nested deeper than {_DEPTH}, which Mixpanel does not accept")

@@ -1,14 +1,13 @@
-"""PostHog: its capture API v1, which names each event's fate, or where a server has none the older v0, which does not.
+"""PostHog: its capture API v1, which reports on each event, or the older v0, which does not, if a server has no v1.
 
-Read from PostHog's documentation ("POST-only public endpoints", "Historical migrations overview", "Person processing") and, for
-v1 and its limits, from the source of its capture server (rust/capture/src/v1) and the Go SDK's encoder for it. Tested against a
-server that behaves as they say; it has not met PostHog itself. Not known: when v0 throws an event away, since it answers 200 all
-the same.
+Sources: PostHog's documentation ("POST-only public endpoints", "Historical migrations overview", "Person processing"); for v1 and
+its limits, the source of its capture server (rust/capture/src/v1) and the Go SDK's encoder for it. Tested against a server that
+follows these, not against PostHog itself. Unknown: when v0 drops an event, because it answers 200 in any case.
 
-- v1 adjusts an event's time by the clocks' difference unless told not to. It is told: the time comes from the database, and with
-  uuid, name and distinct_id its day is what PostHog knows a repeated event by.
-- Where the event does not name an address of its own (`context.ip`), PostHog is told not to take the worker's for the person's.
-- A project over its billing limit drops events. They go again until it has room, instead of being parked by the million.
+- v1 adjusts an event's time by the difference of the clocks unless told not to. It is told not to: the time comes from the
+  database, and PostHog recognizes a repeated event by its uuid, name, distinct_id and the day of its time.
+- If the event has no address (`context.ip`), PostHog is told not to use the worker's as the user's.
+- A project over its billing limit drops events. They are sent again until there is room, instead of being parked by the million.
 """
 
 from __future__ import annotations
@@ -38,28 +37,28 @@ from cdc_tracker.units import Size
 
 HOSTS = {"us": "https://us.i.posthog.com", "eu": "https://eu.i.posthog.com"}
 V1, V0 = "/i/v1/analytics/events", "/batch/"
-_HISTORY = 48 * 3600  # seconds of age from which PostHog wants events as a historical migration
+_HISTORY = 48 * 3600  # seconds; older events go as a historical migration
 _ID_BYTES = 200
 _NAME_BYTES = 200
 _INVALID_IDS = {"0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend"}
 _INVALID_IDS |= {"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null"}
 _INVALID_IDS |= {"system", "true", "undefined", "user"}
-"""Ids that PostHog takes for a mistake of the sender's: it merges no person with them."""
+"""Ids that PostHog considers mistakes: it merges no person with them."""
 
 
 class PosthogSettings(HttpSettings):
     type: Literal["posthog"] = "posthog"
     api_key: SecretStr = Field(min_length=1, description="the project's: `phc_…`")
     region: Literal["us", "eu"] = "us"
-    host: str | None = Field(default=None, description="of one's own PostHog, or of a proxy before it; instead of `region`")
-    api: Literal["auto", "v1", "v0"] = Field(default="auto", description="auto: v1, where the server has it")
+    host: str | None = Field(default=None, description="of your own PostHog, or of a proxy before it; instead of `region`")
+    api: Literal["auto", "v1", "v0"] = Field(default="auto", description="auto: v1 if the server has it")
     group_type: str = Field(default="company", min_length=1, description="what `groupId` names")
     person_profiles: Literal["identified_only", "always"] = Field(
-        default="identified_only", description="always: events without a userId make a person, too"
+        default="identified_only", description="always: events without a userId create a person, too"
     )
     compression: Literal["none", "gzip"] = "gzip"
     batch_events: int = Field(default=1_000, ge=1, le=10_000)
-    batch_size: Size = Field(default=5_000_000, ge=1_000, le=19_000_000, description="PostHog takes 20 MB")
+    batch_size: Size = Field(default=5_000_000, ge=1_000, le=19_000_000, description="PostHog accepts 20 MB")
     event_size: Size = Field(default=900_000, ge=100)
 
     @field_validator("host")
@@ -90,7 +89,7 @@ class _Page(msgspec.Struct):
 
 
 class _Translated(msgspec.Struct, gc=False):
-    """`who` and `other`: the ids that it is about. `tells`: it says who a person is, or what holds for the events after it."""
+    """An event in PostHog's shape. `who`, `other`: the ids that it is about. `tells`: it changes a person for later events."""
 
     index: int
     uuid: str
@@ -107,7 +106,7 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 class PosthogDestination:
-    """DELIVERED by v1's word, ASSUMED on v0. Which of the two is found out once, by an empty batch."""
+    """DELIVERED as v1 reports, ASSUMED on v0. An empty batch detects, once, which of the two the server has."""
 
     Settings: ClassVar[type[DestinationSettings]] = PosthogSettings
     guarantee: ClassVar[Guarantee] = "once within the vendor's window"
@@ -147,7 +146,7 @@ class PosthogDestination:
         )
 
     def probe(self) -> None:
-        """v1: an empty batch shows whether the key is well-formed. v0: reaches the host only."""
+        """v1: an empty batch shows whether the key is well-formed. v0: only reaches the host."""
         if self._api == "v0":
             return self._http.reach()
         reply = self._post_v1([], "", False)
@@ -159,7 +158,7 @@ class PosthogDestination:
         self._http.close()
 
     def _detect_api(self) -> None:
-        """Ask v1 with an empty batch, which it refuses with its own error. Sent is nothing."""
+        """Sends v1 an empty batch, which it refuses with an error of its own. Sends no event."""
         reply = self._post_v1([], "", False)
         if _knows_v1(reply):
             self._api = "v1"
@@ -183,7 +182,7 @@ class PosthogDestination:
         return [_receipt(found.results.get(one.uuid), wait) for one in made]
 
     def _post_v1(self, bodies: list[bytes], ids: str, history: bool, created: str = "2020-01-01T00:00:00Z") -> Reply:
-        """What changes from try to try is in the headers alone."""
+        """Only the headers differ from attempt to attempt."""
         flag = b',"historical_migration":true' if history else b""
         body = b'{"created_at":"%b"%b,"batch":[%b]}' % (created.encode(), flag, b",".join(bodies))
         headers = {
@@ -208,7 +207,7 @@ class PosthogDestination:
             raise EventRejected("identity_missing", "groupId", "PostHog needs the group's key")
         check_id_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
-            raise EventRejected("invalid_name", "event", f"PostHog takes names of {_NAME_BYTES} bytes at most")
+            raise EventRejected("invalid_name", "event", f"PostHog accepts names of {_NAME_BYTES} bytes at most")
         own.append(b'"$is_server":true,"$geoip_disable":true' if not address else _WITH_ADDRESS % quoted(address))
         identifier = legal_id(event.message_id, is_uuid)
         head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
@@ -228,7 +227,7 @@ class PosthogDestination:
         return micros, _Translated(index, identifier, timestamp, body, distinct, other, tells)
 
     def _translate_call(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
-        """PostHog's name of the event as JSON, our own properties, and the event's."""
+        """PostHog's name of the event as JSON, the members to add to its properties, and its properties."""
         if call.type == "track":
             group = call.group_id or context_group
             own = [b'"$groups":{%b:%b}' % (quoted(self._group_type), quoted(group))] if group else []
@@ -252,7 +251,7 @@ class PosthogDestination:
         return b'"$pageview"', own, call.properties
 
     def _identify(self, call: EventView) -> tuple[bytes, list[bytes], msgspec.Raw]:
-        """With only an anonymousId there is nobody to merge it with: the traits are set on that one."""
+        """With only an anonymousId there is no id to merge it with: the traits are set on it."""
         own = [b'"$set":{%b}' % members(call.traits)]
         if not call.user_id:
             return b'"$set"', own, msgspec.Raw(b"")
@@ -264,9 +263,9 @@ class PosthogDestination:
 
 
 def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
-    """The events in requests: v1 refuses one with a uuid twice as a whole.
+    """The events of each request, in order, so that no uuid is in a request twice, which v1 refuses as a whole.
 
-    As few as can be, so that equal uuids go one after the other, and each person's events before and after what tells of it.
+    As few requests as keep equal uuids apart and each person's events on their side of what tells of that person.
     """
     if len({one.uuid for one in made}) == len(made):
         return [made] if made else []
@@ -291,7 +290,7 @@ def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
 
 def _check_merge(identifier: str | None, field: str) -> None:
     if not identifier or identifier.strip().lower() in _INVALID_IDS:
-        raise EventRejected("id_invalid", field, "PostHog takes this id for a mistake, and merges no person with it")
+        raise EventRejected("id_invalid", field, "PostHog considers this id a mistake and merges no person with it")
     check_id_length(identifier, _ID_BYTES, field)
 
 
@@ -301,7 +300,7 @@ def _knows_v1(reply: Reply) -> bool:
 
 
 def _lacks_v1(reply: Reply) -> bool:
-    """Not found, no POST, an answer that is not v1's: an older PostHog, or a proxy that passes on what it knows."""
+    """Whether the server has no v1: not found, no POST, or another answer; an older PostHog, or a proxy for the older API."""
     return reply.status in (400, 404, 405) or reply.ok
 
 
@@ -309,7 +308,7 @@ def _receipt(result: _Result | None, wait: float | None) -> Receipt:
     if result == _OK:
         return DELIVERED
     if result is None:
-        return Receipt(Outcome.ASSUMED, UNREADABLE, detail="PostHog took the request, and says nothing of this event")
+        return Receipt(Outcome.ASSUMED, UNREADABLE, detail="PostHog took the request and does not report on this event")
     details = result.details or ""
     if result.result in ("ok", "warning"):
         return Receipt(Outcome.DELIVERED, details) if details else DELIVERED

@@ -1,4 +1,4 @@
-"""Which destinations there are: the entry points of the group `cdc_tracker.destinations`, ours and those of other packages."""
+"""The available destinations: the entry points of the group `cdc_tracker.destinations`, of this package and of plugins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 
 def load(type_name: str) -> type[Destination]:
-    """The class of a destination type. Raises ConfigError: unknown, declared twice, cannot be imported, or is no destination."""
+    """The class of a type. Raises ConfigError if it is unknown, declared twice, fails to import, or is no destination."""
     found = [point for point in entry_points(group=GROUP) if point.name == type_name]
     if not found:
         raise _unknown(type_name)
@@ -51,7 +51,7 @@ def settings_class(type_name: object) -> type[DestinationSettings]:
 
 
 def described(settings: DestinationSettings) -> type[Destination]:
-    """The class that delivers under these settings, and says what they promise. Raises ConfigError as `load` does."""
+    """The class that delivers under these settings. Raises ConfigError as `load` does."""
     kind = load(settings.type)
     choose = getattr(kind, "of", None)
     if choose is None:
@@ -75,7 +75,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {"deliver": (None, None), "probe": (None,),
 
 
 def _faults(kind: object) -> Iterator[str]:
-    """What a class lacks of base.Destination, as far as it shows without an instance."""
+    """What a class lacks of base.Destination, as far as that shows without an instance."""
     if not isinstance(kind, type):
         yield "it is not a class"
         return
@@ -85,7 +85,7 @@ def _faults(kind: object) -> Iterator[str]:
     if getattr(kind, "guarantee", None) not in get_args(Guarantee):
         yield f"`guarantee` must be one of: {', '.join(get_args(Guarantee))}"
     if not isinstance(getattr(kind, "duplicate_handling", None), str):
-        yield "`duplicate_handling` must say in a clause what it does with an event that it has already"
+        yield "`duplicate_handling` must be a clause: what it does with an event that it has already"
     for name in ("dedupe_window", "age_limit"):
         value = getattr(kind, name, None)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:

@@ -1,14 +1,14 @@
 """Snowplow's collector, by its tracker protocol (tp2): every event is self-describing, with a schema of an Iglu registry.
 
-Read from Snowplow's documentation: "Atomic event properties" (fields and their lengths), "Timestamps", "Example tracker HTTP
-request headers", "Snowplow Micro REST API". Tested against a server that behaves as they say, Micro's `/micro/good` and
-`/micro/bad` included; it has not met a collector. Not known: whether every collector unpacks gzip (so it is not offered).
+Sources: Snowplow's documentation, "Atomic event properties" (fields and their lengths), "Timestamps", "Example tracker HTTP
+request headers", "Snowplow Micro REST API". Tested against a server that follows these, Micro's `/micro/good` and `/micro/bad`
+included, not against a collector. Unknown: whether every collector accepts gzip (so it is not offered).
 
-- 200 means collected. Whether an event meets its schema is found out later, in the pipeline: ASSUMED.
-- The event's time goes as `ttm` (true timestamp), which the pipeline takes for its own; and as `dtm`. `stm`, the time of sending,
-  is left out: it would differ from try to try, and counts only where there is no `ttm`.
-- `ip` and `ua` are the context's. Where it has none, the collector takes the worker's.
-- `eid` is the messageId, or a UUID made of it. The pipeline keeps repeated ids; its data models, and some loaders, drop them.
+- 200 means collected. Whether an event matches its schema shows later, in Snowplow's pipeline: ASSUMED.
+- The event's time is sent as `ttm` (true timestamp), which the pipeline prefers, and as `dtm`. `stm`, the time of sending, is
+  left out: it would differ from attempt to attempt, and matters only without `ttm`.
+- `ip` and `ua` come from the context. Without them the collector uses the worker's.
+- `eid` is the messageId, or a UUID derived from it. The pipeline keeps repeated ids; its data models and some loaders drop them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SnowplowDestination:
         self._settings = settings
         self._schemas: dict[str, bytes] = {}
         named = b',"tna":' + quoted(settings.namespace) if settings.namespace else b""
-        # The tracker's version would be ours, and an upgrade must not change an event's bytes.
+        # Without the version of cdc-tracker: an upgrade must not change an event's bytes.
         self._head = b'{"e":"ue","p":"%b","tv":"cdc-tracker","aid":%b%b' % (
             settings.platform.encode(),
             quoted(settings.app_id),
@@ -138,7 +138,7 @@ class SnowplowDestination:
         )
 
     def _schema(self, call: EventView) -> bytes:
-        """Declared, or by the rule. Kept, so that each name is looked up once."""
+        """The declared schema of the event's name, else one made from `vendor`, the name and `version`. Cached by name."""
         name = call.event or call.type
         schema = self._settings.schemas.get(name, "")
         if not schema and self._settings.vendor:
@@ -167,7 +167,7 @@ class SnowplowDestination:
 
 
 def _data(call: EventView) -> bytes:
-    """What the schema is about. The ids that Snowplow has no field for go in, as do the names of pages and screens."""
+    """The self-describing data: properties or traits, ids without a field of their own, and names of pages and screens."""
     if call.type == "identify":
         return b"{%b}" % members(call.traits)
     if call.type == "group":
@@ -180,12 +180,12 @@ def _data(call: EventView) -> bytes:
 
 
 def _identity(call: EventView) -> bytes:
-    """`uid` is who the business knows, `duid` the browser."""
+    """`uid` is the user's id, `duid` the browser's."""
     user, browser = call.user_id, call.anonymous_id
     if user and len(user) > 255:
-        raise EventRejected("id_too_long", "userId", "Snowplow takes 255 characters")
+        raise EventRejected("id_too_long", "userId", "Snowplow accepts 255 characters")
     if browser and len(browser) > 128:
-        raise EventRejected("id_too_long", "anonymousId", "Snowplow takes 128 characters")
+        raise EventRejected("id_too_long", "anonymousId", "Snowplow accepts 128 characters")
     made = b',"uid":' + quoted(user) if user else b""
     return made + b',"duid":' + quoted(browser) if browser else made
 

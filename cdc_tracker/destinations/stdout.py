@@ -1,4 +1,4 @@
-"""Events as lines of JSON on standard output, for looking at and for pipes."""
+"""Events as lines of JSON on standard output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StdoutSettings(DestinationSettings):
 
 
 class StdoutDestination:
-    """One line an event. DELIVERED means written and flushed: what the reader does with it is not known."""
+    """One line per event. DELIVERED means written and flushed; what the reader does with it is unknown."""
 
     Settings: ClassVar[type[DestinationSettings]] = StdoutSettings
     guarantee: ClassVar[Guarantee] = "at least once"
@@ -28,20 +28,20 @@ class StdoutDestination:
     age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: DestinationSettings, base: Path, stream: BinaryIO | None = None) -> None:
-        """`stream`: where to write instead of standard output. It is not closed."""
+        """`stream`: written to instead of standard output; it is not closed."""
         self.limits = Limits(events=1_000, batch_bytes=1024**2, event_bytes=1 << 40, in_flight=settings.in_flight)
         self._stream = stream
         self._lock = threading.Lock()
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Raises Stop when the reader has gone away: nobody will come back to this pipe."""
+        """Raises Stop if the reader has closed the pipe: it cannot be reopened."""
         stream = self._stream or sys.stdout.buffer
         try:
             with self._lock:
                 stream.write(as_lines(batch.events))
                 stream.flush()
         except BrokenPipeError:
-            raise Stop("whoever read the events from standard output has gone away") from None
+            raise Stop("the reader of standard output has closed the pipe") from None
         except OSError as error:
             raise DestinationUnavailable(f"cannot write to standard output: {error.strerror or error}") from error
         return [DELIVERED] * len(batch.events)
@@ -51,4 +51,4 @@ class StdoutDestination:
             raise DestinationUnavailable("standard output is closed")
 
     def close(self) -> None:
-        """The stream is not ours to close."""
+        """Leaves the stream open: it belongs to the caller."""

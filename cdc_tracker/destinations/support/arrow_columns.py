@@ -1,4 +1,4 @@
-"""Events as an Arrow table, for files and warehouses: what is JSON stays text, so that its numbers stay exact."""
+"""Events as an Arrow table, for files and warehouses. JSON stays text, so that its numbers stay exact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMES = ("timestamp", "committed_at")
 
 
 def arrow(extra: str) -> None:
-    """Raises ConfigError where Arrow is missing, with the extra that brings it. Its import takes a while and some memory."""
+    """Imports pyarrow, which is slow. Raises ConfigError if it is missing; `extra` is the one that installs it."""
     try:
         import pyarrow  # noqa: F401, PLC0415
     except ImportError as error:
@@ -29,7 +29,7 @@ def arrow(extra: str) -> None:
 
 
 def table(events: Sequence[Event]) -> pa.Table:
-    """A row an event, in order. Raises BatchRejected where one is not in the shape of a call."""
+    """One row per event, in order. Raises BatchRejected if one is not in the shape of a call."""
     import pyarrow as pa  # noqa: PLC0415
 
     calls = [read_event(event) for event in events]
@@ -56,7 +56,7 @@ def _times(calls: list[EventView]) -> pa.Array:
     texts = [call.timestamp or None for call in calls]
     try:
         return pa.array(texts, pa.string()).cast(kind)
-    except pa.ArrowInvalid:  # one of them has another form than ours
+    except pa.ArrowInvalid:  # one of them is written in another form of ISO 8601
         return pa.array([_micros(text) for text in texts], kind)
 
 

@@ -1,9 +1,9 @@
-"""A bound on the whole of an HTTP answer, its head included.
+"""A time limit for a whole HTTP answer, headers included.
 
-httpx's timeouts are for each read and write alone: a server that sends a byte a second would hold a request up for ever. Here
-every wait of a connection also ends at the deadline of the request that it is for. The deadline begins anew with each piece of
-the request that is written, so that a large one may take its time on a slow line, and the answer has all of it.
-httpcore has its clients' I/O done in the calling thread, so the deadline is the thread's own.
+httpx's timeouts apply to single reads and writes: a server that sends a byte a second could delay a request for ever. Here every
+wait of a connection also ends at the deadline of its request. The deadline restarts with each piece of the request that is
+written, so a large request may take its time on a slow line, and the answer has the full time.
+httpcore does I/O in the calling thread, so the deadline is a context variable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import httpcore
 import httpx
 
-_PIECE = 64 * 1024  # bytes written at once
+_PIECE = 64 * 1024  # bytes per write
 
 
 class _Deadline:
@@ -37,7 +37,7 @@ _now: ContextVar[_Deadline] = ContextVar("deadline", default=_NEVER)
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Bounds an exchange of this thread with a `bounded` client: past the deadline it raises httpx.TimeoutException."""
+    """Limits requests of this thread on a `bounded` client: after the deadline they raise httpx.TimeoutException."""
     token = _now.set(_Deadline(seconds))
     try:
         yield
@@ -46,7 +46,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def bounded(client: httpx.Client) -> httpx.Client:
-    """The client, with connections that obey `within`. httpx has no public way to give its transports a network backend."""
+    """The client, with connections that obey `within`. httpx has no public way to set the network backend of its transports."""
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx.HTTPTransport):
             transport._pool._network_backend = _Backend()

@@ -1,4 +1,4 @@
-"""What a destination raises or answers that its contract does not know: a bug in it, or a value that a library refuses."""
+"""Exceptions and answers outside of a destination's contract: a bug in it, or a value that a library refuses."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _LINES = 100
 
 
 class Fault(Exception):
-    """`place`: the error's class and where it was raised. `trace`: its frames and those of its causes.
+    """An unexpected exception. `place`: its class and where it was raised. `trace`: the frames of it and of its causes.
 
-    Neither has the error's own text, which may quote an event: `'ascii' codec can't encode 'Ann Meier'`.
+    Neither contains the exception's text, which may quote an event: `'ascii' codec can't encode 'Ann Meier'`.
     """
 
     def __init__(self, error: BaseException) -> None:
         frames = _frames(error)
         self.place = f"{type(error).__name__} in {frames[-1]}" if frames else type(error).__name__
-        self.trace = "\n".join(_told(error))
+        self.trace = "\n".join(_traceback(error))
         super().__init__(self.place)
 
 
-def _told(error: BaseException | None) -> list[str]:
+def _traceback(error: BaseException | None) -> list[str]:
     lines: list[str] = []
     while error is not None and len(lines) < _LINES:
         lines += [f"{type(error).__module__}.{type(error).__qualname__}", *(f"  {frame}" for frame in _frames(error))]
@@ -38,13 +38,13 @@ def _told(error: BaseException | None) -> list[str]:
 
 
 def _frames(error: BaseException) -> list[str]:
-    """The last ones, without source text: it is looked for often, where a batch is divided."""
+    """The innermost frames, without source text: this runs often while a batch is divided."""
     last = deque(walk_tb(error.__traceback__), maxlen=_FRAMES)
     return [f"{Path(frame.f_code.co_filename).name}, line {line} ({frame.f_code.co_name})" for frame, line in last]
 
 
 class WrongReceipts(TypeError):
-    """A destination's answer is not one receipt an event."""
+    """A destination's answer is not one receipt per event."""
 
 
 _KNOWN = (DestinationBlocked, DestinationUnavailable, TooLarge, BatchRejected)
@@ -52,19 +52,19 @@ _USUAL = (DELIVERED, ASSUMED)
 
 
 def checked(answer: object, count: int) -> list[Receipt]:
-    """The receipts that a destination answered for `count` events. Raises WrongReceipts."""
+    """The receipts of `count` events. Raises WrongReceipts if the answer has another shape."""
     if not isinstance(answer, list | tuple):
         raise WrongReceipts(f"a {type(answer).__name__} instead of a list of receipts")
     if len(answer) != count:
         raise WrongReceipts(f"{len(answer)} receipts for {count} events")
     for known in _USUAL:
         if answer and answer[0] == known and answer.count(known) == count:
-            return [known] * count  # the usual case
+            return [known] * count  # fast path
     return [_receipt(each) for each in answer]
 
 
 def held_position(destination: HoldsCheckpoint) -> Position | None:
-    """What the destination says that it holds. Raises TypeError where that is no position."""
+    """The destination's stored position. Raises TypeError if its answer is no position."""
     match destination.position():
         case None:
             return None
@@ -80,26 +80,26 @@ def _receipt(given: object) -> Receipt:
     try:
         outcome = Outcome(given.outcome)
     except ValueError:
-        raise WrongReceipts("a receipt with an outcome that there is not") from None
+        raise WrongReceipts("a receipt with an unknown outcome") from None
     return Receipt(outcome, _text(given.reason), _text(given.field), _text(given.detail), _seconds(given.retry_after))
 
 
 @contextmanager
 def sound() -> Iterator[None]:
-    """What a plugin raises that the contract knows has texts that can be stored, and seconds that can be waited.
+    """Cleans the errors that a plugin raises: their texts can be stored, their `retry_after` is a number of seconds.
 
-    Raises whatever its texts raise.
+    Raises whatever converting a text raises.
     """
     try:
         yield
     except _KNOWN as error:
         kind = next(kind for kind in _KNOWN if isinstance(error, kind))
-        made = kind(_text(error), hint=_text(error.hint))
-        if isinstance(made, DestinationUnavailable) and isinstance(error, DestinationUnavailable):
-            made.retry_after = _seconds(error.retry_after)
-        if (*made.args, vars(made)) == (str(error), vars(error)):
+        clean = kind(_text(error), hint=_text(error.hint))
+        if isinstance(clean, DestinationUnavailable) and isinstance(error, DestinationUnavailable):
+            clean.retry_after = _seconds(error.retry_after)
+        if (*clean.args, vars(clean)) == (str(error), vars(error)):
             raise
-        raise made from error
+        raise clean from error
 
 
 def _seconds(given: object) -> float | None:
@@ -107,5 +107,5 @@ def _seconds(given: object) -> float | None:
 
 
 def _text(given: object) -> str:
-    """PostgreSQL and JSON keep neither a zero character nor half of a surrogate pair."""
+    """The value as text without NUL and lone surrogates, which PostgreSQL and JSON cannot store."""
     return "" if given is None else str(given).replace("\0", "\\0").encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""The setting of destinations that take any JSON: events, or the changes themselves as Debezium's envelopes."""
+"""The `format` setting of destinations that take any JSON: events, or raw changes as Debezium envelopes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cdc_tracker.destinations.support.name_templates import check_raw_template
 
 
 class FormatSettings(DestinationSettings):
-    """`template`: the name of the setting that is a template of names, if there is one."""
+    """`template`: the setting that holds a name template, if there is one."""
 
     template: ClassVar[str] = ""
 
     format: Literal["event", "debezium"] = Field(
-        default="event", description="event, or debezium: each captured change as it was, whatever the mappings say"
+        default="event", description="event, or debezium: each captured change itself, independent of the mappings"
     )
 
     @property
@@ -29,7 +29,7 @@ class FormatSettings(DestinationSettings):
             return self
         for name in ("events", "properties"):
             if getattr(self, name) is not None:
-                raise ValueError(f"`{name}` chooses among events: with `format: debezium` there are only changes. Leave it out")
+                raise ValueError(f"`{name}` chooses among events, and `format: debezium` sends changes: remove it")
         if self.template:
             try:
                 check_raw_template(getattr(self, self.template))

@@ -1,4 +1,4 @@
-"""What the HTTP destinations share: one client, what each status means, and no secret in any text."""
+"""One HTTP client for all destinations: it maps each status to an error, and keeps secrets out of every text."""
 
 from __future__ import annotations
 
@@ -32,32 +32,30 @@ _log = logging.getLogger("cdc_tracker.http")
 
 _ANSWER_BYTES = 4 * 1024**2  # of an answer's body; the rest is not read. Room for a reason to each of 10,000 events
 _QUOTED = 300  # characters of an answer that go into an error
-_UNTRUSTED = "its certificate is not trusted here: where that is expected, name a file with its CA as `ca`"
-_OF_EVENTS = (400, 422)  # what was sent is at fault, perhaps a single event of it
+_UNTRUSTED = "its certificate is not trusted here: if that is expected, set `ca` to a file with its CA"
+_OF_EVENTS = (400, 422)  # the content is at fault, perhaps a single event
 _LATER = (408, 425, 429)
-_OTHER = "it speaks of the request, not of an event, so nothing is parked: correct the settings, or what is on the way there"
+_OTHER = "the status is about the request, not about an event, so nothing is parked: correct the settings, or a proxy in between"
 _BLOCKED = {
-    401: "it does not know these credentials: correct them",
-    402: "the account there has to be paid, or its quota raised",
-    403: "these credentials may not send: correct them, or have them allowed",
-    404: "nothing answers at this path, or the source is disabled there: correct the address",
-    405: "this path takes no POST: correct the address",
-    407: "a proxy on the way wants credentials",
+    401: "it does not accept these credentials: correct them",
+    402: "the account there must be paid, or its quota raised",
+    403: "these credentials may not send: correct them, or grant them access",
+    404: "nothing is at this path, or the source is disabled there: correct the address",
+    405: "this path does not accept POST: correct the address",
+    407: "a proxy in between requires credentials",
     410: "the endpoint was removed for good: correct the address, or remove the destination",
-    415: "it does not take this kind of body: where `compression` is set, try `none`",
-    501: "it does not know POST: correct the address",
-    505: "it does not speak HTTP/1.1: correct the address",
-    511: "a network on the way wants a login: correct the way there",
+    415: "it does not accept this kind of body: if `compression` is set, try `none`",
+    501: "it does not support POST: correct the address",
+    505: "it does not support HTTP/1.1: correct the address",
+    511: "a network in between requires a login",
 }
 _WAIT = re.compile(r"-?[0-9]+(\.[0-9]*)?")  # seconds, perhaps since the epoch
 _LONGEST_WAIT = 30 * 86_400.0
-UNREADABLE = "answer_unreadable"  # the reason of an event that is assumed because the answer does not tell its fate
+UNREADABLE = "answer_unreadable"  # the reason of an event that is assumed because the answer says nothing about it
 
 
 class HttpSettings(DestinationSettings):
-    timeout: Duration = Field(
-        default=30.0, gt=0, description="for connecting, for each 64 KB that is sent, and for the whole answer"
-    )
+    timeout: Duration = Field(default=30.0, gt=0, description="for connecting, for each 64 KB sent, and for the whole answer")
     verify: bool = Field(default=True, description="false: accept any TLS certificate")
     ca: Path | None = Field(default=None, description="a file of CA certificates to trust instead of the usual ones")
     compression: Literal["none", "gzip"] = "none"
@@ -73,11 +71,11 @@ class Reply:
 
     @property
     def ok(self) -> bool:
-        """The vendor took the request. A body that cannot be read does not change that."""
+        """Whether the vendor took the request, even if the body cannot be read."""
         return 200 <= self.status < 300
 
     def read(self, decoder: msgspec.json.Decoder[T]) -> T | None:
-        """The body as JSON of this shape; None where it is not."""
+        """The body, decoded; None if it is not JSON of this shape."""
         try:
             return decoder.decode(self.text)
         except (msgspec.DecodeError, RecursionError):
@@ -85,7 +83,7 @@ class Reply:
 
 
 def check_url(text: str) -> str:
-    """The text, if it is an http(s) URL with a host and without credentials in it. Raises ValueError, without the text."""
+    """Returns the text. Raises ValueError, without the text, if it is no http(s) URL with a host and without credentials."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -93,19 +91,19 @@ def check_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("must be a URL that begins with https:// or http://")
     if url.userinfo:
-        raise ValueError("must not hold credentials: there are settings of their own for them")
+        raise ValueError("must not contain credentials: there are separate settings for them")
     return text
 
 
 class Http:
-    """POSTs to one URL, or where a call names it to another. Every failure becomes one of ours.
+    """Sends requests to one URL, or to another that a call names. Every failure is a CdcTrackerError.
 
-    Redirects are not followed, no cookie is kept, and no answer is waited for beyond `timeout`. Proxies are taken from the
-    environment; credentials are not (`~/.netrc`). Safe to use from several threads.
+    It follows no redirects, keeps no cookies, and waits for no answer longer than `timeout`. Proxies come from the environment,
+    credentials (`~/.netrc`) do not. Thread-safe.
     """
 
     def __init__(self, url: str, settings: HttpSettings, base: Path, secrets: Sequence[str] = ()) -> None:
-        """`secrets` are blotted out of every text. Of the URL only the host is ever shown: its path may be a secret too."""
+        """`secrets` are removed from every text. Of the URL only the host is shown: its path may be a secret, too."""
         self._url = httpx.URL(url)
         self._timeout = settings.timeout
         self._gzip = settings.compression == "gzip"
@@ -121,9 +119,9 @@ class Http:
         content_type: str = "application/json",
         packed: bool = True,
     ) -> Reply:
-        """Send the body. Any status comes back; raises DestinationUnavailable where there is no answer.
+        """Sends the body and returns the reply, whatever its status. Raises DestinationUnavailable if there is no answer.
 
-        `packed=False`: this URL takes no compressed body, whatever the settings say.
+        `packed=False`: never compress; this URL does not support it.
         """
         sent = {"Content-Type": content_type, **headers}
         if self._gzip and packed:
@@ -132,16 +130,16 @@ class Http:
         return self._request("POST", url, body, sent)
 
     def post_form(self, fields: Mapping[str, str], headers: Mapping[str, str], *, url: str | None = None) -> Reply:
-        """Send the fields as an HTML form does. Never compressed: receivers of forms seldom unpack."""
+        """Sends the fields as an HTML form, never compressed: few receivers of forms decompress."""
         sent = {"Content-Type": "application/x-www-form-urlencoded", **headers}
         return self._request("POST", url, urlencode(fields).encode(), sent)
 
     def get(self, headers: Mapping[str, str], *, url: str | None = None) -> Reply:
-        """Ask without sending anything: for probes."""
+        """Sends a GET, for probes."""
         return self._request("GET", url, b"", headers)
 
     def check(self, reply: Reply) -> None:
-        """Raise what a status means, unless it is 2xx."""
+        """Raises the error that a status stands for; returns if it is 2xx."""
         status = reply.status
         if reply.ok:
             return
@@ -156,25 +154,25 @@ class Http:
         if status in _LATER or (status >= 500 and status not in _BLOCKED):
             raise DestinationUnavailable(text, retry_after=wait)
         if 300 <= status < 400:
-            hint = "it redirects, and redirects are not followed: set the address it points to"
+            hint = "it redirects, and redirects are not followed: set the address that it points to"
         else:
             hint = _BLOCKED.get(status, _OTHER)
         raise DestinationBlocked(text, hint=hint, retry_after=wait)
 
     def unreadable(self, reply: Reply, count: int) -> list[Receipt]:
-        """The receipts of events that a 2xx took, but whose fates its body does not tell: they are not sent again for ever."""
+        """The receipts after a 2xx whose body cannot be read: ASSUMED, so that the events are not sent again for ever."""
         detail = f"{reply.place} answered {reply.status}, but its answer cannot be read: {reply.fault or self.quoted(reply.text)}"
         _log.warning("%s. %d events count as assumed", detail, count)
         return [Receipt(Outcome.ASSUMED, UNREADABLE, detail=detail)] * count
 
     def reach(self) -> None:
-        """Ask for the URL's headers (HEAD), without credentials. Anything that answers will do, but a fault or 410."""
+        """Sends a HEAD without credentials. Raises if there is no answer, or on a redirect, 410 or 5xx."""
         reply = self._request("HEAD", None, b"", {})
         if 300 <= reply.status < 400 or reply.status == 410 or (reply.status >= 500 and reply.status != 501):
             self.check(reply)
 
     def quoted(self, text: str) -> str:
-        """A vendor's words as an error or a receipt may show them: one line, not too long, without our secrets."""
+        """A vendor's text as errors and receipts show it: one line, shortened, without secrets."""
         return " ".join(self._redacted(text).split())[:_QUOTED]
 
     def close(self) -> None:
@@ -187,13 +185,13 @@ class Http:
             with within(self._timeout), self._client.stream(method, target, content=body, headers=headers) as response:
                 return self._reply(response, place)
         except httpx.TimeoutException:
-            text = f"no answer from {place} within {self._timeout:g} s; whether it took the batch is not known"
-            raise DestinationUnavailable(text, hint="if it is slow rather than away, raise `timeout`") from None
+            text = f"no answer from {place} within {self._timeout:g} s; it may or may not have taken the batch"
+            raise DestinationUnavailable(text, hint="if it is slow rather than down, raise `timeout`") from None
         except (httpx.LocalProtocolError, UnicodeEncodeError):  # its text would show the value
             names = ", ".join(headers)
             raise DestinationBlocked(
-                f"a header for {place} has a value that HTTP does not take: one of {names}",
-                hint="correct the key or header in the settings: it may end with a newline, or hold letters beyond ASCII",
+                f"a header for {place} has a value that HTTP does not allow: one of {names}",
+                hint="correct the key or header in the settings: it may end with a newline or contain non-ASCII letters",
             ) from None
         except httpx.HTTPError as error:
             said = self._redacted(str(error)) or type(error).__name__
@@ -201,7 +199,7 @@ class Http:
             raise DestinationUnavailable(f"cannot reach {place}: {said}", hint=hint) from None
 
     def _reply(self, response: httpx.Response, place: str) -> Reply:
-        """With the beginning of the body, as far as it can be read in time: the head alone says whether the request was taken."""
+        """A Reply with as much of the body as can be read in time: the status alone says whether the request was taken."""
         read, fault = bytearray(), ""
         try:
             for piece in response.iter_bytes():
@@ -222,8 +220,8 @@ class Http:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `Retry-After` (seconds or an HTTP date) or `X-RateLimit-Reset` (seconds, or epoch seconds), 30 days at
-    most. None where they say nothing that can be understood."""
+    """The seconds that `Retry-After` (seconds or an HTTP date) or `X-RateLimit-Reset` (seconds or epoch seconds) ask to wait, 30
+    days at most. None if both are absent or malformed."""
     text = (headers.get("retry-after") or headers.get("x-ratelimit-reset") or "").strip()
     now = _moment(headers.get("date", "")) or datetime.now(UTC).timestamp()
     if _WAIT.fullmatch(text):
@@ -238,16 +236,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _moment(text: str) -> float | None:
-    """An HTTP date as epoch seconds. The server's own Date is the one to compare with: clocks differ."""
+    """An HTTP date as epoch seconds; None if it is none. Compare it with the server's own Date: clocks differ."""
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError):  # no date, or one that Python cannot hold
+    except (ValueError, TypeError, OverflowError):  # no date, or one out of Python's range
         return None
 
 
 def _spellings(secrets: Sequence[str]) -> list[str]:
-    """The secrets as an error or an echoing server might show them, the longest first."""
+    """The secrets in every form in which an error or a server might repeat them; the longest come first."""
     plain = {secret for secret in secrets if secret}
     basic = {base64.b64encode(f"{secret}:".encode()).decode() for secret in plain}
     return sorted(plain | basic | {quote(secret, safe="") for secret in plain}, key=len, reverse=True)
@@ -264,7 +262,7 @@ def _client(settings: HttpSettings, verify: ssl.SSLContext | bool) -> httpx.Clie
                 "Accept": "application/json, */*",
                 "Accept-Encoding": "identity",
             },
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a collector would take all people for one browser
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a collector would take all users for one browser
             follow_redirects=False,
         )
     except (ValueError, ImportError, httpx.InvalidURL):

@@ -1,4 +1,4 @@
-"""Names made from an event: a topic, stream, subject or routing key by template, and what an event is keyed by."""
+"""Names and keys made from an event: a topic, stream, subject or routing key by a template, and the key of a message."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _FIELDS = ("event", "type", "schema", "table")
 
 
 def check_template(text: str) -> str:
-    """The text, if every `{field}` in it is known. Raises ValueError."""
+    """Returns the text. Raises ValueError if it is empty or has an unknown `{field}`."""
     for field in _PART.findall(text):
         if field not in _FIELDS:
-            raise ValueError(f"`{{{field}}}` is not known: there are {', '.join(f'{{{name}}}' for name in _FIELDS)}")
+            raise ValueError(f"`{{{field}}}` is unknown: there are {', '.join(f'{{{name}}}' for name in _FIELDS)}")
     if not text or "{" in _PART.sub("", text) or "}" in _PART.sub("", text):
-        raise ValueError("must be a name, which may hold {event}, {type}, {schema} and {table}")
+        raise ValueError("must be a name, which may contain {event}, {type}, {schema} and {table}")
     return text
 
 
 def literal(template: str) -> str:
-    """An example of what a template makes: `x` for each field."""
+    """An example of the template's names: `x` for each field."""
     return _PART.sub("x", template)
 
 
 def check_raw_template(text: str) -> str:
-    """The text, if a raw change has every `{field}` in it. Raises ValueError."""
+    """Returns the text. Raises ValueError if it has a `{field}` that a raw change does not have."""
     for field in _PART.findall(text):
         if field not in ("schema", "table"):
             raise ValueError(f"a raw change has no `{{{field}}}`: there are {{schema}} and {{table}}")
@@ -42,29 +42,30 @@ def operation(event: Event) -> str:
 
 
 class NameTemplate:
-    """Where an event goes. `{event}` is a track's, page's or screen's name in snake_case, of other calls their type.
+    """Makes a name for each event. `{event}` is the name of a track, page or screen call in snake_case, else the call's type.
 
-    A raw change goes by its `{schema}` and `{table}`.
+    For a raw change, `{schema}` and `{table}` are those of its table.
     """
 
     def __init__(self, template: str, clean: Callable[[str], str] = str, limit: int = 1 << 20) -> None:
-        """`clean` makes what is put in for a field safe for the destination; `limit`: bytes of UTF-8 that a name may have."""
+        """`clean` makes a field's value safe for the destination. `limit`: the bytes of UTF-8 of the longest name."""
         self._template = template
         self._clean = clean
         self._limit = limit
         self._fixed = None if _PART.search(template) else template
-        self._made: dict[tuple[str, str, str, str], str] = {}
+        self._known: dict[tuple[str, str, str, str], str] = {}
 
     def name(self, event: Event) -> str:
+        """Raises EventRejected if the event is not in the shape of a call."""
         if self._fixed is not None:
             return self._fixed
         fields = _fields(event)
-        made = self._made.get(fields)
-        if made is None:
-            if len(self._made) > 10_000:  # names that never end would fill the memory
-                self._made.clear()
-            made = self._made[fields] = self._make(*fields)
-        return made
+        name = self._known.get(fields)
+        if name is None:
+            if len(self._known) > 10_000:  # bounds the memory if names are unlimited
+                self._known.clear()
+            name = self._known[fields] = self._make(*fields)
+        return name
 
     def _make(self, name: str, kind: str, schema: str, table: str) -> str:
         values = {"event": snake_case(name) or kind, "type": kind, "schema": schema or "none", "table": table or "none"}
@@ -72,7 +73,7 @@ class NameTemplate:
 
 
 def _fields(event: Event) -> tuple[str, str, str, str]:
-    """An event's name, its type, its schema and table."""
+    """The event's name, type, schema and table."""
     if event.type == RAW:
         source = read_change(event).source
         return "", RAW, source.schema, source.table
@@ -85,22 +86,24 @@ _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def check_key(text: str) -> str:
-    """Raises ValueError where it is neither `user`, `row`, `none` nor a path within the event."""
+    """Returns the text. Raises ValueError if it is neither `user`, `row`, `none` nor a path within the event."""
     if not _PATH.fullmatch(text):
         raise ValueError("must be user, row, none, or a path within the event such as properties.order_id")
     return text
 
 
 def check_raw_key(text: str) -> str:
-    """The same of raw changes."""
+    """The same for raw changes."""
     if text not in ("row", "none") and text.partition(".")[0] not in ("before", "after", "source"):
         raise ValueError(f"a raw change has no `{text}`: key it by row, none, or a path within it such as after.user_id")
     return text
 
 
 def key_maker(key: str) -> Callable[[Event], bytes | None]:
-    """What messages are keyed by. `user`: userId, else anonymousId, else groupId; `row`: the row's key, which the destination's
-    settings have to want. None where the event has it not."""
+    """A function from an event to the key of its message, or None if the event does not have it.
+
+    `user`: userId, else anonymousId, else groupId. `row`: the row's key, if the settings have `Requirements(row_key=True)`.
+    """
     if key == "row":
         return lambda event: event.row_key or None
     if key == "none":

@@ -274,7 +274,7 @@ def test_what_comes_after_a_throttled_event_of_the_same_person_waits(vendor: Amp
 
 def test_where_all_is_throttled_it_waits_as_amplitude_asks(vendor: AmplitudeServer, amplitude: Destination) -> None:
     vendor.throttled = {"u-1"}
-    with pytest.raises(DestinationUnavailable, match="throttles all") as caught:
+    with pytest.raises(DestinationUnavailable, match="throttles all users") as caught:
         amplitude.deliver(batch(call(0), call(1)))
     assert caught.value.retry_after == 30.0
 

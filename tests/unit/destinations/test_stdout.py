@@ -34,5 +34,5 @@ def test_a_reader_that_has_gone_away_stops_the_role() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     stream = os.fdopen(writing, "wb", buffering=0)
-    with stream, pytest.raises(Stop, match="has gone away"):
+    with stream, pytest.raises(Stop, match="has closed the pipe"):
         StdoutDestination("out", StdoutSettings(), Path(), stream).deliver(batch(b"{}"))
