@@ -75,7 +75,8 @@ def backfill(
             if not as_json:
                 _say(plan)
             if not dry_run:
-                yes_duplicates = _agree(plan, yes=yes, duplicates=yes_duplicates)
+                question = f"Read {plan.table} for {plan.destination}?"
+                yes_duplicates = output.agree(question, _twice(plan), yes=yes, duplicates=yes_duplicates)
         shown = [_as_json(plan, start) for plan in plans]
         numbers = []
         if not dry_run:
@@ -127,12 +128,7 @@ def _say(plan: Backfill) -> None:
         )
 
 
-def _agree(plan: Backfill, *, yes: bool, duplicates: bool) -> bool:
-    """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
-    if plan.duplicates and not yes and not duplicates:
-        number = plural(plan.duplicates, "event")
-        said = f"{plan.destination} was delivered {number} of {plan.event} that it does not recognize by their ids"
-        output.ask(f"{said}. Send all the same?", yes=False, options="--yes and --yes-duplicates")
-        duplicates = True
-    output.ask(f"Read {plan.table} for {plan.destination}?", yes=yes)
-    return duplicates
+def _twice(plan: Backfill) -> str:
+    """The question whether to send duplicates; "" if there would be none."""
+    delivered = f"{plan.destination} was delivered {plural(plan.duplicates, 'event')} of {plan.event}"
+    return f"{delivered} that it does not recognize by their ids. Send all the same?" if plan.duplicates else ""

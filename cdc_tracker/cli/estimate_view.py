@@ -63,15 +63,10 @@ def say(estimate: DestinationEstimate) -> None:
         output.warn(f"{number} older than {limit}, by their own time: it rejects such events, or changes their time.")
 
 
-def agree(estimate: DestinationEstimate, question: str, *, yes: bool, duplicates: bool) -> bool:
-    """Ask, and return whether duplicates are accepted: they are asked for by number, and `yes` alone does not accept them."""
-    if estimate.counts.outside_window and not yes and not duplicates:
-        number = plural(estimate.counts.outside_window, "event")
-        twice = f"Send {number} that {estimate.destination} may then have twice?"
-        output.ask(twice, yes=False, options="--yes and --yes-duplicates")
-        duplicates = True
-    output.ask(question, yes=yes)
-    return duplicates
+def twice(estimate: DestinationEstimate) -> str:
+    """The question whether to send duplicates; "" if there would be none."""
+    number = estimate.counts.outside_window
+    return f"Send {plural(number, 'event')} that {estimate.destination} may then have twice?" if number else ""
 
 
 def seconds(duration: float) -> float | None:

@@ -14,9 +14,7 @@ POINT = 'An LSN, an ISO time, how long ago ("2h"), or "earliest".'
 
 events = click.option("--events", "names", multiple=True, metavar="NAME", help="Only this event, by key or name. Repeatable.")
 only_missing = click.option("--only-missing", is_flag=True, help="Hold back events that the destination's sent_ledger has.")
-yes_duplicates = click.option(
-    "--yes-duplicates", is_flag=True, help="Also send events that the destination will then have twice."
-)
+yes_duplicates = click.option("--yes-duplicates", is_flag=True, help="Also send events that it will then have twice.")
 
 
 def point(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Target | None:

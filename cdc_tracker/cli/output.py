@@ -108,6 +108,18 @@ def ask(question: str, *, yes: bool, options: str = "--yes") -> None:
         raise click.Abort
 
 
+def agree(question: str, twice: str, *, yes: bool, duplicates: bool) -> bool:
+    """Ask, and return whether duplicates are accepted. `twice`: the question about them, "" if there would be none.
+
+    `yes` alone does not accept duplicates: the operation then refuses them.
+    """
+    if twice and not yes and not duplicates:
+        ask(twice, yes=False, options="--yes and --yes-duplicates")
+        duplicates = True
+    ask(question, yes=yes)
+    return duplicates
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[], None]]:
     """Shows progress on standard error, if that is a terminal. Yields a function to call after each segment."""

@@ -84,7 +84,8 @@ def replay(
             output.say(f"{destination}: {events} from {after} to {upto} would be sent again.")
             estimate_view.say(again)
         if not dry_run:
-            accepted = estimate_view.agree(again, f"Send them to {destination}?", yes=yes, duplicates=yes_duplicates)
+            question, twice = f"Send them to {destination}?", estimate_view.twice(again)
+            accepted = output.agree(question, twice, yes=yes, duplicates=yes_duplicates)
             job = operations.replay.start(state, journal, plan, accept_duplicates=accepted, max_rate=max_rate)
             shown["job"] = job.id
         if as_json:

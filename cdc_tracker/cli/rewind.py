@@ -56,7 +56,8 @@ def rewind(
             output.say(f"{destination}: from {plan.position} back to {to}, {events} would be sent again.")
             estimate_view.say(again)
         if not dry_run:
-            accepted = estimate_view.agree(again, f"Rewind {destination} to {to}?", yes=yes, duplicates=yes_duplicates)
+            question, twice = f"Rewind {destination} to {to}?", estimate_view.twice(again)
+            accepted = output.agree(question, twice, yes=yes, duplicates=yes_duplicates)
             at_once = operations.rewind.apply(state, journal, plan, accept_duplicates=accepted)
             shown["applied"] = _AT_ONCE if at_once else _LATER
     if as_json:
