@@ -75,7 +75,7 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 def _roles(health: Health) -> Iterable[Metric]:
     up = GaugeMetricFamily("cdc_tracker_role_up", "1 when the role runs and reports", labels=["role"])
-    ends = CounterMetricFamily("cdc_tracker_role_ends", "How often a role has ended although it was not told to", labels=["role"])
+    ends = CounterMetricFamily("cdc_tracker_role_ends", "How often a role has ended without being asked to", labels=["role"])
     for name, state in health.states.items():
         up.add_metric([name], float(state not in ("gone", "silent", "stopped", "failed")))
     if known := health.supervisor.roles:
@@ -85,7 +85,7 @@ def _roles(health: Health) -> Iterable[Metric]:
 
 
 def _findings(health: Health) -> Iterator[Metric]:
-    found = GaugeMetricFamily("cdc_tracker_findings", "What is not well, as `status` tells it", labels=["severity"])
+    found = GaugeMetricFamily("cdc_tracker_findings", "Findings, as `status` shows them", labels=["severity"])
     numbers = Counter(finding.severity for finding in health.findings)
     for severity in ("error", "warning"):
         found.add_metric([severity], float(numbers[severity]))

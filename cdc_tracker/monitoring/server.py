@@ -1,4 +1,4 @@
-"""The health port: HTTP/1.1 on one thread, whatever clients do; looks at the stores on another, one at a time."""
+"""The health port: HTTP/1.1 on one thread, whatever clients do; another thread reads the stores, for one request at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.monitoring.facts import Observer
 from cdc_tracker.monitoring.metrics import CONTENT_TYPE, exposition
 
-PATIENCE = 5.0  # seconds for a client to send a request or take its answer, and for the stores to be looked at
-CLIENTS = 64  # at once; the one that has waited longest makes room for the next
+PATIENCE = 5.0  # seconds for a client to send a request or take its answer, and for the stores to be read
+CLIENTS = 64  # at once; the oldest connection is closed for the next
 REQUEST = 16 * 1024  # bytes of a request's line and headers
 
 _Answer: TypeAlias = tuple[int, str, bytes]
@@ -27,15 +27,15 @@ _PAGES = ("/healthz", "/readyz", "/metrics")
 
 
 class HealthServer:
-    """/healthz (the supervisor lives), /readyz (200 or 503 with the reasons), /metrics (Prometheus). Loopback by default.
+    """/healthz (the supervisor is alive), /readyz (200 or 503 with the reasons), /metrics (Prometheus). Loopback by default.
 
-    `alive` is asked for /healthz, which looks at no store.
+    `alive` answers /healthz, which reads no store.
     """
 
     def __init__(self, host: str, port: int, observer: Observer, alive: Callable[[], bool]) -> None:
         self._observer, self._alive = observer, alive
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="health-look")
-        self._shared: dict[str, asyncio.Future[_Answer]] = {}  # by path: looks that are under way
+        self._shared: dict[str, asyncio.Future[_Answer]] = {}  # by path: reads of the stores in progress
         self._clients: dict[asyncio.Task[None], None] = {}  # oldest first
         self._loop = asyncio.new_event_loop()
         try:
@@ -51,7 +51,7 @@ class HealthServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends every connection. A look under way is not waited for."""
+        """Ends every connection. Does not wait for a read of the stores."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -71,19 +71,19 @@ class HealthServer:
             del self._clients[oldest]
             oldest.cancel()
         self._clients[task] = None
-        writer.transport.set_write_buffer_limits(0)  # an answer counts as sent once the system has all of it
+        writer.transport.set_write_buffer_limits(0)  # an answer counts as sent when the system has all of it
         try:
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST)
             while await self._exchange(connection, reader, writer):
                 connection.start_next_cycle()
         except (OSError, TimeoutError, asyncio.CancelledError, h11.LocalProtocolError):
-            writer.transport.abort()  # too slow, gone, or in the way of another
+            writer.transport.abort()  # too slow, gone, or closed for another
         finally:
             self._clients.pop(task, None)
             writer.close()
 
     async def _exchange(self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer. Whether another may follow."""
+        """One request and its answer. Returns whether another may follow."""
         try:
             async with asyncio.timeout(PATIENCE):
                 request = await _received(connection, reader)
@@ -112,7 +112,7 @@ class HealthServer:
             return _unready(f"state store and journal were not read within {PATIENCE:.0f} s")
 
     async def _looked(self, path: str, look: Callable[[], _Answer]) -> _Answer:
-        """What a look gives. Whoever asks while one is under way gets what that one gives."""
+        """The result of reading the stores. Requests that come during a read get its result."""
         if path not in self._shared:
             self._shared[path] = self._loop.run_in_executor(self._looking, look)
             self._shared[path].add_done_callback(lambda _: self._shared.pop(path))
@@ -127,7 +127,7 @@ class HealthServer:
             findings, problems = health.findings, health.problems
         except CdcTrackerError as error:
             return _unready(f"{error} {error.hint}".strip())
-        except Exception as error:  # a fault of ours must not pass for good health
+        except Exception as error:  # a fault in cdc-tracker must not pass for good health
             return _unready(f"a fault in cdc-tracker: {error!r}")
         told = [{"severity": each.severity, "who": each.who, "what": str(each), "hint": each.hint} for each in findings]
         body = json.dumps({"ready": not problems, "problems": problems, "findings": told})
@@ -139,7 +139,7 @@ def _unready(problem: str) -> _Answer:
 
 
 async def _received(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The next request, with its body read and dropped; None where the client has nothing more. Raises RemoteProtocolError."""
+    """The next request, with its body read and dropped; None if the client has no more. Raises RemoteProtocolError."""
     request, size = None, 0
     while True:
         event = connection.next_event()

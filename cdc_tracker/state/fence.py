@@ -1,9 +1,9 @@
 """Fencing: a row that one process writes has a version, and every commit names the version that it follows.
 
-Taking the row over gives it another version, as every commit does. So a process that lost its lock without noticing (it was
-paused, its session was ended) cannot commit any more, nor can one whose store was taken back to an earlier time and lacks what
-that process believes to be stored. Versions only grow, and are the microsecond of their making or later: two that were made from
-the same older one, before and after a restore, still differ.
+A claim gives the row another version, as every commit does. So a process that lost its lock without noticing (it was paused, its
+session was ended) cannot commit any more, nor can one whose store was restored to an earlier time and lacks what the process
+believes to be stored. Versions only grow and are at least the microsecond of their creation: two that follow the same older one,
+before and after a restore, differ.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _next = bindparam("next_version", type_=BigInteger)
 
 
 class Step(NamedTuple):
-    """From one version to the next: parameters of a statement. `known` is None where the writer has claimed nothing."""
+    """From one version to the next, as parameters of a statement. `known_version` is None if the writer has claimed nothing."""
 
     known_version: int | None
     next_version: int
 
 
 class Row(NamedTuple):
-    """A row that is claimed. `noun`: for a person, `the checkpoint of mixpanel`."""
+    """A row that one process claims. `noun`: for messages, such as `the checkpoint of mixpanel`."""
 
     noun: str
     table: Table
@@ -41,7 +41,7 @@ class Row(NamedTuple):
         return found
 
     def move(self, connection: Connection, step: Step) -> bool:
-        """Whether it had the version that the step is from."""
+        """Whether the row had the version from which the step leads."""
         moved = update(self.table).where(*self._here, follows(self.table)).values(version=_next)
         return bool(connection.execute(moved, step._asdict()).rowcount)
 
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 def follows(table: Table) -> ColumnElement[bool]:
-    """The row has the version that the step is from. Or the one that it leads to: a commit arrived whose answer was lost."""
+    """The row has the version from which the step leads; or, after a commit whose answer was lost, the one to which it leads."""
     return or_(_known.is_(None), table.c.version.in_([_known, _next]))
 
 
@@ -61,7 +61,7 @@ def leads() -> Any:
 
 
 class Unclaimed:
-    """What a State writes through that has claimed nothing: a command's, which asks for something and stores no work."""
+    """The writer of a State without a claim: that of a command, which requests something and stores no work."""
 
     lost = False
 
@@ -71,17 +71,17 @@ class Unclaimed:
         yield Step(None, _after(0))
 
     def compare(self, connection: Connection, step: Step) -> None:
-        """For a transaction that does not move the row by itself."""
+        """Call it in a transaction whose own statements do not move the row."""
 
     def refuse(self, connection: Connection, step: Step) -> None:
-        """After a statement that changed nothing: raises Fenced where the row's version is the reason."""
+        """Call it after a statement that changed nothing: raises Fenced if the row's version is the reason."""
 
 
 class Fence(Unclaimed):
-    """That of a process which has claimed the row. Its methods raise Fenced where it cannot go on from what it knows."""
+    """The writer of a process that has claimed the row. Its methods raise Fenced if the row has a version of another writer."""
 
     def __init__(self, row: Row, lock: Lock, connection: Connection) -> None:
-        """Whoever wrote the row before cannot any more, once this is committed."""
+        """Once the transaction is committed, no earlier writer can write the row."""
         self._row, self._lock = row, lock
         self._refused: Fenced | None = None
         self._version = self._next = _after(row.version(connection) or 0)
@@ -94,7 +94,7 @@ class Fence(Unclaimed):
 
     @contextmanager
     def step(self) -> Iterator[Step]:
-        """After a failure the next one leads to the same version: it is open whether the commit took place."""
+        """After a failure the next step leads to the same version, because the commit may have taken place."""
         if self._refused is not None:
             raise self._refused
         self._lock.check()
@@ -114,12 +114,16 @@ class Fence(Unclaimed):
     def refuse(self, connection: Connection, step: Step) -> None:
         found = self._row.version(connection)
         if found is None:
-            raise Fenced(f"Somebody has removed {self._row.noun}.")
+            raise Fenced(f"{_sentence(self._row.noun)} was removed from the state store.")
         if found in step:
             return
         if found > self._version:
             raise Fenced(f"Another process has taken over {self._row.noun}.")
-        raise Fenced(f"The state store was taken back: {self._row.noun} is older than what was stored last.")
+        raise Fenced(f"The state store was restored: {self._row.noun} is older than what this process stored last.")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _after(version: int) -> int:

@@ -35,7 +35,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 FINISHED = ("done", "cancelled")
 _AT_WORK = ("queued", "running")  # the states that the job's runner may change: users set the others, or they are final
 
-# A job and its segment in one statement: between two, a commit might come.
+# A job and its segment in one statement: a commit could come between two.
 _WITH_SEGMENT = select(t, segments.c.segment).outerjoin(segments, segments.c.job_id == t.c.id)
 _ONE = _WITH_SEGMENT.where(t.c.id == bindparam("of_id"))
 _NEXT = (
@@ -64,8 +64,8 @@ _WRITTEN = (
 )
 _WRITE = update(t).where(t.c.id == bindparam("of_id")).values({name: bindparam(name) for name in _WRITTEN})
 _ENDED: dict[str, Any] = {"digest": 0, "needs_lsn": None, "needs_ordinal": None}
-_BEGAN_ANEW = (
-    "The source began anew, so that positions and event ids of before mean nothing. Cancel this job, and start one like it."
+_NEW_EPOCH = (
+    "The source was set up with a new epoch: its earlier positions and event ids are void. Cancel this job and start a new one."
 )
 
 
@@ -184,7 +184,7 @@ def end_all(connection: Connection, source: str) -> None:
     """Fail the unfinished jobs of a source whose positions lost their meaning. They keep nothing of the journal."""
     moment = now_micros()
     unfinished = (t.c.source == source, t.c.state.not_in(FINISHED))
-    values = {"state": "failed", "trouble": _BEGAN_ANEW, "finished_at": moment, "updated_at": moment}
+    values = {"state": "failed", "trouble": _NEW_EPOCH, "finished_at": moment, "updated_at": moment}
     connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(*unfinished))))
     connection.execute(update(t).where(*unfinished).values(**values, **_ENDED))
 
@@ -207,7 +207,7 @@ def _refused(job: Row[Any], to: str) -> Stop:
 def _locked(connection: Connection, job_id: int) -> Row[Any]:
     row = connection.execute(_LOCK, {"of_id": job_id}).first()
     if row is None:
-        raise StateMissing(f"The state store has no job {job_id}.", hint="`cdc-tracker jobs` lists those that there are.")
+        raise StateMissing(f"The state store has no job {job_id}.", hint="`cdc-tracker jobs` lists the jobs.")
     return row
 
 

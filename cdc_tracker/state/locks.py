@@ -1,4 +1,4 @@
-"""Locks that one process holds at a time: freed by its death, however it dies, and looked after while it lives."""
+"""Locks that one process holds at a time: verified while it runs, and freed when it dies, however it dies."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUna
 from cdc_tracker.state import tables
 from cdc_tracker.storage.database import Database, advisory_key, readable
 
-LOOK = 1.0  # seconds between two looks at a lock that is held
-AGAIN = 0.2  # seconds between two tries to take one that is lost, and cannot be taken for now
-FRESH = 5.0  # seconds after a look for which it counts
-ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang for ever
+LOOK = 1.0  # seconds between two checks of a lock that is held
+AGAIN = 0.2  # seconds between two attempts to take a lost lock again
+FRESH = 5.0  # seconds for which a check counts
+ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang forever
 _RETRY_SECONDS = 0.1
 _HINT = "Stop that process first, or start this one with --standby so that it takes over when that one ends."
 _POOLED = "Give state.url the server itself, or a pooler's pool_mode=session: a lock belongs to one session of the server."
@@ -39,17 +39,17 @@ log = structlog.get_logger("locks")
 
 
 class Lock(ABC):
-    """Taken when entered, or AlreadyRunning is raised, naming the holder. Not passed on to child processes that exec.
+    """Entering takes it, or raises AlreadyRunning, naming the holder. Child processes that exec do not inherit it.
 
-    While it is held, a thread looks after it. A lock that was lost (the server ended the session, someone deleted the file) is
-    taken again where nobody else has it. Where another process has it, `lost` says so from then on, and `check` raises it.
+    While it is held, a thread checks it. A lost lock (the server ended the session, the file was deleted) is taken again if it is
+    free. If another process has it, `lost` has the error from then on, and `check` raises it.
     """
 
     def __init__(self, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> None:
         self.name = name
         self.lost: CdcTrackerError | None = None
         self._wait, self._grace, self._stop = wait, grace, stop
-        self._turn = RLock()  # the watcher's, or that of a caller of verify()
+        self._turn = RLock()  # of the watcher, or of a caller of verify()
         self._seen = 0.0
         self._said = False
         self._ended: socket.socket | None = None
@@ -77,18 +77,18 @@ class Lock(ABC):
         self._free()
 
     def check(self) -> None:
-        """Raises Fenced where another process was seen to have it. Costs nothing."""
+        """Raises Fenced if another process was seen to have it. Costs nothing."""
         if self.lost is not None:
             raise self.lost
 
     def held(self) -> bool:
-        """Whether it is ours, as of a look a moment ago: false also where none was possible, or the machine stood still."""
+        """Whether this process has it, by a recent check: false also if none was possible, or the machine was suspended."""
         return self.lost is None and _clock() - self._seen < FRESH
 
     def verify(self) -> None:
-        """Look now, and take it again where it was lost. Ends in bounded time.
+        """Check now, and take it again if it was lost. Ends in bounded time.
 
-        Raises Fenced where another process has it, StateUnavailable where nobody can tell.
+        Raises Fenced if another process has it, StateUnavailable if that cannot be found out.
         """
         with self._turn:
             self.check()
@@ -96,7 +96,7 @@ class Lock(ABC):
                 if not self._holds():
                     if not self._take():
                         raise Fenced(f"The lock on {self.name} was lost, and {_named(self._holder())} has taken it.")
-                    log.warning("the lock was lost, and is taken again: nobody else had it meanwhile", lock=self.name)
+                    log.warning("the lock was lost and taken again: no other process had it meanwhile", lock=self.name)
             except (Fenced, Stop) as error:
                 self.lost = error
                 raise
@@ -110,37 +110,37 @@ class Lock(ABC):
         except (Fenced, Stop) as error:
             log.error(str(error), hint=error.hint)
         except Exception as error:
-            self.lost = Fenced(f"The lock on {self.name} cannot be looked after: {error}.")
-            log.exception("a fault in cdc-tracker: the lock cannot be looked after", lock=self.name)
+            self.lost = Fenced(f"The lock on {self.name} cannot be checked: {error}.")
+            log.exception("a fault in cdc-tracker: the lock cannot be checked", lock=self.name)
         finally:
             ended.close()
 
     def _look(self) -> bool:
-        """Whether it is known to be held."""
+        """Whether the check was possible."""
         try:
             self.verify()
         except StateUnavailable as error:
             if not self._said:
-                log.warning("whether the lock is still held cannot be told", lock=self.name, error=str(error))
+                log.warning("the lock cannot be checked", lock=self.name, error=str(error))
             self._said = True
             return False
         return True
 
     @abstractmethod
     def _take(self) -> bool:
-        """Whether it was free, or is ours already. Raises StateUnavailable."""
+        """Whether it was free, or this process has it already. Raises StateUnavailable."""
 
     def _may_take(self) -> bool:
-        """Whether it has been free for long enough, where that can be seen without taking it."""
+        """Whether it has been free for long enough, if that can be seen without taking it."""
         return True
 
     @abstractmethod
     def _holds(self) -> bool:
-        """Whether it is still ours. Raises Stop where it can never be kept."""
+        """Whether this process still has it. Raises Stop if it can never be kept."""
 
     @abstractmethod
     def _holder(self) -> str:
-        """`PID@HOST` of who has it, or nothing."""
+        """`PID@HOST` of the process that has it, or an empty text."""
 
     @abstractmethod
     def _free(self) -> None: ...
@@ -158,7 +158,7 @@ def make(database: Database, name: str, wait: float, grace: float, stop: Callabl
 
 @contextmanager
 def all_free(database: Database) -> Iterator[None]:
-    """While it lasts, no worker can start on the store. Raises AlreadyRunning where one of any source, or a role of it, runs."""
+    """Keeps every worker from starting on the store. Raises AlreadyRunning if one of any source, or a role of it, runs."""
     with database.reading() as connection:
         sources = connection.execute(select(tables.sources.c.name)).scalars().all()
         places = connection.execute(select(tables.checkpoints.c.source, tables.checkpoints.c.destination).distinct()).all()
@@ -183,7 +183,7 @@ def _never() -> bool:
 
 
 def _clock() -> float:
-    """Seconds, which pass also while the machine is suspended."""
+    """Seconds, including those in which the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -201,7 +201,7 @@ def _already(name: str, holder: str) -> AlreadyRunning:
 
 
 class FileLock(Lock):
-    """flock on a file that stays when the lock is freed: deleting it would let two processes lock two files of one name."""
+    """flock on a file. The file stays when the lock is freed: deleting it would let two processes lock two files of one name."""
 
     def __init__(self, path: Path, name: str, wait: float, stop: Callable[[], bool]) -> None:
         super().__init__(name, wait, 0.0, stop)
@@ -237,7 +237,7 @@ class FileLock(Lock):
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StateUnavailable(f"The lock file {self._path} cannot be looked at: {error.strerror}") from error
+            raise StateUnavailable(f"The lock file {self._path} cannot be read: {error.strerror}") from error
 
     def _holder(self) -> str:
         try:
@@ -252,7 +252,7 @@ class FileLock(Lock):
 
 
 class AdvisoryLock(Lock):
-    """A session advisory lock on a connection of its own, whose application_name says who holds it."""
+    """A session advisory lock on a separate connection, whose application_name names the holder."""
 
     def __init__(self, database: Database, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> None:
         super().__init__(name, wait, grace, stop)
@@ -278,7 +278,7 @@ class AdvisoryLock(Lock):
         with self._database.translated():
             self._driver = self._database.own_connection()
             self._driver.execute("SELECT set_config('application_name', %s, false)", [_me()[:63]])
-            # So that the lock of a machine that vanished is freed within a minute.
+            # The lock of a machine that vanished is freed within a minute.
             for setting, seconds in (("idle", 30), ("interval", 10), ("count", 3)):
                 self._driver.execute(f"SET tcp_keepalives_{setting} = {seconds}")
         self._session = self._ask("SELECT pg_backend_pid()")
@@ -298,7 +298,7 @@ class AdvisoryLock(Lock):
         return self._ask(_HOLDER.format(self._key))
 
     def _ask(self, query: str) -> str:
-        """Where it fails, the connection is given up, and the lock with it."""
+        """If it fails, the connection is closed, and the lock is freed with it."""
         try:
             if self._driver is None:
                 self._connect()

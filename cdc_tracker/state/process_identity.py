@@ -1,4 +1,4 @@
-"""What tells a process from every other that has, had or will have its number."""
+"""Tells a process from every other one that has, had or will have its number."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def identity() -> str:
-    """What tells this process from every other that has, had or will have its number. Empty where the system does not say.
+    """The boot, the namespace of process numbers (every container has a process 1), and the time of this process's start.
 
-    The boot, the namespace in which the number holds (every container has a process 1), and the time of its start.
+    Empty if the system does not say.
     """
     started = _started(os.getpid())
     return f"{_numbering()} {started}" if started else ""
 
 
 def runs(pid: int, known: str) -> bool | None:
-    """Whether the process that gave `known` as its identity() still runs; None where that cannot be told from here."""
+    """Whether the process whose identity() was `known` still runs; None if that cannot be seen from here."""
     numbering, _, started = known.rpartition(" ")
     if not known or numbering != _numbering():
         return None
@@ -25,13 +25,13 @@ def runs(pid: int, known: str) -> bool | None:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it is another user's
+        pass  # it belongs to another user
     found = _started(pid)
     return None if found is None else found == started
 
 
 def _numbering() -> str:
-    """The boot and the process namespace, as text; empty where there is no /proc."""
+    """The boot and the process namespace, as text; empty if there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
@@ -40,7 +40,7 @@ def _numbering() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, in ticks since the boot. Empty for one that has ended; None where it cannot be seen."""
+    """When the process started, in ticks since the boot. Empty if it has ended; None if it cannot be seen."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (OSError, ValueError):

@@ -51,13 +51,13 @@ checkpoints = Table(
     _big("partition", key=True),  # of the journal; the SQL journal has only 0
     _big("lsn"),
     _big("ordinal"),
-    _big("high_lsn"),  # the furthest the checkpoint has been: below it events go again
+    _big("high_lsn"),  # the furthest the checkpoint has been: events below it are sent again
     _big("high_ordinal"),
     _big("rewind_lsn", nullable=True),
     _big("rewind_ordinal", nullable=True),
     _big("updated_at"),
     _flag("only_missing"),  # in force now
-    _flag("rewind_only_missing"),  # comes into force with the rewind that was asked for
+    _flag("rewind_only_missing"),  # comes into force with the pending rewind
     _version(),
 )
 
@@ -74,22 +74,22 @@ ledger = Table(
     Index("cdc_tracker_ledger_hour", "source", "hour"),
 )
 
-totals = Table(  # of the ledger, changed with it: what is looked at every few seconds must not read a year of hours
+totals = Table(  # of the ledger, updated with it: probes must not read a year of hours every few seconds
     "cdc_tracker_total",
     metadata,
     _text("source", key=True),
     _text("destination", key=True),
-    *(_big(outcome) for outcome in OUTCOMES),  # the ledger's sums: a dead letter that is retried leaves `rejected`
-    *(_big(f"{outcome}_ever") for outcome in OUTCOMES),  # how often it has happened: only grows
+    *(_big(outcome) for outcome in OUTCOMES),  # the ledger's sums: a retried dead letter leaves `rejected`
+    *(_big(f"{outcome}_ever") for outcome in OUTCOMES),  # how often each has happened: only grows
 )
 
-in_hand = Table(  # of a delivery: what it was about to do when it was killed
+in_hand = Table(  # what each delivery is about to send
     "cdc_tracker_in_hand",
     metadata,
     _text("source", key=True),
     _text("destination", key=True),
-    _text("mappings"),  # JSON: the files' texts by which events were sent last
-    _text("letters"),  # JSON: ids of the dead letters that are being sent again, in one call
+    _text("mappings"),  # JSON: the texts of the mapping files with which events were last sent
+    _text("letters"),  # JSON: ids of the dead letters that are being sent again in one call
 )
 
 dead_letters = Table(
@@ -141,13 +141,13 @@ jobs = Table(
     _big("needs_ordinal", nullable=True),
     _text("trouble"),
     *(_big(name) for name in ("created_at", "started_at", "finished_at", "updated_at")),
-    _big("digest"),  # of its segment, 0 where there is none: it is written only when it has changed
+    _big("digest"),  # of its segment, 0 if there is none: the segment is written only if this has changed
     Index("cdc_tracker_job_queue", "source", "destination", "state", "id"),
     sqlite_autoincrement=True,
 )
 
 job_segments = Table(
-    "cdc_tracker_job_segment",  # by themselves: progress is stored many times for one of these
+    "cdc_tracker_job_segment",  # separate: progress is stored many times for one segment
     metadata,
     _big("job_id", key=True),
     Column("segment", LargeBinary, nullable=False),

@@ -198,7 +198,7 @@ def test_a_role_whose_checkpoint_another_has_taken_over_ends_and_begins_from_wha
         scene.await_all()
         assert roles(process.pid)["deliver:segment"] != before
         assert not alive(before)
-    assert "was taken back" in scene.worker.log
+    assert "was restored" in scene.worker.log
     scene.check()
 
 

@@ -158,7 +158,7 @@ class FenceSuite(OpenedStore):
         state.checkpoints.commit("main", "jsonl", Position(200, 0), {})
         with state._database.writing() as connection:
             connection.execute(text("UPDATE cdc_tracker_checkpoint SET version = :v"), {"v": version})
-        with pytest.raises(Fenced, match="was taken back"):
+        with pytest.raises(Fenced, match="was restored"):
             DELIVERY[work](state, begun)
 
     def test_a_take_over_that_a_failover_has_lost_is_not_mistaken_for_a_later_one(self, state: State, second: State) -> None:

@@ -287,12 +287,12 @@ class JobSuite(OpenedStore):
         state.checkpoints.drop("main")
         assert [job.state for job in state.jobs.all("main")] == ["failed", "done", "failed"]
         found = self.found(state, running)
-        assert "began anew" in found.trouble
+        assert "new epoch" in found.trouble
         assert found.finished_at > 0
         assert state.jobs.need("main") is None
         assert self.found(state, other) == other
         assert state.jobs.commit(replace(running, progress=at(5)), {}) == "failed"
-        assert "began anew" in self.found(state, running).trouble
+        assert "new epoch" in self.found(state, running).trouble
 
     def test_a_source_that_is_forgotten_takes_its_jobs_and_sent_ids_along(self, state: State) -> None:
         state.sources.save(RECORD)
