@@ -18,7 +18,7 @@ from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.faults import When, translate
-from cdc_tracker.sources.postgres.quoting import quoted
+from cdc_tracker.sources.postgres.quoting import literal, quoted
 from cdc_tracker.sources.postgres.segments import Frame
 
 WAL_DATA, KEEPALIVE = b"wk"
@@ -54,7 +54,7 @@ class ReplicationStream:
 
     def start(self, slot: str, start: Lsn, options: Mapping[str, str]) -> None:
         """START_REPLICATION. The caller rules out a start below confirmed_flush_lsn, which the server does not refuse."""
-        given = ", ".join(f"{quoted(name)} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options.items())
+        given = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in options.items())
         command = f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {format_lsn(start)} ({given})"
         result = self._execute(command)
         if result.status != pq.ExecStatus.COPY_BOTH:
