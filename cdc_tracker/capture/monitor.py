@@ -70,6 +70,7 @@ class CaptureMonitor:
     _moved: tuple[Lsn, int] = (0, 0)
 
     def enter(self, state: str, trouble: str = "", hint: str = "") -> None:
+        """Change the state; the report keeps the time of the change."""
         if state != self.state:
             self.report.since = now_micros()
         self.state, self.report.trouble, self.report.hint = state, trouble, hint

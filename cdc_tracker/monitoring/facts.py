@@ -83,6 +83,7 @@ class Health:
 
     @property
     def findings(self) -> list[Finding]:
+        """Errors and warnings, in reading order."""
         return list(findings(self))
 
     @property

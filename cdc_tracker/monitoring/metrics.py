@@ -101,7 +101,7 @@ def _destinations(destinations: Sequence[DestinationHealth]) -> Iterable[Metric]
         "Changes in the journal after its checkpoint, 10,000 segments at most",
         labels=named,
     )
-    state = GaugeMetricFamily("cdc_tracker_destination_state", "1 for the state that holds", labels=["destination", "state"])
+    state = GaugeMetricFamily("cdc_tracker_destination_state", "1 for the present state", labels=["destination", "state"])
     letters = GaugeMetricFamily(
         "cdc_tracker_dead_letters", "Events that are parked or queued now", labels=["destination", "reason"]
     )

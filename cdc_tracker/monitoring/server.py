@@ -129,8 +129,8 @@ class HealthServer:
             return _unready(f"{error} {error.hint}".strip())
         except Exception as error:  # a fault in cdc-tracker must not pass for good health
             return _unready(f"a fault in cdc-tracker: {error!r}")
-        told = [{"severity": each.severity, "who": each.who, "what": str(each), "hint": each.hint} for each in findings]
-        body = json.dumps({"ready": not problems, "problems": problems, "findings": told})
+        shown = [{"severity": each.severity, "who": each.who, "what": str(each), "hint": each.hint} for each in findings]
+        body = json.dumps({"ready": not problems, "problems": problems, "findings": shown})
         return (503 if problems else 200), _JSON, body.encode()
 
 

@@ -46,6 +46,7 @@ class WorkerReporter:
         threading.Thread(target=self._fitting, name="fit", daemon=True).start()
 
     def started(self, role: str) -> None:
+        """Note that the role runs."""
         self._roles.setdefault(role, RoleEnds()).running = True
 
     def ended(self, role: str, code: int) -> None:
@@ -58,13 +59,16 @@ class WorkerReporter:
             self._due.set()  # before it is started again and replaces the report that it left
 
     def reloaded(self, mappings: Mappings) -> None:
+        """Note the mappings now in force."""
         self._reload, self._mappings = None, mappings
         self._changed.set()
 
     def reload_failed(self, error: CdcTrackerError) -> None:
+        """Report the error until a reload succeeds."""
         self._reload = ReloadFailed(now_micros(), str(error), error.hint)
 
     def close(self) -> None:
+        """Store the last report, unless the store hangs."""
         self._ended.set()
         self._changed.set()
         self._due.set()

@@ -69,7 +69,10 @@ _APPLY = (
 
 
 class Checkpoints(Aggregate):
+    """Up to where each destination has dealt with everything."""
+
     def get(self, source: str, destination: str) -> Checkpoint | None:
+        """The checkpoint; None if the destination has none."""
         with self._transactions.reading() as connection:
             return _get(connection, source, destination)
 

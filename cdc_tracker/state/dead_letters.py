@@ -70,12 +70,15 @@ class Selection:
     reason: str | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL conditions."""
         names = ("destination", "mapping", "reason")
         given = [t.c[name] == getattr(self, name) for name in names if getattr(self, name) is not None]
         return given if self.ids is None else [t.c.id.in_(self.ids), *given]
 
 
 class DeadLetters(Aggregate):
+    """Parked rejections, and what retries and users make of them."""
+
     def page(
         self,
         source: str,
@@ -103,6 +106,7 @@ class DeadLetters(Aggregate):
         return self._read(query.order_by(t.c.id))
 
     def get(self, letter_id: int) -> DeadLetter | None:
+        """The dead letter with its segment; None if there is none."""
         return next(iter(self._read(select(t).where(t.c.id == letter_id))), None)
 
     def queued(self, source: str, destination: str, limit: int, size: int = 1 << 40) -> list[DeadLetter]:
@@ -177,6 +181,7 @@ class DeadLetters(Aggregate):
 
 
 def park(connection: Connection, source: str, destination: str, letters: Sequence[DeadLetter]) -> None:
+    """Insert dead letters, or replace those of the same mapping and position."""
     if letters:
         connection.execute(_PARK, [_row(source, destination, letter) for letter in letters])
 

@@ -37,6 +37,7 @@ class Row(NamedTuple):
     key: dict[str, Any]
 
     def version(self, connection: Connection) -> int | None:
+        """The stored version; None if there is no such row."""
         found: int | None = connection.execute(select(self.table.c.version).where(*self._here)).scalar()
         return found
 

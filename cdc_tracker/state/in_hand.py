@@ -21,8 +21,11 @@ _SAVE = (
 _SAVE_MAPPINGS, _SAVE_LETTERS = text(_SAVE.format("mappings")), text(_SAVE.format("letters"))
 
 
-class InHandStore(Aggregate):
+class DeliveriesInHand(Aggregate):
+    """What each delivery is about to send."""
+
     def get(self, source: str, destination: str) -> InHand:
+        """What the delivery last stored; empty if it has stored nothing."""
         with self._transactions.reading() as connection:
             row = connection.execute(_ONE, {"of_source": source, "of_destination": destination}).first()
         return InHand(*map(msgspec.json.decode, row)) if row else InHand({}, [])
@@ -39,6 +42,7 @@ class InHandStore(Aggregate):
 
 
 def save_letters(connection: Connection, source: str, destination: str, ids: Sequence[int]) -> None:
+    """Replace the letters in hand."""
     connection.execute(_SAVE_LETTERS, _row(source, destination, {}, ids))
 
 

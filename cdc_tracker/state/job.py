@@ -91,6 +91,7 @@ class JobCounts(msgspec.Struct, kw_only=True, frozen=True):
     total: int = 0
 
     def plus(self, *, matched: int, sent: int, rejected: int, withheld: int) -> JobCounts:
+        """The counts with these added."""
         return msgspec.structs.replace(
             self,
             matched=self.matched + matched,

@@ -70,6 +70,8 @@ _NEW_EPOCH = (
 
 
 class Jobs(Aggregate):
+    """Jobs of all destinations, with their progress."""
+
     def create(
         self,
         source: str,
@@ -89,6 +91,7 @@ class Jobs(Aggregate):
             return _job(connection.execute(insert(t).returning(t), given | rest | times).one())
 
     def get(self, job_id: int) -> Job | None:
+        """The job with its segment; None if there is none."""
         with self._transactions.reading() as connection:
             row = connection.execute(_ONE, {"of_id": job_id}).first()
         return _with_segment(row) if row else None
@@ -190,6 +193,7 @@ def end_all(connection: Connection, source: str) -> None:
 
 
 def forget(connection: Connection, source: str) -> None:
+    """Remove the jobs of a source, with their segments."""
     of_source = t.c.source == source
     connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(of_source))))
     connection.execute(delete(t).where(of_source))

@@ -32,6 +32,8 @@ _columns = (t.c.destination, t.c.mapping, t.c.hour, *(t.c[outcome] for outcome i
 
 
 class Ledger(Aggregate):
+    """Counts per hour, mapping and destination, and their totals."""
+
     def rows(
         self, source: str, destination: str | None = None, mapping: str | None = None, since_hour: int | None = None
     ) -> list[LedgerRow]:

@@ -151,6 +151,7 @@ class Lock(ABC):
 
 
 def make(database: Database, name: str, wait: float, grace: float, stop: Callable[[], bool]) -> Lock:
+    """The lock of this name for the store: a file beside SQLite, an advisory lock in PostgreSQL."""
     if database.is_sqlite:
         return FileLock(Path(f"{database.path}.{quote(name, safe='')}.lock"), name, wait, stop)
     return AdvisoryLock(database, name, wait, grace, stop)

@@ -108,6 +108,8 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
+    """Counts of events of one destination, mapping and hour."""
+
     destination: str
     mapping: str
     hour: int  # hours since the Unix epoch

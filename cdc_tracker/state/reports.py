@@ -106,6 +106,8 @@ class RoleEnds(msgspec.Struct, kw_only=True):
 
 
 class ReloadFailed(msgspec.Struct, frozen=True):
+    """The last reload did not load; the mappings before it stay in force."""
+
     at: int
     error: str
     hint: str = ""
@@ -142,6 +144,8 @@ class RoleRecord:
 
 
 class Reports(Aggregate):
+    """The last report of each role."""
+
     def save(self, source: str, role: str, pid: int, state: str, report: RoleReport) -> None:
         """Replace the role's report. Does nothing once this process was fenced or has lost its lock."""
         if self._transactions.lost:
@@ -164,6 +168,7 @@ class Reports(Aggregate):
 
 
 def report_type(role: str) -> type[RoleReport]:
+    """The type of the reports of the role with this name."""
     if role == CAPTURE:
         return CaptureReport
     return SupervisorReport if role == SUPERVISOR else DeliveryReport

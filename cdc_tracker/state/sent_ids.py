@@ -63,6 +63,8 @@ def sent_id(message_id: str) -> bytes:
 
 
 class SentIds(Aggregate):
+    """The sent-ledger of each destination that keeps one."""
+
     def find(self, source: str, destination: str, ids: Collection[bytes]) -> set[bytes]:
         """Those of `ids` (see sent_id) that were delivered, whenever that was."""
         found: set[bytes] = set()
@@ -83,6 +85,7 @@ class SentIds(Aggregate):
         return first
 
     def count(self, source: str, destination: str) -> int:
+        """How many ids the ledger has."""
         return int(self._extent(source, destination)[1] or 0)
 
     def _extent(self, source: str, destination: str) -> Row[Any, Any]:
@@ -107,6 +110,7 @@ class SentIds(Aggregate):
 
 
 def add(connection: Connection, source: str, destination: str, ids: Sequence[bytes]) -> None:
+    """Add ids of events that are delivered by this commit. Raises ValueError unless each has SIZE bytes."""
     if not ids:
         return
     if any(len(one) != SIZE for one in ids):
@@ -214,5 +218,6 @@ def remove_some(connection: Connection, week: int) -> tuple[int, bool]:
 
 
 def forget(connection: Connection, source: str) -> None:
+    """Remove all ids of a source."""
     for week in connection.execute(delete(w).where(w.c.source == source).returning(w.c.id)).scalars().all():
         connection.execute(_DELETE, _whole(week))

@@ -28,7 +28,10 @@ _CONFIRM = (
 
 
 class Sources(Aggregate):
+    """What setup recorded of each source."""
+
     def get(self, name: str) -> SourceRecord | None:
+        """The record; None if the source was not set up."""
         with self._transactions.reading() as connection:
             return _get(connection, name)
 

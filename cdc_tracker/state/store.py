@@ -11,7 +11,7 @@ from cdc_tracker.errors import StateMissing, StateUnavailable
 from cdc_tracker.state import checkpoints, jobs, locks, migrations, sent_ids, sources, tables
 from cdc_tracker.state.checkpoints import Checkpoints
 from cdc_tracker.state.dead_letters import DeadLetters
-from cdc_tracker.state.in_hand import InHandStore
+from cdc_tracker.state.in_hand import DeliveriesInHand
 from cdc_tracker.state.jobs import Jobs
 from cdc_tracker.state.ledger import Ledger
 from cdc_tracker.state.reports import Reports
@@ -47,7 +47,7 @@ class State:
         self.ledger = Ledger(transactions)
         self.sent_ids = SentIds(transactions)
         self.jobs = Jobs(transactions)
-        self.in_hand = InHandStore(transactions)
+        self.in_hand = DeliveriesInHand(transactions)
         self.reports = Reports(transactions)
 
     @classmethod
@@ -61,6 +61,7 @@ class State:
         return cls(Database.open_to_read(url, KIND))
 
     def close(self) -> None:
+        """Close the connections to the store."""
         self._database.close()
 
     def __enter__(self) -> State:

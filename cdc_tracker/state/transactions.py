@@ -13,6 +13,8 @@ from cdc_tracker.storage.database import Database
 
 
 class Transactions:
+    """Reading and writing transactions on one store, and the claim and lock that fence them."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self.writer = Unclaimed()
@@ -40,6 +42,7 @@ class Transactions:
             yield connection
 
     def claim(self, row: Row, lock: Lock) -> None:
+        """Fence the writes by the claimed row from now on."""
         with self.writing() as connection:
             fence = Fence(row, lock, connection)
         self.writer = fence
