@@ -93,7 +93,7 @@ def test_a_dry_run_counts_everything_sends_nothing_and_goes_on_from_where_it_end
         assert [each["dry_run"] for each in seen["destinations"]] == [True, True]
         assert "(dry run)" in scene.worker.ended("status").stdout
         checked = scene.worker.ended("check", "--json").stdout
-        assert checked.count("it will be sent nothing") == 2
+        assert checked.count("nothing is sent to it") == 2
     rewrite(scene, events={"dry_run": None}, sql={"dry_run": None})
     with scene.running():
         items.insert(database, 10, 3)
