@@ -107,6 +107,74 @@ VALUES: dict[str, str] = {
     "empty object": "{}",
     "empty list": "[]",
 }
+EXTREMES: dict[str, str] = {
+    "1e5000": "1e5000",
+    "-0": "-0",
+    "an integer of 5,000 digits": "9" * 5_000,
+    "a fraction of 5,000 digits": "0." + "9" * 5_000,
+    "-1E-99999999": "-1E-99999999",
+    "such numbers deep inside": '{"a":{"b":{"c":{"d":{"n":' + "9" * 4_301 + "}}}}}",
+    "such numbers very deep inside": '{"a":' * 45 + '{"n":1e5000}' + "}" * 45,
+    "such a number among many": "{" + ",".join(f'"k{n}":1' for n in range(300)) + ',"n":' + "9" * 4_301 + "}",
+    "a list of such": "[" + ",".join(["1e5000"] * 300) + "]",
+    "700 lists deep": "[" * 700 + "]" * 700,
+    "700 objects deep": '{"a":' * 700 + "1" + "}" * 700,
+    "3,000 lists deep": "[" * 3_000 + "]" * 3_000,
+    "3,000 objects deep": '{"a":' * 3_000 + "1" + "}" * 3_000,
+    "a key of 2,000 characters": '{"' + "k" * 2_000 + '":1}',
+    "an empty key": '{"":1}',
+    "half a surrogate pair as its text": '"\\\\ud800"',
+    "text with all controls but zero": json.dumps("".join(map(chr, range(1, 32)))),
+    "300,000 characters": '"' + "é" * 150_000 + '"',
+}
+"""Values that destinations are also sent one by one, between good events, with Python's usual limit of digits."""
+IDS = ["order_17", "order:17", "a", " a", "a ", "a\tb", "a b", "a\nb", "a\r\nx-evil: 1", "a\x01b", "a\x7fb", "a.b", "0", "null"]
+IDS += [
+    "bestellung-größe-1",
+    "commande-été-1",
+    "заказ-7",
+    "🎉",
+    "注" * 100,
+    "🎉" * 100,
+    "x" * 100,
+    "x" * 36 + "y",
+    "x" * 64 + "y",
+]
+IDS += [
+    "x" * 64 + "z",
+    "a_b",
+    "a/b",
+    'a"b',
+    "a\\b",
+    "a\u2028b",
+    "\u00a0a",
+    "a\ufeff",
+    "../../etc",
+    "{event}",
+    "%s",
+    "*",
+    ">",
+    ".",
+]
+"""An application may choose any text of up to 100 characters. Some of these differ in what a protocol drops or cuts."""
+
+EVENT_NAMES = [
+    "!!!",
+    ".",
+    "..",
+    "a.b",
+    "*",
+    ">",
+    "a b > c",
+    "a\nb",
+    "\tx ",
+    "a\x01b",
+    "🎉" * 70,
+    "Größe",
+    "注文が支払われました" * 12,
+]
+EVENT_NAMES += ["x" * 300, "x " * 2_500, "x" * 20_000, "order/paid", "__", "-", "{event}", "%s", "İ", "con", "null", "0"]
+"""Some of them leave nothing of a name, or are as long as no protocol takes it."""
 TIMES = {
     "year 10000": "10000-01-01T00:00:00Z",
     "year 0001": "0001-01-01T00:00:00.000000Z",
@@ -161,6 +229,10 @@ def cases() -> Iterator[Hostile]:
             if text:
                 yield Hostile(f"message id: {name}", (), message_id=f"id {name} {text}")
                 yield Hostile(f"message id alone: {name}", (), message_id=text)
+    for text in IDS:
+        yield Hostile(f"message id: {text!r}", (), message_id=text)
+    for text in EVENT_NAMES:
+        yield Hostile(f"event name: {text[:40]!r}, {len(text)} long", (("event", json.dumps(text, ensure_ascii=False)),))
     for name, number in NUMBERS.items():
         yield Hostile(f"number: {name}", (("properties", f'{{"order_id":1,"n":{number},"revenue":{number}}}'),))
         yield Hostile(f"number in traits: {name}", (("traits", f'{{"n":{number}}}'),), kind="identify")
@@ -173,7 +245,7 @@ def cases() -> Iterator[Hostile]:
         yield Hostile(f"property within: {name}", (("properties", f'{{"order_id":1,"a":{{{quoted}:{{{quoted}:1}}}}}}'),))
     yield Hostile("properties: case variants", (("properties", '{"order_id":1,"Total":1,"total":2,"TOTAL":"3"}'),))
     yield Hostile("properties: look-alikes", (("properties", '{"order_id":1,"total":1,"tоtal":2,"ｔotal":3}'),))
-    for name, value in VALUES.items():
+    for name, value in (VALUES | EXTREMES).items():
         yield Hostile(f"value: {name}", (("properties", f'{{"order_id":1,"v":{value}}}'),))
         yield Hostile(f"traits: {name}", (("traits", f'{{"v":{value}}}'),), kind="identify")
         yield Hostile(f"context: {name}", (("context", f'{{"v":{value}}}'),))
