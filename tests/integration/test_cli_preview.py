@@ -54,6 +54,15 @@ def test_preview_shows_events_and_leaves_nothing_behind(run: Run, place: Path, d
     assert not (place / "data").exists()
 
 
+@pytest.mark.servers("pg18")
+def test_preview_outlasts_a_server_that_has_nothing_to_send(
+    run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init", "--url", database.url)
+    monkeypatch.setattr("cdc_tracker.sources.postgres.replication.SILENCE", 0.5)
+    assert "0 changes" in run("preview", "--seconds", "6").output
+
+
 @pytest.mark.servers("pg15", "pg18")
 def test_preview_beside_a_set_up_source_gives_the_ids_of_a_run(ready: Run, place: Path, database: Database) -> None:
     with later(database, "INSERT INTO shop.users (email) VALUES ('a')"):

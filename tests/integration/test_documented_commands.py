@@ -206,7 +206,9 @@ def test_history_and_dead_letters_print_what_the_analysts_pages_show(shop: Termi
 
 def pay(server: Server) -> None:
     """Once `preview` reads: it does not show what committed before."""
-    until(lambda: bool(server.value("SELECT count(*) FROM pg_replication_slots WHERE temporary AND active")), "preview reads")
+    slots = "pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid"
+    streaming = f"SELECT count(*) FROM {slots} WHERE s.temporary AND r.state = 'streaming'"
+    until(lambda: bool(server.value(streaming)), "preview reads")
     server.execute(blocks("README.md", "sql")[0], "shop")
 
 

@@ -111,7 +111,7 @@ class TemporaryStream:
                 if segment is not None:
                     yield segment
             if time.monotonic() >= due or stream.reply_due:
-                stream.feedback(stream.wal_end, builder.seen.commit_lsn)
+                stream.feedback(stream.wal_end, builder.seen.commit_lsn, ask=stream.asking)
                 due = time.monotonic() + FEEDBACK
             if frame is None:
                 stream.wait(0.1)
