@@ -71,7 +71,7 @@ class JsonlSettings(FormatSettings):
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a checkpoint slot says."""
+    """The contents of a checkpoint slot."""
 
     sequence: int = 1
     position: Position | None = None
@@ -119,14 +119,14 @@ class JsonlDestination:
         self._slots = -1  # the checkpoint file; open means locked
         self._data = -1
         self._state = _State()
-        self._slot = 0  # which slot holds the state
-        self._dirty = False  # a write failed: the files may hold more than the state says
+        self._slot = 0  # the slot with the state
+        self._dirty = False  # a write failed: the files may contain more than the state says
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._key, self._owns = cursor.key, owns
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises DestinationUnavailable where the disk is full or fails: then nothing has changed."""
+        """Durable on return. Raises DestinationUnavailable if the disk is full or fails: nothing has changed then."""
         try:
             self._ready()
             data = as_lines(batch.events)
@@ -167,7 +167,7 @@ class JsonlDestination:
             raise self._translated(error) from error
 
     def probe(self) -> None:
-        """Write and remove a small file in the folder. Takes no lock, so it can run beside the worker."""
+        """Writes and removes a small file in the folder. Takes no lock, so it can run beside the worker."""
         trial = self._folder / f".{self._stem}.probe"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -191,13 +191,13 @@ class JsonlDestination:
             self._restore()
 
     def _open(self) -> None:
-        """The plain files, or where they are another source's, those of our cursor."""
+        """Opens the files of the plain name, or of the cursor if those belong to another source."""
         self._make_folder()
         if not self._open_files(self._plain):
             self._open_files(f"{self._plain}.{self._key}")
 
     def _open_files(self, stem: str) -> bool:
-        """Lock, read the checkpoint, and cut what lies beyond it. False where the files are another source's."""
+        """Locks, reads the checkpoint, and truncates what follows it. Returns False if the files belong to another source."""
         self._stem = stem
         self._slots = os.open(self._folder / f"{stem}.checkpoint", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -219,7 +219,7 @@ class JsonlDestination:
         return True
 
     def _owner(self) -> str:
-        """The key of the cursor whose files these are; empty where that is not said, or nobody asks."""
+        """The key of the cursor that owns the files; empty if none is recorded, or if there is no cursor."""
         page = os.pread(self._slots, _PAGE, 2 * _PAGE)
         body = page[: _OWNER.size]
         if not self._key or len(body) < _OWNER.size or page[: _OWNER.size + 4] != _with_crc(body):
@@ -227,7 +227,7 @@ class JsonlDestination:
         return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
 
     def _has_our_names(self, owner: str) -> bool:
-        """A cursor of the same names: this source's before a new epoch, or that of a source which is called alike."""
+        """Whether a cursor has the same names: this source's before a new epoch, or that of a source of the same name."""
         return owner.rpartition(".")[0] == self._key.rpartition(".")[0]
 
     def _is_free(self) -> bool:
@@ -238,7 +238,7 @@ class JsonlDestination:
         return True
 
     def _claimed(self) -> bool:
-        """They are ours, from now on. Files without an owner are whose position is in them."""
+        """Takes the files over and returns True if they are ours. Files without an owner belong to the owner of their position."""
         owner, position = self._owner(), self._state.position
         if owner == self._key:
             return True
@@ -250,7 +250,7 @@ class JsonlDestination:
         return True
 
     def _check(self) -> None:
-        """The open files are those that lie there, and nobody else has written to them."""
+        """Raises CheckpointMoved if the open files are not those on disk, or if another process wrote to them."""
         held = _decode(os.pread(self._slots, _PAGE, self._slot * _PAGE))
         data = self._file(self._state.number)
         if (
@@ -261,7 +261,7 @@ class JsonlDestination:
             return
         self.close()
         raise CheckpointMoved(
-            f"the files {self._folder / self._stem}-*.jsonl are not as they were left",
+            f"the files {self._folder / self._stem}-*.jsonl have changed",
             hint="someone removed, replaced or cut them, or their checkpoint. What was being written does not count",
         )
 
@@ -309,7 +309,7 @@ class JsonlDestination:
             )
 
     def _restore(self) -> None:
-        """Make the files say what the state says, whatever a failed or interrupted write left in them."""
+        """Makes the files match the state, whatever a failed or interrupted write left in them."""
         if self._data >= 0:
             os.close(self._data)
             self._data = -1
@@ -325,7 +325,7 @@ class JsonlDestination:
         self._dirty = False
 
     def _rotate(self, state: _State) -> _State:
-        """Begin the next file. It counts once a checkpoint names it."""
+        """Begins the next file, which is valid once a checkpoint names it."""
         self._dirty = True
         fd = os.open(self._file(state.number + 1), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.close(self._data)
@@ -334,7 +334,7 @@ class JsonlDestination:
         return replace(state, number=state.number + 1, length=0)
 
     def _store(self, state: _State) -> None:
-        """Write the state to the slot that does not hold the present one."""
+        """Writes the state to the other slot."""
         state = replace(state, sequence=self._state.sequence + 1)
         slot = 1 - self._slot
         _write(self._slots, state.encode(), slot * _PAGE)
@@ -369,7 +369,7 @@ class JsonlDestination:
     def _translated(self, error: OSError) -> DestinationUnavailable:
         text = f"cannot write to {self._folder}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DestinationUnavailable(text, hint="free some space there: nothing is lost, and it goes on by itself")
+            return DestinationUnavailable(text, hint="free some space there: nothing is lost, and delivery continues by itself")
         if error.errno in _BLOCKED:
             return DestinationBlocked(text, hint="make it a folder that the worker's user may write to")
         return DestinationUnavailable(text)

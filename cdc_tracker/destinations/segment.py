@@ -1,12 +1,12 @@
-"""Segment's HTTP tracking API. RudderStack and Jitsu speak it too, each with limits and answers of its own: see their modules.
+"""Segment's HTTP tracking API. RudderStack and Jitsu implement it too, with their own limits and answers: see their modules.
 
-Read: Segment's documentation of its HTTP API (batch, limits, errors) and of duplicate data. Its servers have not been met: it is
-tested against a server that behaves as the documents say.
+Sources: Segment's documentation of its HTTP API (batch, limits, errors) and of duplicate data. Tested against a server that
+follows them, not against Segment itself.
 
-Segment answers 200 to whatever is well-formed and small enough, and drops what it does not like later: hence ASSUMED. What it is
-known to drop is refused here: an event without an identity. A messageId of 100 characters and more would be dropped as well: such
-an event goes under a UUID made of it.
-Not known: what `sentAt` does where our clock is wrong. Segment moves timestamps by the difference between it and its own clock.
+Segment answers 200 to everything that is well-formed and small enough, and drops what is invalid later: hence ASSUMED. An event
+without an identity, which it drops, is rejected here. It also drops a messageId of 100 characters or more: such an event is sent
+with a UUID derived from it.
+Unknown: the effect of `sentAt` if the worker's clock is wrong. Segment adjusts timestamps by the difference to its own clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_IDENTITY = Receipt(Outcome.REJECTED, "identity_missing", "userId", "the even
 
 
 class TrackingSettings(HttpSettings):
-    """What those have in common that speak this API."""
+    """The settings of every vendor with this API."""
 
     write_key: SecretStr = Field(min_length=1)
     batch_events: int = Field(ge=1)
@@ -63,7 +63,7 @@ class TrackingDestination:
         return [next(taken) if no is None else no for no in refused]
 
     def _refused(self, event: Event) -> Receipt | None:
-        """Looks at the bytes only: a key of this name further in is taken for an identity, and the vendor is left to decide."""
+        """The receipt of an event without an identity. Searches the bytes, so a nested key of the same name counts, too."""
         body = event.body
         return None if b'"userId":' in body or b'"anonymousId":' in body else _NO_IDENTITY
 
@@ -74,7 +74,7 @@ class TrackingDestination:
         return self._read(reply, events)
 
     def _body(self, event: Event) -> bytes:
-        """The event's own bytes, but for a messageId that the vendor would drop or change."""
+        """The event's own bytes, except for a messageId that the vendor would drop or change."""
         message_id = legal_id(event.message_id, self._fits)
         if message_id == event.message_id:
             return event.body
@@ -89,11 +89,11 @@ class TrackingDestination:
         return b""
 
     def _read(self, reply: Reply, events: Sequence[Event]) -> list[Receipt]:
-        """What a 2xx says of each event."""
+        """The receipts after a 2xx."""
         return [ASSUMED] * len(events)
 
     def probe(self) -> None:
-        """Reaches the host. The write key is not tried: nothing but an event would show whether it holds."""
+        """Reaches the host. It does not check the write key: only an event would."""
         self._http.reach()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class TrackingDestination:
 
 
 def basic(key: str) -> dict[str, str]:
-    """The header that gives the write key as Segment wants it: as a user without a password."""
+    """The header with the write key as Segment requires it: a user without a password."""
     return {"Authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
 
 
@@ -131,5 +131,5 @@ class SegmentDestination(TrackingDestination):
         return len(message_id) <= _ID_CHARACTERS
 
     def _sent_at(self) -> bytes:
-        """It differs from try to try; the events' bytes do not."""
+        """Differs from attempt to attempt; the events' bytes do not."""
         return b',"sentAt":"%b"' % now_iso().encode()

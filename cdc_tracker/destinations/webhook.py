@@ -1,10 +1,10 @@
 """Webhooks as Standard Webhooks describes them: signed, with an id that stays the same over retries.
 
-One request an event: `{"type": "track.order_paid", "timestamp": …, "data": EVENT}`, `webhook-id` the event's messageId, or where
-a header cannot hold that a UUID made of it. `type` is
-the event's type and, for track, page and screen, its name in snake_case; `timestamp` is the event's own.
-With `batch: N`, up to N events a request: `{"type": "batch", "timestamp": that of the last, "data": [EVENT, …]}`, `webhook-id`
-a hash of their messageIds. The signature is over the body before compression, as receivers see it once it is unpacked.
+One request per event: `{"type": "track.order_paid", "timestamp": …, "data": EVENT}`. `webhook-id` is the event's messageId, or a
+UUID derived from it if a header cannot hold it. `type` is the event's type and, for track, page and screen, its name in
+snake_case; `timestamp` is the event's own.
+With `batch: N`, up to N events per request: `{"type": "batch", "timestamp": that of the last, "data": [EVENT, …]}`; `webhook-id`
+is a hash of their messageIds. The signature is of the body before compression, as receivers see it after decompression.
 
 `format: cloudevents` makes the bodies CloudEvents 1.0 ("CloudEvents", "JSON Event Format", "HTTP Protocol Binding"), in
 structured mode, or with `batch` in batched mode; headers and signature stay as they are.
@@ -42,7 +42,7 @@ _RESERVED = ("content-type", "content-length", "content-encoding", "host", "tran
 
 class WebhookSettings(HttpSettings):
     type: Literal["webhook"] = "webhook"
-    url: SecretStr = Field(description="shown nowhere but for its host: webhook URLs are often secret")
+    url: SecretStr = Field(description="only its host is ever shown: webhook URLs are often secret")
     secret: list[SecretStr] = Field(
         min_length=1, description="`whsec_…`; several while secrets are changed: the body is then signed with each"
     )
@@ -83,12 +83,12 @@ class WebhookSettings(HttpSettings):
             if name.lower() in _RESERVED or name.lower().startswith("webhook-"):
                 raise ValueError(f"`{name}` is set by cdc-tracker itself")
             if not _NAME(name) or not (_VALUE(value.get_secret_value()) or value.get_secret_value() == ""):
-                raise ValueError(f"{name!r} is no header: its name or value has signs that HTTP does not take")
+                raise ValueError(f"{name!r} is no header: its name or value has characters that HTTP does not allow")
         return headers
 
 
 def _secret_parts(url: str) -> list[str]:
-    """A receiver may repeat the path or the query alone."""
+    """Parts of the URL to redact: a receiver may repeat the path or the query alone."""
     parts = urlsplit(url)
     found = [parts.path, f"{parts.path}?{parts.query}" if parts.query else "", parts.query]
     return [part for part in found if part.strip("/")]
@@ -148,14 +148,14 @@ class WebhookDestination:
         return [DELIVERED] * len(events)
 
     def probe(self) -> None:
-        """Reaches the host. The secret is not tried: only the receiver knows whether a signature holds."""
+        """Reaches the host. It does not check the secret: only the receiver can verify a signature."""
         self._http.reach()
 
     def close(self) -> None:
         self._http.close()
 
     def _each(self, batch: Batch) -> list[Receipt]:
-        """One request an event. After a failure the rest is left for the next try, so that order is kept."""
+        """One request per event. After a failure the rest is RETRY, so that the order is kept."""
         receipts: list[Receipt] = []
         for event in batch.events:
             try:
@@ -180,7 +180,7 @@ class WebhookDestination:
         return self._post(event.message_id, head + event.body + b"}", "json")
 
     def _cloud_event(self, event: Event) -> bytes:
-        """`subject` is whom it is about."""
+        """The event as a CloudEvent. `subject` is the user that it is about."""
         kind, timestamp, subject = _describe(event)
         about = b',"subject":' + quoted(subject) if subject else b""
         head = b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b%b,"datacontenttype":"application/json","data":' % (
@@ -193,7 +193,7 @@ class WebhookDestination:
         return head + event.body + b"}"
 
     def _post(self, message_id: str, body: bytes, content: str) -> None:
-        """The id in the header is the event's own, where a header can hold it; the body has that in every case."""
+        """Sends a signed body. The header has the event's id if it can hold it; the body always has it."""
         message_id = legal_id(message_id, _is_header)
         timestamp = str(int(time.time()))
         headers = {
@@ -210,7 +210,7 @@ def _is_header(text: str) -> bool:
 
 
 def _describe(event: Event) -> tuple[str, str, str]:
-    """The webhook's type and timestamp, and who it is about."""
+    """The webhook's type and timestamp, and the user that it is about."""
     call = read_event(event)
     name = snake_case(call.title)
     timestamp = call.timestamp or iso(event.committed_at)

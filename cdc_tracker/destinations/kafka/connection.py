@@ -1,4 +1,4 @@
-"""Producers as both ways of delivering need them."""
+"""Producers and records, for delivery with and without transactions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Report = Callable[[KafkaError | None, Any], None]
 
 
 class Record(NamedTuple):
-    """What one event, or a part of it, is to Kafka. Without a value it is a tombstone."""
+    """One record of an event. Without a value it is a tombstone."""
 
     topic: str
     key: bytes | None
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 
 class Connection:
-    """The cluster, what it is told by the settings, and what its connections last complained of."""
+    """The cluster, its options, and the last error of its connections."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Connection:
         return Producer({**options, **more}, logger=_log)
 
     def records(self, event: Event) -> list[Record]:
-        """What is to be written of an event, in this order: one record, and the tombstones of the key that a change took away."""
+        """The records of an event, in order: one with its body, and a tombstone for the key that its change removed."""
         topic, key = self._topics.name(event), self._key(event)
         headers: list[tuple[str, str | bytes | None]] = [("message-id", event.message_id.encode()), ("type", event.type.encode())]
         if event.type != RAW:
@@ -81,7 +81,7 @@ class Connection:
         return found
 
     def produce(self, producer: Producer, record: Record, report: Report | None) -> None:
-        """Put a record into the producer's queue."""
+        """Puts a record into the producer's queue; waits while the queue is full."""
         while True:
             try:
                 producer.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=report)
@@ -93,7 +93,7 @@ class Connection:
         return self._topics.name(event)
 
     def probe(self) -> None:
-        """Reaches the cluster, and looks whether the topic is there where it has a fixed name."""
+        """Reaches the cluster and checks that the topic exists, if its name is fixed."""
         self._last_error = None
         try:
             admin = AdminClient(self.client, logger=_log)
@@ -114,7 +114,7 @@ class Connection:
         return translated(error, str(self), topic=topic, behind=self._last_error, secrets=self._secrets)
 
     def forget_errors(self) -> None:
-        """Things go well: older complaints say nothing any more."""
+        """To be called after a success: earlier errors do not matter any more."""
         self._last_error = None
 
     def _always(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Connection:
             self._last_error = error
 
     def _check(self) -> None:
-        """Let the library look at each option by itself, so that the one that is wrong can be named."""
+        """Lets the library check each option by itself, to name the one that is wrong. Raises ConfigError."""
         for key, value in self._options.items():
             try:
                 Producer({key: value}, logger=_log)
@@ -156,13 +156,13 @@ class Connection:
 
 
 def discard(producer: Producer) -> None:
-    """Let go of a producer with whatever it has not sent. What its connections still have to complain of is heard."""
+    """Drops a producer and what it has not sent, after a last round of its error callbacks."""
     with suppress(KafkaException):  # it has failed for good
         producer.purge()
         producer.flush(0)
 
 
 def _clean(text: str) -> str:
-    """What a topic's name may hold; it may not be `.` or `..`."""
+    """The text as a part of a topic's name, which may not be `.` or `..`."""
     made = "".join([sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "_" for sign in text])
     return made if made.strip(".") else "_" * len(made)

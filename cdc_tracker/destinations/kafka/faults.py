@@ -1,4 +1,4 @@
-"""Kafka's errors as ours."""
+"""Translates Kafka's errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MAKE_IT = "make the topic, or let the brokers do so (auto.create.topics.enable)
 def translated(
     error: KafkaError, place: str, *, topic: str | None = None, behind: KafkaError | None = None, secrets: Iterable[str] = ()
 ) -> CdcTrackerError:
-    """`behind`: what the connections last complained of, which tells more than that time ran out."""
+    """The error as a CdcTrackerError. `behind`: the last error of a connection, which says more than a timeout."""
     code = error.code()
     text = f"{place}: {f'topic {topic}: ' if topic else ''}{error.str()}"
     for secret in secrets:

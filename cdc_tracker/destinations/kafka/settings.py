@@ -1,4 +1,4 @@
-"""What a Kafka destination can be told."""
+"""The settings of the Kafka destination."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class KafkaSettings(FormatSettings):
 
     @property
     def writes_tombstones(self) -> bool:
-        """Whether tombstones are written."""
+        """Whether deletes are followed by tombstones."""
         return self.tombstones and self.format == "debezium" and self.keyed_by == "row"
 
     @property

@@ -1,12 +1,12 @@
 """Events as messages of NATS JetStream, each publish acknowledged by the stream.
 
-`Nats-Msg-Id` is the event's id: a stream drops an id that it has had within its window (`duplicate_window`, two minutes unless it
-was made with another), and says so in its acknowledgement.
+`Nats-Msg-Id` is the event's id: a stream drops an id that it had within its window (`duplicate_window`, two minutes by default),
+and says so in its acknowledgement.
 
-The client is asyncio's: it lives on an event loop in a thread of its own. It does not connect again by itself, and holds nothing
-back for later: what is not acknowledged in time is sent again by the core.
+The client uses asyncio: it runs on an event loop in its own thread. It neither reconnects by itself nor buffers messages: what is
+not acknowledged in time is sent again by the core.
 
-Read: NATS' documentation of JetStream's publish acknowledgements, headers and error codes; nats-py's source. Tried against
+Sources: NATS' documentation of JetStream's publish acknowledgements, headers and error codes; nats-py's source. Tested against
 nats-server 2.9.
 """
 
@@ -92,7 +92,7 @@ class NatsDestination:
         self._loop = Loop()
         self._lock = threading.Lock()
         self._wire: Wire | None = None
-        self._last_error = ""  # what the server last said by itself
+        self._last_error = ""  # the last asynchronous error
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         wire = self._connected()
@@ -136,7 +136,7 @@ class NatsDestination:
             return self._wire
 
     def _connect(self) -> Wire:
-        """To the first server that takes us."""
+        """Connects to the first server that accepts."""
         failed: Exception | None = None
         for url in self._settings.url:
             try:
@@ -170,7 +170,7 @@ class NatsDestination:
         self._last_error = str(error)
 
     async def _publish(self, wire: Wire, batch: Batch) -> list[Refusal | None]:
-        """For each event why it was not taken; None where it was."""
+        """For each event the reason why it was not taken; None if it was."""
         pending = []
         for event in batch.events:
             headers = {"Nats-Msg-Id": legal_id(event.message_id, _is_header), "Cdc-Tracker-Type": event.type}
@@ -180,7 +180,7 @@ class NatsDestination:
         return await wire.answers(pending, self._settings.timeout)
 
     def _error_of_all(self, batch: Batch, refusal: Refusal) -> CdcTrackerError:
-        """Why nothing at all was taken."""
+        """The error to raise if no event was taken."""
         if refusal.code == UNHEARD:
             return self._no_responder(self._names.name(batch.events[0]))
         if refusal.code == LATE:
@@ -190,7 +190,7 @@ class NatsDestination:
         return self._translated(OSError(refusal.text))
 
     def _no_responder(self, subject: str) -> CdcTrackerError:
-        """Nobody answered: no stream takes the subject, or JetStream is not there (yet)."""
+        """The error if nothing responded: no stream has the subject, or JetStream is not available (yet)."""
         text = f"{self}: no stream answers for {subject}"
         try:
             client = self._connected().client
@@ -248,5 +248,5 @@ def _token(text: str) -> str:
 
 
 def _is_header(text: str) -> bool:
-    """The client takes blanks off both ends, and makes newlines into blanks: other ids would become the same."""
+    """Whether a header keeps the text: the client strips spaces and replaces newlines, and different ids would become equal."""
     return text.isprintable() and text == text.strip() and len(text.encode()) <= _SUBJECT

@@ -44,7 +44,7 @@ class RabbitmqSettings(FormatSettings):
 
     type: Literal["rabbitmq"] = "rabbitmq"
     in_flight: int = Field(
-        default=1, ge=1, le=1, description="always 1: one channel, in order, many messages ahead of the confirms"
+        default=1, ge=1, le=1, description="always 1: one channel, in order, with many messages ahead of the confirms"
     )
     url: SecretStr = Field(description="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
     exchange: str = Field(default="", description="empty: the default one, where the routing key names a queue")
@@ -81,7 +81,7 @@ class RabbitmqSettings(FormatSettings):
 
 
 class RabbitmqDestination:
-    """DELIVERED means that the broker has confirmed it, and did not return it."""
+    """DELIVERED means that the broker confirmed the message and did not return it."""
 
     Settings: ClassVar[type[DestinationSettings]] = RabbitmqSettings
     guarantee: ClassVar[Guarantee] = "at least once"
@@ -112,7 +112,7 @@ class RabbitmqDestination:
         return [self._receipt(answer) for answer in answers]
 
     def probe(self) -> None:
-        """Connects, and looks whether the exchange is there."""
+        """Connects and checks that the exchange exists."""
         link = Link(self._parameters, self._settings.timeout)
         try:
             link.open()
@@ -136,7 +136,7 @@ class RabbitmqDestination:
         try:
             parameters = pika.URLParameters(text)
         except (ValueError, TypeError, exceptions.AMQPError):
-            raise ConfigError("rabbitmq: `url` does not hold: amqp://USER:PASSWORD@HOST:PORT/VHOST, `/` as %2F") from None
+            raise ConfigError("rabbitmq: `url` is invalid: write amqp://USER:PASSWORD@HOST:PORT/VHOST, with `/` as %2F") from None
         parameters.heartbeat = 0
         parameters.socket_timeout = parameters.stack_timeout = self._settings.timeout
         parameters.tcp_options = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}

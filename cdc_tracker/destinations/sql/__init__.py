@@ -1,7 +1,7 @@
 """Events as rows of a PostgreSQL, MySQL, MariaDB or SQLite database, each exactly once.
 
-Everything of a batch, and the position that it reaches, is written in one transaction; a message_id that is there already is
-left as it is. So a batch counts whole or not at all, and one whose commit was not answered can be sent again.
+A batch and its position are written in one transaction; a row whose message_id exists stays as it is. So a batch is stored whole
+or not at all, and one whose commit was not answered can be sent again.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class SqlSettings(DestinationSettings):
 
 
 class _DuplicatesFound(Exception):
-    """Of the batch's ids, some are in the table already or come twice."""
+    """Some ids of the batch are in the table already, or occur twice in it."""
 
 
 class SqlDestination:
-    """Connects at the first call that needs it. `tracks` holds every event of every type, whole; see typed.py for the rest."""
+    """Connects when first needed. `tracks` has every event of every type, whole; see typed.py for the other tables."""
 
     Settings: ClassVar[type[DestinationSettings]] = SqlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
@@ -74,9 +74,9 @@ class SqlDestination:
         self._checkpoints.bind(cursor, owns)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises BatchRejected where a value does not go into the database; nothing is written then.
+        """Durable on return. Raises BatchRejected if the database refuses a value; nothing is written then.
 
-        Of the stream's events, one whose message_id is there already is REPEATED.
+        An event of the stream whose message_id exists already is REPEATED.
         """
         rows = [read_event(event) for event in batch.events]
         try:
@@ -93,7 +93,7 @@ class SqlDestination:
         return [DELIVERED] * len(rows)
 
     def _write(self, batch: Batch, rows: list[EventView], *, look: bool = False) -> set[str]:
-        """Which of the ids were there before, where it is to `look`. Else it raises _DuplicatesFound, and has written nothing."""
+        """Writes the batch. Returns the ids that existed before if told to `look`, else raises _DuplicatesFound for them."""
         known: set[str] = set()
         with self._transaction() as connection:
             stored = self._checkpoints.load(connection) if look or not self._expected else None
@@ -129,7 +129,7 @@ class SqlDestination:
         self._expected = [to]
 
     def probe(self) -> None:
-        """Connects and looks whether the tables are there or may be made, without making them."""
+        """Connects and checks that the tables exist or may be created, without creating them."""
         try:
             with self._database.transaction() as connection:
                 missing = self._database.missing_privileges(connection, [self._tracks.table, self._checkpoints.table])

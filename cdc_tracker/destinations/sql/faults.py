@@ -9,6 +9,6 @@ from cdc_tracker.errors import CdcTrackerError, DestinationUnavailable
 
 
 def translated(error: SQLAlchemyError, database: Database) -> CdcTrackerError:
-    """The error as one of ours. Its text has the driver's message, but neither the statement nor any value from it."""
+    """The error as a CdcTrackerError with the driver's message, but without the statement and its values."""
     cause = error.orig if isinstance(error, DBAPIError) else None
     return DestinationUnavailable(f"{database}: {error}") if cause is None else database.fault(cause)

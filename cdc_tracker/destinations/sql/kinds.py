@@ -1,4 +1,4 @@
-"""Which kinds of database there are, by the beginning of the URL."""
+"""The kinds of database, by the scheme of the URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POSTGRESQL, _MYSQL = ("postgresql", "postgres"), ("mysql", "mariadb")
 
 
 def check(url: str, schema: str | None) -> None:
-    """Raises ValueError where the settings do not hold; without the URL, which may hold a password."""
+    """Raises ValueError if the settings are invalid; without the URL, which may contain a password."""
     try:
         address = make_url(url)
     except (SQLAlchemyError, ValueError):
@@ -33,7 +33,7 @@ def check(url: str, schema: str | None) -> None:
 
 
 def opened(url: str, schema: str | None, base: Path) -> Database:
-    """For a URL that `check` takes. Connects when it is first needed."""
+    """The database of a URL that passed `check`. Connects when first needed."""
     address = make_url(url)
     kind = address.drivername.partition("+")[0]
     if kind == "sqlite":
