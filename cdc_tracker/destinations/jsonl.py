@@ -238,7 +238,7 @@ class JsonlDestination:
         return True
 
     def _claimed(self) -> bool:
-        """Takes the files over and returns True if they are ours. Files without an owner belong to the owner of their position."""
+        """Takes the files over and returns True if they are ours. Without an owner, they belong to the source of the position."""
         owner, position = self._owner(), self._state.position
         if owner == self._key:
             return True

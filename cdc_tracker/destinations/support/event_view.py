@@ -121,7 +121,10 @@ _NO_CONTEXT = ContextView()
 
 def read_event(event: Event) -> EventView:
     """Raises EventRejected if the body is not a call in the Segment spec's shape."""
-    return decoded(_EVENT, event.body)
+    try:
+        return _EVENT.decode(event.body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _rejected(error) from None
 
 
 def read_change(event: Event) -> ChangeView:
@@ -136,12 +139,16 @@ def decoded(decoder: msgspec.json.Decoder[T], json: bytes | msgspec.Raw, path: s
     """
     try:
         return decoder.decode(json)
-    except msgspec.DecodeError as error:
-        inner = str(error).partition("`$.")[2].rstrip("`")
-        field = ".".join(part for part in (path, inner) if part)
-        raise EventRejected("type_mismatch", field, f"the event is not in the shape of a call: {error}") from None
-    except RecursionError:
-        raise EventRejected("too_deep", path, "the event is nested deeper than can be read") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _rejected(error, path) from None
+
+
+def _rejected(error: Exception, path: str = "") -> EventRejected:
+    if isinstance(error, RecursionError):
+        return EventRejected("too_deep", path, "the event is nested deeper than can be read")
+    inner = str(error).partition("`$.")[2].rstrip("`")
+    field = ".".join(part for part in (path, inner) if part)
+    return EventRejected("type_mismatch", field, f"the event is not in the shape of a call: {error}")
 
 
 def optional_text(raw: msgspec.Raw, path: str) -> str:

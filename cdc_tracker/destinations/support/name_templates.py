@@ -53,13 +53,14 @@ class NameTemplate:
         self._clean = clean
         self._limit = limit
         self._fixed = None if _PART.search(template) else template
+        self._by_table = "{schema}" in template or "{table}" in template
         self._known: dict[tuple[str, str, str, str], str] = {}
 
     def name(self, event: Event) -> str:
         """Raises EventRejected if the event is not in the shape of a call."""
         if self._fixed is not None:
             return self._fixed
-        fields = _fields(event)
+        fields = self._fields(event)
         name = self._known.get(fields)
         if name is None:
             if len(self._known) > 10_000:  # bounds the memory if names are unlimited
@@ -67,19 +68,20 @@ class NameTemplate:
             name = self._known[fields] = self._make(*fields)
         return name
 
+    def _fields(self, event: Event) -> tuple[str, str, str, str]:
+        """The event's name and type, and the schema and table if the template has them."""
+        if event.type == RAW:
+            source = read_change(event).source
+            return "", RAW, source.schema, source.table
+        call = read_event(event)
+        if not self._by_table:
+            return call.title, event.type, "", ""
+        source = call.read_source()
+        return call.title, event.type, source.schema, source.table
+
     def _make(self, name: str, kind: str, schema: str, table: str) -> str:
         values = {"event": snake_case(name) or kind, "type": kind, "schema": schema or "none", "table": table or "none"}
         return within(_PART.sub(lambda found: self._clean(values[found[1]]), self._template), self._limit)
-
-
-def _fields(event: Event) -> tuple[str, str, str, str]:
-    """The event's name, type, schema and table."""
-    if event.type == RAW:
-        source = read_change(event).source
-        return "", RAW, source.schema, source.table
-    call = read_event(event)
-    source = call.read_source()
-    return call.title, event.type, source.schema, source.table
 
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
