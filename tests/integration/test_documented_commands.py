@@ -55,6 +55,7 @@ DIFFERS = (  # from run to run
     (r"/\S*/cdc-tracker\.yml", "FILE"),
     (r"\d+ segments?", "N segments"),
     (r"about [\d,]+ rows", "about N rows"),
+    (r"^ *\d+ +(events|warehouse) ", r"N \1 "),  # which of the two parks first
     (r"─+", "─"),
     (r"\s+", " "),
 )
