@@ -1,15 +1,15 @@
 """Jitsu's server-to-server API: Segment's batch with an answer that names events.
 
-Read: Jitsu's documentation of its events API, the source of its ingest service (jitsucom/bulker: router_batch_handler.go,
-router.go) and its console's defaults (deduplication by message_id within 31 days in the warehouses it loads). No Jitsu has been
-met: it is tested against a server that behaves as these say.
+Sources: Jitsu's documentation of its events API, the source of its ingest service (jitsucom/bulker: router_batch_handler.go,
+router.go) and its console's defaults (deduplication by message_id within 31 days in the warehouses it loads). Tested against a
+server that follows these, not against Jitsu itself.
 
 A 200 holds `{ok, receivedEvents, okEvents, errors[]}`; an error is the text `Message ID: ID: TYPE: words`, with the id cut to 64
 characters of [A-Za-z0-9._-]. `event error` is the event's fault: REJECTED. Whatever else (`producer error`, `quota exceeded`) is
 Jitsu's own: RETRY. A source without destinations, or an unknown one, blocks; older versions answer 200 with `error` to that.
-An event that is not named was put into the ingest service's queue, in memory: hence ASSUMED.
-`sentAt` is left out: Jitsu moves timestamps by the difference between it and its own clock, and stores it with every event.
-Not known: a limit of a request as a whole. A request must be dealt with in 5 seconds there, so batches are kept small.
+Events that are not named were put into the ingest service's queue in memory: hence ASSUMED.
+`sentAt` is left out: Jitsu adjusts timestamps by the difference to its own clock, and stores it with every event.
+Unknown: the limit of a request. Jitsu must process a request within 5 seconds, so batches are small.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class JitsuDestination(TrackingDestination):
         super().__init__(settings.endpoint + "/api/s/s2s/batch", key, settings, base)
 
     def _refused(self, event: Event) -> Receipt | None:
-        """Jitsu takes events of nobody."""
+        """Accepts every event: Jitsu does not require an identity."""
         return None
 
     def _read(self, reply: Reply, events: Sequence[Event]) -> list[Receipt]:

@@ -1,11 +1,11 @@
 """RudderStack's data plane: Segment's API with answers of its own.
 
-Read: RudderStack's documentation of its HTTP API (limits, status codes) and of event deduplication; rudder-server's gateway
-(its answers, `Gateway.maxReqSizeInKB` 4,000, deduplication off unless turned on). No data plane has been met: it is tested
-against a server that behaves as these say.
+Sources: RudderStack's documentation of its HTTP API (limits, status codes) and of event deduplication; rudder-server's gateway
+(its answers, `Gateway.maxReqSizeInKB` 4,000, deduplication off by default). Tested against a server that follows these, not
+against a data plane.
 
-It answers the text `OK` to a batch that it has stored and looks at later: hence ASSUMED. One event without an identity makes the
-whole batch a 400, which does not say which: the core halves it. 404 means that the source is disabled, and blocks.
+It answers the text `OK` to a batch that it stores and processes later: hence ASSUMED. One event without an identity makes the
+whole batch a 400 that does not name it: the core halves the batch. 404 means that the source is disabled, and blocks.
 """
 
 from __future__ import annotations
@@ -45,5 +45,5 @@ class RudderstackDestination(TrackingDestination):
         super().__init__(settings.data_plane + "/v1/batch", basic(settings.write_key.get_secret_value()), settings, base)
 
     def _fits(self, message_id: str) -> bool:
-        """It puts another UUID in the place of a blank one each time, and others may lose their outer blanks on the way."""
+        """Not if blank, which RudderStack replaces by a new UUID each time, or if it has outer spaces, which may get lost."""
         return message_id.isprintable() and message_id == message_id.strip() != ""

@@ -1,18 +1,18 @@
 """Google Analytics 4 by the Measurement Protocol, web streams.
 
-Read from Google's documentation: "Measurement Protocol reference" (transport, payload, consent, reserved names, validation
+Sources: Google's documentation, "Measurement Protocol reference" (transport, payload, consent, reserved names, validation
 behavior), "Send Measurement Protocol events", "Validate events", "Event naming rules", "Event collection limits". Tested against
-a server that behaves as they say; it has not met Google. Not known: what GA4 does with events dated in the future.
+a server that follows these, not against Google. Unknown: what GA4 does with events dated in the future.
 
-- It answers 2xx to everything: ASSUMED. What it would drop or cut without a word is refused here instead.
-- All events of a request share client and user, so a batch goes in a request per client and 25 events. The order of one client's
-  events is kept; between clients it is not.
-- `client_id` must be two numbers with a dot between. An anonymousId of that form (as `_ga` cookies hold it) goes as it is; any
-  other, or the userId where there is none, becomes such a pair by a hash, the same every time.
-- `timestamp_micros` is beside an event's name, in its params, and in the request: Google's pages and people's experience differ
-  on which counts. The request's is that of its last event, for a reader that knows neither of the others.
-- `context.ip` and `context.userAgent` go as `ip_override` and `user_agent`: without them Google takes the worker's.
-- Events older than 72 hours GA4 would silently date anew: they are refused.
+- It answers 2xx to everything: ASSUMED. What it would silently drop or cut is rejected here instead.
+- All events of a request share client and user, so a batch becomes one request per client and 25 events. The order of one
+  client's events is kept; between clients it is not.
+- `client_id` must be two numbers separated by a dot. An anonymousId of that form (as in `_ga` cookies) is sent as it is; any
+  other, or without one the userId, becomes such a pair by a hash, always the same.
+- `timestamp_micros` is beside an event's name, in its params, and in the request: Google's pages and users' reports differ on
+  which counts. The request's is that of its last event, for a reader that knows neither of the others.
+- `context.ip` and `context.userAgent` are sent as `ip_override` and `user_agent`: without them Google uses the worker's.
+- GA4 would silently change the date of events older than 72 hours: they are rejected.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Consent(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Translated(msgspec.Struct, gc=False):
-    """An event as GA4 takes it; `when`: its time, as a member of the request."""
+    """An event in GA4's shape. `when`: its time as a JSON member, also for the request."""
 
     index: int
     when: bytes
@@ -117,7 +117,7 @@ _VALIDATION = msgspec.json.Decoder(_Validation)
 
 
 class Ga4Destination:
-    """ASSUMED is all that GA4 lets one know."""
+    """Every accepted event is ASSUMED: GA4 reports nothing more."""
 
     Settings: ClassVar[type[DestinationSettings]] = Ga4Settings
     guarantee: ClassVar[Guarantee] = "at least once"
@@ -156,16 +156,14 @@ class Ga4Destination:
         return send_parts(receipts, self._requests(clients))
 
     def probe(self) -> None:
-        """Has the validation server look at a request of ours. It keeps nothing, and tries neither measurement_id nor secret."""
+        """Sends a request to the validation server, which keeps nothing and checks neither measurement_id nor secret."""
         reply = self._http.post(_PROBE, {}, url=self._debug)
         self._http.check(reply)
         answer = reply.read(_VALIDATION)
         messages = answer.validation_messages if answer else [_Message("its answer is not that of the validation server")]
         if messages:
             said = self._http.quoted("; ".join(message.description for message in messages))
-            raise DestinationBlocked(
-                f"{reply.place} finds fault with the request: {said}", hint="correct `measurement_id` or `host`"
-            )
+            raise DestinationBlocked(f"{reply.place} rejects the request: {said}", hint="correct `measurement_id` or `host`")
 
     def close(self) -> None:
         self._http.close()
@@ -178,7 +176,7 @@ class Ga4Destination:
         )
 
     def _client(self, call: EventView, context: ContextView, consent: _Consent | None) -> bytes:
-        """What the request says of all its events: client, user, consent and device."""
+        """The members that all events of a request share: client, user, consent and device."""
         who = call.anonymous_id or call.user_id
         if not who:
             raise EventRejected("identity_missing", "userId", "GA4 needs a client_id or what to make it of")
@@ -255,7 +253,7 @@ def _device(device: ContextView) -> bytes:
 
 @lru_cache(maxsize=100_000)
 def client_id(who: str) -> str:
-    """Two numbers with a dot between, as GA4's own scripts make them."""
+    """Two numbers separated by a dot, as GA4's scripts make them."""
     if _CLIENT.fullmatch(who):
         return who
     digest = hashlib.sha256(who.encode()).digest()

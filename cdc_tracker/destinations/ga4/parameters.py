@@ -1,4 +1,4 @@
-"""An event's name and properties as GA4 takes them: identifiers, short texts, numbers."""
+"""An event's name and properties in the form that GA4 accepts: identifiers, short texts, numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBER = frozenset(b"-0123456789")
 
 @lru_cache(maxsize=10_000)
 def event_name(name: str) -> str:
-    """The name, where GA4 takes it; else in snake_case."""
+    """The name if GA4 accepts it, else in snake_case. Raises EventRejected."""
     identifier = _identifier(name, "event")
     if identifier in _RESERVED_EVENTS:
         raise EventRejected("reserved_name", "event", f"GA4 keeps the name {identifier} for itself: rename it with `event_names`")
@@ -50,7 +50,7 @@ def _identifier(name: str, field: str) -> str:
 
 
 class Parameters:
-    """Properties → parameters, spliced. `long_values`: what becomes of texts above `value_length` characters."""
+    """Turns properties into parameters, as bytes. `long_values`: reject or cut texts above `value_length` characters."""
 
     def __init__(self, names: Mapping[str, str], value_length: int, long_values: Literal["reject", "truncate"]) -> None:
         self._names = names
@@ -80,7 +80,7 @@ class Parameters:
         return translated
 
     def named(self, name: str) -> tuple[str, bytes]:
-        """The parameter that a property goes in, and the beginning of its JSON."""
+        """The parameter of a property, and the beginning of its JSON."""
         key = _identifier(self._names.get(name, name), f"properties.{name}")
         if key == "firebase_conversion":
             raise EventRejected("reserved_name", f"properties.{name}", "GA4 keeps the name firebase_conversion for itself")
@@ -90,7 +90,7 @@ class Parameters:
         return found
 
     def _value(self, name: str, key: str, value: bytes) -> bytes:
-        """Neither a number nor short: true and false as texts, structures but `items` as texts of their JSON, null not at all."""
+        """A value that is no number or short text: true and false as texts, structures except `items` as their JSON text."""
         if value[0] == _QUOTE:
             return self._text(name, key, value, _TEXT.decode(value))
         if value == b"null":
