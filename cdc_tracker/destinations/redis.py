@@ -1,24 +1,24 @@
 """Events as entries of Redis streams, each exactly once.
 
-A batch is one call of a script, which Redis runs whole and alone: it adds the events and stores our position, or does nothing.
-A script that fails half way is not undone, so it looks first at what could stop it: whether every key is a stream, or not there.
-Memory that is full, a replica that takes no writes and a disk that takes no snapshot stop it at its first write.
+A batch is one call of a script, which Redis runs atomically: it adds the events and stores the position, or does nothing.
+A script that fails half way is not undone, so it first checks what could stop it: that every key is a stream or does not exist.
+Full memory, a read-only replica and a disk that cannot be written stop it at its first write.
 
-Our state is a hash, with fields for each cursor. Beside the position stands a token, which changes with every batch. A batch
-names the token that it follows and its own:
+The state is a hash with fields for each cursor. A token is stored with the position and changes with every batch. A batch names
+the token that it follows, and its own:
 
-- its own is there already: the answer was lost, and the events are not added again;
-- the one it follows is there: it is taken;
-- another's is there: a second worker has come, and this one stops;
-- an older one of ours, or none: Redis was restored or emptied, or has lost its last seconds. Nothing is added, and the core
-  is told, which compares the position that Redis holds with its own.
+- its own token is stored: the answer was lost, and the events are not added again;
+- the token that it follows is stored: the events are added;
+- the token of another process is stored: a second worker is running, and this one stops;
+- an older token of this process, or none: Redis was restored or emptied, or has lost its last seconds. Nothing is added;
+  raises CheckpointMoved, and the core compares the stored position with its own.
 
-A replica takes a script's effects as a whole as well, so after a failover position and events agree there, too. How much a
-crash of the server loses is the server's to say: with `appendonly yes` and `appendfsync always` nothing; `wait_replicas` waits
-for copies.
-In a Redis Cluster all keys of a script would have to lie in one slot: it is not supported.
+A replica applies a script's effects as a whole, too, so after a failover position and events agree. How much a crash of the
+server loses depends on its settings: nothing with `appendonly yes` and `appendfsync always`; `wait_replicas` waits for copies.
+Redis Cluster is not supported: all keys of a script would have to be in one slot.
 
-Read: Redis' documentation of XADD, EVAL, transactions, persistence, replication and WAIT; redis-py's. Tried against Redis 7.0.
+Sources: the documentation of Redis on XADD, EVAL, transactions, persistence, replication and WAIT; that of redis-py. Tested
+against Redis 7.0.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class RedisSettings(FormatSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What Redis has of us."""
+    """The state in Redis."""
 
     token: str
     position: Position | None
@@ -147,7 +147,7 @@ class _Stored:
 
 
 class RedisDestination:
-    """Connects at the first call that needs it."""
+    """Connects when first needed."""
 
     Settings: ClassVar[type[DestinationSettings]] = RedisSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
@@ -213,7 +213,7 @@ class RedisDestination:
             raise ConfigError(f"redis: `url` is not one: {type(error).__name__}") from None
 
     def _ready(self) -> _Stored:
-        """What Redis holds, after taking it over from whoever wrote before."""
+        """The state in Redis, after taking it over from the process that wrote before."""
         if self._stored is not None:
             return self._stored
         with self._translated():
@@ -225,7 +225,7 @@ class RedisDestination:
         return self._stored
 
     def _inherited(self, token: str) -> list[bytes] | None:
-        """What was stored before there were cursors, if it is this source's."""
+        """The state that an earlier version stored without a cursor, if it is this source's."""
         before, *found = self._redis.hmget(self._key, "token", "commit_lsn", "ordinal", "aside")
         position = _position(*found[:2])
         if position is None or not self._owns(position):
@@ -298,7 +298,7 @@ class RedisDestination:
             raise DestinationUnavailable(f"{self}: {have} of {wanted} replicas have the batch")
 
     def _token(self, batch: Batch) -> str:
-        """The same for a batch that is tried again, another one for every other."""
+        """The same token for a batch that is tried again, a new one for any other."""
         return self._attempt[1] if self._attempt[0] == _contents(batch) else self._next()
 
     def _next(self) -> str:

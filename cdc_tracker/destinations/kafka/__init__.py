@@ -1,9 +1,9 @@
 """Events as messages of Apache Kafka.
 
-With transactions (the default) each batch is one Kafka transaction that holds the events and our position, so both are there or
-neither is: consumers with isolation.level=read_committed see each event once. See checkpoints.py for how the position is kept.
-A commit that was not answered is looked up: a new producer with the same transactional.id brings the old transaction to its end,
-and the position that is then there tells whether the batch was taken.
+With transactions (the default) each batch is one Kafka transaction with the events and the position, so both are stored or
+neither: consumers with isolation.level=read_committed see each event once. checkpoints.py says how the position is stored.
+After a commit without an answer, a new producer with the same transactional.id ends the old transaction, and the position that is
+stored then shows whether the batch was taken.
 
 Without transactions the producer is idempotent, waits for all replicas in sync, and every message has a delivery report.
 
@@ -15,8 +15,8 @@ Messages carry no time of their own but that of writing: Kafka's retention goes 
 event's time is in the event.
 
 Read: librdkafka's rdkafka.h (transactional producer API) and CONFIGURATION.md, KIP-98, KIP-360, KIP-588 and KIP-890 (fencing,
-epochs, transactions that time out), KIP-211 (expiry of offsets); Debezium's
-documentation of its PostgreSQL connector (change events, tombstones). Tried against Apache Kafka 4.1 (KRaft).
+epochs, transactions that time out), KIP-211 (expiry of offsets); Debezium's documentation of its PostgreSQL connector (change
+events, tombstones). Tested against Apache Kafka 4.1 (KRaft).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class KafkaDestination:
         return f"{self._instance}-{self._count}"
 
     def _ready(self) -> None:
-        """A producer that is the only one with our id, and what it finds stored."""
+        """Makes the only producer with this id, and reads what is stored."""
         if self._producer is not None:
             return
         try:
@@ -176,7 +176,7 @@ class KafkaDestination:
         )
 
     def _check(self) -> None:
-        """What was stored last is still there."""
+        """Raises CheckpointMoved if what was stored last is gone."""
         try:
             shrunk = self._watch.shrunk()
         except KafkaException as error:

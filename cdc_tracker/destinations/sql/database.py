@@ -1,4 +1,4 @@
-"""What the kinds of database have in common: connecting, transactions, tables and columns, and inserting many rows at once.
+"""What the kinds of database share: connecting, transactions, tables and columns, and inserting many rows at once.
 
 Each kind is a subclass in a file of its own.
 """
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 class Database(ABC):
-    """One connection to it, made when needed. Raises SQLAlchemy's errors: the destination translates them."""
+    """One connection, made when needed. Raises SQLAlchemy's errors; the destination translates them."""
 
     schema: str | None = None
     key_type: ClassVar[str] = "text"  # of text that is a primary key
@@ -44,7 +44,7 @@ class Database(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """For a person; without credentials."""
+        """Its name in messages, without credentials."""
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -54,10 +54,10 @@ class Database(ABC):
             yield connection
 
     def begin(self, connection: Connection) -> None:  # noqa: B027 — most kinds have nothing to say
-        """What is said at the start of every transaction."""
+        """Runs at the start of every transaction."""
 
     def replaced(self) -> bool:
-        """What we are connected to is no longer what the URL leads to."""
+        """Whether the open database is no longer the one that the URL leads to."""
         return False
 
     def close(self) -> None:
@@ -72,20 +72,20 @@ class Database(ABC):
         return f"{self.quoted(self.schema)}.{self.quoted(table)}" if self.schema else self.quoted(table)
 
     def identifier(self, name: str) -> str:
-        """The name as this database can have it; `` where nothing is left."""
+        """The name as this database accepts it; empty if nothing is left."""
         return name
 
     # Tables.
 
     @abstractmethod
     def columns(self, connection: Connection, table: str) -> dict[str, str]:
-        """Column names and the database's names of their types; empty where there is no such table."""
+        """The columns and the database's names of their types; empty if there is no such table."""
 
     def make_schema(self, connection: Connection) -> None:  # noqa: B027 — one kind has schemas
-        """Where one is set and missing."""
+        """Creates the schema if one is set and missing."""
 
     def make_table(self, connection: Connection, table: str, columns: Mapping[str, str], key: str) -> None:
-        """Unless it is there: CREATE … IF NOT EXISTS wants privileges even then."""
+        """Creates the table unless it exists: CREATE … IF NOT EXISTS requires privileges even then."""
         if self.columns(connection, table):
             return
         with self.tables_locked(connection):
@@ -96,7 +96,7 @@ class Database(ABC):
                 connection.execute(text(statement))
 
     def add_columns(self, connection: Connection, table: str, columns: Mapping[str, str]) -> None:
-        """Those of them that are not there by now."""
+        """Adds those columns that do not exist by now."""
         with self.tables_locked(connection):
             there = self.columns(connection, table)
             for name, kind in columns.items():
@@ -105,12 +105,12 @@ class Database(ABC):
 
     @contextmanager
     def tables_locked(self, connection: Connection) -> Iterator[None]:
-        """Keeps another destination from making the same table at the same moment."""
+        """Keeps another destination from creating the same table at the same time."""
         yield
 
     @abstractmethod
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        """What the user would need and has not, in words that follow `not allowed to`."""
+        """The privileges that the user lacks, in words that follow `not allowed to`."""
 
     # Rows.
 
@@ -124,17 +124,17 @@ class Database(ABC):
 
     @abstractmethod
     def bind(self, kind: str, value: Any) -> object:
-        """A value as a parameter for a typed column of that kind; None where it cannot be exact there."""
+        """A value as a parameter for a typed column of that kind; None if it would not be exact."""
 
     @abstractmethod
     def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
-        """Insert rows, leaving out those whose key is there. `kinds`: each column and its type; a row lacks what is NULL.
+        """Inserts rows, except those whose key exists. `kinds`: the type of each column; a row omits what is NULL.
 
-        How many were inserted; None where the database does not tell.
+        Returns the number of inserted rows; None if the database does not report it.
         """
 
     def store(self, connection: Connection, table: str, row: Row, key: str) -> None:
-        """Insert the row, or put it in the place of the one with its key."""
+        """Inserts the row, or replaces the one with its key."""
         names = ", ".join(row)
         labels = ", ".join(f":{name}" for name in row)
         others = ", ".join(f"{name} = excluded.{name}" for name in row if name != key)
@@ -145,7 +145,7 @@ class Database(ABC):
 
     @abstractmethod
     def fault(self, cause: BaseException) -> CdcTrackerError:
-        """A driver's error as one of ours, with neither the statement nor any value from it."""
+        """A driver's error as a CdcTrackerError, without the statement and its values."""
 
     def said(self, message: object) -> str:
         return f"{self}: {' '.join(str(message).split())}"

@@ -13,7 +13,7 @@ from cdc_tracker.model import START, Position
 
 
 class Tracks:
-    """Every event, whole. JSON is jsonb on PostgreSQL, and elsewhere the text that it came as: numbers are exact in both."""
+    """Every event, whole. JSON is jsonb on PostgreSQL and the original text elsewhere; numbers are exact in both."""
 
     def __init__(self, database: Database, table: str) -> None:
         self._database = database
@@ -32,11 +32,11 @@ class Tracks:
         return bool(self._database.columns(connection, self.table))
 
     def insert(self, connection: Connection, events: list[EventView]) -> int | None:
-        """How many are new; None where the database does not tell."""
+        """The number of new events; None if the database does not report it."""
         return self._database.insert(connection, self.table, self._kinds, [self._row(event) for event in events], "message_id")
 
     def known(self, connection: Connection, ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are there."""
+        """The ids that exist already."""
         query = text(f"SELECT message_id FROM {self._database.qualified(self.table)} WHERE message_id IN :ids")
         query = query.bindparams(bindparam("ids", expanding=True))
         chunks = (ids[start : start + 500] for start in range(0, len(ids), 500))
@@ -60,7 +60,7 @@ class Tracks:
 
 
 class Checkpoints:
-    """One row a cursor. The landed layout stays: `destination` has the cursor's key where it had the destination's name."""
+    """One row per cursor. In the column `destination`: the cursor's key; earlier versions stored the destination's name."""
 
     table = "cdc_tracker_checkpoints"
 
@@ -79,7 +79,7 @@ class Checkpoints:
         self._database.make_table(connection, self.table, columns, "destination")
 
     def load(self, connection: Connection) -> Position | None:
-        """Locked until the transaction ends. Takes over a row that has the name alone, if it is this source's."""
+        """The position, locked until the transaction ends. Takes over a row under the name alone if it is this source's."""
         found = self._read(connection, self._key)
         if found is not None or self._key == self._name:
             return found
@@ -91,7 +91,7 @@ class Checkpoints:
         return self._read(connection, self._key)  # another worker may have been quicker
 
     def advance(self, connection: Connection, expected: Sequence[Position | None], to: Position) -> bool:
-        """Store `to` where one of `expected` is stored (None: nothing is). False where it is not."""
+        """Stores `to` if one of `expected` is stored (None: nothing is). Returns False otherwise."""
         where = "destination = :key AND commit_lsn = :from_lsn AND ordinal = :from_ordinal"
         for before in filter(None, expected):
             place = {"from_lsn": before.commit_lsn, "from_ordinal": before.ordinal, **to._asdict()}
@@ -107,7 +107,7 @@ class Checkpoints:
         self._database.store(connection, self.table, {"destination": self._key, **position._asdict()}, "destination")
 
     def reset(self, connection: Connection) -> None:
-        """To the beginning, where there is one."""
+        """Sets a stored position to the beginning."""
         if self._read(connection, self._key) is not None:
             self.store(connection, START)
 
