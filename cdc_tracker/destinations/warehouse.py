@@ -1,10 +1,10 @@
 """Events in a warehouse, through dlt (https://dlthub.com): BigQuery, Snowflake, Redshift, Databricks, ClickHouse, DuckDB.
 
-A batch and the position that it reaches are one load package of dlt: the events are merged on `message_id`, the position is a
-row of `cdc_tracker_checkpoints`. dlt enters a package in `_dlt_loads` when all of it is done, and a position counts only with
-that entry. So where a load was killed halfway the position before it holds, the events come again, and the merge puts each in
-its own place: the same load twice is the same as once. dlt's own working folder is emptied at every start, and with
-it whatever a killed load left; nothing is remembered outside the warehouse.
+A batch and its position are one load package of dlt: the events are merged on `message_id`, the position is a row of
+`cdc_tracker_checkpoints`. dlt records a package in `_dlt_loads` when it is complete, and a position is valid only with that
+record. So after a load that was killed halfway the previous position is valid, the events are sent again, and the merge
+replaces each of them: the same load twice has the effect of one. dlt's working folder is emptied at every start, with whatever
+a killed load left; nothing is remembered outside of the warehouse.
 
 Read in dlt 1.31's sources and documentation: the order of staging, merge and `_dlt_loads`; merges are delete and insert, in one
 transaction where the warehouse has transactions; its log goes to standard error (silenced here: what matters comes as
@@ -72,7 +72,7 @@ class WarehouseSettings(DestinationSettings):
 
 
 class WarehouseDestination:
-    """Imports dlt and connects at the first call that needs it."""
+    """Imports dlt and connects when first needed."""
 
     Settings: ClassVar[type[DestinationSettings]] = WarehouseSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
@@ -135,7 +135,7 @@ class WarehouseDestination:
     # In dlt's thread.
 
     def _in_thread(self, call: Callable[[], T]) -> T:
-        """Call it there. What dlt raises comes out as one of ours, and what it was at is forgotten."""
+        """Runs the call in dlt's thread. An exception of dlt becomes a CdcTrackerError, and the pipeline is reopened later."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"dlt-{self._key}")
         try:
@@ -166,7 +166,7 @@ class WarehouseDestination:
         return self._pipeline
 
     def _load(self, rows: Any, upto: Position | None) -> None:
-        """One package. The rows are in once it is done; the position counts once it is entered as done."""
+        """Loads one package. The rows are stored when it is complete, and the position is valid when dlt has recorded it."""
         self._checkpoint()
         self._stored = None
         step, before = self._checkpoint()  # once more: what is there may have been taken back since
@@ -204,7 +204,7 @@ class WarehouseDestination:
         return self._stored
 
     def _read_checkpoint(self) -> tuple[int, Position | None]:
-        """What is stored under our cursor; while nothing is, what is from before there were cursors, if it is this source's."""
+        """The position under the cursor; if there is none, that of an earlier version without cursors, if it is this source's."""
         found = self._last_loaded(self._key)
         if found[1] is None and self._old_key:
             old = self._last_loaded(self._old_key)
@@ -213,7 +213,7 @@ class WarehouseDestination:
         return found
 
     def _last_loaded(self, key: str) -> tuple[int, Position | None]:
-        """The last position whose load was entered as done."""
+        """The last position whose load is recorded as complete."""
         query = f"""
             SELECT c.step, c.commit_lsn, c.ordinal FROM {{{_CHECKPOINTS}}} c JOIN {{_dlt_loads}} l ON l.load_id = c._dlt_load_id
             WHERE c.destination = '{key}' AND l.status = 0 ORDER BY c.step DESC LIMIT 1"""
@@ -221,7 +221,7 @@ class WarehouseDestination:
         return (int(found[0]), Position(int(found[1]), int(found[2]))) if found else (0, None)
 
     def _query(self, query: str) -> Any:
-        """The first row; None where there is none, or no such table yet."""
+        """The first row; None if there is none, or no such table yet."""
         from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: PLC0415
 
         with self._open().sql_client() as client:
@@ -269,7 +269,7 @@ def _duckdb_file(text: str, base: Path) -> str:
 
 
 def _credentials(engine: str, secret: str) -> Any:
-    """A URL as it is; JSON as an object, but for a Google service account's key, which dlt reads by itself."""
+    """A URL as it is, JSON as an object, except for a Google service account's key, which dlt reads by itself."""
     if engine == "bigquery" or not secret.lstrip().startswith("{"):
         return secret
     try:
@@ -279,7 +279,7 @@ def _credentials(engine: str, secret: str) -> Any:
 
 
 def _secrets_of(secret: str) -> Iterator[str]:
-    """What must not be shown: all of it, a URL's password, what stands in the JSON."""
+    """What must not be shown: the whole text, a URL's password, the values of the JSON."""
     yield secret
     with suppress(ValueError):
         password = urlsplit(secret).password

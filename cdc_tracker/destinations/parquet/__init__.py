@@ -92,14 +92,14 @@ class ParquetSettings(DestinationSettings):
 
 @dataclass
 class _Attempt:
-    """The batch that was being written when something failed: it may count all the same."""
+    """The batch that was being written when something failed: it may have been stored nevertheless."""
 
     token: str
     batch: tuple[object, ...]
 
 
 class ParquetDestination:
-    """Opens its store at the first call that needs it, and locks it where it is a folder."""
+    """Opens its store when first needed, and locks it if it is a folder."""
 
     Settings: ClassVar[type[DestinationSettings]] = ParquetSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
@@ -126,7 +126,7 @@ class ParquetDestination:
         self._store = _store(self._settings, self._name, self._base)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises DestinationUnavailable where the store is full or away: it counts whole or not at all."""
+        """Durable on return, whole or not at all. Raises DestinationUnavailable if the store is full or cannot be reached."""
         record = self._ready()
         self._check(record)
         receipts = [DELIVERED] * len(batch.events)
@@ -162,7 +162,7 @@ class ParquetDestination:
         self._write(msgspec.structs.replace(record, **changed), Batch((), to))
 
     def probe(self) -> None:
-        """Write and remove a small file. Takes no lock, so it can run beside the worker."""
+        """Writes and removes a small file. Takes no lock, so it can run beside the worker."""
         self._store.probe()
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class ParquetDestination:
         self._store.close()
 
     def _ready(self) -> Record:
-        """The newest record, after finishing what it says. A record of our own on top of it shuts out whoever wrote it."""
+        """The newest record, after completing it. Then writes an own record after it, which shuts out its writer."""
         if self._record is None:
             self._store.close()
             self._store.open()
@@ -190,7 +190,7 @@ class ParquetDestination:
         return self._record
 
     def _inherited(self) -> Record:
-        """What was stored before there were cursors, if it is this source's. Who still writes there is shut out."""
+        """The record that an earlier version stored without a cursor, if it is this source's. Shuts out its writer."""
         if self._old is None or not self._old.used():
             return Record()
         found = _newest(self._old)
@@ -208,7 +208,7 @@ class ParquetDestination:
         return msgspec.structs.replace(last, token="")
 
     def _check(self, record: Record) -> None:
-        """The record on which the next one follows is there."""
+        """Raises CheckpointMoved if the record that the next one follows is gone."""
         name = _name(record.sequence)
         data = self._store.read(name)
         if data is None or decode(name, data).token != record.token:
@@ -250,7 +250,7 @@ class ParquetDestination:
         self._possible = {record.token}
 
     def _resolve_conflict(self, record: Record) -> None:
-        """There is a record of this number: ours, where the answer to a first try was lost, or another worker's."""
+        """A record of this number exists: ours, if the answer to a first try was lost. Raises AlreadyRunning otherwise."""
         name = _name(record.sequence)
         data = self._store.read(name)
         if data is not None and decode(name, data).token != record.token:
@@ -260,7 +260,7 @@ class ParquetDestination:
             )
 
     def _file(self, record: Record, batch: Batch, partition: str, rows: pa.Table, last: Growing | None) -> tuple[str, bytes]:
-        """Path and contents: the partition's last file with the rows added, or a new one."""
+        """Path and contents of the partition's last file with the rows added, or of a new one."""
         grown = self._grown(last, rows) if last and rows.nbytes < 8 * self._settings.grow else None
         if last and grown is not None:
             return last.path, self._encoded(grown)
@@ -336,7 +336,7 @@ def _name(sequence: int) -> str:
 
 
 def _moments(rows: pa.Table) -> list[int]:
-    """The events' times in microseconds; the commit's where there is none."""
+    """The events' times in microseconds; the commit's if an event has none."""
     own, commits = (rows[name].cast("int64").to_pylist() for name in ("timestamp", "committed_at"))
     return [commit if time is None else time for time, commit in zip(own, commits, strict=True)]
 
@@ -346,7 +346,7 @@ def _hour(micros: int) -> int:
 
 
 def _folder(kind: str, event: str | None) -> str:
-    """A folder's name: the event's in snake case, within 100 bytes, with a hash where nothing is left or something was cut."""
+    """A folder's name: the event's in snake case, in 100 bytes, with a hash if it was cut or nothing is left."""
     if kind in _BY_TYPE:
         return _BY_TYPE[kind]
     name = snake_case(event or "event")
