@@ -122,7 +122,7 @@ def _journal(source: SourceSetup, found: Diagnosis) -> Diagnosis:
         found = replace(found, notes=(*found.notes, note))
     if record is None or end.commit_lsn >= record.journaled_lsn or any(code == "checkpoint_gap" for code, _ in found.faults):
         return found
-    ends = f"it held changes up to {format_lsn(record.journaled_lsn)} and ends at {format_lsn(end.commit_lsn)} now"
+    ends = f"it contained changes up to {format_lsn(record.journaled_lsn)} and ends at {format_lsn(end.commit_lsn)} now"
     if found.mend:
         return replace(found, faults=(*found.faults, Fault("journal_missing", f"the journal was lost, too: {ends}")))
     note = (

@@ -369,7 +369,7 @@ def test_a_journal_deleted_while_running_stops_the_worker_where_it_alone_held_so
             assert process.wait(60) == 3
         finally:
             end(process)
-        assert re.search(r"held changes up to [0-9A-F/]+ \(20\d\d-", scene.worker.log)  # by position and time
+        assert re.search(r"contained changes up to [0-9A-F/]+ \(20\d\d-", scene.worker.log)  # by position and time
         assert "`cdc-tracker repair`" in scene.worker.log
         vendor.always(None)
         told = _repair(scene, "--yes")
