@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from cdc_tracker.config.settings import OutboxSettings
@@ -37,13 +37,13 @@ class Pipeline:
         database: str,
         destination: str | None = None,
         requirements: Requirements = NOTHING_MORE,
-        route: Step | None = None,
+        steps: Iterable[Step | None] = (),
         only: Collection[str] | None = None,
     ) -> None:
         """`namespace`: of the event ids. `destination`: only mappings for it; None: all mappings.
 
-        `requirements`: what the destination needs beyond mapped events. `route`: the last step; None: events stay as they are.
-        `only`: ledger keys (a mapping's, `outbox`, `raw:TABLE`) of the results to make; None: all.
+        `requirements`: what the destination needs beyond mapped events. `steps`: of its settings, in order; None is no
+        step. `only`: ledger keys (a mapping's, `outbox`, `raw:TABLE`) of the results to make; None: all.
         """
         if only is not None:
             mappings = Mappings(tuple(mapping for mapping in mappings.all if mapping.key in only))
@@ -51,11 +51,11 @@ class Pipeline:
         self._mappings, self._only = mappings, only
         self._namespace, self._database, self._destination = namespace, database, destination
         self._requirements = requirements
-        self._routes = (route,) if route is not None else ()
+        self._steps = tuple(step for step in steps if step is not None)
         self._outbox = OutboxReader(outbox, namespace, database) if outbox and not requirements.raw else None
         self._decoders: dict[str, Decoder] = {}  # by plugin
         self._builds: dict[int, dict[str, tuple[Build, ...]]] = {}  # by id(relation): its decoder keeps the relation alive
-        self._register(None, {Op.MESSAGE.value: (self._outbox.from_message,)} if self._outbox else {}, self._routes)
+        self._register(None, {Op.MESSAGE.value: (self._outbox.from_message,)} if self._outbox else {}, self._steps)
         self.problems: list[Problem] = []  # of the mappings, with the relations decoded so far
         self.tables: set[str] = set()  # decoded so far, mapped or not
 
@@ -112,7 +112,7 @@ class Pipeline:
         if plan is None:
             return None
         self._report(*plan.problems)
-        new, old, steps = plan.new_columns, plan.old_columns, self._routes
+        new, old, steps = plan.new_columns, plan.old_columns, self._steps
         if not self._requirements.raw and (key := self._row_key(relation)):
             new, old = ((*names, *(name for name in key if name not in names)) for names in (new, old))
             steps = (with_row_key(relation, key, new, old), *steps)

@@ -131,6 +131,6 @@ def build_pipeline(
         database=record.database,
         destination=destination,
         requirements=NOTHING_MORE if settings is None else settings.requirements,
-        route=None if settings is None else route_of(settings),
+        steps=() if settings is None else (route_of(settings),),
         only=only,
     )

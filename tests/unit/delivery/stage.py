@@ -62,8 +62,8 @@ class Stage:
 
     def pipeline(self, mappings: Mappings | None = None, *, only: Any = None) -> Pipeline:
         given = mappings or load_texts({"events.yml": self.mapping})
-        route = route_of(self.destination_settings)
-        return Pipeline(given, outbox=None, namespace=SPACE, database="shop", destination="d", route=route, only=only)
+        steps = [route_of(self.destination_settings)]
+        return Pipeline(given, outbox=None, namespace=SPACE, database="shop", destination="d", steps=steps, only=only)
 
     @property
     def destination_settings(self) -> DestinationSettings:

@@ -72,7 +72,7 @@ def pipeline(
     mapping: str, destination: str | None = None, *, route: Step | None = None, only: Sequence[str] | None = None
 ) -> Pipeline:
     mappings = load_texts({"events.yml": mapping})
-    return Pipeline(mappings, outbox=None, namespace=SPACE, database="shop", destination=destination, route=route, only=only)
+    return Pipeline(mappings, outbox=None, namespace=SPACE, database="shop", destination=destination, steps=[route], only=only)
 
 
 def _add(builder: pgoutput.Builder, lsn: int, payload: bytes) -> None:
