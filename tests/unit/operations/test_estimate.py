@@ -93,7 +93,7 @@ def test_what_was_committed_longer_ago_than_the_window_lies_outside_it(journal: 
     assert _of(journal, window=window).outside_window == outside
 
 
-def test_age_goes_by_an_event_s_event_time(journal: Journal) -> None:
+def test_age_goes_by_an_event_s_own_time(journal: Journal) -> None:
     week = 7 * 86400.0
     assert _of(journal, age=week).past_age == 1  # the first order's payment; the others were not paid
     assert _of(journal, age=25).past_age == 1 + 1  # and the first order by its commit time
