@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ Steps: TypeAlias = Iterator[PendingBatch | Pause]
 """A job as a generator: yields a batch to send, or a Pause to let others have a turn. Ends when the job is done."""
 
 
-class Work:
+class Work(ABC):
     """The work of one job. Used on the delivery loop's thread."""
 
     trouble = ""  # why it makes no progress
@@ -32,17 +33,17 @@ class Work:
     read = START  # how far the live stream has been read
     lagging = False  # capture is behind the server: a table must not be read further
 
+    @abstractmethod
     def steps(self) -> Steps:
         """Yields the steps from the stored progress to the end of the job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self, upto: Position) -> None:
         """Notes that the batch up to `upto` was dealt with. The caller then stores the progress."""
-        raise NotImplementedError
 
+    @abstractmethod
     def updated(self, job: Job) -> Job:
         """Returns the job with its progress, segment and `needs` as they are to be stored."""
-        raise NotImplementedError
 
     def note(self, events: Iterable[Event]) -> None:
         """Notes events of the live stream that are about to be sent."""
