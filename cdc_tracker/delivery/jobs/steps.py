@@ -45,8 +45,8 @@ class Work(ABC):
     def updated(self, job: Job) -> Job:
         """Returns the job with its progress, segment and `needs` as they are to be stored."""
 
-    def note(self, events: Iterable[Event]) -> None:
+    def note(self, events: Iterable[Event]) -> None:  # noqa: B027  optional
         """Notes events of the live stream that are about to be sent."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  optional
         """Ends what runs beside the steps."""
