@@ -1,1 +1,1 @@
-"""SQL stores of ours: opened, migrated, with errors translated at one boundary."""
+"""SQL stores: opened, migrated, with errors translated at one boundary."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import threading
 import time
@@ -13,37 +12,16 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Text, bindparam, column, create_engine, event, func, inspect, select, table
+from sqlalchemy import Connection, Engine, Row, Text, bindparam, column, func, inspect, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cdc_tracker.errors import CdcTrackerError, ConfigError, Retry, Stop
-from cdc_tracker.storage import sqlite
+from cdc_tracker.storage import postgresql, sqlite
+from cdc_tracker.storage.faults import fault
 
 LOCK_SECONDS = 30
-
-_FULL = "Free some space: the worker then continues by itself, and nothing that was confirmed is lost."
-_BUSY = "Another program locks the file: a backup, a sqlite3 shell or a second worker. The worker retries."
-_READ_ONLY = "Make the file, its folder and its file system writable for the user that cdc-tracker runs as."
-_SQLITE_HINTS = {
-    5: _BUSY,
-    6: _BUSY,
-    8: _READ_ONLY,
-    10: "Look at the disk and the kernel's log.",
-    13: _FULL,
-    14: _READ_ONLY,
-    15: _BUSY,
-}
-_SQLITE_DAMAGED = {11, 26}
-_ENDLESS = ["idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout"]
-_POSTGRES_HINTS = {
-    "53100": _FULL,
-    "25006": "The server is read-only: it is a standby, or default_transaction_read_only is set.",
-    "28": "Look at the user and password in the URL, and at pg_hba.conf.",
-    "3D": "Create the database, or correct its name in the URL.",
-    "42501": "Grant the user CREATE on the schema and ownership of the tables cdc_tracker_*.",
-}
 
 
 @dataclass(frozen=True)
@@ -56,9 +34,8 @@ class Kind:
     migrations: Path  # the folder of its Alembic scripts
     revisions: tuple[str, ...]  # all of them, the newest last: listed here to avoid importing Alembic
     gone: type[CdcTrackerError] = Stop  # raised once if the file was removed or replaced while it was open
-    unused: Callable[[Database], AbstractContextManager[None]] = lambda _: (
-        nullcontext()
-    )  # no worker uses the store while it is migrated; raises if one does
+    # Entered for a migration: keeps workers from starting, and raises if one runs.
+    unused: Callable[[Database], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 class Database:
@@ -75,7 +52,7 @@ class Database:
         if self.is_sqlite:
             self.engine = (sqlite.reading_engine if reading else sqlite.engine)(self.url, LOCK_SECONDS)
         else:
-            self.engine = _postgres_engine(self.url, kind)
+            self.engine = postgresql.engine(self.url, kind.noun, LOCK_SECONDS)
         options: dict[str, Any] = {"reading": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader = _Held(self.engine.execution_options(**options))
         self._writer = _Held(self.engine)
@@ -146,9 +123,9 @@ class Database:
             yield connection
 
     def _check_file(self) -> None:
-        """SQLite would go on writing to a file that was removed or replaced, and the data would end with the process.
+        """Raises `kind.gone`, once, if the file was removed or replaced; a new file is then in use.
 
-        Raises `kind.gone` once; a new file is then in use.
+        SQLite itself would continue to write to the removed file, whose data end with the process.
         """
         if self._file is None or sqlite.identity(self.path) == self._file:
             return
@@ -191,11 +168,9 @@ class Database:
         """Translates the driver's and the system's errors: `kind.unavailable` for transient ones, else Stop."""
         try:
             yield
-        except (DBAPIError, PoolTimeout, OSError) as error:
-            raise self._translate(error) from error
         except Exception as error:
-            # The driver's own errors, from a connection used without SQLAlchemy, such as that of LISTEN.
-            if isinstance(error, self.engine.dialect.loaded_dbapi.Error):
+            # The driver's own errors come from a connection used without SQLAlchemy, such as that of LISTEN.
+            if isinstance(error, DBAPIError | PoolTimeout | OSError | self.engine.dialect.loaded_dbapi.Error):
                 raise self._translate(error) from error
             raise
 
@@ -205,27 +180,8 @@ class Database:
         self.engine.dispose()
 
     def _translate(self, error: Exception) -> CdcTrackerError:
-        origin = (error.orig if isinstance(error, DBAPIError) else None) or error
-        text = str(origin).strip() or type(origin).__name__
-        message = f"{self.kind.noun} ({self.place}) cannot be used: {text}"
-        message = message[0].upper() + message[1:]
-        if isinstance(error, OSError):
-            return self.kind.unavailable(message, hint=_FULL if error.errno == errno.ENOSPC else _READ_ONLY)
-        if self.is_sqlite:
-            return self._from_sqlite(message, getattr(origin, "sqlite_errorcode", 0) & 0xFF)
-        state = getattr(origin, "sqlstate", None) or ""
-        hint = _POSTGRES_HINTS.get(state) or _POSTGRES_HINTS.get(state[:2], "")
-        driver = self.engine.dialect.loaded_dbapi
-        if isinstance(origin, driver.ProgrammingError | driver.DataError | driver.IntegrityError):
-            return Stop(message, hint=hint)
-        return self.kind.unavailable(message, hint=hint or "Is the database server running and reachable?")
-
-    def _from_sqlite(self, message: str, code: int) -> CdcTrackerError:
-        if code in _SQLITE_DAMAGED:
-            return Stop(message, hint=f"The file {self.path} is damaged. Restore it from a backup, or move it away.")
-        if code in _SQLITE_HINTS:
-            return self.kind.unavailable(message, hint=_SQLITE_HINTS[code])
-        return Stop(message)
+        store, driver = f"{self.kind.noun} ({self.place})", self.engine.dialect.loaded_dbapi
+        return fault(error, store, self.kind.unavailable, None if self.is_sqlite else driver)
 
     def _migrate(self) -> None:
         revisions = self.kind.revisions
@@ -321,34 +277,6 @@ def _parse(url: str, kind: Kind) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError(f"The URL of {kind.noun} names no file.", hint=hint)
     return parsed
-
-
-def _postgres_engine(url: URL, kind: Kind) -> Engine:
-    defaults = {
-        "application_name": f"cdc-tracker {kind.noun.removeprefix('the ')}",
-        "connect_timeout": 10,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,  # milliseconds: else a dead network is noticed after a quarter of an hour
-        "client_encoding": "UTF8",  # overrides PGCLIENTENCODING
-    }
-    arguments = {key: value for key, value in defaults.items() if key not in url.query}
-    engine = create_engine(url, hide_parameters=True, connect_args=arguments)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, record: object) -> None:
-        # What is confirmed to the source must survive a crash of this server.
-        connection.autocommit = True
-        connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-        )
-        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-        # Timeouts of the role or database, meant for applications, must not end a session that holds a lock, or a migration.
-        connection.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [_ENDLESS])
-        connection.autocommit = False
-
-    return engine
 
 
 def text_parameter(name: str) -> Any:
