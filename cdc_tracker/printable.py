@@ -14,5 +14,5 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same, with line feeds and tabs as `\\n` and `\\t`, so that a value cannot forge further lines."""
+    """As `printable`, with line feeds and tabs as `\\n` and `\\t`, so that a value cannot forge further lines."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")

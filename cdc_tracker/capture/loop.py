@@ -238,7 +238,7 @@ class Capture:
         return min(map(of or attrgetter("needs"), self._checkpoints().values()), default=None)
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Those of configured destinations, and of one that `setup` has added since this process started."""
+        """Returns the checkpoints of configured destinations, and of one that `setup` has added since this process started."""
         found = self._state.checkpoints.all(self._name)
         if self._left_out is None:
             self._left_out = frozenset(found).difference(self._destinations)
@@ -311,7 +311,7 @@ class Capture:
         return seconds
 
     def _sleep(self, seconds: float) -> None:
-        """Until `stop()`; the report is stored meanwhile."""
+        """Waits, until `stop()` at most, and stores the report meanwhile."""
         deadline = time.monotonic() + seconds
         while not self._stop() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))

@@ -93,7 +93,7 @@ class CaptureMonitor:
         return self.settings.ack == "delivered" and max(self.report.retained_bytes or 0, behind) > self.settings.max_wal
 
     def _conditions(self, vitals: Vitals) -> Iterator[tuple[str, str]]:
-        """What is wrong, and what to do about it."""
+        """Yields each alarm's text and hint."""
         for fault in vitals.faults:
             yield f"{fault.key} {fault.message}", fault.hint
         retained, left = vitals.retained_bytes or 0, vitals.safe_wal_size

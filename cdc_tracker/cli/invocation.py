@@ -1,4 +1,4 @@
-"""What a command is called with: the global options, and the configuration, state and journal that they lead to.
+"""The context of a command: the global options, and the configuration, state and journal that they name.
 
 Imported by every command, so it imports nothing heavy before it is asked.
 """

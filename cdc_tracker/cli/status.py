@@ -88,7 +88,7 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str
 
 
 def _capture(health: Health) -> dict[str, Any]:
-    """What capture last reported; empty if it never has."""
+    """Capture's last report; empty if there is none."""
     import msgspec  # noqa: PLC0415
 
     if not any(role.role == "capture" for role in health.roles):
@@ -164,7 +164,7 @@ def _role(role: RoleRecord, state: str) -> dict[str, Any]:
 
 
 def rendered(seen: Status, rates: Mapping[str, float] | None = None) -> RenderableType:
-    """The same as text and tables. With `rates`, they are shown in place of the events of the last hours."""
+    """Yields the status as text and tables. With `rates`, they are shown in place of the events of the last hours."""
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 

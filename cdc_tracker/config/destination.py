@@ -69,7 +69,7 @@ class DestinationSettings(BaseModel):
 
     @property
     def requirements(self) -> Requirements:
-        """What the pipeline adds for the destination. It depends on the settings alone: counting history opens no destination."""
+        """What the destination needs beyond mapped events. Depends on the settings alone: no destination need be opened."""
         return self.wants
 
     @property

@@ -123,7 +123,7 @@ class Accounting:
 
     @property
     def high(self) -> Position:
-        """The highest position that was ever accounted for: what is sent at or before it is history."""
+        """The highest position that was ever accounted for: events at or before it are history."""
         return self.tally.high
 
     @property

@@ -108,7 +108,7 @@ class Delivery:
     def run(self) -> None:
         """Returns when `stop()` is true and the calls in flight are accounted for and committed, or `abandon()` is true.
 
-        Raises CheckpointMoved, Retry, and whatever needs a restart or a person.
+        Raises CheckpointMoved, Retry, and any error that needs a restart or a user.
         """
         try:
             self._start()
@@ -237,7 +237,7 @@ class Delivery:
     # Beside the stream.
 
     def _step_beside(self) -> bool:
-        """One step of dead letters and of the job at work. False: there is none to do now."""
+        """Does one step of the dead letters and of the running job. Returns False if there is nothing to do now."""
         began = time.monotonic()
         if began < self._rested and began < self._lively + LIVELY:
             return False

@@ -16,7 +16,7 @@ log = structlog.get_logger("deliver")
 
 
 class Kind(NamedTuple):
-    """What rejections with one common cause share."""
+    """The attributes by which rejections are grouped."""
 
     mapping: str
     reason: str
@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 
 class RecentOutcomes:
-    """By clock minute, so that they survive a restart: `before` is the `recent` of the report before it."""
+    """Counts by clock minute. They survive a restart: `before` is `recent` of the previous report."""
 
     def __init__(self, destination: str, before: Mapping[str, dict[str, int]]) -> None:
         self._destination = destination

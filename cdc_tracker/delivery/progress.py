@@ -105,7 +105,7 @@ class Progress:
         log.info("rewound", destination=self._name, position=str(to))
 
     def rewind_if_requested(self) -> None:
-        """The same, if there is a request."""
+        """As `rewind`, if there is a request."""
         checkpoint = self._state.checkpoints.get(self._source, self._name)
         if checkpoint is not None and checkpoint.rewind_to is not None:
             self.rewind(checkpoint.rewind_to)

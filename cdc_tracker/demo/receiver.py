@@ -33,7 +33,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed breaks its connection off: nothing to speak of. Anything else is a fault of ours."""
+        """Ignores a connection that a killed client broke off. Prints anything else: a fault of the demo."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # typeshed names socket's tuple
 

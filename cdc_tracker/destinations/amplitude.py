@@ -75,7 +75,7 @@ class AmplitudeSettings(HttpSettings):
 
 
 class _Answer(msgspec.Struct):
-    """Of a 200, 400 or 429."""
+    """The body of a 200, 400 or 429."""
 
     error: str = ""
     events_ingested: int = -1

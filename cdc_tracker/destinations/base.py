@@ -2,7 +2,7 @@
 
 A destination is one class and one entry point in the group `cdc_tracker.destinations`. It implements `deliver`, which sends one
 batch and reports on each event; the core reads, batches, retries, splits, bisects, parks and keeps checkpoints. A destination
-keeps nothing between two calls, starts no threads, and gives the same event the same bytes every time.
+keeps no events between two calls, sends nothing outside of them, and gives the same event the same bytes every time.
 """
 
 from __future__ import annotations

@@ -1,27 +1,27 @@
 """Events as lines of JSON in files, each exactly once.
 
-Beside the data files `NAME-000001.jsonl`, `NAME-000002.jsonl`, … lies `NAME.checkpoint`: which file is written to, how many
-bytes of it count, and the position they reach. A batch is appended and made durable first, the checkpoint after it; on start
-the data file is cut to the length that the checkpoint names. So a batch counts whole or not at all:
+`NAME.checkpoint` says which of the data files `NAME-000001.jsonl`, `NAME-000002.jsonl`, … is written to, how many of its bytes
+count, and the position that they reach. A batch is appended and made durable first, the checkpoint after it; on start the data
+file is truncated to the length that the checkpoint names. So a batch counts whole or not at all:
 
-- killed, or power lost, before the checkpoint is durable: the old one holds, what was appended is cut off, and the same
-  events are appended again;
-- after it: data and position are both there.
+- after a kill or power loss before the checkpoint is durable, the old checkpoint is valid: the appended bytes are truncated, and
+  the same events are appended again;
+- after a later one, both data and position are stored.
 
 The checkpoint file has two slots, 4 KiB apart so that they share no sector or page, each with a sequence number and a
-CRC, written in turn: a torn write spoils only the slot being written, and the other still holds the state before. The one
-with the higher sequence number counts. Space for both is taken when the file is made, so a full disk cannot keep a
-checkpoint from being written. A new data file begins between two batches; it counts once a checkpoint names it, and one that
-none names is left over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so before
-anything else the old state is written over it, and only then is the data cut.
+CRC, written in turn: a torn write damages only the slot being written, and the other contains the previous state. The valid slot
+with the higher sequence number counts. Both are allocated when the file is created, so a full disk does not prevent writing a
+checkpoint. A new data file begins between two batches and counts once a checkpoint names it; one that no checkpoint names is left
+over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so the old state is written over
+it before the data is truncated.
 
-Behind the slots stands whose files these are: the first source that writes them has them, and another one makes files of its own,
-`NAME.CURSOR-000001.jsonl`. Files of the time before that are their source's, by the position in them.
+The page after the slots names the owner: the first source that writes the files. Another source writes its own files,
+`NAME.CURSOR-000001.jsonl`. Files that an earlier version wrote without an owner belong to the source of the position in them.
 
-Someone may remove, replace or cut files that are open. So every batch looks whether they are where they were, and hold what they
-held, before it is written and after it; where not, it does not count, and everything is opened anew.
+Someone may remove, replace or truncate open files. So they are compared with those on disk before and after each batch is
+written; if they differ, the batch does not count, and all files are opened again.
 
-An out-of-band batch leaves the position where it is; the digest of its name is stored instead, so that one which was taken just
+An out-of-band batch does not change the position; the digest of its name is stored instead, so that a batch that was written just
 before a crash is not appended a second time.
 """
 
@@ -104,7 +104,7 @@ class JsonlDestination:
 
     Settings: ClassVar[type[DestinationSettings]] = JsonlSettings
     guarantee: ClassVar[Guarantee] = "exactly once"
-    duplicate_handling: ClassVar[str] = "appends it again: after a rewind the files hold the same id more than once"
+    duplicate_handling: ClassVar[str] = "appends it again: after a rewind the files contain the same id more than once"
     dedupe_window: ClassVar[float] = 0.0
     age_limit: ClassVar[float] = math.inf
 
@@ -283,8 +283,8 @@ class JsonlDestination:
         elif self._numbers():
             raise Stop(
                 f"{self._folder / self._stem}.checkpoint is missing or damaged, but there are {self._stem}-*.jsonl files",
-                hint="without it nobody knows which of their lines count. Move the files away; what is not in the state "
-                "store's checkpoint yet goes into new ones",
+                hint="without it, it is unknown which of their lines count. Move the files away: events after the state "
+                "store's checkpoint go into new files",
             )
         else:
             os.posix_fallocate(self._slots, 0, 2 * _PAGE)
@@ -304,7 +304,7 @@ class JsonlDestination:
         beyond = [number for number in self._numbers() if number > state.number + 1]
         if beyond:
             raise Stop(
-                f"{self._file(beyond[0])} lies beyond what {self._stem}.checkpoint knows (file {state.number})",
+                f"{self._file(beyond[0])} lies beyond the last file in {self._stem}.checkpoint (file {state.number})",
                 hint="the checkpoint is older than the files, as after restoring a backup: move the newer files away",
             )
 
@@ -317,7 +317,7 @@ class JsonlDestination:
         self._store(self._state)
         self._file(self._state.number + 1).unlink(missing_ok=True)
         self._data = os.open(self._file(self._state.number), os.O_RDWR | os.O_CREAT, 0o644)
-        if os.fstat(self._data).st_size < self._state.length:  # it would be filled with zeros
+        if os.fstat(self._data).st_size < self._state.length:  # ftruncate would fill it with zeros
             self._check()
         os.ftruncate(self._data, self._state.length)
         self._sync(self._data)

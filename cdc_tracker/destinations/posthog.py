@@ -1,12 +1,12 @@
-"""PostHog: its capture API v1, which reports on each event, or the older v0, which does not, if a server has no v1.
+"""PostHog: its capture API v1, which reports on each event; v0, which does not, for servers without v1.
 
 Sources: PostHog's documentation ("POST-only public endpoints", "Historical migrations overview", "Person processing"); for v1 and
 its limits, the source of its capture server (rust/capture/src/v1) and the Go SDK's encoder for it. Tested against a server that
 follows these, not against PostHog itself. Unknown: when v0 drops an event, because it answers 200 in any case.
 
-- v1 adjusts an event's time by the difference of the clocks unless told not to. It is told not to: the time comes from the
-  database, and PostHog recognizes a repeated event by its uuid, name, distinct_id and the day of its time.
-- If the event has no address (`context.ip`), PostHog is told not to use the worker's as the user's.
+- v1 by default adjusts an event's time by the difference of the clocks. This is turned off: the time comes from the database, and
+  PostHog recognizes a repeated event by its uuid, name, distinct_id and the day of its time.
+- For an event without an address (`context.ip`), PostHog would take the worker's as the user's. This is turned off.
 - A project over its billing limit drops events. They are sent again until there is room, instead of being parked by the million.
 """
 
@@ -89,7 +89,7 @@ class _Page(msgspec.Struct):
 
 
 class _Translated(msgspec.Struct, gc=False):
-    """An event in PostHog's shape. `who`, `other`: the ids that it is about. `tells`: it changes a person for later events."""
+    """An event in PostHog's shape. `who`, `other`: its persons' ids. `updates`: it changes a person for later events."""
 
     index: int
     uuid: str
@@ -97,7 +97,7 @@ class _Translated(msgspec.Struct, gc=False):
     body: bytes
     who: str
     other: str
-    tells: bool
+    updates: bool
 
 
 _RESULTS = msgspec.json.Decoder(_Results)
@@ -222,9 +222,9 @@ class PosthogDestination:
         else:
             own += [b'"$lib":"cdc-tracker"', *([b'"$process_person_profile":false'] if nobody else [])]  # v1 has a header for it
         body = head + b'"properties":' + object_with(b",".join(own), theirs) + b"}"
-        tells = call.type not in ("track", "page", "screen")
-        other = (call.anonymous_id or call.previous_id or "") if tells else ""
-        return micros, _Translated(index, identifier, timestamp, body, distinct, other, tells)
+        updates = call.type not in ("track", "page", "screen")
+        other = (call.anonymous_id or call.previous_id or "") if updates else ""
+        return micros, _Translated(index, identifier, timestamp, body, distinct, other, updates)
 
     def _translate_call(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
         """PostHog's name of the event as JSON, the members to add to its properties, and its properties."""
@@ -263,19 +263,19 @@ class PosthogDestination:
 
 
 def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
-    """The events of each request, in order, so that no uuid is in a request twice, which v1 refuses as a whole.
+    """Returns the events of each request, in order. No request contains a uuid twice: v1 refuses such a request as a whole.
 
-    As few requests as keep equal uuids apart and each person's events on their side of what tells of that person.
+    Uses the fewest requests that also keep the order between a person's updates and the person's other events.
     """
     if len({one.uuid for one in made}) == len(made):
         return [made] if made else []
     requests: list[list[_Translated]] = []
-    free: dict[str, int] = {}  # uuid → the first request that has not got it
-    told: dict[str, int] = {}  # id of a person → the request with what was last told of it
-    last: dict[str, int] = {}  # id of a person → the request with the last of its events
+    free: dict[str, int] = {}  # uuid → the first request without it
+    updated: dict[str, int] = {}  # id of a person → the last request that updates it
+    last: dict[str, int] = {}  # id of a person → the last request with one of its events
     for one in made:
         people = (one.who, one.other) if one.other else (one.who,)
-        seen = last if one.tells else told
+        seen = last if one.updates else updated
         place = max(free.get(one.uuid, 0), *[seen.get(person, 0) for person in people])
         if place == len(requests):
             requests.append([])
@@ -283,8 +283,8 @@ def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
         free[one.uuid] = place + 1
         for person in people:
             last[person] = max(place, last.get(person, 0))
-            if one.tells:
-                told[person] = place
+            if one.updates:
+                updated[person] = place
     return requests
 
 

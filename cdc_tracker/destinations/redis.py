@@ -57,14 +57,13 @@ except ImportError as error:
         "the destination type `redis` needs redis-py, which is not installed", hint="pip install 'cdc-tracker[redis]'"
     ) from error
 
-# Another writer's next batch follows a token that is gone. KEYS: where the state is.
-# ARGV: what its fields begin with, the new token.
+# Replaces the token: another writer's next batch is refused. KEYS: the state. ARGV: the prefix of its fields, the new token.
 _TAKE_OVER = """
 local ours = ARGV[1]
 redis.call('HSET', KEYS[1], ours .. 'token', ARGV[2])
 return redis.call('HMGET', KEYS[1], ours .. 'commit_lsn', ours .. 'ordinal', ours .. 'aside')
 """
-# From the fields without a beginning, of the time before cursors, which are emptied. ARGV as above, and the token that was there.
+# Moves the position from the fields without a prefix, which an earlier version wrote. ARGV as above, and the old token.
 _INHERIT = """
 local state, ours = KEYS[1], ARGV[1]
 local old = redis.call('HMGET', state, 'token', 'commit_lsn', 'ordinal', 'aside')
@@ -73,8 +72,8 @@ redis.call('HSET', state, ours .. 'commit_lsn', old[2], ours .. 'ordinal', old[3
 redis.call('HSET', state, 'token', ARGV[2], 'commit_lsn', '', 'ordinal', '', 'aside', '')
 return 'TAKEN'
 """
-# KEYS: where the state is, then the streams. ARGV: the token to follow, the new one, the fields of the state, maxlen (0: none),
-# what the fields begin with, then for each event: number of its stream, message id, type, JSON.
+# KEYS: the state, then the streams. ARGV: the token to follow, the new one, the fields of the state, maxlen (0: none), the
+# prefix of the fields, then for each event: number of its stream, message id, type, JSON.
 _SCRIPT = """
 local state, ours = KEYS[1], ARGV[7]
 local token = redis.call('HGET', state, ours .. 'token') or ''
@@ -107,8 +106,8 @@ _BLOCKED = {
     "MOVED": "a Redis Cluster is not supported: point `url` at one Redis",
 }
 _TEMPORARY = {
-    "OOM": "free memory, raise maxmemory, or set `maxlen`: nothing is lost, and it goes on by itself",
-    "MISCONF": "Redis cannot write its snapshot to disk: free space there, and it goes on by itself",
+    "OOM": "free memory, raise maxmemory, or set `maxlen`: nothing is lost, and delivery continues by itself",
+    "MISCONF": "Redis cannot write its snapshot to disk: free space there, and delivery continues by itself",
 }
 
 
@@ -161,18 +160,18 @@ class RedisDestination:
         self._settings = settings
         self._names = NameTemplate(settings.stream)
         self._key = settings.state_key or f"cdc-tracker:{name}"
-        self._fields = ""  # what those of our cursor begin with
+        self._fields = ""  # prefix of this cursor's
         self._owns: Callable[[Position], bool] = lambda position: False
         self._owner, self._count = secrets.token_hex(8), 0
         self._stored: _Stored | None = None
-        self._attempt = ("", "")  # the contents of the last batch that was not answered, and its token
+        self._attempt = ("", "")  # contents and token of the last batch without an answer
         self._redis = self._client()
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._fields, self._owns = f"{cursor.key}:", owns
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """All or nothing."""
+        """Adds all events and the position, or nothing."""
         stored = self._ready()
         out_of_band = _digest(batch.out_of_band) if batch.out_of_band else stored.out_of_band
         if not batch.out_of_band or out_of_band != stored.out_of_band:
@@ -204,7 +203,7 @@ class RedisDestination:
         parts = urlsplit(self._settings.url.get_secret_value())
         return f"Redis at {parts.hostname}:{parts.port or 6379}" if parts.scheme != "unix" else f"Redis at {parts.path}"
 
-    def _client(self) -> Any:  # the answers of redis-py are typed for asyncio as well
+    def _client(self) -> Any:  # redis-py types its answers for asyncio, too
         timeout = self._settings.timeout
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "client_name": "cdc-tracker"}
         try:
@@ -287,8 +286,8 @@ class RedisDestination:
         if answer == "OTHER":
             self._stored = None
             raise CheckpointMoved(
-                f"{self}: it has lost what was written last: it was restored or emptied, or crashed without `appendfsync always`",
-                hint="nothing was added: the role compares positions, and sends again what is missing there",
+                f"{self}: the last batch is missing there: it was restored or emptied, or crashed without `appendfsync always`",
+                hint="nothing was added: the role compares positions, and sends the missing events again",
             )
 
     def _wait(self) -> None:
@@ -326,7 +325,7 @@ class RedisDestination:
         return DestinationUnavailable(text)
 
 
-# redis-py takes the code off the text of the errors that it has classes for
+# redis-py removes the code from the text of errors that it has classes for
 _SIGNS = {
     "NOPERM": ("NoPermissionError", "user executing the script can't"),
     "READONLY": ("ReadOnlyError",),

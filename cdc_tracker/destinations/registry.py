@@ -75,7 +75,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {"deliver": (None, None), "probe": (None,),
 
 
 def _faults(kind: object) -> Iterator[str]:
-    """What a class lacks of base.Destination, as far as that shows without an instance."""
+    """Returns the members of base.Destination that a class lacks, as far as they show without an instance."""
     if not isinstance(kind, type):
         yield "it is not a class"
         return

@@ -7,10 +7,9 @@ replaces each of them: the same load twice has the effect of one. dlt's working 
 a killed load left; nothing is remembered outside of the warehouse.
 
 Read in dlt 1.31's sources and documentation: the order of staging, merge and `_dlt_loads`; merges are delete and insert, in one
-transaction where the warehouse has transactions; its log goes to standard error (silenced here: what matters comes as
-an exception); its anonymous telemetry (off); it takes over
-SIGINT and SIGTERM while it runs in the main thread (so it never does).
-Killed and counted on DuckDB only. None of the others has been met: there this says what dlt gives.
+transaction where the warehouse has transactions; its log goes to standard error (silenced: errors are raised, too); its
+anonymous telemetry (off); in the main thread it replaces the handlers of SIGINT and SIGTERM (so it runs in another).
+Tested, kills included, on DuckDB only; for the other engines this describes what dlt documents.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _QUIET = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__LOG_LEVEL": "CRITICAL",
     "RUNTIME__REQUEST_MAX_ATTEMPTS": "2",
-    "LOAD__RAISE_ON_MAX_RETRIES": "2",  # the core tries again, for ever
+    "LOAD__RAISE_ON_MAX_RETRIES": "2",  # the core retries without limit
     "NORMALIZE__WORKERS": "1",
 }
 
@@ -87,7 +86,7 @@ class WarehouseDestination:
         self.limits = Limits(events=100_000, batch_bytes=64 * 1024**2, event_bytes=largest, whole_changes=True)
         self._settings = settings
         self._key = re.sub(r"[^\w.-]", "_", name)
-        self._old_key = ""  # of the time before cursors
+        self._old_key = ""  # of versions without cursors
         self._owns: Callable[[Position], bool] = lambda position: False
         self._name = f"cdc_tracker_{snake_case(name)}"
         self._work = base / settings.work_dir / self._key
@@ -97,9 +96,9 @@ class WarehouseDestination:
         self._interval = _INTERVALS.get(settings.engine, 0.0) if settings.every is None else settings.every
         self._loaded = -math.inf
         self._pipeline: Any = None
-        self._stored: tuple[int, Position | None] | None = None  # step and position; None: ask
-        self._possible: list[tuple[int, Position | None]] = []  # what may be stored: the last, and loads that failed
-        # dlt keeps things by thread, and minds signals in the main one.
+        self._stored: tuple[int, Position | None] | None = None  # step and position; None: read them first
+        self._possible: list[tuple[int, Position | None]] = []  # possibly stored: the last, and those of failed loads
+        # dlt keeps state by thread, and handles signals in the main one.
         self._pool: ThreadPoolExecutor | None = None
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
@@ -108,7 +107,7 @@ class WarehouseDestination:
         self._work = self._work.with_name(cursor.key)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is where it was."""
+        """Durable on return. Raises DestinationUnavailable or DestinationBlocked: then the position is unchanged."""
         if len(batch.events) < _LARGE_BATCH:
             time.sleep(max(0.0, self._loaded + self._interval - time.monotonic()))
         rows = arrow_columns.table(batch.events) if self._ready() and batch.events else None
@@ -143,7 +142,7 @@ class WarehouseDestination:
         except CdcTrackerError:
             self._pipeline = self._stored = None
             raise
-        except Exception as error:  # of dlt, of a dozen clients, and of their HTTP and login libraries
+        except Exception as error:  # dlt's, a dozen clients', and those of their HTTP and login libraries
             self._pipeline = self._stored = None
             raise self._translated(error) from None
 
@@ -156,20 +155,20 @@ class WarehouseDestination:
             dlt = _dlt()
             shutil.rmtree(self._work, ignore_errors=True)
             self._work.mkdir(parents=True)
-            # Two that load at once into one staging dataset would empty it under each other.
+            # Two that load at once through one staging dataset would empty it for each other.
             apart = {"staging_dataset_name_layout": f"%s_staging_{self._key.rpartition('.')[2]}"} if self._old_key else {}
             destination = getattr(dlt.destinations, self._settings.engine)(credentials=self._credentials, **apart)
             self._pipeline = dlt.pipeline(
                 self._name, destination=destination, dataset_name=self._settings.dataset, pipelines_dir=str(self._work)
             )
-            self._pipeline.config.restore_from_destination = False  # what is to be remembered is in our own table
+            self._pipeline.config.restore_from_destination = False  # the position is in a table of this destination
         return self._pipeline
 
     def _load(self, rows: Any, upto: Position | None) -> None:
         """Loads one package. The rows are stored when it is complete, and the position is valid when dlt has recorded it."""
         self._checkpoint()
         self._stored = None
-        step, before = self._checkpoint()  # once more: what is there may have been taken back since
+        step, before = self._checkpoint()  # read again: the warehouse may have been restored since
         reached = (step, before) if upto is None else (step + 1, upto)
         self._stored = None
         self._possible = list(dict.fromkeys([*self._possible, reached]))
@@ -184,7 +183,7 @@ class WarehouseDestination:
                 parts.append(dlt.resource([row], name=_CHECKPOINTS, write_disposition="append"))
             if parts:
                 pipeline.run(parts)
-            for done in (self._work / self._name / "load" / "loaded").iterdir():  # dlt keeps an account of each
+            for done in (self._work / self._name / "load" / "loaded").iterdir():  # dlt keeps a folder for each
                 shutil.rmtree(done, ignore_errors=True)
 
         self._in_thread(run)
@@ -243,7 +242,7 @@ class WarehouseDestination:
         if "MissingDependencyException" in kinds or "ModuleNotFoundError" in kinds:
             return ConfigError(text, hint=f"pip install 'dlt[{self._settings.engine}]'")
         if "ConfigurationException" in kinds:
-            return ConfigError(text, hint=f"correct `credentials`: dlt's page on {self._settings.engine} says what they hold")
+            return ConfigError(text, hint=f"correct `credentials`: dlt's page on {self._settings.engine} lists them")
         passing = {"DestinationTransientException", "LoadClientJobRetry", "OSError", "IOException", "DestinationConnectionError"}
         if "DestinationTerminalException" in kinds or "LoadClientJobFailed" in kinds:
             hint = "grant what dlt needs there: to make the dataset, its _staging datasets and tables, to write and to delete"
@@ -279,7 +278,7 @@ def _credentials(engine: str, secret: str) -> Any:
 
 
 def _secrets_of(secret: str) -> Iterator[str]:
-    """What must not be shown: the whole text, a URL's password, the values of the JSON."""
+    """Returns the texts to redact: the whole text, a URL's password, the values of the JSON."""
     yield secret
     with suppress(ValueError):
         password = urlsplit(secret).password
@@ -290,7 +289,7 @@ def _secrets_of(secret: str) -> Iterator[str]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from."""
+    """Yields the error and its causes."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:

@@ -176,7 +176,7 @@ def _what_to_do(health: Health, state: str) -> str:
 
 
 def _why(health: Health, name: str, state: str) -> str:
-    """What is known of a role that is not at work, as text that follows its state."""
+    """Describes a role that is not at work, as text that follows its state."""
     role = next((role for role in health.roles if role.role == name), None)
     if role is None:
         return ": it has never run"

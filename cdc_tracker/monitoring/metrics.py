@@ -49,7 +49,7 @@ def _whole(*, ready: bool, readable: bool) -> Iterator[Metric]:
 
 
 def _source(health: Health) -> Iterator[Metric]:
-    """What capture last learned of the server counts only while it streams."""
+    """Yields capture's metrics; those of the server have values only while it streams."""
     report, streams = health.capture, health.states.get("capture") == "streaming"
     yield _gauge("source_up", "1 when capture streams from the server", streams)
     current = health.current_at

@@ -129,7 +129,7 @@ class WorkerReporter:
 
 
 def _recalled(state: State, source: str) -> dict[str, RoleEnds]:
-    """What the worker before this one reported of its roles; and of itself, if it ended without being asked to."""
+    """Returns the previous worker's reports of its roles; and of itself, if it ended without being asked to."""
     before = next((record for record in state.reports.all(source) if record.role == SUPERVISOR), None)
     if before is None or not isinstance(before.report, SupervisorReport):
         return {}

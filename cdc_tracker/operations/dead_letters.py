@@ -43,7 +43,7 @@ def one(state: State, source: str, number: int) -> DeadLetter:
 
 
 def changes(letter: DeadLetter, database: str) -> list[str]:
-    """Its row changes, each as Debezium's envelope in JSON, with every value of its row."""
+    """Returns the letter's row changes, each as Debezium's envelope in JSON, with every value of its row."""
     segment = decode(letter.segment, f"the segment of dead letter {letter.id}")
     return [as_envelope(change, database) for change in whole_changes(segment) if change.position == letter.position]
 
@@ -56,7 +56,7 @@ def selection(
     *,
     every: bool = False,
 ) -> Selection:
-    """Those with these numbers, or those that fit the filters, or `every` one. Raises InvalidRequest for none or two of these."""
+    """Selects letters by number, by the filters, or `every` one. Raises InvalidRequest unless exactly one of these is given."""
     filtered = bool(destination or mapping or reason)
     if numbers and (filtered or every):
         raise InvalidRequest("name dead letters by ID, or choose them by --destination, --mapping and --reason, not both")

@@ -32,7 +32,7 @@ def of_files(paths: Sequence[Path]) -> Examples:
 
 
 def of_config(config: Config) -> Examples:
-    """The same for the configured files. Raises MappingError, also if a mapping names an unknown destination."""
+    """Runs the examples of the configured files. Raises MappingError, also if a mapping names an unknown destination."""
     return _run(assemble.load_mappings(config))
 
 

@@ -1,4 +1,4 @@
-"""What became of every event, as counts."""
+"""Counts of events by outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller names: destinations and events. Raises InvalidRequest for what does not exist."""
+"""Destinations and events by the names that a caller gives. Raises InvalidRequest for a name that does not exist."""
 
 from __future__ import annotations
 

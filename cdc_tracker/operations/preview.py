@@ -80,7 +80,7 @@ def opened(config: Config, tables: Collection[str] = ()) -> Iterator[Preview]:
 
 
 def _pipeline(config: Config, mappings: Mappings, identity: ServerIdentity) -> Pipeline:
-    """In the namespace of the source's record, or in the one that `setup` would make."""
+    """Returns a pipeline in the namespace of the source's record, or in the one that `setup` would make."""
     record = None
     if config.state.url or (config.data / "state.sqlite").exists():
         with open_state(config, to_read=True) as state:

@@ -29,11 +29,11 @@ class Diagnosis:
     """What stops a source, or makes it miss changes, and what `apply` does about it."""
 
     faults: tuple[Fault, ...] = ()
-    notes: tuple[str, ...] = ()  # what is to be known, and needs nothing
+    notes: tuple[str, ...] = ()  # for information; they need no action
     mend: Mend | Literal[""] = ""  # what is done about the slot
     passed_over: Lsn = 0  # the commit of the transaction that is passed over
     corrects_publications: bool = False
-    person: CdcTrackerError | None = None  # what needs a person's choice: then nothing is done
+    person: CdcTrackerError | None = None  # needs the user's choice: nothing is done
 
     @property
     def repairable(self) -> bool:
@@ -57,7 +57,7 @@ class Diagnosis:
 
 
 class Repaired(NamedTuple):
-    """What each destination lacks; and what is left to repair, which shows only once the publications exist."""
+    """The result: what each destination lacks; and faults that are left, which show only once the publications exist."""
 
     gaps: tuple[Gap, ...] = ()
     left: Diagnosis | None = None
@@ -67,7 +67,7 @@ class Repaired(NamedTuple):
 
 
 def diagnose(source: SourceSetup) -> Diagnosis:
-    """What `run` would end with, and what would make it miss changes. Changes nothing."""
+    """Finds what would end `run`, and what would make it miss changes. Changes nothing."""
     if problem := source.plugin_problem():
         return Diagnosis(person=Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint))
     found = _slot(source)

@@ -47,7 +47,7 @@ def mapping_files(tables: Sequence[Table]) -> dict[str, str]:
 
 
 def _unique(choices: list[tuple[str, ...]]) -> list[str]:
-    """One name for each tuple of choices: its first if no other has the same, else its second, and so on."""
+    """Returns one name for each tuple of choices: its first if no other has the same, else its second, and so on."""
     found = [choice[0] for choice in choices]
     for place in range(1, len(choices[0]) if choices else 0):
         counts = Counter(found)

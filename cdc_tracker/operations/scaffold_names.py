@@ -1,4 +1,4 @@
-"""From the names of tables and columns to the names of events, and guesses about what a column holds."""
+"""Names of events from those of tables and columns, and guesses about a column's contents."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def title(name: str) -> str:
 
 
 def noun(table: str) -> str:
-    """What one row of the table is: `order_items` → `Order Item`."""
+    """The name of one row of the table: `order_items` → `Order Item`."""
     *before, last = words(table)
     return " ".join(word.capitalize() for word in (*before, singular(last)))
 

@@ -24,7 +24,7 @@ _PLAIN = "Run `cdc-tracker setup` without that option."
 
 
 class SetupPlan(NamedTuple):
-    """What `apply` does. `consequence`: what a person has to agree to; empty if nothing is given up."""
+    """What `apply` does. `consequence`: what the user has to agree to; empty if nothing is given up."""
 
     mode: Mode | None = None
     changes_plugin: bool = False

@@ -38,7 +38,7 @@ Part = Literal["outbox", "publication", "slot", "database", "checkpoint", "state
 
 
 class Step(NamedTuple):
-    """One step that an operation has done, or a warning."""
+    """A step that an operation has done, or a warning."""
 
     part: Part
     text: str

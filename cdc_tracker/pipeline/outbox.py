@@ -51,7 +51,7 @@ class _Invalid(Exception):
 
 
 class _Source(NamedTuple):
-    """What is prepared once for each relation."""
+    """The parts that are prepared once for each relation."""
 
     relation: Relation | None
     prefix: str

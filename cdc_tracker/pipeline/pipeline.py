@@ -120,7 +120,7 @@ class Pipeline:
         return new, old
 
     def _plan(self, relation: Relation) -> Plan | None:
-        """Returns what is made of the relation's changes, before the steps; None: nothing."""
+        """Returns the functions that make events of the relation's changes, before the steps; None if there are none."""
         if self._requirements.raw:
             wanted = self._only is None or raw_key(relation.table) in self._only
             return raw_plan(relation, self._row_key(relation), self._database, self._namespace) if wanted else None

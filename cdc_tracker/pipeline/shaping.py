@@ -33,7 +33,7 @@ Member: TypeAlias = tuple[str, bytes, bytes, int]
 
 @dataclass(slots=True)
 class _Rule:
-    """What to do with one key of an object."""
+    """The rule for one key of an object."""
 
     out: bool = False
     name: str = ""  # the new name

@@ -1,4 +1,4 @@
-"""What cdc-tracker knows besides the changes: checkpoints, dead letters, the ledger, jobs, what was sent, sources and roles."""
+"""The state store: checkpoints, dead letters, the ledger, jobs, what was sent, sources and roles."""
 
 from cdc_tracker.state.checkpoints import Checkpoints
 from cdc_tracker.state.dead_letters import DeadLetters, Selection

@@ -77,7 +77,7 @@ class Checkpoints(Aggregate):
             return _get(connection, source, destination)
 
     def all(self, source: str) -> dict[str, Checkpoint]:
-        """By destination."""
+        """Returns the checkpoints by destination."""
         with self._transactions.reading() as connection:
             return {row.destination: _checkpoint(row) for row in connection.execute(_ALL, {"of_source": source})}
 

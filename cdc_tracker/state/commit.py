@@ -1,4 +1,4 @@
-"""What became of events, stored beside a checkpoint or a job's progress in the transaction that the caller owns."""
+"""Stores the outcomes of events with a checkpoint or a job's progress, in the caller's transaction."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class DeadLetters(Aggregate):
         return self._read(query.order_by(t.c.id).limit(limit))
 
     def between(self, source: str, destination: str, first: Position, last: Position) -> list[DeadLetter]:
-        """Those of changes from `first` to `last`, both included, without segments."""
+        """Returns the letters of changes from `first` to `last`, both included, without segments."""
         place = tuple_(t.c.lsn, t.c.ordinal)
         query = select(*_without_segment).where(
             t.c.source == source, t.c.destination == destination, place >= tuple_(*first), place <= tuple_(*last)
@@ -110,7 +110,7 @@ class DeadLetters(Aggregate):
         return next(iter(self._read(select(t).where(t.c.id == letter_id))), None)
 
     def queued(self, source: str, destination: str, limit: int, size: int = 1 << 40) -> list[DeadLetter]:
-        """Those to send again, oldest first, with segments: at least the first, then as many as fit in `size` bytes of them."""
+        """Returns letters to send again, oldest first, with segments: the first, then as many as fit `size` bytes of segments."""
         place = {"source": source, "destination": destination, "limit": limit}
         with self._transactions.reading() as connection:
             sizes = connection.execute(_SIZES, place).all()
@@ -159,11 +159,11 @@ class DeadLetters(Aggregate):
         return moved + (self._move(source, wanted, "discarded", "queued") if wanted.ids is not None else 0)
 
     def discard(self, source: str, wanted: Selection) -> int:
-        """Mark parked and queued ones as discarded: they stay readable and counted as rejected. Returns how many."""
+        """Marks parked and queued ones as discarded: they stay readable and counted as rejected. Returns how many."""
         return self._move(source, wanted, "parked", "discarded") + self._move(source, wanted, "queued", "discarded")
 
     def _move(self, source: str, wanted: Selection, origin: LetterState, target: LetterState) -> int:
-        """In transactions of up to CHUNK rows, so that no delivery waits for long."""
+        """Works in transactions of up to CHUNK rows, so that no delivery waits for long."""
         moved, after = 0, 0
         change = (target != "queued") - (origin != "queued")  # of the ledger's rejected, which leaves out queued ones
         where = (t.c.source == source, t.c.state == origin, *wanted.conditions())

@@ -23,7 +23,7 @@ _next = bindparam("next_version", type_=BigInteger)
 
 
 class Step(NamedTuple):
-    """From one version to the next, as parameters of a statement. `known_version` is None if the writer has claimed nothing."""
+    """A change of version, as parameters of a statement. `known_version` is None if the writer has claimed nothing."""
 
     known_version: int | None
     next_version: int

@@ -1,4 +1,4 @@
-"""What each delivery is about to send, stored before it sends, so that it does the same again after a kill."""
+"""What each delivery is about to send, stored before it sends: after a kill it sends the same again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SAVE_MAPPINGS, _SAVE_LETTERS = text(_SAVE.format("mappings")), text(_SAVE.forma
 
 
 class DeliveriesInHand(Aggregate):
-    """What each delivery is about to send."""
+    """By destination: what the delivery is about to send."""
 
     def get(self, source: str, destination: str) -> InHand:
-        """What the delivery last stored; empty if it has stored nothing."""
+        """Returns what the delivery last stored; empty if it has stored nothing."""
         with self._transactions.reading() as connection:
             row = connection.execute(_ONE, {"of_source": source, "of_destination": destination}).first()
         return InHand(*map(msgspec.json.decode, row)) if row else InHand({}, [])

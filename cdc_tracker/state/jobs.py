@@ -97,7 +97,7 @@ class Jobs(Aggregate):
         return _with_segment(row) if row else None
 
     def all(self, source: str, *, destination: str | None = None, unfinished: bool = False) -> list[Job]:
-        """By id, without segments."""
+        """Returns the jobs in order of id, without segments."""
         query = select(t).where(t.c.source == source).order_by(t.c.id)
         if destination is not None:
             query = query.where(t.c.destination == destination)

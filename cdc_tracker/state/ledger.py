@@ -37,7 +37,7 @@ class Ledger(Aggregate):
     def rows(
         self, source: str, destination: str | None = None, mapping: str | None = None, since_hour: int | None = None
     ) -> list[LedgerRow]:
-        """By hour, destination, mapping."""
+        """Returns the counts by hour, destination, mapping."""
         wanted = select(*_columns).where(t.c.source == source).order_by(t.c.hour, t.c.destination, t.c.mapping)
         if destination is not None:
             wanted = wanted.where(t.c.destination == destination)
@@ -49,7 +49,7 @@ class Ledger(Aggregate):
             return [LedgerRow(*row) for row in connection.execute(wanted)]
 
     def totals(self, source: str) -> dict[str, Totals]:
-        """By destination. Reads one row per destination, not the ledger."""
+        """Returns totals by destination. Reads one row per destination, not the ledger."""
         found = {}
         with self._transactions.reading() as connection:
             for row in connection.execute(select(totals).where(totals.c.source == source)).mappings():
@@ -58,7 +58,7 @@ class Ledger(Aggregate):
         return found
 
     def delivered_since(self, source: str, hour: int) -> dict[str, int]:
-        """By destination: delivered events of changes committed in that hour (since the Unix epoch) or later."""
+        """Counts, by destination, delivered events of changes committed in that hour (since the Unix epoch) or later."""
         query = (
             select(t.c.destination, func.sum(t.c.delivered + t.c.assumed + t.c.replayed))
             .where(t.c.source == source, t.c.hour >= hour)

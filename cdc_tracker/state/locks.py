@@ -21,7 +21,7 @@ from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUna
 from cdc_tracker.state import tables
 from cdc_tracker.storage.database import Database, advisory_key, readable
 
-LOOK = 1.0  # seconds between two checks of a lock that is held
+LOOK = 1.0  # seconds between two checks of a lock
 AGAIN = 0.2  # seconds between two attempts to take a lost lock again
 FRESH = 5.0  # seconds for which a check counts
 ANSWER = 10.0  # seconds that a server has to answer: a network or a proxy may hang forever
@@ -86,9 +86,9 @@ class Lock(ABC):
         return self.lost is None and _clock() - self._seen < FRESH
 
     def verify(self) -> None:
-        """Check now, and take it again if it was lost. Ends in bounded time.
+        """Checks now, and takes it again if it was lost. Ends in bounded time.
 
-        Raises Fenced if another process has it, StateUnavailable if that cannot be found out.
+        Raises Fenced if another process has it, StateUnavailable if that is unknown.
         """
         with self._turn:
             self.check()
@@ -128,7 +128,7 @@ class Lock(ABC):
 
     @abstractmethod
     def _take(self) -> bool:
-        """Whether it was free, or this process has it already. Raises StateUnavailable."""
+        """Takes it if it is free. Returns whether this process has it now. Raises StateUnavailable."""
 
     def _may_take(self) -> bool:
         """Whether it has been free for long enough, if that can be seen without taking it."""

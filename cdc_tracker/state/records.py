@@ -1,4 +1,4 @@
-"""What the state store has, as values."""
+"""The values that the state store returns."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class LedgerRow:
 
 
 class InHand(NamedTuple):
-    """Of one delivery. `mappings`: file name → text, with which it last sent. `letters`: ids of those being sent again."""
+    """What a delivery sends again after a kill. `mappings`: file name → text, in force then. `letters`: ids of dead letters."""
 
     mappings: dict[str, str]
     letters: list[int]
@@ -136,7 +136,7 @@ class InHand(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of one destination, by outcome: the ledger's sums, and how often each outcome has happened, which never decreases."""
+    """Counts of one destination by outcome: the ledger's sums, and how often each outcome has happened, which never decreases."""
 
     now: Mapping[str, int]
     ever: Mapping[str, int]

@@ -51,7 +51,7 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 class JournalLost(msgspec.Struct, frozen=True):
-    """What committed before the LSN `before` cannot be rewound to any more. `at`: when that was detected; 0: just now."""
+    """Changes committed before the LSN `before` can no longer be rewound to. `at`: when that was detected; 0: just now."""
 
     at: int
     before: str = msgspec.field(name="from")
@@ -157,12 +157,12 @@ class Reports(Aggregate):
             connection.execute(_REPORT, values | {"detail": detail, "updated_at": now_micros()})
 
     def all(self, source: str) -> list[RoleRecord]:
-        """By role."""
+        """Returns the reports by role."""
         with self._transactions.reading() as connection:
             return [_record(row) for row in connection.execute(_ALL, {"of_source": source})]
 
     def last(self, source: str, role: str, kind: type[R]) -> R:
-        """What the role last reported; only defaults if it has not reported, or if its report is unreadable."""
+        """Returns the role's last report; only defaults if there is none, or if it is unreadable."""
         found = next((record.report for record in self.all(source) if record.role == role), None)
         return found if isinstance(found, kind) else kind()
 

@@ -52,7 +52,7 @@ _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 def sent_id(message_id: str) -> bytes:
-    """What the ledger keeps of an event's id: a UUID's own 16 bytes, of any other text a hash of 16 bytes.
+    """An event's id as the ledger keeps it: the 16 bytes of a UUID; of any other text, a hash of 16 bytes.
 
     16 bytes are enough: ids are UUIDs of 122 random bits or hashes of 128. That an event is taken for one of ten billion
     stored ones, and so held back by mistake, has a chance of 2e-27; disks err far more often.
@@ -66,7 +66,7 @@ class SentIds(Aggregate):
     """The sent-ledger of each destination that keeps one."""
 
     def find(self, source: str, destination: str, ids: Collection[bytes]) -> set[bytes]:
-        """Those of `ids` (see sent_id) that were delivered, whenever that was."""
+        """Returns those of `ids` (see sent_id) that were delivered, at any time."""
         found: set[bytes] = set()
         left = set(ids)
         with self._transactions.reading() as connection:
@@ -137,7 +137,7 @@ def _blocks(connection: Connection, week: int, depth: int, parts: dict[int, list
 
 
 def _levels(connection: Connection, week: int, first: int, last: int) -> dict[int, tuple[int, int]]:
-    """Of each node: its next block's number, and how many ids it has. In a week under removal its first blocks may be gone."""
+    """For each node: the number of its next block, and its count of ids. In a week under removal, first blocks may be gone."""
     rows = connection.execute(_NODES, _range(week, first, last))
     return {_node(place): ((place & (1 << _BLOCK_BITS) - 1) + 1, size // SIZE) for place, size in rows}
 
@@ -148,7 +148,7 @@ def _taken(connection: Connection, week: int, node: int) -> list[bytes]:
 
 
 def _children(node: int, depth: int, ids: Collection[bytes]) -> dict[int, list[bytes]]:
-    """By the hex digit after `depth` of them."""
+    """Groups ids by the hex digit after the first `depth`."""
     byte, shift = depth // 2, 0 if depth % 2 else 4
     parts: dict[int, list[bytes]] = {}
     for one in ids:
@@ -157,7 +157,7 @@ def _children(node: int, depth: int, ids: Collection[bytes]) -> dict[int, list[b
 
 
 def _in_week(connection: Connection, week: int, ids: set[bytes]) -> set[bytes]:
-    """From the root down, as ids are handed down by commits meanwhile, so that none is missed; how deep it goes is asked last."""
+    """Returns those of `ids` that are stored. Searches from the root down, the depth last: commits move ids down meanwhile."""
     known: set[bytes] = set()
     for depth in range(_DEEPEST + 1):
         nodes = {1 << 4 * depth | int.from_bytes(one[:4], "big") >> 32 - 4 * depth for one in ids}

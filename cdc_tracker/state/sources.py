@@ -28,7 +28,7 @@ _CONFIRM = (
 
 
 class Sources(Aggregate):
-    """What setup recorded of each source."""
+    """The record that setup made of each source."""
 
     def get(self, name: str) -> SourceRecord | None:
         """The record; None if the source was not set up."""

@@ -22,7 +22,7 @@ def _big(name: str, *, key: bool = False, nullable: bool = False) -> Column[int]
 
 
 def _version() -> Column[int]:
-    """Of a row that one process writes: see fence.py."""
+    """Columns of a row that one process writes: see fence.py."""
     return Column("version", BigInteger, nullable=False, server_default=text("0"))
 
 

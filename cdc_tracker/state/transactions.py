@@ -25,18 +25,18 @@ class Transactions:
         return self._database.reading()
 
     def writing(self) -> AbstractContextManager[Connection]:
-        """One transaction of a command, which needs no claim."""
+        """A transaction of a command, which needs no claim."""
         return self._database.writing()
 
     @contextmanager
     def stepping(self) -> Iterator[tuple[Connection, Step]]:
-        """One transaction of the process that has claimed the row, whose own statement compares the row's version."""
+        """A transaction of the process that has claimed the row; its own statement compares the row's version."""
         with self.writer.step() as step, self.writing() as connection:
             yield connection, step
 
     @contextmanager
     def fenced(self) -> Iterator[Connection]:
-        """One transaction of the process that has claimed the row. Raises Fenced if another process has taken over."""
+        """A transaction of the process that has claimed the row. Raises Fenced if another process has taken over."""
         with self.stepping() as (connection, step):
             self.writer.compare(connection, step)
             yield connection

@@ -18,8 +18,8 @@ __all__ = ["MemoryDestination", "assert_examples"]
 def assert_examples(*paths: str | Path) -> int:
     """Load the mapping files and folders and run every example in them; how many ran. Needs no database.
 
-    Raises MappingError where a file does not hold, AssertionError with expected and got where an example fails, and where
-    there is none: a test that checks nothing should not pass.
+    Raises MappingError if a file is invalid, AssertionError with expected and got if an example fails, or if there is
+    none: a test that checks nothing should not pass.
     """
     results = run_examples(load([Path(path) for path in paths]), codec)
     failed = [str(result) for result in results if not result.passed]

@@ -89,7 +89,7 @@ def captured_tables(config: Config, mappings: Mappings) -> list[str]:
 
 
 def table_needs(config: Config, mappings: Mappings) -> dict[str, Need]:
-    """By captured table: the operations and columns that mappings and destinations use."""
+    """Returns the operations and columns that mappings and destinations use, by captured table."""
     requirements = [destination.requirements for destination in config.destinations.values()]
     raw = any(each.raw for each in requirements)
     needs = {} if config.source.outbox is None else {config.source.outbox.table: replace(OUTBOX, every_change=raw)}

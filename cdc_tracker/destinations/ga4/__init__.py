@@ -75,7 +75,7 @@ class Ga4Settings(HttpSettings):
     )
     consent: dict[Consent, str] = Field(
         default_factory=dict,
-        description="the category of context.consent.categoryPreferences that each stands for; default: of its own name",
+        description="the category of context.consent.categoryPreferences that decides each; default: of its own name",
     )
     long_values: Literal["reject", "truncate"] = Field(default="reject", description="what becomes of texts that are too long")
     value_length: int = Field(default=100, ge=36, le=500, description="characters; 500 for Analytics 360")
@@ -198,7 +198,7 @@ class Ga4Destination:
     def _translate(self, index: int, call: EventView, event: Event, oldest: float) -> _Translated:
         micros, _ = event_time(call, event)
         if micros < oldest:
-            raise EventRejected("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would date this one anew")
+            raise EventRejected("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would redate this one")
         page = call.type == "page"
         name = "page_view" if page else event_name(self._settings.event_names.get(call.event, call.event))
         made = self._parameters.translated(call.properties, _PAGE_PARAMETERS if page else _NO_RENAMES)

@@ -1,20 +1,20 @@
 """Events as messages of Apache Kafka.
 
-With transactions (the default) each batch is one Kafka transaction with the events and the position, so both are stored or
-neither: consumers with isolation.level=read_committed see each event once. checkpoints.py says how the position is stored.
+With transactions (the default) each batch is one Kafka transaction with the events and the position, so both are stored, or
+neither is: consumers with isolation.level=read_committed see each event once. checkpoints.py says how the position is stored.
 After a commit without an answer, a new producer with the same transactional.id ends the old transaction, and the position that is
 stored then shows whether the batch was taken.
 
 Without transactions the producer is idempotent, waits for all replicas in sync, and every message has a delivery report.
 
-With `format: debezium` the messages are raw changes, as Debezium's connector with its JSON converter (schemas off) writes them, a
-tombstone after each delete included. Where an update changes a row's key, Debezium writes a delete under the old key, a tombstone
-and an insert; here it is the update under the new key and a tombstone under the old one.
+With `format: debezium` the messages are raw changes as Debezium's connector with its JSON converter (schemas off) writes them,
+including a tombstone after each delete. If an update changes a row's key, Debezium writes a delete under the old key, a
+tombstone and an insert; here it is the update under the new key and a tombstone under the old one.
 
-Messages carry no time of their own but that of writing: Kafka's retention goes by it, and would remove history at once. The
+A message's timestamp is the time of writing, because Kafka's retention is computed from it and would remove history at once. The
 event's time is in the event.
 
-Read: librdkafka's rdkafka.h (transactional producer API) and CONFIGURATION.md, KIP-98, KIP-360, KIP-588 and KIP-890 (fencing,
+Sources: librdkafka's rdkafka.h (transactional producer API) and CONFIGURATION.md, KIP-98, KIP-360, KIP-588 and KIP-890 (fencing,
 epochs, transactions that time out), KIP-211 (expiry of offsets); Debezium's documentation of its PostgreSQL connector (change
 events, tombstones). Tested against Apache Kafka 4.1 (KRaft).
 """
@@ -58,23 +58,23 @@ class KafkaDestination:
         self._settings = settings
         self._connection = Connection(settings)
         self._id = settings.transactional_id or f"cdc-tracker-{name}"
-        self._old_id = ""  # of the time before cursors
+        self._old_id = ""  # of versions without cursors
         self._owns: Callable[[Position], bool] = lambda position: False
         self._producer: Producer | None = None
         self._watch = Watch(self._connection.client, settings.checkpoint_topic, settings.timeout)
         self._stored = Stored()
-        self._possible: list[Stored] = []  # what may be stored: ours, and what a transaction that was not answered brought
-        self._failed: list[tuple[KafkaError, str | None]] = []  # delivery reports of the transaction under way
+        self._possible: list[Stored] = []  # possibly stored: the last, and those of transactions without an answer
+        self._failed: list[tuple[KafkaError, str | None]] = []  # failures in the current transaction
         self._instance, self._count = secrets.token_hex(8), 0
         self._interrupted = False  # a call to the cluster has failed since the last commit
-        self._attempt = ("", "")  # the contents of the last batch whose commit was not answered, and the name it went under
+        self._attempt = ("", "")  # contents and name of the last batch whose commit was not answered
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._old_id, self._owns = self._id, owns
         self._id = f"{self._old_id}.{cursor.key}"
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        """All or nothing, and durable on return."""
+        """Stores all events and the position, durably, or nothing."""
         self._ready()
         contents = digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))
         moved = {"out_of_band": digest(batch.out_of_band)} if batch.out_of_band else {"position": batch.upto}
@@ -105,14 +105,14 @@ class KafkaDestination:
         self._watch.close()
 
     def _name(self, contents: str) -> str:
-        """The same for a batch that is tried again, another one for every other."""
+        """The same name for a batch that is tried again, a new one for any other."""
         if self._attempt[0] == contents:
             return self._attempt[1]
         self._count += 1
         return f"{self._instance}-{self._count}"
 
     def _ready(self) -> None:
-        """Makes the only producer with this id, and reads what is stored."""
+        """Creates the only producer with this id, and reads the stored position."""
         if self._producer is not None:
             return
         try:
@@ -137,11 +137,11 @@ class KafkaDestination:
             try:
                 self._write(Batch((), START), inherited, remove=self._old_id)
             except BaseException:
-                self.close()  # what was read holds no longer
+                self.close()  # the position must be read again
                 raise
 
     def _fenced(self, name: str) -> Producer:
-        """The only producer with that id from now on; what another one left open is ended."""
+        """Returns the only producer with that id: earlier ones are shut out, and their open transactions are ended."""
         milliseconds = int(max(TRANSACTION, 2 * self._settings.timeout) * 1000)
         options = {"transactional.id": name, "transaction.timeout.ms": milliseconds, "delivery.report.only.error": True}
         producer = self._connection.producer(**options)
@@ -153,7 +153,7 @@ class KafkaDestination:
         return producer
 
     def _read(self) -> tuple[Stored, Stored | None]:
-        """What is stored, and what is to be taken over from the time before cursors."""
+        """Returns what is stored under the cursor, and a position to take over that an earlier version stored without one."""
         ours, old = self._id.encode(), self._old_id.encode()
         found = self._read_stored(ours, old)
         before = found.get(old)
@@ -172,11 +172,11 @@ class KafkaDestination:
         self._possible = []
         return CheckpointMoved(
             f"{self._connection}: the position in {self._settings.checkpoint_topic} is not the one stored last",
-            hint="topics were made anew or restored, or another worker writes there. Nothing was written",
+            hint="topics were recreated or restored, or another worker writes there. Nothing was written",
         )
 
     def _check(self) -> None:
-        """Raises CheckpointMoved if what was stored last is gone."""
+        """Raises CheckpointMoved if the record stored last is gone."""
         try:
             shrunk = self._watch.shrunk()
         except KafkaException as error:
@@ -186,7 +186,7 @@ class KafkaDestination:
             raise self._moved()
 
     def _write(self, batch: Batch, stored: Stored, *, remove: str = "") -> None:
-        """`bury`: the id of a position that goes with it."""
+        """Commits the events and the position in one transaction. `bury`: the id of an earlier position to remove with it."""
         producer, topic = self._producer, self._settings.checkpoint_topic
         if producer is None:
             raise DestinationUnavailable("not connected")
@@ -203,7 +203,7 @@ class KafkaDestination:
             if remove:
                 producer.produce(topic, None, remove.encode(), partition=0, on_delivery=self._report)
             certain = False
-            producer.commit_transaction()  # waits for as long as the transaction has: librdkafka's advice
+            producer.commit_transaction()  # waits until the transaction's timeout, as librdkafka advises
         except KafkaException as error:
             self._undo(producer, error.args[0], time.time() - began, certain)
         except BaseException:
@@ -219,9 +219,9 @@ class KafkaDestination:
             self._failed.append((error, message.topic()))
 
     def _undo(self, producer: Producer, error: KafkaError, seconds: float, certain: bool) -> None:
-        """End a transaction that failed, and raise what it means. `certain`: it was not asked to commit yet.
+        """Ends a failed transaction and raises its error. `certain`: its commit was not requested yet.
 
-        Where it may have been committed, or cannot be aborted, the producer is given up: the next one finds out.
+        If it may have been committed, or cannot be aborted, closes the producer: the next one reads what was stored.
         """
         causes = [*self._failed, (error, None)]
         cause, topic = next(((one, where) for one, where in causes if one.code() not in _CONSEQUENCES), causes[0])
@@ -248,4 +248,4 @@ _CONSEQUENCES = (
     KafkaError._INCONSISTENT,
     KafkaError._PURGE_QUEUE,
     KafkaError._PURGE_INFLIGHT,
-)  # what failed because something else did
+)  # consequences of another error

@@ -1,16 +1,16 @@
-"""Our position, kept in Kafka itself.
+"""The positions of destinations, stored in Kafka itself.
 
-A compacted topic, one key a transactional id, so that who may write a position is who holds the id. There is one for each cursor;
-before there were cursors, one for each destination. Not the offsets of a consumer
-group, though they can be part of a transaction, too: Kafka removes them a week after the last commit of a group without members
-(offsets.retention.minutes), and a destination may be idle for longer.
+They are in a compacted topic. The key is a transactional id, so only the producer with that id can write the position. There is
+an id for each cursor; in earlier versions for each destination. The offsets of a consumer group could be part of a transaction,
+too, but Kafka removes them a week after the last commit of a group without members (offsets.retention.minutes), and a
+destination may be idle for longer.
 
-A record is read back only after `init_transactions`: it shuts out every older producer of the id and brings what they left
-open to an end, so nothing can be committed after the read that the read has not seen.
+A record is read only after `init_transactions`, which shuts out every older producer of the id and ends its transactions: nothing
+that the read has not seen can be committed later.
 
-Several destinations share the one partition. What another one has open hides everything after it from a reader of committed
-records. So the log's end is asked for first, and the reader waits until committed records reach it: at most until the other's
-transaction ends or times out.
+Several destinations share the one partition. An open transaction of another one hides everything after it from a reader of
+committed records. So the log's end is read first, and the reader waits until committed records reach it: at most until the
+other transaction ends or times out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 from cdc_tracker.destinations.kafka.client import AdminClient, Consumer, KafkaError, KafkaException, NewTopic, TopicPartition
 from cdc_tracker.model import Position
 
-_TAIL = 2_000  # offsets looked at first: a destination that runs is found there
+_TAIL = 2_000  # offsets read first: the position of a running destination is among them
 _CONFIG = {
     "cleanup.policy": "compact",
     "segment.bytes": str(16 * 1024**2),
@@ -36,7 +36,7 @@ _CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a record says. `batch` names the batch it came with, `out_of_band` is the digest of the last out-of-band name."""
+    """A record. `batch` names the batch that it was stored with; `out_of_band`: digest of the last out-of-band name."""
 
     position: Position | None = None
     out_of_band: str = ""
@@ -58,7 +58,7 @@ def digest(text: str) -> str:
 
 
 def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:
-    """Make the topic where it is missing. Raises KafkaException."""
+    """Creates the topic if it is missing. Raises KafkaException."""
     admin = AdminClient(client)
     found = admin.list_topics(timeout=timeout).topics
     if topic in found and found[topic].error is None:
@@ -71,9 +71,9 @@ def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:
 
 
 def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) -> dict[bytes, Stored]:
-    """The last committed record of each key that has one; of the first key, surely. Raises KafkaException.
+    """Returns the last committed record of each key that has one.
 
-    Also where the end is not reached in time.
+    Reads the whole log only if the first key is not near its end. Raises KafkaException, also if time runs out before the end.
     """
     deadline = time.monotonic() + timeout
     consumer = _uncommitted(client)
@@ -90,7 +90,7 @@ def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) 
 
 
 class Watch:
-    """Notices that the topic ends before what we wrote to it: it was made anew or restored, or has lost its last records."""
+    """Detects that the topic ends before a record written to it: it was recreated or restored, or lost its last records."""
 
     def __init__(self, client: dict[str, Any], topic: str, timeout: float) -> None:
         self._client, self._topic, self._timeout = client, topic, timeout
@@ -98,12 +98,12 @@ class Watch:
         self._end = 0
 
     def shrunk(self) -> bool:
-        """Raises KafkaException where the cluster does not answer."""
+        """Raises KafkaException if the cluster does not answer."""
         self._consumer = self._consumer or _uncommitted(self._client)
         try:
             _, high = _ends(self._consumer, self._topic, self._timeout)
         except KafkaException as error:
-            self.close()  # a client that has lost its brokers may not find the topic again
+            self.close()  # a client that lost its brokers may not find the topic again
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return True
             raise
@@ -111,7 +111,7 @@ class Watch:
         return bool(shrunk)
 
     def wrote(self) -> None:
-        """A record, which comes behind the end that was last looked at."""
+        """Notes a record that was written after the last known end."""
         self._end += 1
 
     def close(self) -> None:
@@ -125,14 +125,14 @@ def _uncommitted(client: dict[str, Any]) -> Consumer:
 
 
 def _ends(consumer: Consumer, topic: str, timeout: float) -> tuple[int, int]:
-    """The log's beginning and its end, with what is not committed yet. Raises KafkaException: what the cluster says."""
+    """Returns the log's beginning and its end, uncommitted records included. Raises KafkaException with the cluster's error."""
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout)
         return low, high
     except KafkaException as error:
         if error.args[0].code() not in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC):
             raise
-    # That is the client's own word: it says so while no broker answers, too. Whether the topic is there, the cluster knows.
+    # The client reports this also while no broker answers. So ask the cluster whether the topic exists.
     found = consumer.list_topics(topic, timeout=timeout).topics[topic]
     raise KafkaException(found.error or KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
@@ -151,12 +151,12 @@ def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[by
                 error, offset = message.error(), message.offset()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
-                reached = max(reached, offset or 0)  # markers of transactions and what was compacted away come as no message
+                reached = max(reached, offset or 0)  # transaction markers and compacted records come as no message
                 key = message.key()
                 if error is None and isinstance(key, bytes) and key in keys:
                     value = message.value()
                     found |= {key: decode(value)} if value else {}
-                    if not value:  # it was taken over by a cursor
+                    if not value:  # a cursor has taken it over
                         found.pop(key, None)
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "a transaction of another destination is still open"))

@@ -14,7 +14,7 @@ from cdc_tracker.destinations.support.name_templates import NameTemplate, key_ma
 from cdc_tracker.errors import CdcTrackerError, ConfigError
 from cdc_tracker.model import RAW, Event, Op
 
-TRANSACTION = 60.0  # seconds after which the cluster ends a transaction that nobody has ended
+TRANSACTION = 60.0  # seconds after which the cluster ends an open transaction
 _PRODUCER_ONLY = ("compression", "batch.", "linger", "queue.", "partitioner", "retries", "retry.backoff", "sticky.", "message.")
 _log = logging.getLogger("cdc_tracker.kafka")
 
@@ -104,7 +104,7 @@ class Connection:
         except KafkaException as error:
             raise self.translated(error) from None
         wrong = found.topics[topic].error if topic else None
-        if wrong is not None and wrong.code() != KafkaError.LEADER_NOT_AVAILABLE:  # it is just being made
+        if wrong is not None and wrong.code() != KafkaError.LEADER_NOT_AVAILABLE:  # it is being created
             raise self.translated_error(wrong, topic)
 
     def translated(self, error: KafkaException, topic: str | None = None) -> CdcTrackerError:
@@ -114,7 +114,7 @@ class Connection:
         return translated(error, str(self), topic=topic, behind=self._last_error, secrets=self._secrets)
 
     def forget_errors(self) -> None:
-        """To be called after a success: earlier errors do not matter any more."""
+        """Forgets earlier errors. To be called after a success."""
         self._last_error = None
 
     def _always(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Connection:
 
 def discard(producer: Producer) -> None:
     """Drops a producer and what it has not sent, after a last round of its error callbacks."""
-    with suppress(KafkaException):  # it has failed for good
+    with suppress(KafkaException):  # it may have failed for good
         producer.purge()
         producer.flush(0)
 

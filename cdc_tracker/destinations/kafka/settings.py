@@ -59,9 +59,7 @@ class KafkaSettings(FormatSettings):
         description="what the transactional ids begin with: there is one for each source",
     )
     checkpoint_topic: str = Field(default="cdc_tracker_checkpoints", description="where our position is kept; made where missing")
-    event_size: Size = Field(
-        default=950_000, ge=1_000, description="the largest event; brokers take about 1 MB unless told otherwise"
-    )
+    event_size: Size = Field(default=950_000, ge=1_000, description="the largest event; brokers take about 1 MB by default")
     timeout: Duration = Field(default=30.0, ge=1, le=600, description="for a batch to be taken, and for answers of the cluster")
     config: dict[str, SecretStr] = Field(
         default_factory=dict, description="options of librdkafka, such as security.protocol and sasl.password; never shown"
@@ -120,7 +118,7 @@ class KafkaSettings(FormatSettings):
         if self.key_columns and not by_row:
             raise ValueError("`key_columns` says what the key of a row is, for `key: row`")
         if "tombstones" in self.model_fields_set and self.tombstones and not (raw and by_row):
-            raise ValueError("`tombstones` go with `format: debezium` and `key: row`: another key stands for more than the row")
+            raise ValueError("`tombstones` go with `format: debezium` and `key: row`: another key identifies more than the row")
         return self
 
     @property

@@ -47,9 +47,7 @@ class NatsSettings(FormatSettings):
     )
     stream: str | None = Field(default=None, min_length=1, description="take acknowledgements of no other stream")
     credentials: Path | None = Field(default=None, description="a .creds file")
-    event_size: Size = Field(
-        default=1_000_000, ge=1_000, description="the largest event; servers take 1 MB unless told otherwise"
-    )
+    event_size: Size = Field(default=1_000_000, ge=1_000, description="the largest event; servers take 1 MB by default")
     timeout: Duration = Field(default=30.0, gt=0, description="for connecting, and for all acknowledgements of a batch")
 
     @field_validator("url", mode="before")
@@ -153,7 +151,7 @@ class NatsDestination:
                 url,
                 name="cdc-tracker",
                 allow_reconnect=False,
-                max_reconnect_attempts=1,  # of the first connection, too
+                max_reconnect_attempts=1,  # limits the first connection, too
                 reconnect_time_wait=0,
                 error_cb=self._record_error,
                 disconnected_cb=wire.cut,
@@ -170,7 +168,7 @@ class NatsDestination:
         self._last_error = str(error)
 
     async def _publish(self, wire: Wire, batch: Batch) -> list[Refusal | None]:
-        """For each event the reason why it was not taken; None if it was."""
+        """Returns for each event the reason why it was not taken; None if it was."""
         pending = []
         for event in batch.events:
             headers = {"Nats-Msg-Id": legal_id(event.message_id, _is_header), "Cdc-Tracker-Type": event.type}
@@ -180,7 +178,7 @@ class NatsDestination:
         return await wire.answers(pending, self._settings.timeout)
 
     def _error_of_all(self, batch: Batch, refusal: Refusal) -> CdcTrackerError:
-        """The error to raise if no event was taken."""
+        """Returns the error to raise if no event was taken."""
         if refusal.code == UNHEARD:
             return self._no_responder(self._names.name(batch.events[0]))
         if refusal.code == LATE:
@@ -197,20 +195,20 @@ class NatsDestination:
             self._loop.run(client.jetstream(timeout=self._settings.timeout).find_stream_name_by_subject(subject))
         except NotFoundError:
             return DestinationBlocked(
-                text, hint=f"make a stream whose subjects take it: nats stream add --subjects '{subject}' NAME"
+                text, hint=f"create a stream with that subject: nats stream add --subjects '{subject}' NAME"
             )
         except (errors.Error, CdcTrackerError, OSError):
             return DestinationUnavailable(
-                f"{self}: JetStream does not answer", hint="see that it is turned on (-js), and has a leader"
+                f"{self}: JetStream does not answer", hint="check that it is enabled (-js) and has a leader"
             )
         return DestinationUnavailable(text)
 
     def _translated(self, error: BaseException) -> CdcTrackerError:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, NotFoundError):
-            return DestinationBlocked(f"{self}: {error.description}", hint="make the stream, or correct `stream`")
+            return DestinationBlocked(f"{self}: {error.description}", hint="create the stream, or correct `stream`")
         if isinstance(error, ServiceUnavailableError | errors.NoRespondersError):
-            return DestinationUnavailable(f"{self}: {said}", hint="see that JetStream is turned on (-js), and has a leader")
+            return DestinationUnavailable(f"{self}: {said}", hint="check that JetStream is enabled (-js) and has a leader")
         if isinstance(error, TimeoutError):
             said = f"no answer within {self._settings.timeout:g} s"
         text = self._masked(f"{self}: {said}" + (f" ({self._last_error})" if self._last_error else ""))
@@ -238,7 +236,7 @@ class NatsDestination:
         with self._lock:
             if self._wire is wire:
                 self._wire = None
-        with suppress(errors.Error, OSError):  # it is gone either way
+        with suppress(errors.Error, OSError):  # it is closed either way
             self._loop.run(wire.client.close())
 
 

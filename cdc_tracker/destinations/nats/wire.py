@@ -1,4 +1,4 @@
-"""One connection to NATS, and the event loop that it lives on."""
+"""One connection to NATS, and the event loop that it runs on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cdc_tracker.destinations.nats.client import Client, Msg, errors
 
 T = TypeVar("T")
 
-UNHEARD, LATE, GONE, PAYLOAD = 503, -1, -2, -3  # ours: nobody listens, no answer, no connection, above the server's max_payload
+UNHEARD, LATE, GONE, PAYLOAD = 503, -1, -2, -3  # no subscriber, no answer, no connection, above the server's max_payload
 
 
 class Refusal(NamedTuple):
-    code: int  # JetStream's, or one of ours
+    code: int  # JetStream's, or one of the four above
     text: str
 
 
@@ -31,9 +31,9 @@ _ACK = msgspec.json.Decoder(_Ack)
 
 
 class Wire:
-    """A connection, and the publishes that wait for their acknowledgement. All of it happens on the event loop.
+    """A connection, and the publishes that wait for their acknowledgement. Used on the event loop only.
 
-    Not nats-py's publish_async: there a refusal never reaches the one who waits.
+    nats-py's publish_async is not used: its future never gets the error of a refusal.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Wire:
         return [future.result() for future in pending]
 
     async def cut(self) -> None:
-        """The connection is gone, and with it the answers."""
+        """The connection is lost, and with it the answers."""
         for reply in list(self._waiting):
             self._settle(reply, Refusal(GONE, "the connection was cut"))
 
@@ -89,7 +89,7 @@ class Wire:
 
 
 class Loop:
-    """An event loop in a thread, from the first call on."""
+    """An event loop in a thread, which the first call starts."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None

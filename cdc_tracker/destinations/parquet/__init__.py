@@ -1,22 +1,22 @@
 """Events as Parquet files, each exactly once, in a folder or a bucket of S3 or Google Cloud Storage.
 
 A batch becomes one file for each partition that it touches. The files go into a log first, where no reader looks
-(`_cdc_tracker/CURSOR/`; `_cdc_tracker/NAME/` before there were cursors), then a record that names them and the position, then to
-where they belong:
+(`_cdc_tracker/CURSOR/`; `_cdc_tracker/NAME/` in versions without cursors), then a record that names them and the position; then
+they are moved into their partitions:
 
-- killed before the record is durable: nothing counts, what was staged is removed, and the events come again;
-- after it: position and files count, and moving the files is finished at the next start.
+- killed before the record is durable: nothing counts, the staged files are removed, and the events are sent again;
+- killed after it: position and files count, and moving the files is completed at the next start.
 
-So what a reader's `**/*.parquet` matches counts always, and a file that counts appears once. Records have numbers, and one is
-never written over: a bucket refuses to create an object that is there, so that a second worker, or an old request that arrives
-late, cannot take back what another has written; who begins writes one first, and so shuts out whoever was there before. And the
-record before must be the one that was written last: where it is not, somebody restored or removed the files.
+So every file that a reader's `**/*.parquet` matches counts, and appears once. Records are numbered and never overwritten: a
+bucket refuses to create an object that exists, so a second worker, or an old request that arrives late, cannot undo a later
+record. A worker writes a record when it starts, which shuts out the previous worker. If the previous record is not the one
+written last, somebody restored or removed the files.
 
-A batch of a quiet table is an event or two, and a file each would drown its readers. So the last file of a partition is
-written anew with the batch's rows added, in one step, while it is smaller than `grow`.
+A quiet table's batches contain an event or two; a file for each would be too many. So while the last file of a partition is
+smaller than `grow`, it is replaced, atomically, by one with the batch's rows added.
 
-Of fsspec's, s3fs' and gcsfs' own sources: `pipe_file(mode="create")` sends If-None-Match: * to S3 and ifGenerationMatch=0 to
-Google. Tried on local disks and against moto's S3; never against Amazon or Google themselves, nor any server for gs://.
+Sources: those of fsspec, s3fs and gcsfs: `pipe_file(mode="create")` sends If-None-Match: * to S3 and ifGenerationMatch=0 to
+Google. Tested on local disks and against moto's S3; never against Amazon or Google themselves, nor any server for gs://.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _FIELDS = ("date", "hour", "event", "type")
 _MOST_GROWING = 200  # partitions whose last file may still grow
-_RECORDS = 100  # of the past that stay, so that an old request which arrives late finds its number taken
+_RECORDS = 100  # earlier ones to keep, so that an old request that arrives late finds its number taken
 _HOUR = 3600 * SECOND
 _FIRST_HOUR, _LAST_HOUR = (to_micros(moment) // _HOUR for moment in (datetime.min, datetime.max))
 _BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
@@ -62,7 +62,7 @@ class ParquetSettings(DestinationSettings):
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the checkpoint moves in order")
     path: str = Field(min_length=1, description="a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
     partition: str = Field(default="{date}/{event}", description="folders below it, from {date}, {hour}, {event} and {type}")
-    grow: Size = Field(default=1_000_000, ge=0, description="a smaller file is written anew with the next rows; 0: never")
+    grow: Size = Field(default=1_000_000, ge=0, description="a smaller file is rewritten with the next rows; 0: never")
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     endpoint: str | None = Field(default=None, description="of an S3 that is not Amazon's")
     region: str | None = None
@@ -114,11 +114,11 @@ class ParquetDestination:
         self._base = base
         self._name = re.sub(r"[^\w.-]", "_", name)
         self._store = _store(settings, self._name, base)
-        self._old: Store | None = None  # the log of the time before cursors
+        self._old: Store | None = None  # the log of versions without cursors
         self._owns: Callable[[Position], bool] = lambda position: False
         self._record: Record | None = None
-        self._possible: set[str] = set()  # tokens that the newest record may have: ours, and of one whose writing failed
-        self._found = ""  # which batch counted last when the store was opened
+        self._possible: set[str] = set()  # tokens that the newest record may have, one whose write failed included
+        self._found = ""  # the last batch that counted when the store was opened
         self._attempt: _Attempt | None = None
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
@@ -133,7 +133,7 @@ class ParquetDestination:
         identity = (batch.upto, batch.out_of_band, tuple(event.message_id for event in batch.events))
         attempt, self._attempt = self._attempt, None
         if attempt and attempt.token == self._found and attempt.batch == identity:
-            return receipts  # the try before this one failed after it counted
+            return receipts  # the previous try failed after its batch counted
         out_of_band = (
             hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).hexdigest() if batch.out_of_band else record.out_of_band
         )
@@ -170,7 +170,7 @@ class ParquetDestination:
         self._store.close()
 
     def _ready(self) -> Record:
-        """The newest record, after completing it. Then writes an own record after it, which shuts out its writer."""
+        """Returns this process's newest record. The first time, completes the store's newest and writes one after it."""
         if self._record is None:
             self._store.close()
             self._store.open()
@@ -223,7 +223,7 @@ class ParquetDestination:
         )
 
     def _write(self, record: Record, batch: Batch) -> None:
-        self._record = None  # until it is through, the store knows better than we do
+        self._record = None  # until this succeeds, only the store knows
         growing = dict(record.growing)
         moves: list[tuple[str, str]] = []
         try:
@@ -235,7 +235,7 @@ class ParquetDestination:
                     growing[partition] = Growing(path, len(data))
         except CdcTrackerError:
             with suppress(CdcTrackerError):
-                self._store.remove([name for name, _ in moves])  # they may be what fills the disk
+                self._store.remove([name for name, _ in moves])  # they may have filled the disk
             raise
         record = msgspec.structs.replace(record, moves=moves, growing=dict(list(growing.items())[-_MOST_GROWING:]))
         self._commit(record)
@@ -250,7 +250,7 @@ class ParquetDestination:
         self._possible = {record.token}
 
     def _resolve_conflict(self, record: Record) -> None:
-        """A record of this number exists: ours, if the answer to a first try was lost. Raises AlreadyRunning otherwise."""
+        """A record of this number exists. Returns if a first try wrote it, whose answer was lost; else raises AlreadyRunning."""
         name = _name(record.sequence)
         data = self._store.read(name)
         if data is not None and decode(name, data).token != record.token:
@@ -277,7 +277,7 @@ class ParquetDestination:
             return None
         try:
             return pa.concat_tables([pq.read_table(io.BytesIO(data), schema=rows.schema), rows])
-        except pa.ArrowException:  # someone has put another file in its place
+        except pa.ArrowException:  # someone has replaced it
             return None
 
     def _encoded(self, rows: pa.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""The records of the log: the position that is reached, and the files of the batch that reached it."""
+"""The records of the log: each has the position reached, and the files of the batch that reached it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIX = ".json"
 
 
 class Growing(msgspec.Struct, frozen=True):
-    """The last file of a partition while it is small."""
+    """The last file of a partition, while it is small."""
 
     path: str
     size: int

@@ -1,4 +1,4 @@
-"""Where the files are: a folder, or a bucket. Each has a place for data, and a log beside it that no reader's glob matches."""
+"""Stores of the files: a folder, or a bucket. Each has a place for data, and a log beside it that no reader's glob matches."""
 
 from __future__ import annotations
 
@@ -13,50 +13,52 @@ from typing import Any
 
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 
-LOG = "_cdc_tracker"  # readers of data lakes pass over what begins with an underscore
+LOG = "_cdc_tracker"  # readers of data lakes skip names that begin with an underscore
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 class Store(ABC):
-    """Names in the log are plain; data has paths with slashes. Raises ours, nothing else."""
+    """A log, whose names have no slashes, and data, whose paths have. Methods raise no errors but CdcTrackerErrors."""
 
     @abstractmethod
-    def open(self) -> None: ...
+    def open(self) -> None:
+        """Connects; a folder is created and locked. Raises AlreadyRunning if another process has it locked."""
 
     @abstractmethod
     def used(self) -> bool:
-        """There is anything in the log. Does not lock, nor make anything."""
+        """Whether the log contains anything. Neither locks nor creates anything."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """What is in the log."""
+        """Returns the names in the log."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """Of the log; None where it is not there."""
+        """Returns a file of the log; None if it does not exist."""
 
     @abstractmethod
     def stage(self, name: str, data: bytes) -> None:
-        """Into the log, not yet durable."""
+        """Writes a file into the log, not yet durably."""
 
     @abstractmethod
     def commit(self, name: str, data: bytes) -> bool:
-        """Into the log, whole or not at all, and durable, as is what was staged before. False where there is one already."""
+        """Writes a file into the log, atomically; it and all staged before are durable then. Returns False if the name exists."""
 
     @abstractmethod
     def publish(self, moves: Sequence[tuple[str, str]]) -> None:
-        """Moves from the log to the data, in the place of what is there, durably. What the log has not is moved already."""
+        """Moves files from the log to the data, durably, replacing those there. Skips files that the log no longer has."""
 
     @abstractmethod
     def remove(self, names: Sequence[str]) -> None:
-        """From the log."""
+        """Removes files from the log; those that do not exist are skipped."""
 
     @abstractmethod
     def fetch(self, path: str, size: int) -> bytes | None:
-        """A file of the data; None where it is not there, or not of this size."""
+        """Returns a file of the data; None if it does not exist, or does not have this size."""
 
     @abstractmethod
-    def probe(self) -> None: ...
+    def probe(self) -> None:
+        """Writes and removes a small file. Takes no lock."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -106,7 +108,7 @@ class Folder(Store):
             if (self._log / name).exists():
                 return False
             self.stage(f"{name}.new", data)
-            _sync(self._log)  # what was staged is there before what says that it counts
+            _sync(self._log)  # the staged files are durable before the record that names them
             (self._log / f"{name}.new").rename(self._log / name)
             _sync(self._log)
             return True
@@ -121,7 +123,7 @@ class Folder(Store):
                     (self._log / name).rename(target)
                 folders.add(target.parent)
             for folder in folders:
-                with suppress(FileNotFoundError):  # moved already, and someone has taken it away since
+                with suppress(FileNotFoundError):  # moved already, and removed by someone since
                     _sync(folder)
 
     def remove(self, names: Sequence[str]) -> None:
@@ -163,7 +165,7 @@ class Folder(Store):
             text = f"cannot write to {self._root}: {error.strerror or error}"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DestinationUnavailable(
-                    text, hint="free some space there: nothing is lost, and it goes on by itself"
+                    text, hint="free some space there: nothing is lost, and delivery continues by itself"
                 ) from error
             if error.errno in _BLOCKED:
                 raise DestinationBlocked(text, hint="make it a folder that the worker's user may write to") from error
@@ -179,7 +181,7 @@ def _sync(folder: Path) -> None:
 
 
 class Bucket(Store):
-    """Of S3 or Google Cloud Storage, through fsspec. An object is there whole or not at all, and durable once answered for."""
+    """A bucket of S3 or Google Cloud Storage, through fsspec. Writes are atomic, and durable once answered."""
 
     def __init__(self, url: str, name: str, options: dict[str, Any], secrets: Sequence[str]) -> None:
         self._url, self._options, self._secrets = url.rstrip("/"), options, secrets
@@ -208,7 +210,7 @@ class Bucket(Store):
             try:
                 return [str(path).rpartition("/")[2] for path in self._fs.ls(self._log, detail=False)]
             except FileNotFoundError:
-                self._fs.ls(self._root.partition("/")[0], detail=False)  # so the bucket is there
+                self._fs.ls(self._root.partition("/")[0], detail=False)  # raises if there is no bucket
                 return []
 
     def read(self, name: str) -> bytes | None:
@@ -268,7 +270,7 @@ class Bucket(Store):
             yield
         except CdcTrackerError:
             raise
-        except Exception as error:  # of two vendors' clients, their HTTP and their login libraries
+        except Exception as error:  # two vendors' clients', and those of their HTTP and login libraries
             said = " ".join(str(error).split()) or type(error).__name__
             for secret in self._secrets:
                 said = said.replace(secret, "**********")

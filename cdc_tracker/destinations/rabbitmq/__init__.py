@@ -1,13 +1,13 @@
 """Events as messages of RabbitMQ (AMQP 0-9-1), each confirmed.
 
-Messages are persistent and mandatory. The broker confirms one once it is safe in every queue that it went to; one that goes to no
-queue comes back first. Publishing runs ahead of the confirms, so a batch takes about one round trip.
+Messages are persistent and mandatory. The broker confirms a message once every queue that it was routed to has stored it, and
+returns one that is routed to no queue. Publishing does not wait for confirms, so a batch takes about one round trip.
 
-Between batches nobody serves the connection. So it asks for no heartbeats; the operating system's keepalive finds out about a
-broker that is gone, and a confirm that does not come in time ends the connection.
+Between batches the connection is not served. So it uses no heartbeats: the operating system's keepalive detects a lost broker,
+and a confirm that does not come in time ends the connection.
 
-Read: RabbitMQ's guides to publisher confirms, publishers, heartbeats, alarms; the AMQP 0-9-1 reference; pika's documentation and
-source. Tried against RabbitMQ 3.10.
+Sources: RabbitMQ's guides to publisher confirms, publishers, heartbeats, alarms; the AMQP 0-9-1 reference; pika's documentation
+and source. Tested against RabbitMQ 3.10.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ UNROUTABLE = "no queue takes this routing key"
 
 
 class Link:
-    """One connection with one channel in confirm mode. Its events run in our thread, while we wait for something."""
+    """One connection with one channel in confirm mode. Its callbacks run in the calling thread, while a method waits."""
 
     def __init__(self, parameters: pika.URLParameters, timeout: float) -> None:
         self._timeout = timeout
@@ -20,13 +20,13 @@ class Link:
         self._loop.activate_poller()
         self._failed: BaseException | None = None
         self._closed = self._gone = False
-        self.alarm = ""  # the broker's reason for taking nothing
+        self.alarm = ""  # the broker's reason for blocking publishers
         self._channel: Channel | None = None
         self._ready = False
-        self._answers: dict[int, str] = {}  # delivery tag → why it was not taken; empty where it was
-        self._returned: set[tuple[str, str]] = set()  # message id and routing key: an id may be there twice
+        self._answers: dict[int, str] = {}  # delivery tag → why it was not taken; empty if it was
+        self._returned: set[tuple[str, str]] = set()  # message id and routing key: an id may occur twice
         self._last = 0  # delivery tag
-        self._lowest = 1  # below it all are answered, or of an earlier batch
+        self._lowest = 1  # lower tags are answered, or of an earlier batch
         self._connection: Any = SelectConnection(
             parameters,
             on_open_callback=self._opened,
@@ -37,7 +37,7 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """Not closed meanwhile, as far as what has arrived tells."""
+        """Whether it is open, after reading what has arrived."""
         if self._failed is None and not self._closed:
             self._loop.call_later(0, lambda: None)  # so that it does not wait
             self._turn()
@@ -52,7 +52,7 @@ class Link:
         self._until(lambda: bool(found), "looking for the exchange")
 
     def publish(self, messages: list[tuple[str, str, bytes, spec.BasicProperties]]) -> list[str]:
-        """For each message why it was not taken, empty where it was."""
+        """Returns for each message why it was not taken; empty if it was."""
         channel, first = self._on_channel(), self._last + 1
         self._lowest = first
         self._answers.clear()
@@ -73,7 +73,7 @@ class Link:
             self._connection.close()
             self._wait(2.0)
         if not self._gone:
-            # The broker does not answer. There is no public way to let go of the socket; heartbeats use this one, too.
+            # The broker does not answer. No public method drops the socket; pika's heartbeats use this one, too.
             self._connection._terminate_stream(exceptions.AMQPHeartbeatTimeout("closed"))
             self._wait(1.0)
         self._loop.deactivate_poller()

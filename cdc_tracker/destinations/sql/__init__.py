@@ -68,7 +68,7 @@ class SqlDestination:
         reserved = {settings.table, self._checkpoints.table}
         self._typed = TypedTables(self._database, reserved) if settings.table_per_event else None
         self._made = False
-        self._expected: list[Position | None] = []  # what may be stored: the last, and those whose commit was not answered
+        self._expected: list[Position | None] = []  # possibly stored: the last, and those whose commit was not answered
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._checkpoints.bind(cursor, owns)
@@ -86,28 +86,28 @@ class SqlDestination:
             seen = Counter(known)
             seen.update(row.message_id for row in reversed(rows))
             receipts = []
-            for row in reversed(rows):  # the first of those with an id is the one that counts
+            for row in reversed(rows):  # the first of equal ids counts
                 seen[row.message_id] -= 1
                 receipts.append(REPEATED if seen[row.message_id] else DELIVERED)
             return receipts[::-1]
         return [DELIVERED] * len(rows)
 
     def _write(self, batch: Batch, rows: list[EventView], *, look: bool = False) -> set[str]:
-        """Writes the batch. Returns the ids that existed before if told to `look`, else raises _DuplicatesFound for them."""
+        """Writes the batch. `look`: returns the ids that existed before; otherwise they raise _DuplicatesFound."""
         known: set[str] = set()
         with self._transaction() as connection:
             stored = self._checkpoints.load(connection) if look or not self._expected else None
             self._expected = self._expected or [stored]
-            if look and stored != batch.upto:  # else it was ourselves, and the answer was lost
+            if look and stored != batch.upto:  # else an earlier try stored it, and its answer was lost
                 known = self._tracks.known(connection, [row.message_id for row in rows])
-            # Tables and columns first: where making them ends the transaction, nothing of the batch is in it yet.
+            # Tables and columns first: if creating them ends the transaction, it contains nothing of the batch yet.
             tables = self._typed.make_room(connection, rows) if self._typed else {}
             new = self._tracks.insert(connection, rows)
             if new is not None and new < len(rows) and not (look or batch.out_of_band or batch.history):
                 raise _DuplicatesFound
             if self._typed:
                 self._typed.insert(connection, tables)
-            if batch.out_of_band:  # such a batch moves no position, and its ids are enough to take it once
+            if batch.out_of_band:  # it changes no position; its ids make it idempotent
                 self._check(self._checkpoints.load(connection) in self._expected)
             else:
                 self._check(self._checkpoints.advance(connection, self._expected, batch.upto))
@@ -164,7 +164,7 @@ class SqlDestination:
                     self._database.make_schema(connection)
                     self._checkpoints.make(connection)
                     if not self._tracks.exists(connection):
-                        self._checkpoints.reset(connection)  # someone has dropped the events that it counts
+                        self._checkpoints.reset(connection)  # someone has dropped the table of events, to which it belongs
                     self._tracks.make(connection)
                 yield connection
             self._check(not self._database.replaced())

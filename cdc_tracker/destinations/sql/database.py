@@ -1,4 +1,4 @@
-"""What the kinds of database share: connecting, transactions, tables and columns, and inserting many rows at once.
+"""The parts that all kinds of database share: connecting, transactions, tables and columns, and inserting many rows at once.
 
 Each kind is a subclass in a file of its own.
 """
@@ -22,17 +22,17 @@ class Database(ABC):
     """One connection, made when needed. Raises SQLAlchemy's errors; the destination translates them."""
 
     schema: str | None = None
-    key_type: ClassVar[str] = "text"  # of text that is a primary key
+    key_type: ClassVar[str] = "text"  # type of a text primary key
     text_type: ClassVar[str] = "text"
     time_type: ClassVar[str]
     json_type: ClassVar[str]
     typed: ClassVar[Mapping[str, str]]  # text, number, boolean, time → the types of a typed column, as `columns` tells them
     now: ClassVar[str] = "CURRENT_TIMESTAMP"
     most_columns: ClassVar[int] = 1_000
-    row_bytes: ClassVar[int | None] = None  # of a row, where long values are kept elsewhere; None: any number
-    own_columns: ClassVar[frozenset[str]] = frozenset()  # names that no column of ours can have
+    row_bytes: ClassVar[int | None] = None  # most bytes of a row, beside long values, which are stored elsewhere; None: unlimited
+    own_columns: ClassVar[frozenset[str]] = frozenset()  # names that the database reserves for itself
     table_options: str = ""
-    lock_rows: ClassVar[str] = "FOR UPDATE"  # behind a SELECT: what it reads is the newest, and stays until the transaction ends
+    lock_rows: ClassVar[str] = "FOR UPDATE"  # after a SELECT: it reads the newest version and locks it
 
     def __init__(self, url: URL) -> None:
         self._url = url
@@ -40,7 +40,7 @@ class Database(ABC):
 
     @abstractmethod
     def connect(self, url: URL) -> Engine:
-        """The engine, with one connection at most."""
+        """Returns the engine, with one connection at most."""
 
     @abstractmethod
     def __str__(self) -> str:
@@ -53,11 +53,11 @@ class Database(ABC):
             self.begin(connection)
             yield connection
 
-    def begin(self, connection: Connection) -> None:  # noqa: B027 — most kinds have nothing to say
+    def begin(self, connection: Connection) -> None:  # noqa: B027 — most kinds need nothing
         """Runs at the start of every transaction."""
 
     def replaced(self) -> bool:
-        """Whether the open database is no longer the one that the URL leads to."""
+        """Whether the URL now leads to another database than the open one."""
         return False
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Database(ABC):
                 connection.execute(text(statement))
 
     def add_columns(self, connection: Connection, table: str, columns: Mapping[str, str]) -> None:
-        """Adds those columns that do not exist by now."""
+        """Adds the columns that do not exist yet."""
         with self.tables_locked(connection):
             there = self.columns(connection, table)
             for name, kind in columns.items():
@@ -105,12 +105,12 @@ class Database(ABC):
 
     @contextmanager
     def tables_locked(self, connection: Connection) -> Iterator[None]:
-        """Keeps another destination from creating the same table at the same time."""
+        """Prevents another destination from creating the same table at the same time."""
         yield
 
     @abstractmethod
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        """The privileges that the user lacks, in words that follow `not allowed to`."""
+        """Returns the privileges that the user lacks, as texts that follow `not allowed to`."""
 
     # Rows.
 
@@ -152,7 +152,7 @@ class Database(ABC):
 
 
 def placeholders(columns: Mapping[str, str], rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
-    """`VALUES (:p0, …)` and the parameters: a column's name need not be one for a parameter."""
+    """`VALUES (:p0, …)` and the parameters, which are numbered: not every column's name is valid for a parameter."""
     labels = {name: f"p{i}" for i, name in enumerate(columns)}
     values = f"VALUES ({', '.join(f':{label}' for label in labels.values())})"
     return values, [{label: row.get(name) for name, label in labels.items()} for row in rows]

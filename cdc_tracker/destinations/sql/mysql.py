@@ -1,17 +1,17 @@
 """MySQL (8.0.17 and newer) and MariaDB (10.2 and newer), through PyMySQL, tables of InnoDB.
 
-Tried against MariaDB 10.11; MySQL itself was not met. What is particular here:
+Tested against MariaDB 10.11, not against MySQL itself. Particulars:
 
 - Strict SQL mode, set for the session: a value that does not fit is an error, and the event is rejected, rather than cut off.
-  INSERT IGNORE would turn such errors into warnings, so that a key which is there is left out by ON DUPLICATE KEY UPDATE; on
-  any other unique key, which someone may have added, that update fails.
+  INSERT IGNORE would turn such errors into warnings; so ON DUPLICATE KEY UPDATE leaves out a message id that exists, and fails
+  on any other unique key, which someone may have added.
 - Text compares byte by byte and without padding: `a` and `a ` are two ids.
 - JSON is LONGTEXT: MySQL's JSON type turns numbers into doubles, and JSON_VALID of either knows no deep nesting.
 - Times are DATETIME(6), in UTC: TIMESTAMP ends in 2038.
-- CREATE and ALTER commit. So whatever a batch needs of them comes before its first row, and a table or column that a killed
+- CREATE and ALTER commit. So a batch creates its tables and columns before its first row, and a table or column that a killed
   worker left behind is used by the next one.
 - Whether a commit survives a crash of the server is the server's setting (`innodb_flush_log_at_trx_commit`). The position is
-  in the same database, so a server that comes back with less is sent again what it lacks, as far as the journal goes back.
+  in the same database, so a server that lost commits is sent the lost events again, as far as the journal reaches back.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class MySql(Database):
     def connect(self, url: URL) -> Engine:
         given = {name: value for name, value in _CONNECT.items() if name not in url.query}
         try:
-            # The server ends connections that were idle for long: one is looked at before it is used again.
+            # The server ends connections that were idle for long: it is tested before it is used again.
             engine = create_engine(url, connect_args=given, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
         except ModuleNotFoundError as error:
             raise ConfigError("MySQL needs PyMySQL", hint="pip install 'cdc-tracker[mysql]'") from error
@@ -115,16 +115,16 @@ class MySql(Database):
 
     @contextmanager
     def tables_locked(self, connection: Connection) -> Iterator[None]:
-        """By a lock of the session: those of the transaction end where a table is made."""
+        """By a lock of the session: CREATE ends the locks of the transaction."""
         if connection.execute(text("SELECT GET_LOCK(:name, 10)"), {"name": _LOCK}).scalar() != 1:
-            raise DestinationUnavailable(f"{self}: another session has been making tables for 10 seconds")
+            raise DestinationUnavailable(f"{self}: another session has been creating tables for 10 seconds")
         try:
             yield
         finally:
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": _LOCK})
 
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        """Found out by statements that change nothing: grants may come by way of roles, wildcards and levels."""
+        """Determined by statements that change nothing: grants may come from roles, wildcards and levels."""
         missing = []
         for table in tables:
             name = self.qualified(table)
@@ -146,7 +146,7 @@ class MySql(Database):
         except DBAPIError as error:
             if _code(error.orig) not in _NO_PRIVILEGE | {_NO_TABLE}:
                 raise
-            return _code(error.orig) == _NO_TABLE  # so the only thing in its way was what is not there
+            return _code(error.orig) == _NO_TABLE  # so it failed only because that table does not exist
         return True
 
     def time(self, value: str | None) -> object:
@@ -158,7 +158,7 @@ class MySql(Database):
             moment = parse_iso(value)
             return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
         except (ValueError, OverflowError):
-            raise BatchRejected(f"{self}: the event's timestamp is not a time that goes into a DATETIME") from None
+            raise BatchRejected(f"{self}: the event's timestamp does not fit a DATETIME") from None
 
     def bind(self, kind: str, value: Any) -> object:
         if kind == "boolean":
@@ -179,14 +179,14 @@ class MySql(Database):
         names = ", ".join(self.quoted(name) for name in kinds)
         values, parameters = placeholders(kinds, rows)
         id_ = self.quoted(key)
-        # With another row's key it is NULL, which the column does not take: only a repeated id is left out.
+        # With another row's key it is NULL, which the column rejects: only a repeated id is left out.
         same = f"{id_} = IF({id_} = VALUES({id_}), {id_}, NULL)"
         statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON DUPLICATE KEY UPDATE {same}"
         connection.execute(text(statement), parameters)
-        return None  # its count has repeated ids, too
+        return None  # the driver's count includes repeated ids
 
     def _too_long(self, row: Row) -> bool:
-        """Such a statement would end the connection, for ever. Escaping makes it twice as long at most."""
+        """Whether its statement may be above max_allowed_packet: the server would close the connection, each time."""
         texts = [value for value in row.values() if isinstance(value, str)]
         if sum(map(len, texts)) * 8 < self._packet:
             return False
@@ -210,7 +210,7 @@ class MySql(Database):
             if code in codes:
                 return DestinationBlocked(said, hint=hint)
         hint = "it is made again" if code == _NO_TABLE else ""
-        hint = "free some space there: nothing is lost, and it goes on by itself" if code in _FULL else hint
+        hint = "free some space there: nothing is lost, and delivery continues by itself" if code in _FULL else hint
         return DestinationUnavailable(said, hint=hint)
 
 
@@ -219,7 +219,7 @@ _REFUSED = (
     ({1049}, "correct the database's name in `url`, or create it"),
     (_NO_PRIVILEGE, "grant the user of `url` CREATE, ALTER, SELECT, INSERT and UPDATE on the database"),
     (_READ_ONLY, "the server is a replica or set read-only: point `url` at the primary"),
-    (_TABLES, "the tables are not as cdc-tracker makes them: drop or rename what is in the way, or set another `table`"),
+    (_TABLES, "the tables are not as cdc-tracker makes them: drop or rename those in the way, or set another `table`"),
 )
 
 
@@ -233,7 +233,7 @@ def _decoded(value: object) -> str:
 
 
 def _exact(value: int | Decimal) -> bool:
-    """It goes into the decimal column without being rounded."""
+    """Whether the decimal column stores it without rounding."""
     if isinstance(value, Decimal) and abs(value.adjusted()) > _WHOLE_DIGITS:
         return False
     _, digits, exponent = Decimal(value).normalize(_ALL_DIGITS).as_tuple()

@@ -38,14 +38,14 @@ _REFUSED = {
     "3D": "correct the database's name in `url`, or create it",
     "3F": "correct `schema`, or create it",
     "42501": "grant the user of `url` CREATE on the schema; or make the tables for it and grant SELECT, INSERT and UPDATE",
-    "42": "the tables are not as cdc-tracker makes them: drop or rename what is in the way, or set another `table`",
+    "42": "the tables are not as cdc-tracker makes them: drop or rename those in the way, or set another `table`",
     "25006": "the server is a standby or set read-only: point `url` at the primary",
 }
 _LOGIN = ("authentication failed", "no pg_hba.conf entry", "does not exist", "permission denied", "no password supplied")
 
 
 class PostgreSql(Database):
-    """Its transactions are durable also where the server's default is `synchronous_commit = off`."""
+    """Transactions are durable even if the server's default is `synchronous_commit = off`."""
 
     time_type = "timestamptz"
     json_type = "jsonb"
@@ -82,7 +82,7 @@ class PostgreSql(Database):
 
     @contextmanager
     def tables_locked(self, connection: Connection) -> Iterator[None]:
-        """Until the transaction ends."""
+        """Holds the lock until the transaction ends."""
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('cdc_tracker.destinations.sql'))"))
         yield
 
@@ -98,7 +98,7 @@ class PostgreSql(Database):
         return value if isinstance(value, str) else canonical(value)
 
     def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
-        """One statement and one parameter for the whole batch: three times as fast as arrays, and nearly no work on our side."""
+        """One statement and one parameter for the whole batch: three times as fast as arrays, and little work in Python."""
         if not rows:
             return 0
         names = ", ".join(self.quoted(name) for name in kinds)

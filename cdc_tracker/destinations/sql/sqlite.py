@@ -21,7 +21,7 @@ class Sqlite(Database):
     # SQLite would turn an exact number into a float in a column of type numeric; a name with `blob` in it leaves values alone.
     typed: ClassVar[Mapping[str, str]] = {"text": "text", "number": "number_blob", "boolean": "boolean", "time": "timestamp"}
 
-    lock_rows = ""  # a transaction has the whole file
+    lock_rows = ""  # a transaction locks the whole file
 
     def __init__(self, url: URL, base: Path) -> None:
         self._file: tuple[int, int] | None = None  # the one that is open
@@ -51,7 +51,7 @@ class Sqlite(Database):
         return f"sqlite:{self._url.database}"
 
     def replaced(self) -> bool:
-        """Removed, or another one lies in its place: SQLite goes on in the one that it has open."""
+        """Whether the file was removed or replaced: SQLite keeps using the one that it has open."""
         return self._file is not None and self._found() != self._file
 
     def close(self) -> None:
@@ -70,10 +70,10 @@ class Sqlite(Database):
         return {str(name): str(kind).lower() for name, kind in rows}
 
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        return []  # its transaction began with a lock for writing: what cannot be written has failed already
+        return []  # its transaction began with a write lock: an unwritable file has failed already
 
     def bind(self, kind: str, value: Any) -> object:
-        """A number as SQLite's own where that is exact, else as text."""
+        """A number as SQLite's own if that is exact, else as text."""
         if kind == "boolean":
             return int(value)
         if kind != "number":
@@ -98,5 +98,5 @@ class Sqlite(Database):
         name = getattr(cause, "sqlite_errorname", "") or ""
         if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_NOTADB")):
             return DestinationBlocked(said, hint="make it a SQLite file that the worker's user may write to")
-        hint = "free some space there: nothing is lost, and it goes on by itself" if name == "SQLITE_FULL" else ""
+        hint = "free some space there: nothing is lost, and delivery continues by itself" if name == "SQLITE_FULL" else ""
         return DestinationUnavailable(said, hint=hint)

@@ -1,18 +1,17 @@
 """A table for each event name, with a typed column for each property, as Segment's warehouses have them.
 
 - Tables: a track's name in snake_case (`Order Paid` → order_paid); else identifies, groups, aliases, pages or screens.
-  Names that differ only in how they are written share a table; `event` has the name as it was. A name that is taken by
-  another of our tables gets `_event` behind it.
+  Names with the same snake_case share a table; the column `event` has the original name. The name of another
+  table of this destination gets the suffix `_event`.
 - Columns: property or trait names in snake_case; nested objects flattened (`address.city` → address_city); arrays as JSON text.
-  One that is called like a column every table has, or that the database has for itself (PostgreSQL's xmin), gets `property_`
-  before it. Of two properties that come to the same
-  column in one event, the first is kept.
+  A name that every table has, or that the database reserves (PostgreSQL's xmin), gets the prefix `property_`. If two properties
+  of one event have the same column, the first is kept.
 - Types: boolean, numeric (exact), timestamptz (ISO 8601 with an offset), else text; decided by the first value that is not null.
   Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns (MySQL: 180), a row of
   PostgreSQL as many values as go into 8 KB (300 long ones), a number of MySQL 35 digits before the point and 30 behind it.
-- Names above 63 bytes are cut, with a hash behind.
+- Names above 63 bytes are cut and end with a hash.
 
-Nothing is lost where something does not fit: `tracks` has every event whole.
+Nothing is lost if something does not fit: `tracks` has every event whole.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ _VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 class TypedTables:
     def __init__(self, database: Database, reserved: set[str]) -> None:
-        """`reserved`: our own tables, which no event may take the name of."""
+        """`reserved`: the destination's other tables, whose names no event may have."""
         self._database = database
         self._reserved = reserved | set(_BY_TYPE.values())
         self._kinds = {name: kind for kind, name in database.typed.items()}
         self._known: dict[str, dict[str, str]] = {}  # table → column → the database's type
 
     def forget(self) -> None:
-        """What is known of the tables may not hold: a transaction that made some was undone, or someone changed them."""
+        """Forgets the tables read so far: a transaction that created some was rolled back, or someone changed them."""
         self._known.clear()
 
     def make_room(self, connection: Connection, events: list[EventView]) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each table, after making the tables and columns that they need. Some databases commit then and there."""
+        """Creates the tables and columns that the events need; returns the rows of each table. Some databases commit at once."""
         tables: dict[str, list[dict[str, Any]]] = {}
         for event in events:
             tables.setdefault(self._table(event), []).append(self._row(event))
@@ -66,7 +65,7 @@ class TypedTables:
         return tables
 
     def insert(self, connection: Connection, tables: dict[str, list[dict[str, Any]]]) -> None:
-        """What `make_room` gave."""
+        """Inserts the rows that `make_room` returned."""
         for table, rows in tables.items():
             named = {name for row in rows for name in row}
             used = {name: kind for name, kind in self._known[table].items() if name in named}
@@ -78,7 +77,7 @@ class TypedTables:
             self._database.insert(connection, table, used, values, "message_id")
 
     def _narrow(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The first values of it, as many as surely go into a row of the database."""
+        """Returns the first values of the row, as many as are certain to fit a row of the database."""
         most = self._database.row_bytes
         if most is None or len(row) * _KEPT_WITHIN <= most:
             return row
@@ -94,8 +93,8 @@ class TypedTables:
             columns = self._known[table] = database.columns(connection, table)
             if "message_id" not in columns:
                 raise DestinationBlocked(
-                    f"{database}: the table {table} is there, and it is not one of ours",
-                    hint="set `schema` to one that holds nothing else",
+                    f"{database}: the table {table} exists, and cdc-tracker did not create it",
+                    hint="set `schema` to one without other tables",
                 )
         missing: dict[str, str] = {}
         for row in rows:
@@ -124,7 +123,7 @@ class TypedTables:
         return row
 
     def _identifier(self, text: str) -> str:
-        """Snake case, not beginning with a digit, within 63 bytes; a hash where nothing is left or something was cut."""
+        """Snake case, not beginning with a digit, within 63 bytes; with a hash if it was cut; a hash alone if nothing is left."""
         name = self._database.identifier(snake_case(text))
         if name[:1].isdigit():
             name = "_" + name
@@ -135,7 +134,7 @@ class TypedTables:
         return encoded[: _MOST_BYTES - 9].decode(errors="ignore") + "_" + digest
 
     def _kind_of_column(self, kind: str) -> str:
-        """What values a column takes, by the database's type; what someone else made takes none but text."""
+        """Returns the kind of values that a column accepts; a type that someone else chose accepts text only."""
         return self._kinds.get(kind) or ("text" if kind.startswith(_TEXT) else "other")
 
     def _bound(self, kind: str, value: Any) -> object:
@@ -154,7 +153,7 @@ def _flattened(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
 
 
 def _bytes_within(value: object) -> int:
-    """Bytes that a value takes of its row at most: long texts and numbers are kept elsewhere."""
+    """Returns the most bytes that a value takes in its row: long texts and numbers are stored elsewhere."""
     if value is None or isinstance(value, bool):
         return 1
     return min(len(value if isinstance(value, str) else str(value)) + 4, _KEPT_WITHIN)

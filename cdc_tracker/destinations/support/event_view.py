@@ -128,7 +128,7 @@ def read_event(event: Event) -> EventView:
 
 
 def read_change(event: Event) -> ChangeView:
-    """The same for an event of the type RAW."""
+    """Reads an event of the type RAW."""
     return decoded(_CHANGE, event.body)
 
 

@@ -139,7 +139,7 @@ class Http:
         return self._request("GET", url, b"", headers)
 
     def check(self, reply: Reply) -> None:
-        """Raises the error that a status stands for; returns if it is 2xx."""
+        """Raises the error that the status means; returns if it is 2xx."""
         status = reply.status
         if reply.ok:
             return

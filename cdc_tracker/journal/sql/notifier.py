@@ -27,7 +27,7 @@ _NOTIFY = sql_select(func.pg_notify(CHANNEL, text_parameter("payload")))
 
 
 class Waiter(Protocol):
-    """One reader's end."""
+    """The end of one reader."""
 
     def wait(self, timeout_s: float) -> bool:
         """True as soon as there was an append or a wake() since the last wait, False after the timeout, in seconds.

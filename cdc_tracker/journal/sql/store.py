@@ -83,7 +83,7 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the journal has after a position, in whole segments: at least the exact amount, at most one segment more."""
+    """The amount of the journal after a position, in whole segments: at least the exact amount, at most one segment more."""
 
     changes: int = 0
     bytes: int = 0

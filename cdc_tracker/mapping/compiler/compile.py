@@ -74,7 +74,7 @@ def check_columns(mappings: Mappings, relation: Relation, codec: Callable[[int],
 
 
 def _columns(relation: Relation, wanted: set[str]) -> tuple[str, ...]:
-    """In the relation's order; those that it lacks come last, so that a decoder does not take a row that has them for its own."""
+    """Returns the columns in the relation's order, those that it lacks last: else a decoder could take a row that has them."""
     existing = [column.name for column in relation.columns if column.name in wanted]
     return (*existing, *sorted(wanted.difference(existing)))
 

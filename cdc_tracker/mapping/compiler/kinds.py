@@ -1,4 +1,4 @@
-"""What the kind of a column says before any row is seen, and the checks that its text is enough for."""
+"""Facts that the kind of a column gives before any row is read, and checks that need a value's text only."""
 
 from __future__ import annotations
 

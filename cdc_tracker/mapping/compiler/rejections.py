@@ -51,7 +51,7 @@ class Rejections:
         return self._rejection(change, message_id, failure.reason, failure.path, name, detail)
 
     def always(self, reason: str, field: str, kind: str, detail: str) -> Reject:
-        """For what is known when the mapping is compiled."""
+        """Returns a rejection for a fault that is found when the mapping is compiled."""
         return Reject(
             f"reject_{short(field)}_{reason}",
             lambda change, message_id, _: self._rejection(change, message_id, reason, field, kind, detail),

@@ -14,7 +14,7 @@ TEXT_KINDS = frozenset({"text", "uuid", "time", "other"})
 """Kinds whose value is their text."""
 
 FIXED_NAMES = ("mapper", "change", "new", "old", "transaction", "message_id", "lsn_hex", "lsn_text", "body", "budget", "error")
-"""What the code that is the same in every function uses."""
+"""The names that every generated function uses."""
 
 
 class _Unset:

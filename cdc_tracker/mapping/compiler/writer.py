@@ -1,4 +1,4 @@
-"""What a generated function is written with: lines, the JSON's template, columns, constants and rejections.
+"""The parts of a generated function: lines, the JSON's template, columns, constants and rejections.
 
 Text from a mapping file enters the source only as `repr`, as a named constant, or as part of an identifier (scope.Names).
 """
@@ -27,7 +27,7 @@ _CHEAP = TEXT_KINDS | {"integer", "boolean"}
 
 @dataclass(frozen=True)
 class MappingFault:
-    """What cannot work, found at compile time: a Rejection's reason and field, and the Problem that `check` shows."""
+    """A fault found at compile time: a Rejection's reason and field, and the Problem that `check` shows."""
 
     reason: str
     field: str

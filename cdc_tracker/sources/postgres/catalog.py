@@ -216,7 +216,7 @@ _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
 def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Table]:
-    """Those of the named relations (`schema.table`) that exist: tables, partitions, views, foreign tables."""
+    """Returns the named relations (`schema.table`) that exist: tables, partitions, views, foreign tables."""
     wanted = {split_name(name): name for name in names}
     query = f"{_query()} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
     found = _tables(connection, query, [[schema for schema, _ in wanted], [name for _, name in wanted]])
@@ -268,5 +268,5 @@ def _labels(enum_labels: list[str] | None, checks: list[str] | None) -> list[str
 
 
 def relations(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Relation]:
-    """Those of the named tables that exist, as the stream will describe them, to check mappings against."""
+    """Returns the named tables that exist, as the stream will describe them, to check mappings against."""
     return {name: table.relation for name, table in tables(connection, names).items()}

@@ -33,7 +33,7 @@ def drift(wanted: Desired, present: Mapping[str, Publication]) -> list[Problem]:
 
 
 def _unneeded(found: Publication, members: Collection[Name], *, read: bool) -> Iterator[Problem]:
-    """What is published without need: tables that no mapping names, and the publication itself if it is not `read`."""
+    """Yields what is published without need: tables that no mapping names; the publication itself if it is not `read`."""
     hint = _SETUP if found.owned or read else f"its owner has to run: {drop(found.name)}"
     if not read:
         text = "exists, but wal2json does not read it: it can only make the application's updates and deletes fail"
@@ -65,7 +65,7 @@ def _publication_differences(wanted: Publication, found: Publication) -> Iterato
 def _member_differences(
     member: PublicationMember, home: str, wanted: Desired, present: Mapping[str, Publication]
 ) -> Iterator[Problem]:
-    """What is published of one table by the source's publications together."""
+    """Yields the differences between what is wanted of one table and what the source's publications together publish."""
     published_by = [present[each.name] for each in wanted.publications if each.name in present]
     inside = [found for found in published_by if member.name in found.tables or found.all_tables]
     key, needed = table_name(*member.name), member.operations

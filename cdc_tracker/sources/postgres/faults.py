@@ -17,7 +17,7 @@ from cdc_tracker.refusals import Refusal
 
 
 class When(enum.Enum):
-    """What was being done."""
+    """The action during which an error occurred."""
 
     CONNECTING = "a connection was being made"
     ASKING = "a query or command ran"

@@ -95,7 +95,7 @@ class _Place:
     # Where it is published
 
     def members(self) -> Iterator[PublicationMember]:
-        """What to publish of the table and its partitions."""
+        """Yields the operations and columns to publish of the table and its partitions."""
         if not self.table.publishable or self._is_partition:
             return
         name, columns = (self.table.schema, self.table.name), self.columns
@@ -158,7 +158,7 @@ class _Place:
     # What cannot be captured
 
     def problems(self) -> Iterator[Problem]:
-        """What prevents the capture of what is mapped, as errors; and warnings."""
+        """Yields an error for whatever prevents the capture of a mapped table, and warnings."""
         unpublishable = self._unpublishable()
         if unpublishable:
             yield unpublishable

@@ -97,7 +97,7 @@ ARRAY(SELECT n.nspname::text FROM pg_publication_namespace s JOIN pg_namespace n
 
 @translated()
 def existing(connection: psycopg.Connection[Any], publications: Iterable[str]) -> dict[str, Publication]:
-    """Those of the named publications that exist, by name."""
+    """Returns the named publications that exist, by name."""
     schemas = _SCHEMAS if connection.info.server_version >= COLUMN_LIST_VERSION else "'{}'::text[]"
     rows = connection.execute(_EXISTING.format(schemas=schemas).encode(), [list(publications)]).fetchall()
     return {row[0]: _publication(row) for row in rows}

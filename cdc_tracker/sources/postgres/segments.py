@@ -264,7 +264,7 @@ def opened(start: OpenTransaction | None) -> tuple[Transaction, int, int, int]:
 
 
 class Step(NamedTuple):
-    """One frame with changes: the place before it, its LSN and payload, and the relations that it needs."""
+    """A frame with changes: the position before it, its LSN and payload, and the relations that it needs."""
 
     place: OpenTransaction
     lsn: Lsn

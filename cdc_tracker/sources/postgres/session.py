@@ -90,7 +90,7 @@ class Session:
         return StartPoint(confirmed or 0, identity.timeline)
 
     def check_plugin(self) -> None:
-        """Raises SourceError if the slot's plugin would lose changes of what is mapped now. `vitals` then checks that, too."""
+        """Raises SourceError if the slot's plugin would lose changes of the mapped tables. `vitals` checks it from then on."""
         self._plugin_checked = True
         if problem := self._plugin_problem():
             raise Refusal.PLUGIN_UNFIT.error(problem.message, hint=problem.hint)

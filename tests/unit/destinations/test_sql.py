@@ -218,7 +218,7 @@ def test_a_row_with_more_values_than_go_into_it_has_the_first_ones(place: Place,
 def test_a_table_of_someone_else_is_left_alone(place: Place) -> None:
     place.run("CREATE TABLE users (id integer, name text)")
     destination = place.open()
-    with pytest.raises(DestinationBlocked, match="the table users is there, and it is not one of ours"):
+    with pytest.raises(DestinationBlocked, match="the table users exists, and cdc-tracker did not create it"):
         destination.deliver(batch(track(0, "Users", plan="pro")))
     assert place.rows("SELECT * FROM users") == []
     destination.deliver(batch(track(1, "Signed Up", plan="pro")))

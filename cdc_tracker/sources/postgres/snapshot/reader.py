@@ -197,7 +197,7 @@ class TableReader:
             extent(connection, self._name, self._where, self._conditions)
 
     def _transaction(self, after: Sequence[str] | None, limit: int) -> _Read:
-        """One read. It locks first: a snapshot taken before a rewrite of the table ends would see it empty."""
+        """Reads one chunk. Locks first: a snapshot taken before a rewrite of the table ends would see it empty."""
         connection = self._connected()
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
         assert self._query is not None  # noqa: S101 - _prepare has set it
