@@ -65,9 +65,9 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.3g} d"
 
 
-def plural(count: int, noun: str, nouns: str = "") -> str:
+def plural(count: int, noun: str) -> str:
     """`1 event`, `2,000 events`."""
-    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 class _Written(NamedTuple):

@@ -20,8 +20,8 @@ _LINE_SECONDS = 2.0
 class Screen:
     """The output. `with` restores the terminal at its end."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
         if not self._console.is_terminal:
             self._console.soft_wrap = True
         self._live: Live | None = None

@@ -82,7 +82,7 @@ class Builder(SegmentBuilder):
             if relation in self._carried and payload != known:  # changed within this segment: stored between its frames
                 self._push(frame[1:9], payload)
         elif kind == TRUNCATE:
-            relations = truncated(payload, 0)
+            relations = truncated(payload)
             if self._change(frame, len(relations)):
                 for relation in relations:
                     self._carry(relation)

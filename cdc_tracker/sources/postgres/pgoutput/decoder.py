@@ -122,7 +122,7 @@ class Decoder:
         transaction: Transaction,
     ) -> Iterator[Change]:
         if kind == TRUNCATE:
-            for offset, relation in enumerate(truncated(payload, 0)):
+            for offset, relation in enumerate(truncated(payload)):
                 position = Position(transaction.commit_lsn, ordinal + offset)
                 yield Change("t", tables[relation].relation, None, None, position, lsn, index + offset, transaction)
         elif kind == MESSAGE:
@@ -220,7 +220,7 @@ def _steps(segment: Segment) -> Iterator[Step]:
         elif kind == RELATION:
             tables[payload[1:5]] = payload
         else:
-            oids = truncated(payload, 0) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
+            oids = truncated(payload) if kind == TRUNCATE else [] if kind == MESSAGE else [payload[1:5]]
             changes = len(oids) if kind == TRUNCATE else 1
             yield Step(place, lsn, payload, [tables[oid] for oid in oids], changes)
             place = past(place, lsn, changes)

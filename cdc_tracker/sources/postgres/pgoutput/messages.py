@@ -32,10 +32,10 @@ def transaction_of(payload: bytes, at: int) -> Transaction:
     return Transaction(xid, commit_lsn, time + POSTGRES_EPOCH)
 
 
-def truncated(payload: bytes, at: int) -> list[bytes]:
+def truncated(payload: bytes) -> list[bytes]:
     """The relation oids of a truncate message, four bytes each."""
-    (count,) = UINT.unpack_from(payload, at + 1)
-    return [payload[place : place + 4] for place in range(at + 6, at + 6 + 4 * count, 4)]
+    (count,) = UINT.unpack_from(payload, 1)
+    return [payload[place : place + 4] for place in range(6, 6 + 4 * count, 4)]
 
 
 def parse_relation(payload: bytes) -> Relation:

@@ -6,17 +6,7 @@ file is truncated to the length that the checkpoint names. So a batch counts who
 
 - after a kill or power loss before the checkpoint is durable, the old checkpoint is valid: the appended bytes are truncated, and
   the same events are appended again;
-- after a later one, both data and position are stored.
-
-The checkpoint file has two slots, 4 KiB apart so that they share no sector or page, each with a sequence number and a
-CRC, written in turn: a torn write damages only the slot being written, and the other contains the previous state. The valid slot
-with the higher sequence number counts. Both are allocated when the file is created, so a full disk does not prevent writing a
-checkpoint. A new data file begins between two batches and counts once a checkpoint names it; one that no checkpoint names is left
-over from a crash and removed. A checkpoint whose write failed may still have reached the disk, so the old state is written over
-it before the data is truncated.
-
-The page after the slots names the owner: the first source that writes the files. Another source writes its own files,
-`NAME.CURSOR-000001.jsonl`. Files that an earlier version wrote without an owner belong to the source of the position in them.
+- after a later kill, both data and position are stored.
 
 Someone may remove, replace or truncate open files. So they are compared with those on disk before and after each batch is
 written; if they differ, the batch does not count, and all files are opened again.
@@ -33,27 +23,22 @@ import hashlib
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.jsonl.checkpoint import PAGE, State, decode, owner_of, owner_page, same, write
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.json_lines import as_lines
 from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlocked, DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Size
 
-_SLOT = struct.Struct(">8sQ?QqQQ16s")  # magic, sequence, has a position, commit_lsn, ordinal, file number, length, out_of_band
-_MAGIC = b"cdctrk1\n"
-_OWNER = struct.Struct(">8s128s")  # magic, the cursor's key
-_PAGE = 4096
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -67,36 +52,6 @@ class JsonlSettings(FormatSettings):
         default=256 * 1000**2, ge=1, description="a new file begins where the next batch would pass this size"
     )
     fsync: bool = Field(default=True, description="false: survives a crash of the worker, but not of the machine")
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The contents of a checkpoint slot."""
-
-    sequence: int = 1
-    position: Position | None = None
-    number: int = 1
-    length: int = 0
-    out_of_band: bytes = bytes(16)  # digest of the name of the last batch that left the position where it was
-
-    def encode(self) -> bytes:
-        lsn, ordinal = self.position or (0, 0)
-        body = _SLOT.pack(
-            _MAGIC, self.sequence, self.position is not None, lsn, ordinal, self.number, self.length, self.out_of_band
-        )
-        return _with_crc(body)
-
-
-def _decode(slot: bytes) -> _State | None:
-    body = slot[: _SLOT.size]
-    if len(body) < _SLOT.size or slot[: _SLOT.size + 4] != _with_crc(body):
-        return None
-    magic, sequence, has, lsn, ordinal, number, length, out_of_band = _SLOT.unpack(body)
-    return _State(sequence, Position(lsn, ordinal) if has else None, number, length, out_of_band) if magic == _MAGIC else None
-
-
-def _with_crc(body: bytes) -> bytes:
-    return body + zlib.crc32(body).to_bytes(4, "big")
 
 
 class JsonlDestination:
@@ -118,7 +73,7 @@ class JsonlDestination:
         self._owns: Callable[[Position], bool] = lambda position: False
         self._slots = -1  # the checkpoint file; open means locked
         self._data = -1
-        self._state = _State()
+        self._state = State()
         self._slot = 0  # the slot with the state
         self._dirty = False  # a write failed: the files may contain more than the state says
 
@@ -139,7 +94,7 @@ class JsonlDestination:
             if state.length and state.length + len(data) > self._settings.rotate_size:
                 state = self._rotate(state)
             self._dirty = True
-            _write(self._data, data, state.length)
+            write(self._data, data, state.length)
             self._sync(self._data)
             self._store(replace(state, length=state.length + len(data)))
             self._dirty = False
@@ -220,11 +175,8 @@ class JsonlDestination:
 
     def _owner(self) -> str:
         """The key of the cursor that owns the files; empty if none is recorded, or if there is no cursor."""
-        page = os.pread(self._slots, _PAGE, 2 * _PAGE)
-        body = page[: _OWNER.size]
-        if not self._key or len(body) < _OWNER.size or page[: _OWNER.size + 4] != _with_crc(body):
-            return ""
-        return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
+        page = os.pread(self._slots, PAGE, 2 * PAGE)
+        return owner_of(page) if self._key else ""
 
     def _has_our_names(self, owner: str) -> bool:
         """Whether a cursor has the same names: this source's before a new epoch, or that of a source of the same name."""
@@ -245,18 +197,18 @@ class JsonlDestination:
         known = position is not None and self._owns(position)
         if not known and (owner or position is not None):
             return False
-        _write(self._slots, _with_crc(_OWNER.pack(_MAGIC, self._key.encode())), 2 * _PAGE)
+        write(self._slots, owner_page(self._key), 2 * PAGE)
         self._sync(self._slots)
         return True
 
     def _check(self) -> None:
         """Raises CheckpointMoved if the open files are not those on disk, or if another process wrote to them."""
-        held = _decode(os.pread(self._slots, _PAGE, self._slot * _PAGE))
+        held = decode(os.pread(self._slots, PAGE, self._slot * PAGE))
         data = self._file(self._state.number)
         if (
             (held == self._state or self._dirty)
-            and _same(self._slots, self._folder / f"{self._stem}.checkpoint")
-            and (self._data < 0 or (_same(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
+            and same(self._slots, self._folder / f"{self._stem}.checkpoint")
+            and (self._data < 0 or (same(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
         ):
             return
         self.close()
@@ -275,7 +227,7 @@ class JsonlDestination:
             ) from None
 
     def _load(self) -> None:
-        slots = [_decode(os.pread(self._slots, _PAGE, at)) for at in (0, _PAGE)]
+        slots = [decode(os.pread(self._slots, PAGE, at)) for at in (0, PAGE)]
         valid = [slot for slot in slots if slot]
         if valid:
             self._state = max(valid, key=lambda slot: slot.sequence)
@@ -287,8 +239,8 @@ class JsonlDestination:
                 "store's checkpoint go into new files",
             )
         else:
-            os.posix_fallocate(self._slots, 0, 2 * _PAGE)
-            self._state, self._slot = _State(), 1
+            os.posix_fallocate(self._slots, 0, 2 * PAGE)
+            self._state, self._slot = State(), 1
         self._check_files()
 
     def _check_files(self) -> None:
@@ -324,7 +276,7 @@ class JsonlDestination:
         self._sync_folder(self._folder)
         self._dirty = False
 
-    def _rotate(self, state: _State) -> _State:
+    def _rotate(self, state: State) -> State:
         """Begins the next file, which is valid once a checkpoint names it."""
         self._dirty = True
         fd = os.open(self._file(state.number + 1), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -333,11 +285,11 @@ class JsonlDestination:
         self._sync_folder(self._folder)
         return replace(state, number=state.number + 1, length=0)
 
-    def _store(self, state: _State) -> None:
+    def _store(self, state: State) -> None:
         """Writes the state to the other slot."""
         state = replace(state, sequence=self._state.sequence + 1)
         slot = 1 - self._slot
-        _write(self._slots, state.encode(), slot * _PAGE)
+        write(self._slots, state.encode(), slot * PAGE)
         self._sync(self._slots)
         self._state, self._slot = state, slot
 
@@ -373,18 +325,3 @@ class JsonlDestination:
         if error.errno in _BLOCKED:
             return DestinationBlocked(text, hint="make it a folder that the worker's user may write to")
         return DestinationUnavailable(text)
-
-
-def _same(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view = view[written:]
-        at += written
