@@ -179,7 +179,7 @@ class Capture:
         return min(0.5, self._due["feedback"] - now)
 
     def _store(self, stream: ReplicationStream, builder: SegmentBuilder) -> None:
-        """Make the gathered frames durable. While the journal is unavailable nothing is confirmed, but feedback continues."""
+        """Makes the gathered frames durable. While the journal is unavailable nothing is confirmed, but feedback continues."""
         segment = builder.close()
         if segment is None:
             return

@@ -70,13 +70,13 @@ class CaptureMonitor:
     _moved: tuple[Lsn, int] = (0, 0)
 
     def enter(self, state: str, trouble: str = "", hint: str = "") -> None:
-        """Change the state; the report keeps the time of the change."""
+        """Changes the state; the report keeps the time of the change."""
         if state != self.state:
             self.report.since = now_micros()
         self.state, self.report.trouble, self.report.hint = state, trouble, hint
 
     def look(self, vitals: Vitals) -> None:
-        """Take in the slot's state on the server."""
+        """Takes in the slot's state on the server."""
         report = self.report
         self._server_end, report.retained_bytes, report.asked_at = vitals.wal_end, vitals.retained_bytes, now_micros()
         if report.current_at >= self._goal[1]:
@@ -126,7 +126,7 @@ class CaptureMonitor:
         return text, "repair the destination that is behind; watch the journal's disk"
 
     def recall(self) -> None:
-        """Continue from the report of before the restart, once."""
+        """Continues, once, from the report before the restart."""
         if self._recalled:
             return
         self._recalled = True
@@ -135,7 +135,7 @@ class CaptureMonitor:
         self.report.journal_lost = before.journal_lost
 
     def lose_journal(self, begins: Lsn, held: Lsn) -> None:
-        """The journal lacks what it had, and every destination has that."""
+        """Reports a lost journal of which no destination lacks anything that the slot does not send again."""
         since = format_lsn(begins)
         self.report.journal_lost = JournalLost(now_micros(), since)
         log.warning(
@@ -144,7 +144,7 @@ class CaptureMonitor:
         )
 
     def trim(self, held: list[RetentionHolder]) -> None:
-        """Remove the segments that retention and the first of `held` do not need."""
+        """Removes the segments that retention and the first of `held` do not need."""
         keep_after, self._holder = held[0] if held else (START, "")
         try:
             trimmed = self.journal.trim(age_s=self.retention.age, size=self.retention.size, keep_after=keep_after)
@@ -154,7 +154,7 @@ class CaptureMonitor:
         self.retention_blocked = trimmed.blocked
 
     def write(self, *, force: bool = False) -> None:
-        """Store the report: once a second, or now if forced."""
+        """Stores the report: once a second, or now if forced."""
         now, report = time.monotonic(), self.report
         if now < self._reported + REPORT and not force:
             return

@@ -34,7 +34,7 @@ class RecentOutcomes:
         self._logged: dict[Kind, tuple[float, int]] = {}  # when, and how many there were by then
 
     def taken(self, totals: Mapping[str, int], kinds: Mapping[Kind, int]) -> dict[str, dict[str, int]]:
-        """Take the counts since the role started, log what is new in them, and return the last minutes."""
+        """Takes the counts since the role started, logs what is new in them, and returns the last minutes."""
         now = int(time.time() // 60)
         minute = Counter(self._minutes.get(str(now), {}))
         minute.update({outcome: new for outcome, number in totals.items() if (new := number - self._totals[outcome])})

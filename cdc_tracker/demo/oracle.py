@@ -29,14 +29,14 @@ class Fact(NamedTuple):
     properties: tuple[tuple[str, Any], ...]
 
     def __str__(self) -> str:
-        told = ", ".join(f"{key}={value}" for key, value in self.properties)
-        return f"{self.type} {self.name} of user {self.user_id or '?'} ({told})"
+        shown = ", ".join(f"{key}={value}" for key, value in self.properties)
+        return f"{self.type} {self.name} of user {self.user_id or '?'} ({shown})"
 
 
 def fact(type_: str, name: str, user_id: str | None, properties: dict[str, Any]) -> Fact:
     """NULL properties are left out: an event may say null or nothing."""
-    told = sorted((key, _hashable(value)) for key, value in properties.items() if value is not None)
-    return Fact(type_, name, user_id, tuple(told))
+    known = sorted((key, _hashable(value)) for key, value in properties.items() if value is not None)
+    return Fact(type_, name, user_id, tuple(known))
 
 
 def _hashable(value: Any) -> Any:

@@ -164,6 +164,6 @@ class Server:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     def remove(self) -> None:
-        """Delete the data, too. After `stop`."""
+        """Deletes the data, too. After `stop`."""
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self._sockets, ignore_errors=True)

@@ -64,11 +64,11 @@ class WorkerReporter:
         self._changed.set()
 
     def reload_failed(self, error: CdcTrackerError) -> None:
-        """Report the error until a reload succeeds."""
+        """Reports the error until a reload succeeds."""
         self._reload = ReloadFailed(now_micros(), str(error), error.hint)
 
     def close(self) -> None:
-        """Store the last report, unless the store hangs."""
+        """Stores the last report, unless the store hangs."""
         self._ended.set()
         self._changed.set()
         self._due.set()

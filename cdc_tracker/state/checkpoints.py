@@ -87,7 +87,7 @@ class Checkpoints(Aggregate):
             connection.execute(_CREATE, _place(source, destination, position))
 
     def drop(self, source: str) -> None:
-        """Remove the source's checkpoints when its positions lose their meaning. Counts and dead letters stay; jobs fail."""
+        """Removes the source's checkpoints when its positions lose their meaning. Counts and dead letters stay; jobs fail."""
         with self._transactions.writing() as connection:
             connection.execute(delete(c).where(c.c.source == source))
             jobs.end_all(connection, source)
@@ -137,7 +137,7 @@ class Checkpoints(Aggregate):
                 )
 
     def apply_rewind(self, source: str, destination: str) -> Position:
-        """Move the checkpoint to the target of the pending rewind. Returns the position in force."""
+        """Moves the checkpoint to the target of the pending rewind. Returns the position in force."""
         with self._transactions.fenced() as connection:
             row = connection.execute(_APPLY, _place(source, destination)).first()
             return Position(row.lsn, row.ordinal) if row else _existing(connection, source, destination).position

@@ -143,7 +143,7 @@ class DeadLetters(Aggregate):
         again: Mapping[int, Rejection],
         sent: Mapping[int, bytes],
     ) -> None:
-        """Store what became of dead letters that were sent again, by id: ledger outcomes, or why they are parked again.
+        """Stores what became of dead letters that were sent again, by id: ledger outcomes, or why they are parked again.
 
         `sent`: ids for the sent-ledger. Nothing of theirs is in hand afterwards. Idempotent. One that was discarded meanwhile and
         was rejected again stays discarded.
@@ -154,7 +154,7 @@ class DeadLetters(Aggregate):
             in_hand.save_letters(connection, source, destination, [])
 
     def queue(self, source: str, wanted: Selection) -> int:
-        """Mark parked ones, and discarded ones given by id, to be sent again. Returns how many. Wake the delivery afterwards."""
+        """Marks parked ones, and discarded ones given by id, to be sent again. Returns how many. Wake the delivery afterwards."""
         moved = self._move(source, wanted, "parked", "queued")
         return moved + (self._move(source, wanted, "discarded", "queued") if wanted.ids is not None else 0)
 
@@ -187,7 +187,7 @@ def park(connection: Connection, source: str, destination: str, letters: Sequenc
 
 
 def settle(connection: Connection, source: str, destination: str, ids: Sequence[int]) -> None:
-    """Remove dead letters whose events were dealt with. One that is not queued leaves the ledger's count of rejected, too."""
+    """Removes dead letters whose events were dealt with. One that is not queued leaves the ledger's count of rejected, too."""
     for chunk in _chunks(list(ids)):
         gone = connection.execute(_SETTLE, {"ids": chunk, "source": source, "destination": destination}).all()
         _count_rejected(connection, [row for row in gone if row.state != "queued"], -1)
@@ -200,7 +200,7 @@ def _finish(
     outcomes: Mapping[int, Sequence[str]],
     again: Mapping[int, Rejection],
 ) -> set[int]:
-    """Remove those with outcomes, park those that were rejected again. Returns the ids that were found.
+    """Removes those with outcomes, parks those that were rejected again. Returns the ids that were found.
 
     Only found ones are counted, which makes a second call with the same arguments change nothing.
     """

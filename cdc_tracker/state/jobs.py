@@ -81,7 +81,7 @@ class Jobs(Aggregate):
         needs: Position | None = None,
         total: int = 0,
     ) -> Job:
-        """Queue a job behind the destination's others. Wake its delivery afterwards."""
+        """Queues a job behind the destination's others. Wake its delivery afterwards."""
         moment = now_micros()
         kind = "replay" if isinstance(spec, ReplaySpec) else "backfill"
         given = {"source": source, "destination": destination, "kind": kind, "state": "queued", "spec": _json(spec)}
@@ -126,7 +126,7 @@ class Jobs(Aggregate):
         settled: Sequence[int] = (),
         sent: Sequence[bytes] = (),
     ) -> JobState:
-        """Store the job's progress, count, park `dead_letters`, remove the `settled` ones and add `sent`, all or nothing.
+        """Stores the job's progress, counts, parks `dead_letters`, removes the `settled` ones and adds `sent`, all or nothing.
 
         Its state is stored if it is running, done or failed, and the job was not paused, cancelled or failed meanwhile: what a
         user asked for stays. Returns the state in force; if that is not `running`, the caller leaves the job alone.
@@ -193,7 +193,7 @@ def end_all(connection: Connection, source: str) -> None:
 
 
 def forget(connection: Connection, source: str) -> None:
-    """Remove the jobs of a source, with their segments."""
+    """Removes the jobs of a source, with their segments."""
     of_source = t.c.source == source
     connection.execute(delete(segments).where(segments.c.job_id.in_(select(t.c.id).where(of_source))))
     connection.execute(delete(t).where(of_source))

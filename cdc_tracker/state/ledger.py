@@ -69,7 +69,7 @@ class Ledger(Aggregate):
 
 
 def add(connection: Connection, source: str, destination: str, counts: Counts, *, moved: bool = False) -> None:
-    """Add to the ledger and its totals. `moved`: events changed their place, but nothing happened to any: `ever` stays."""
+    """Adds to the ledger and its totals. `moved`: events changed their place, but nothing happened to any: `ever` stays."""
     rows: dict[tuple[int, str], dict[str, int]] = {}
     for (hour, mapping, outcome), count in counts.items():
         if outcome not in OUTCOMES:

@@ -93,7 +93,7 @@ class SentIds(Aggregate):
             return connection.execute(_EXTENT, {"of_source": source, "of_destination": destination}).one()
 
     def trim(self, source: str, destination: str, before_us: int) -> int:
-        """Remove the weeks that ended by then (microseconds). Returns how many ids were removed.
+        """Removes the weeks that ended by then (microseconds). Returns how many ids were removed.
 
         In short transactions, so that no delivery waits for long. After an interruption the next call continues.
         """
@@ -110,7 +110,7 @@ class SentIds(Aggregate):
 
 
 def add(connection: Connection, source: str, destination: str, ids: Sequence[bytes]) -> None:
-    """Add ids of events that are delivered by this commit. Raises ValueError unless each has SIZE bytes."""
+    """Adds ids of events that are delivered by this commit. Raises ValueError unless each has SIZE bytes."""
     if not ids:
         return
     if any(len(one) != SIZE for one in ids):
@@ -203,7 +203,7 @@ def begin_removal(connection: Connection, source: str, destination: str, before_
 
 
 def remove_some(connection: Connection, week: int) -> tuple[int, bool]:
-    """Remove the next blocks of a week, and finally the week. Returns how many ids were removed, and whether more are left."""
+    """Removes the next blocks of a week, and finally the week. Returns how many ids were removed, and whether more are left."""
     connection.execute(select(w.c.id).where(w.c.id == week).with_for_update()).all()  # no commit adds to it meanwhile
     whole = _whole(week)
     blocks = connection.execute(_NEXT, whole | {"limit": REMOVED_AT_ONCE}).all()
@@ -218,6 +218,6 @@ def remove_some(connection: Connection, week: int) -> tuple[int, bool]:
 
 
 def forget(connection: Connection, source: str) -> None:
-    """Remove all ids of a source."""
+    """Removes all ids of a source."""
     for week in connection.execute(delete(w).where(w.c.source == source).returning(w.c.id)).scalars().all():
         connection.execute(_DELETE, _whole(week))

@@ -43,7 +43,7 @@ class Sources(Aggregate):
             connection.execute(_SAVE, values | {"next_version": step.next_version})
 
     def confirm(self, name: str, lsn: Lsn, journaled: Lsn) -> None:
-        """Raise the confirmed LSN to `lsn`; never lowers it. Call it before the feedback that confirms `lsn` is sent.
+        """Advances the confirmed LSN to `lsn`; never lowers it. Call it before the feedback that confirms `lsn` is sent.
 
         `journaled` is the journal's end.
         """

@@ -61,7 +61,7 @@ class State:
         return cls(Database.open_to_read(url, KIND))
 
     def close(self) -> None:
-        """Close the connections to the store."""
+        """Closes the connections to the store."""
         self._database.close()
 
     def __enter__(self) -> State:
@@ -80,7 +80,7 @@ class State:
         return lock
 
     def claim(self, lock: locks.Lock, source: str, destination: str | None = None) -> None:
-        """Make this object the only writer of a delivery's work; without a destination, of capture's. The caller holds `lock`.
+        """Makes this object the only writer of a delivery's work; without a destination, of capture's. The caller holds `lock`.
 
         The next commit of any earlier writer is refused. Read stored state after this call, not before.
         """
@@ -88,7 +88,7 @@ class State:
         self._transactions.claim(row, lock)
 
     def forget(self, source: str) -> None:
-        """Remove everything about a source, from all aggregates, in one transaction."""
+        """Removes everything about a source, from all aggregates, in one transaction."""
         with self._transactions.writing() as connection:
             jobs.forget(connection, source)
             sent_ids.forget(connection, source)

@@ -16,7 +16,7 @@ __all__ = ["MemoryDestination", "assert_examples"]
 
 
 def assert_examples(*paths: str | Path) -> int:
-    """Load the mapping files and folders and run every example in them; how many ran. Needs no database.
+    """Loads the mapping files and folders, and runs every example in them. Returns how many ran. Needs no database.
 
     Raises MappingError if a file is invalid, AssertionError with expected and got if an example fails, or if there is
     none: a test that checks nothing should not pass.

@@ -43,7 +43,7 @@ log = structlog.get_logger("daemon")
 
 
 def run(config: Config, only: str | None = None, standby: bool = False) -> int:
-    """Runs every role, or only `capture` or `deliver:NAME`, until told to stop. Returns the exit code; 3: a person is needed."""
+    """Runs every role, or only `capture` or `deliver:NAME`, until a signal. Returns the exit code; 3: the user is needed."""
     logs.set_up(config.log, secrets=config.secrets())
     name_process(only or "cdc-tracker")
     os.umask(config.umask)
@@ -89,7 +89,7 @@ def _freeze(threshold: int) -> None:
 
 
 def run_capture(config: Config, signals: Signals, standby: bool = False) -> None:
-    """The role `capture`, until told to stop."""
+    """Runs the role `capture` until a signal."""
     with _opened(config, "capture", signals, standby) as (state, lock, journal):
         assemble.source_record(config, state)
         state.claim(lock, config.source.name)
@@ -108,7 +108,7 @@ def run_capture(config: Config, signals: Signals, standby: bool = False) -> None
 
 
 def run_delivery(config: Config, name: str, signals: Signals, standby: bool = False) -> None:
-    """The role `deliver:NAME`, until told to stop."""
+    """Runs the role `deliver:NAME` until a signal."""
     with _opened(config, f"deliver.{name}", signals, standby) as (state, lock, journal), ExitStack() as stack:
         record = assemble.source_record(config, state)
         slot, settings = Position(record.created_lsn, -1), config.destinations[name]

@@ -24,7 +24,7 @@ from cdc_tracker.worker.signals import Signals
 NEEDS_A_PERSON = 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to be reset
-LEAVE = 5.0  # seconds that a role has to end after it was told to give up its work
+LEAVE = 5.0  # seconds that a role has to end after the signal to give up its work
 HUNG = 60.0  # seconds without a look at the roles after which the health probe calls the supervisor dead
 GRACE = 3.0  # seconds that a standby waits for a free lock to be taken again: its holder may only have lost the session
 
@@ -39,7 +39,7 @@ class Role:
         self._started = self._again = 0.0
         self._wait = 0.1
         self.running = False
-        self.stopped = False  # its last exit code says that a person is needed
+        self.stopped = False  # its last exit code was 3
 
     def start_if_due(self) -> bool:
         """Starts the role unless it runs or backs off. Returns whether it was started."""
@@ -80,9 +80,9 @@ class Supervisor:
         return not self._signals.stop() and time.monotonic() < self._looked + HUNG
 
     def run(self) -> None:
-        """Leads until told to stop. A standby that loses its lock, or a store while it takes over, stands by again.
+        """Leads until a signal. A standby that loses its lock, or a store while it takes over, stands by again.
 
-        Raises Interrupted if told to stop before it leads; AlreadyRunning; Stop if capture needs a person.
+        Raises Interrupted at a signal before it leads; AlreadyRunning; Stop if capture stopped for good.
         """
         while not self._signals.stop():
             try:
@@ -110,7 +110,7 @@ class Supervisor:
             self._supervise(lock)
 
     def _become_leader(self, stack: ExitStack) -> tuple[State, Lock]:
-        """Opens the state store and takes the source's lock; a standby waits for both. Raises Interrupted when told to stop."""
+        """Opens the state store and takes the source's lock; a standby waits for both. Raises Interrupted at a signal."""
         name, stop = f"{self._config.source.name}.worker", self._signals.stop
         wait, grace = (1.0, GRACE) if self._standby else (5.0, 0.0)
         state: State | None = None

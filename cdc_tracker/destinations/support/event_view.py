@@ -2,7 +2,7 @@
 
 `msgspec.Raw` keeps `properties`, `traits` and `context` byte for byte, so numbers stay exact and the same event always gives the
 same output. Parts of the context are decoded only by the destinations that use them, so an odd value there (`"ip": 7`) matters
-to nobody else.
+to no other.
 """
 
 from __future__ import annotations

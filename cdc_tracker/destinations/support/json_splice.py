@@ -1,8 +1,8 @@
 """Putting an event's JSON into a vendor's shape as bytes, without decoding its values.
 
-Vendors' objects mix members of ours with an event's own. `msgspec.Raw` can carry a whole value, but not the members of an
-object, and decoding them into a dict would drop a repeated key and lose exact numbers. So an object's members are taken as the
-bytes between its braces and joined to ours.
+Vendors' objects mix members that the destination adds with the event's own. `msgspec.Raw` can carry a whole value, but not the
+members of an object, and decoding them into a dict would drop a repeated key and lose exact numbers. So an object's members are
+taken as the bytes between its braces and joined to the added ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def levels(inner: bytes, path: str) -> Iterator[Level]:
 
 
 def object_with(own: bytes, raw: msgspec.Raw) -> bytes:
-    """An object of our members, then the event's: parsers take the later of two members with one key, which is the event's."""
+    """An object of the added members, then the event's: of two members with one key, parsers take the later, the event's."""
     theirs = members(raw)
     return b"{%b,%b}" % (own, theirs) if own and theirs else b"{%b}" % (own or theirs)
 

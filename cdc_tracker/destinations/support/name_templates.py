@@ -95,7 +95,7 @@ def check_key(text: str) -> str:
 
 
 def check_raw_key(text: str) -> str:
-    """The same for raw changes."""
+    """As `check_key`, for raw changes."""
     if text not in ("row", "none") and text.partition(".")[0] not in ("before", "after", "source"):
         raise ValueError(f"a raw change has no `{text}`: key it by row, none, or a path within it such as after.user_id")
     return text

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL or libpq means: retry, or stop for a person. One table, FAULTS, and the functions that read it.
+"""What an error of PostgreSQL or libpq means: retry, or stop for the user. One table, FAULTS, and the functions that read it.
 
 The verdict depends on the SQLSTATE and on what was being done. Texts are matched only while connecting, where libpq gives no
 SQLSTATE; if the server translates them (lc_messages), the error counts as one to retry.
@@ -80,7 +80,7 @@ _UNDECODABLE = (
 )
 
 FAULTS: tuple[Fault, ...] = (
-    # Connecting: libpq's texts that need a person; everything else is retried.
+    # Connecting: libpq's texts that need the user; everything else is retried.
     Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", Refusal.NOT_LET_IN, _HBA),
     Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", Refusal.NOT_LET_IN, _CREDENTIALS),
     Fault(_CONNECTING, r'database "" does not exist|no such database', Refusal.NOT_LET_IN, _DATABASE),
@@ -201,7 +201,7 @@ def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "
     """psycopg's error as a CdcTrackerError, which says whether to retry. Its text never contains `secret` or a URL's password."""
     text = _safe_text(error, secret)
     if when is When.CONNECTING:
-        fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_needs_person)
+        fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_needs_user)
     elif error.sqlstate is None:  # libpq's own message about a broken connection
         return SourceUnavailable(text, hint=_PRESENT)
     else:
@@ -214,8 +214,8 @@ def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:
     return next(fault for fault in FAULTS if fault.matches(when, code, reason))
 
 
-def _needs_person(fault: Fault) -> bool:
-    """Whether a person is needed. Of several hosts that were tried, one that may recover is enough to retry."""
+def _needs_user(fault: Fault) -> bool:
+    """Whether the user is needed. Of several hosts that were tried, one that may recover is enough to retry."""
     return fault.verdict is not PASSES
 
 
