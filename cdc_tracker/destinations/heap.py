@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.event_view import EventRejected, EventView, read_event
-from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, quoted
 from cdc_tracker.destinations.support.request_groups import Part, send_parts
 from cdc_tracker.errors import DestinationBlocked
@@ -40,7 +40,7 @@ class HeapSettings(HttpSettings):
     type: Literal["heap"] = "heap"
     app_id: SecretStr = Field(min_length=1, description="the environment's id")
     region: Literal["us", "eu"] = Field(default="us", description="where the Heap data is stored")
-    host: str | None = Field(default=None, description="of a proxy before Heap; instead of `region`")
+    host: BaseUrl | None = Field(default=None, description="of a proxy before Heap; instead of `region`")
     compression: Literal["none"] = Field(default="none", description="Heap documents no other")
     long_values: Literal["reject", "truncate"] = Field(default="reject", description="for texts that are too long")
     unsupported: Literal["reject", "skip"] = Field(
@@ -50,11 +50,6 @@ class HeapSettings(HttpSettings):
     batch_events: int = Field(default=1_000, ge=1, le=1_000)
     batch_size: Size = Field(default=1_000_000, ge=1_000, description="a guess: Heap documents none")
     event_size: Size = Field(default=250_000, ge=100, description="a guess, too")
-
-    @field_validator("host")
-    @classmethod
-    def _url(cls, host: str | None) -> str | None:
-        return None if host is None else check_url(host).rstrip("/")
 
 
 class HeapDestination:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings
-from cdc_tracker.destinations.support.http import Reply, check_url
+from cdc_tracker.destinations.support.http import BaseUrl, Reply
 from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, Event, Outcome, Receipt
 from cdc_tracker.units import Size
@@ -38,15 +38,10 @@ _NO_DESTINATION = "no destinations found"
 
 class JitsuSettings(TrackingSettings):
     type: Literal["jitsu"] = "jitsu"
-    endpoint: str = Field(description="Jitsu Cloud: https://SITE.d.jitsu.com or a domain of yours; else where your Jitsu is")
+    endpoint: BaseUrl = Field(description="Jitsu Cloud: https://SITE.d.jitsu.com or a domain of yours; else where your Jitsu is")
     batch_events: int = Field(default=1_000, ge=1)
     batch_size: Size = Field(default=2_000_000, ge=1_000)
     event_size: Size = Field(default=1_000_000, ge=100, description="larger events are parked as event_too_large")
-
-    @field_validator("endpoint")
-    @classmethod
-    def _url(cls, endpoint: str) -> str:
-        return check_url(endpoint).rstrip("/")
 
 
 class _Answer(msgspec.Struct, rename="camel"):

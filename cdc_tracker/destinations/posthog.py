@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded, optional_text, read_event
-from cdc_tracker.destinations.support.http import UNREADABLE, Http, HttpSettings, Reply, check_url, retry_after
+from cdc_tracker.destinations.support.http import UNREADABLE, BaseUrl, Http, HttpSettings, Reply, retry_after
 from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
 from cdc_tracker.destinations.support.request_groups import send_parts
@@ -50,7 +50,7 @@ class PosthogSettings(HttpSettings):
     type: Literal["posthog"] = "posthog"
     api_key: SecretStr = Field(min_length=1, description="the project's: `phc_…`")
     region: Literal["us", "eu"] = "us"
-    host: str | None = Field(default=None, description="of your own PostHog, or of a proxy before it; instead of `region`")
+    host: BaseUrl | None = Field(default=None, description="of your own PostHog, or of a proxy before it; instead of `region`")
     api: Literal["auto", "v1", "v0"] = Field(default="auto", description="auto: v1 if the server has it")
     group_type: str = Field(default="company", min_length=1, description="what `groupId` names")
     person_profiles: Literal["identified_only", "always"] = Field(
@@ -60,11 +60,6 @@ class PosthogSettings(HttpSettings):
     batch_events: int = Field(default=1_000, ge=1, le=10_000)
     batch_size: Size = Field(default=5_000_000, ge=1_000, le=19_000_000, description="PostHog accepts 20 MB")
     event_size: Size = Field(default=900_000, ge=100)
-
-    @field_validator("host")
-    @classmethod
-    def _url(cls, host: str | None) -> str | None:
-        return None if host is None else check_url(host).rstrip("/")
 
 
 class _Result(msgspec.Struct, frozen=True, gc=False):

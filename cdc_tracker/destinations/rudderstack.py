@@ -13,25 +13,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.segment import TrackingDestination, TrackingSettings, basic
-from cdc_tracker.destinations.support.http import check_url
+from cdc_tracker.destinations.support.http import BaseUrl
 from cdc_tracker.units import Size
 
 
 class RudderstackSettings(TrackingSettings):
     type: Literal["rudderstack"] = "rudderstack"
-    data_plane: str = Field(description="its URL, as the workspace shows it")
+    data_plane: BaseUrl = Field(description="its URL, as the workspace shows it")
     batch_events: int = Field(default=5_000, ge=1)
     batch_size: Size = Field(default=4_000 * 1024, ge=1_000)
     compression: Literal["none", "gzip"] = "gzip"
-
-    @field_validator("data_plane")
-    @classmethod
-    def _url(cls, data_plane: str) -> str:
-        return check_url(data_plane).rstrip("/")
 
 
 class RudderstackDestination(TrackingDestination):

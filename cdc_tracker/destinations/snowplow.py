@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support.event_view import ContextView, EventRejected, EventView, decoded, read_event
-from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id, snake_case
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
@@ -39,7 +39,7 @@ _AGENT = 1_000  # characters of a user agent
 
 class SnowplowSettings(HttpSettings):
     type: Literal["snowplow"] = "snowplow"
-    collector: str = Field(description="`https://…`")
+    collector: BaseUrl = Field(description="`https://…`")
     path: str = Field(default=_PATH, pattern="^/", description="where the collector was given another POST path")
     app_id: str = Field(min_length=1, max_length=255)
     namespace: str | None = Field(default=None, max_length=128, pattern="^[^:;]+$", description="the tracker's name")
@@ -63,11 +63,6 @@ class SnowplowSettings(HttpSettings):
         default=800_000, ge=1_000, description="of the events; the request is larger, and a collector takes 2 MB"
     )
     event_size: Size = Field(default=500_000, ge=100, description="a collector that writes to Kinesis takes 1 MB a record")
-
-    @field_validator("collector")
-    @classmethod
-    def _url(cls, collector: str) -> str:
-        return check_url(collector).rstrip("/")
 
     @field_validator("schemas", "contexts")
     @classmethod

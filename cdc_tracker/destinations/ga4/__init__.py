@@ -28,12 +28,12 @@ from typing import ClassVar, Literal
 from urllib.parse import quote_plus
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
 from cdc_tracker.destinations.support.event_view import ABSENT, ContextView, EventRejected, EventView, decoded, read_event
-from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
+from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import event_time, quoted
 from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.destinations.support.request_groups import Part, send_parts
@@ -60,7 +60,7 @@ class Ga4Settings(HttpSettings):
     measurement_id: str = Field(pattern=r"^G-[A-Z0-9]+$", description="of the web stream: `G-…`")
     api_secret: SecretStr = Field(min_length=1)
     region: Literal["us", "eu"] = Field(default="us", description="eu: taken in and processed there")
-    host: str | None = Field(default=None, description="of a server-side tag manager, say; instead of `region`")
+    host: BaseUrl | None = Field(default=None, description="of a server-side tag manager, say; instead of `region`")
     compression: Literal["none"] = Field(default="none", description="Google documents no other")
     event_names: dict[str, str] = Field(default_factory=dict, description="event → GA4's name for it: `Order Paid: purchase`")
     parameter_names: dict[str, str] = Field(default_factory=dict, description="property → GA4's name: `products: items`")
@@ -85,11 +85,6 @@ class Ga4Settings(HttpSettings):
         description="identify, group, alias and screen, which have no counterpart; skip: left out, and counted as suppressed",
     )
     batch_events: int = Field(default=1_000, ge=1, le=10_000, description="in one call; each request holds 25 of one client")
-
-    @field_validator("host")
-    @classmethod
-    def _url(cls, host: str | None) -> str | None:
-        return None if host is None else check_url(host).rstrip("/")
 
 
 class _Consent(msgspec.Struct, rename="camel", gc=False):

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings
@@ -93,6 +93,10 @@ def check_url(text: str) -> str:
     if url.userinfo:
         raise ValueError("must not contain credentials: there are separate settings for them")
     return text
+
+
+BaseUrl = Annotated[str, AfterValidator(lambda text: check_url(text).rstrip("/"))]
+"""A setting: an http(s) URL that paths are appended to."""
 
 
 class Http:
