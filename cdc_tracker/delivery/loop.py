@@ -241,7 +241,8 @@ class Delivery:
         began = time.monotonic()
         if began < self._rested and began < self._lively + LIVELY:
             return False
-        worked = self._mappings.recorded and not self._dry_run and self._letters.step(self._mappings.current.pipeline)
+        letters_wait = self._dry_run or not self._mappings.recorded or self._jobs.cut_short
+        worked = not letters_wait and self._letters.step(self._mappings.current.pipeline)
         if not self._behind:
             worked = self._jobs.step(self._dispatcher, self._progress.read) or worked
         self._rested = time.monotonic() + 2 * (time.monotonic() - began)

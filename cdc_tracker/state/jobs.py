@@ -40,7 +40,7 @@ _WITH_SEGMENT = select(t, segments.c.segment).outerjoin(segments, segments.c.job
 _ONE = _WITH_SEGMENT.where(t.c.id == bindparam("of_id"))
 _NEXT = (
     _WITH_SEGMENT.where(t.c.source == bindparam("source"), t.c.destination == bindparam("destination"), t.c.state.in_(_AT_WORK))
-    .order_by(t.c.id)
+    .order_by(t.c.state != "running", t.c.id)
     .limit(1)
 )
 _NEED = (
@@ -107,7 +107,7 @@ class Jobs(Aggregate):
             return [_job(row) for row in connection.execute(query)]
 
     def next(self, source: str, destination: str) -> Job | None:
-        """The first queued or running job. A paused or failed one does not hold back those behind it."""
+        """The running job, or else the first queued one. A paused or failed one does not hold back those behind it."""
         with self._transactions.reading() as connection:
             row = connection.execute(_NEXT, {"source": source, "destination": destination}).first()
         return _with_segment(row) if row else None

@@ -75,6 +75,7 @@ class QueuedLetters:
         """Sends the next letters, unless some are in flight. Returns False if there is nothing to do now."""
         if self._call is not None or not self._due:
             return False
+        self._dispatcher.settle(0)  # the letters noted in the state store are sent first after a kill: nothing may be uncertain
         noted = self._state.in_hand.get(self._source, self._name).letters
         letters = self._state.dead_letters.still_queued(noted)
         call = self._next(letters or self._state.dead_letters.queued(self._source, self._name, EVENTS, BYTES), pipeline)

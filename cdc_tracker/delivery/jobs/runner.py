@@ -67,6 +67,7 @@ class _Run:
     max_rate: float | None  # events a second
     allowed: float = 0.0  # when the next batch may be sent (time.monotonic)
     uncertain: bool = False
+    cut_short: bool = False  # the last run may have sent the next batch
     trouble: str = ""
 
 
@@ -100,6 +101,11 @@ class Jobs:
     @property
     def active(self) -> bool:
         return self._run is not None
+
+    @property
+    def cut_short(self) -> bool:
+        """The last run may have sent the running job's next batch. A destination knows only the last out-of-band batch again."""
+        return self._run is not None and self._run.cut_short
 
     def note(self, events: Sequence[Event]) -> None:
         """Notes events of the live stream that are about to be sent, for a backfill to compare its rows with."""
@@ -172,6 +178,7 @@ class Jobs:
             return
         tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
         self._run = run = _Run(job, tally, work, work.steps(), spec.only_missing, spec.max_rate)
+        run.cut_short = job.state == "running"
         log.info("job resumed" if job.started_at else "job started", job=job.id, kind=job.kind, destination=self._name)
         self._commit(run)
 
@@ -270,7 +277,7 @@ class Jobs:
             ),
         )
         run.work.done(batch.upto)
-        run.trouble = ""
+        run.cut_short, run.trouble = False, ""
         self._commit(run)
 
     def _commit(self, run: _Run, state: Any = "running") -> None:

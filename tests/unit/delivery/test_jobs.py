@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import pytest
 
 from cdc_tracker.cli.jobs import as_dict
 from cdc_tracker.delivery import loop
-from cdc_tracker.delivery.jobs import runner
+from cdc_tracker.delivery.jobs import retries, runner
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, DestinationUnavailable, Fenced, StateUnavailable
 from cdc_tracker.model import DELIVERED, START, Batch, Position, Receipt
-from cdc_tracker.state import Job, ReplaySpec, Unreadable
+from cdc_tracker.state import Job, ReplaySpec, Selection, Unreadable
 from cdc_tracker.state.tables import jobs
 from tests.unit.delivery.stage import MAPPING, Fault, Holder, Killed, Stage, Trap, TrappedHolder, held, order, staged, until
 
@@ -34,14 +35,25 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield opened
 
 
-def delivered(stage: Stage, destination: MemoryDestination) -> Job:
-    """The stream's events have arrived; a replay of all of them by other mappings, which give them the same ids."""
+def delivered(stage: Stage, destination: MemoryDestination, parked: int = 0) -> Job:
+    """The stream's events have arrived; a replay of all of them by other mappings, which give them the same ids.
+
+    `parked`: events before them that are parked, and could now be retried. They are not replayed.
+    """
+    after = Position(0, -1)
+    if parked:
+        stage.mapping = MAPPING.replace("type: string", "type: integer")
+        stage.rows(*range(100, 100 + parked))
+        with stage.delivering(destination):
+            until(lambda: stage.settled(parked), "they are parked")
+        stage.mapping = MAPPING
+        after = stage.journal.read(START, 100)[-1].last
     stage.rows(*range(ROWS), each=20)
     with stage.delivering(destination):
-        until(lambda: stage.settled(ROWS), "the stream's events have arrived")
+        until(lambda: stage.settled(parked + ROWS), "the stream's events have arrived")
     checkpoint = stage.state.checkpoints.get("main", "d")
     assert checkpoint is not None
-    spec = ReplaySpec(after=Position(0, -1), upto=checkpoint.position, events=None, mappings={"events.yml": OTHER})
+    spec = ReplaySpec(after=after, upto=checkpoint.position, events=None, mappings={"events.yml": OTHER})
     return stage.state.jobs.create("main", "d", spec, total=ROWS)
 
 
@@ -109,6 +121,52 @@ def test_a_job_that_was_cut_short_sends_each_event_once(
     assert sorted(replayed(destination)) == list(range(ROWS))
     assert state_of(stage, job).counts.sent == ROWS
     assert stage.ledger().replayed == ROWS
+
+
+class SlowWithJobs(Holder):
+    def deliver(self, batch: Batch) -> list[Receipt]:
+        if batch.out_of_band.startswith("job"):
+            time.sleep(0.3)
+        return super().deliver(batch)
+
+
+@pytest.mark.parametrize("queued", ["before the job began", "after it was cut short"])
+def test_dead_letters_do_not_make_a_job_that_was_cut_short_send_a_batch_twice(
+    stage: Stage, queued: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "EVENTS", 1)
+    destination = SlowWithJobs()
+    job = delivered(stage, destination, parked=4)
+    before = queued == "before the job began"
+    if before:
+        stage.state.dead_letters.queue("main", Selection())
+    dead = threading.Event()
+    front = TrappedHolder(destination, dead)
+    front.faults["deliver"] = Fault(Killed(), 2 if before else 1, after=True)  # the job's first batch
+    with pytest.raises(Killed), stage.delivering(front, state=Trap(stage.state, dead)) as role:  # type: ignore[arg-type]
+        until(lambda: not role.is_alive(), "it has ended")
+    if not before:
+        stage.state.dead_letters.queue("main", Selection())
+    with stage.delivering(destination):
+        until(lambda: state_of(stage, job).state == "done" and not stage.parked(), "all are sent")
+    assert sorted(held(destination)) == [*range(ROWS), *range(100, 104), *range(1000, 1000 + ROWS)]
+
+
+def test_a_job_that_was_cut_short_goes_before_one_that_was_resumed_meanwhile(stage: Stage) -> None:
+    destination = Holder()
+    first = delivered(stage, destination)
+    assert isinstance(first.spec, ReplaySpec)
+    second = stage.state.jobs.create("main", "d", first.spec, total=ROWS)
+    stage.state.jobs.control(first.id, "paused")
+    dead = threading.Event()
+    front = TrappedHolder(destination, dead)
+    front.faults["deliver"] = Fault(Killed(), 2, after=True)
+    with pytest.raises(Killed), stage.delivering(front, state=Trap(stage.state, dead)) as role:  # type: ignore[arg-type]
+        until(lambda: not role.is_alive(), "it has ended")
+    stage.state.jobs.control(first.id, "queued")
+    with stage.delivering(destination):
+        until(lambda: all(state_of(stage, job).state == "done" for job in (first, second)), "both are done")
+    assert sorted(replayed(destination)) == sorted([*range(ROWS), *range(ROWS)])
 
 
 def test_a_job_at_whose_every_event_the_destination_fails_waits_and_the_stream_goes_on(stage: Stage) -> None:
