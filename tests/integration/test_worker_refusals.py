@@ -54,7 +54,7 @@ def test_a_role_without_the_right_to_replicate(scene: Scene) -> None:
 @pytest.mark.servers("pg18")
 def test_a_database_that_does_not_exist(scene: Scene) -> None:
     url = scene.database.server.url("nowhere", password=SECRET, tcp=True)
-    _refused(scene, url, 'database "nowhere" does not exist', "mend the database's name in source.url")
+    _refused(scene, url, 'database "nowhere" does not exist', "correct the database's name in source.url")
 
 
 @pytest.mark.servers("pg18")

@@ -240,7 +240,7 @@ class _Place:
 
     def _without_identity(self, use: str, without: list[Table | Leaf], severity: str) -> Problem:
         named, virtual = [_quoted(part) for part in without], self.table.has_virtual and self.plugin != "wal2json"
-        refused = "such changes cannot be captured: PostgreSQL would refuse them once they are published"
+        refused = "such changes cannot be captured: PostgreSQL would refuse the application's own once they are published"
         key = "give it a primary key that is not DEFERRABLE"
         if virtual and any(part.has_key for part in without):
             return self._problem(
