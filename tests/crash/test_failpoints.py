@@ -18,7 +18,7 @@ CAPTURE = (
     "cdc_tracker.sources.postgres.replication:ReplicationStream.feedback:after:2",
 )
 DELIVER = (
-    ("events", "cdc_tracker.destinations.jsonl:_write:after:5"),  # events in the file that no checkpoint counts
+    ("events", "cdc_tracker.destinations.jsonl:write:after:5"),  # events in the file that no checkpoint counts
     ("events", "cdc_tracker.destinations.jsonl:JsonlDestination._store:after:3"),
     ("events", "cdc_tracker.state:Checkpoints.commit:before:2"),  # the destination's own checkpoint is ahead of ours
     ("events", "cdc_tracker.state:Checkpoints.commit:after:2"),

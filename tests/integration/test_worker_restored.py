@@ -78,7 +78,7 @@ def test_a_server_that_was_taken_back_and_has_written_since_is_found_out(place: 
     assert "restored to an earlier state" in ended.stderr and "`cdc-tracker setup --new-epoch`" in ended.stderr
     assert len(scene.worker.lines()) == before  # nothing of the other history has gone out
     again = scene.worker.ended("run")
-    assert again.returncode == 3 and "taken back" in again.stderr  # the slot was not moved meanwhile
+    assert again.returncode == 3 and "restored to an earlier state" in again.stderr  # the slot was not moved meanwhile
     assert scene.worker.ended("check").returncode == 1
     repaired = scene.worker.ended("repair", "--json")
     assert repaired.returncode == 3 and "--new-epoch" in json.loads(repaired.stdout)["needs_person"]["hint"]
@@ -112,5 +112,5 @@ def test_the_same_server_is_never_taken_for_another(tmp_path: Path, ack: str) ->
                 assert process.poll() is None
         with scene.running():
             scene.await_all()
-        assert "taken back" not in scene.worker.log
+        assert "restored to an earlier state" not in scene.worker.log
         scene.check()
