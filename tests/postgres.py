@@ -100,6 +100,8 @@ class Server:
             os.chown(self.root, self._uid, self._gid)
         self._make_reachable()
         self.run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        if "output_plugin_libraries" in self.run("postgres", "--describe-config"):  # minor releases since August 2026
+            settings = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json", **settings}
         lines = [f"{key} = '{value}'" for key, value in settings.items()]
         lines += [f"port = {self.port}", f"unix_socket_directories = '{self.root}'", "listen_addresses = '127.0.0.1'"]
         with (self.data / "postgresql.conf").open("a") as file:
