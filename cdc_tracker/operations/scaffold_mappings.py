@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cdc_tracker.operations import scaffold_names
-from cdc_tracker.sources.postgres.catalog import Table, TableColumn
 from cdc_tracker.sources.postgres.values import codec
+from cdc_tracker.tables import Table, TableColumn
 
 _TYPES = {  # a Codec's kind → a property's type; the others are written in the short form, unchecked
     "integer": "integer",

@@ -22,6 +22,7 @@ from cdc_tracker.sources.postgres import catalog, publication
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.placement import desired
+from cdc_tracker.tables import Leaf, Table
 from tests.integration.folder import Run
 from tests.postgres import Database
 
@@ -284,7 +285,7 @@ def identities(connection: psycopg.Connection[Any], scene: Scene) -> dict[str, t
     """Where PostgreSQL finds another identity than we do: ours and its own."""
     ours: dict[str, bool] = {}
     for table in catalog.tables(connection, scene.needs).values():
-        parts: tuple[catalog.Table | catalog.Leaf, ...] = (table, *table.leaves)
+        parts: tuple[Table | Leaf, ...] = (table, *table.leaves)
         ours |= {part.name: part.has_key for part in parts if part.kind == "r"}
     own = "relreplident = 'f' OR pg_get_replica_identity_index(oid) IS NOT NULL"
     rows = connection.execute(f"SELECT relname, {own} FROM pg_class WHERE relname = ANY (%s)".encode(), [list(ours)]).fetchall()

@@ -144,12 +144,37 @@ def test_a_table_is_described_with_its_keys_labels_and_kinds(database: Database,
     assert list(by_name) == ["id", "state", "other", "note", "doubled"]
     assert (by_name["id"].key, by_name["id"].primary_key, by_name["note"].key) == (True, True, False)
     assert by_name["state"].labels == by_name["other"].labels == ("new", "done")
-    assert by_name["note"].labels == ("a", "it's")
+    assert by_name["note"].allowed == ("a", "it's") and not by_name["note"].labels
     assert by_name["doubled"].generated
-    columns = tuple(column._replace(labels=()) for column in table.columns)
-    assert catalog.tables(connection, ['Odd Schema.Order "x" Y']) == {
-        'Odd Schema.Order "x" Y': dataclasses.replace(table, columns=columns)
-    }
+    assert catalog.tables(connection, ['Odd Schema.Order "x" Y']) == {'Odd Schema.Order "x" Y': table}
+
+
+def test_a_columns_type_is_described_below_its_domains(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute(
+        """CREATE TYPE mood AS ENUM ('sad', 'it''s fine');
+        CREATE DOMAIN cents AS bigint NOT NULL CHECK (VALUE >= 0);
+        CREATE DOMAIN price AS cents;
+        CREATE DOMAIN country AS char(2) CHECK (VALUE IN ('DE', 'AT'));
+        CREATE DOMAIN moods AS mood[];
+        CREATE TABLE parent (id int PRIMARY KEY, code text UNIQUE);
+        CREATE TABLE "Child" (
+            id int PRIMARY KEY REFERENCES parent, parent text REFERENCES parent (code), a price, b country, c moods, d varchar(7),
+            e int[], f text CHECK (f IN ('x', 'y') OR length(f) > 9), g text CHECK (g = ANY ('{x}')),
+            h varchar CHECK (h IN ('x', 'y')),
+            i numeric(10, 2), j mood, k bpchar, "L M" text CHECK ("L M" IN ('z')), pair int, UNIQUE (pair, a));
+        CREATE UNIQUE INDEX ON "Child" (pair) WHERE pair > 0"""
+    )
+    described = catalog.tables(connection, ["public.Child"])["public.Child"].columns
+    id, parent, a, b, c, d, e, f, g, h, i, j, k, l_m, pair = described
+    assert id.references == ("public.parent", "id") and parent.references == ("public.parent", "code") and a.references is None
+    assert (id.unique, parent.unique, pair.unique) == (True, False, False)
+    assert (a.is_domain, a.base_name, a.not_null, a.type_name) == (True, "bigint", True, "price")
+    assert (b.is_domain, b.base_name, b.length, b.allowed, b.not_null) == (True, "character(2)", 2, ("DE", "AT"), False)
+    assert (c.is_domain, c.base_name, c.labels) == (True, "mood[]", ("sad", "it's fine")) and c.element_oid == j.type_oid
+    assert (d.length, d.base_name, d.is_domain) == (7, "character varying(7)", False)
+    assert (e.element_oid, e.labels, e.length) == (23, (), None)
+    assert (f.allowed, g.allowed, h.allowed, l_m.allowed) == ((), (), ("x", "y"), ())  # a single value is no list
+    assert (i.base_name, i.length, j.labels, k.length) == ("numeric(10,2)", None, ("sad", "it's fine"), None)
 
 
 def test_what_is_logged_is_the_least_of_all_partitions(database: Database, connection: psycopg.Connection[Any]) -> None:

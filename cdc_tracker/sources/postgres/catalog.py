@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import kwargs_row
 
-from cdc_tracker.model import Column, Lsn, Relation, parse_lsn, split_name, table_name
+from cdc_tracker.model import Lsn, Relation, parse_lsn, split_name, table_name
 from cdc_tracker.sources.postgres.connection import connect, translated
+from cdc_tracker.tables import Leaf, Table, TableColumn
 
 
 class Switch(NamedTuple):
@@ -67,88 +69,6 @@ def _history(connection: psycopg.Connection[Any], timeline: int) -> tuple[Switch
     return tuple(Switch(int(words[0]), parse_lsn(words[1])) for words in lines)
 
 
-class TableColumn(NamedTuple):
-    """A column. `generated` is attgenerated: empty, s(tored) or v(irtual).
-
-    `labels`: the values that an enum or a `CHECK (… IN (…))` allows; set by `user_tables` only.
-    """
-
-    name: str
-    type_oid: int
-    type_name: str
-    not_null: bool
-    key: bool  # part of the replica identity
-    primary_key: bool
-    generated: str
-    labels: tuple[str, ...] = ()
-
-
-class Leaf(NamedTuple):
-    """A partition that stores rows. `publishable` and `has_key` are as in Table; `key`: the columns of its replica identity."""
-
-    schema: str
-    name: str
-    kind: str
-    identity: str
-    has_key: bool
-    publishable: bool
-    key: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table as it is now. A partitioned table has `kind` p and leaves; `root` is the root's name, or the table's own.
-
-    `identity` is relreplident. `logged` is the least that is logged of an old row in the table or in any of its leaves: n for
-    nothing, also if the identity names no index that PostgreSQL accepts.
-    """
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    persistence: str
-    publishable: bool  # a publication may contain it: it is permanent, and not a system table
-    identity: str
-    has_key: bool  # it has an identity: a usable index (d, i), or the whole row (f)
-    has_primary_key: bool  # usable as an identity: valid, and not DEFERRABLE
-    has_children: bool  # other tables inherit from it
-    rows: int  # the planner's estimate; -1: none
-    can_select: bool
-    owned: bool  # by the session's role or one that it is a member of
-    root: tuple[str, str]
-    columns: tuple[TableColumn, ...]
-    leaves: tuple[Leaf, ...] = ()
-
-    @property
-    def table(self) -> str:
-        """`schema.table`."""
-        return table_name(self.schema, self.name)
-
-    @property
-    def logged_leaves(self) -> tuple[Leaf, ...]:
-        """Leaves whose changes are in the WAL."""
-        return tuple(leaf for leaf in self.leaves if leaf.publishable)
-
-    @property
-    def has_virtual(self) -> bool:
-        """Whether it has a virtual generated column."""
-        return any(column.generated == "v" for column in self.columns)
-
-    @property
-    def logged(self) -> str:
-        """See the class."""
-        found = [self.identity if self.has_key else "n"]
-        found += [leaf.identity if leaf.has_key else "n" for leaf in self.logged_leaves]
-        return min(found, key="ndif".index)
-
-    @property
-    def relation(self) -> Relation:
-        """As the stream describes it, with `logged` as its identity."""
-        columns = tuple(Column(column.name, column.type_oid, column.key) for column in self.columns)
-        return Relation(self.schema, self.name, columns, self.logged)
-
-
 # The index that identifies an UPDATE's old row, by PostgreSQL's rule. pg_get_replica_identity_index() returns the same, but locks
 # the table, as pg_partition_tree() does: it would wait for an ALTER TABLE, and capture with it.
 _IDENTITY_INDEX = """
@@ -157,21 +77,42 @@ SELECT x.indkey::int2[] AS columns, x.indnkeyatts AS keys FROM pg_index x
    AND CASE {c}.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END
 """
 _HAS_KEY = f"({{c}}.relreplident = 'f' OR EXISTS ({_IDENTITY_INDEX}))"
-_LABELS = """
-           'labels', (SELECT json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e
-                       WHERE e.enumtypid IN (t.oid, t.typbasetype)),
-           'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k
-                       WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum]),"""
-# indkey counts from 0; columns past indnkeyatts are only INCLUDEd.
-_COLUMNS = """
+# A chain of domains ends at its base type. The first domain of the chain that has a modifier gives the base type's.
+_BASE = """
+WITH RECURSIVE chain AS (
+    SELECT t.oid, t.typtype, t.typbasetype, t.typelem, t.typcategory, t.typtypmod,
+           a.atttypmod AS modifier, t.typnotnull AS not_null, ARRAY[t.oid] AS domains
+     UNION ALL
+    SELECT b.oid, b.typtype, b.typbasetype, b.typelem, b.typcategory, b.typtypmod,
+           CASE WHEN chain.modifier < 0 THEN chain.typtypmod ELSE chain.modifier END, chain.not_null OR b.typnotnull,
+           chain.domains || b.oid
+      FROM chain JOIN pg_type b ON b.oid = chain.typbasetype WHERE chain.typtype = 'd')
+SELECT chain.*, coalesce(nullif(e.typbasetype, 0), e.oid, 0) AS element
+  FROM chain LEFT JOIN pg_type e ON chain.typcategory = 'A' AND e.oid = chain.typelem WHERE chain.typtype <> 'd'
+"""
+# indkey counts from 0; columns past indnkeyatts are only INCLUDEd. 1042 is char(n), 1043 varchar(n).
+_COLUMNS = f"""
 SELECT json_agg(json_build_object(
            'name', a.attname, 'type_oid', a.atttypid::int8, 'type_name', format_type(a.atttypid, a.atttypmod),
-           'not_null', a.attnotnull,
+           'not_null', a.attnotnull OR b.not_null,
            'key', c.relreplident = 'f' OR coalesce(a.attnum = ANY (i.columns[0:i.keys - 1]), false),
-           'primary_key', coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false),{labels}
+           'primary_key', coalesce(a.attnum = ANY ((p.indkey::int2[])[0:p.indnkeyatts - 1]), false),
+           'base_oid', b.oid::int8, 'base_name', format_type(b.oid, b.modifier), 'element_oid', b.element::int8,
+           'length', CASE WHEN b.oid IN (1042, 1043) AND b.modifier > 4 THEN b.modifier - 4 END,
+           'labels', (SELECT json_agg(l.enumlabel ORDER BY l.enumsortorder) FROM pg_enum l
+                       WHERE l.enumtypid IN (b.oid, b.element)),
+           'checks', (SELECT json_agg(pg_get_constraintdef(k.oid)) FROM pg_constraint k WHERE k.contype = 'c' AND k.convalidated
+                         AND (k.conrelid = c.oid AND k.conkey = ARRAY[a.attnum] OR k.contypid = ANY (b.domains))),
+           'references', (SELECT json_build_array(fn.nspname, f.relname, fa.attname)
+                            FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid
+                            JOIN pg_namespace fn ON fn.oid = f.relnamespace
+                            JOIN pg_attribute fa ON fa.attrelid = f.oid AND fa.attnum = k.confkey[1]
+                           WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conkey = ARRAY[a.attnum] ORDER BY k.oid LIMIT 1),
+           'unique', EXISTS (SELECT FROM pg_index u WHERE u.indrelid = c.oid AND u.indisunique AND u.indisvalid
+                                AND u.indpred IS NULL AND u.indnkeyatts = 1 AND u.indkey[0] = a.attnum),
            'generated', a.attgenerated
        ) ORDER BY a.attnum)
-  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid CROSS JOIN LATERAL ({_BASE}) b
  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
 _TREE = """
@@ -182,9 +123,10 @@ WITH RECURSIVE tree AS (
 """
 _LEAVES = f"""
 {_TREE}
-SELECT json_agg(json_build_array(
-           ln.nspname, l.relname, l.relkind, l.relreplident, {_HAS_KEY.format(c="l")}, pg_relation_is_publishable(l.oid),
-           coalesce((SELECT json_agg(a.attname) FROM pg_attribute a, ({_IDENTITY_INDEX.format(c="l")}) i
+SELECT json_agg(json_build_object(
+           'schema', ln.nspname, 'name', l.relname, 'kind', l.relkind, 'identity', l.relreplident,
+           'has_key', {_HAS_KEY.format(c="l")}, 'publishable', pg_relation_is_publishable(l.oid),
+           'key', coalesce((SELECT json_agg(a.attname) FROM pg_attribute a, ({_IDENTITY_INDEX.format(c="l")}) i
                       WHERE a.attrelid = l.oid AND a.attnum = ANY (i.columns[0:i.keys - 1])), '[]')
        ) ORDER BY ln.nspname, l.relname)
   FROM tree JOIN pg_class l ON l.oid = tree.inhrelid JOIN pg_namespace ln ON ln.oid = l.relnamespace
@@ -202,7 +144,7 @@ SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS k
        c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_children, c.reltuples::int8 AS rows,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS can_select,
        pg_has_role(c.relowner, 'USAGE') AS owned, ARRAY[rn.nspname, r.relname]::text[] AS root,
-       coalesce(({{columns}}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
+       coalesce(({_COLUMNS}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class r ON r.oid = coalesce(CASE WHEN c.relispartition THEN pg_partition_root(c.oid) END, c.oid)
@@ -211,29 +153,28 @@ SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS k
   LEFT JOIN LATERAL ({_IDENTITY_INDEX.format(c="c")}) i ON true
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND
 """
-_ALLOWED = re.compile(r"= ANY \(+ARRAY\[")
+_ALLOWED = re.compile(
+    r"""CHECK \(\(+(?:VALUE|"(?:[^"]|"")+"|[^\W\d][\w$]*)\)?(?:::[\w ]+)?"""
+    r""" = ANY \(+ARRAY\[(.*?)\](?:::[\w \[\]]+)?\)+(?:::[\w \[\]]+\)+)?"""
+)
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
 def tables(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Table]:
     """Returns the named relations (`schema.table`) that exist: tables, partitions, views, foreign tables."""
     wanted = {split_name(name): name for name in names}
-    query = f"{_query()} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
+    query = f"{_TABLES} (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) ORDER BY 2, 3"
     found = _tables(connection, query, [[schema for schema, _ in wanted], [name for _, name in wanted]])
     return {wanted[table.schema, table.name]: table for table in found}
 
 
 def user_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     """All tables except partitions, which come with their roots, and those of extensions, the system and cdc-tracker."""
-    query = f"""{_query(_LABELS)} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    query = f"""{_TABLES} c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cdc_tracker') AND n.nspname NOT LIKE 'pg\\_%%'
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
         ORDER BY 2, 3"""
     return _tables(connection, query, [])
-
-
-def _query(labels: str = "") -> str:
-    return _TABLES.format(columns=_COLUMNS.format(labels=labels))
 
 
 @translated()
@@ -242,29 +183,24 @@ def _tables(connection: psycopg.Connection[Any], query: str, parameters: Sequenc
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
-def _table(root: list[str], columns: list[dict[str, Any]], leaves: list[list[Any]], **simple: Any) -> Table:
-    return Table(root=(root[0], root[1]), columns=_columns(columns), leaves=tuple(map(_leaf, leaves)), **simple)
-
-
-def _leaf(described: list[Any]) -> Leaf:
-    return Leaf._make([*described[:-1], tuple(described[-1])])
-
-
-def _columns(described: list[dict[str, Any]]) -> tuple[TableColumn, ...]:
-    return tuple(
-        TableColumn(**column, labels=tuple(column_labels))
-        for column in described
-        for column_labels in [_labels(column.pop("labels", None), column.pop("checks", None))]
+def _table(root: list[str], columns: list[dict[str, Any]], leaves: list[dict[str, Any]], **simple: Any) -> Table:
+    return Table(
+        root=(root[0], root[1]),
+        columns=tuple(map(_column, columns)),
+        leaves=msgspec.convert(leaves, tuple[Leaf, ...]),
+        **simple,
     )
 
 
-def _labels(enum_labels: list[str] | None, checks: list[str] | None) -> list[str]:
-    if enum_labels:
-        return enum_labels
-    for check in checks or ():
-        if _ALLOWED.search(check):
-            return [literal.replace("''", "'") for literal in _LITERAL.findall(check)]
-    return []
+def _column(described: dict[str, Any]) -> TableColumn:
+    checks, target = described.pop("checks") or (), described.pop("references")
+    found = next((found for check in checks if (found := _ALLOWED.fullmatch(check))), None)
+    given = {
+        **{name: value for name, value in described.items() if value is not None},
+        "allowed": [literal.replace("''", "'") for literal in _LITERAL.findall(found[1])] if found else (),
+        "references": (table_name(*target[:2]), target[2]) if target else None,
+    }
+    return msgspec.convert(given, TableColumn)
 
 
 def relations(connection: psycopg.Connection[Any], names: Iterable[str]) -> dict[str, Relation]:

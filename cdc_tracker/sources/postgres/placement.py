@@ -23,7 +23,6 @@ from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.sources.postgres import catalog
-from cdc_tracker.sources.postgres.catalog import Leaf, Table
 from cdc_tracker.sources.postgres.needs import OUTBOX, Need
 from cdc_tracker.sources.postgres.publication import (
     ALL_OPERATIONS,
@@ -36,6 +35,7 @@ from cdc_tracker.sources.postgres.publication import (
     names,
 )
 from cdc_tracker.sources.postgres.quoting import quoted
+from cdc_tracker.tables import Leaf, Table
 
 _ABSENT = "correct the mapping's `table`, or create the table; a renamed table is captured under its new name only"
 

@@ -12,7 +12,6 @@ import psycopg
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Problem
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, slot
-from cdc_tracker.sources.postgres.catalog import Table
 from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.faults import LOST_HINT
@@ -21,6 +20,7 @@ from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.synchronous import synchronous
 from cdc_tracker.sources.postgres.tablecheck import check_tables
+from cdc_tracker.tables import Table
 from cdc_tracker.units import format_size
 
 OLDEST_VERSION = 140000

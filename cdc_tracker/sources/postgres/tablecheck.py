@@ -14,11 +14,11 @@ import psycopg
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import split_name, table_name
-from cdc_tracker.sources.postgres.catalog import Table
 from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.values import codec
+from cdc_tracker.tables import Table
 
 
 def check_tables(

@@ -16,6 +16,7 @@ from cdc_tracker.sources.postgres.connection import translated
 from cdc_tracker.sources.postgres.faults import translate
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where, shown, texts
+from cdc_tracker.tables import Table
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def usable_key(connection: psycopg.Connection[Any], table: str) -> Key:
     return key_of(connection, readable(connection, table))
 
 
-def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
+def readable(connection: psycopg.Connection[Any], table: str) -> Table:
     """The catalog's description of a table whose rows can be read. Raises SourceError for any other."""
     found = catalog.tables(connection, [table]).get(table)
     if found is None:
@@ -75,7 +76,7 @@ def readable(connection: psycopg.Connection[Any], table: str) -> catalog.Table:
 
 
 @translated()
-def _check_rights(connection: psycopg.Connection[Any], table: catalog.Table) -> None:
+def _check_rights(connection: psycopg.Connection[Any], table: Table) -> None:
     """Raises SourceError, with the statements for the table's owner, if the role may not read the whole table."""
     user, schema, name = quoted(connection.info.user), quoted(table.schema), quoted(table.schema, table.name)
     if not table.can_select:
@@ -92,7 +93,7 @@ def _check_rights(connection: psycopg.Connection[Any], table: catalog.Table) -> 
 
 
 @translated()
-def key_of(connection: psycopg.Connection[Any], table: catalog.Table) -> Key:
+def key_of(connection: psycopg.Connection[Any], table: Table) -> Key:
     """The key to read the table by. Raises SourceError if it has none that serves."""
     row = connection.execute(_KEYS, [table.oid]).fetchone()
     if row is None:
@@ -104,7 +105,7 @@ def key_of(connection: psycopg.Connection[Any], table: catalog.Table) -> Key:
     return Key(tuple(row[0]))
 
 
-def source_of(table: catalog.Table) -> sql.Composable:
+def source_of(table: Table) -> sql.Composable:
     """The table in FROM: without inheritance children, whose rows the stream reports under their own names."""
     name = sql.Identifier(table.schema, table.name)
     return name if table.kind == "p" else sql.SQL("ONLY {}").format(name)
@@ -139,9 +140,7 @@ def refusal(error: psycopg.Error, what: str) -> SourceError | None:
     return SourceError(f"{what}: PostgreSQL says: {reason}", hint="correct the condition: it is SQL as after WHERE")
 
 
-def _explain(
-    connection: psycopg.Connection[Any], table: catalog.Table, conditions: Sequence[Condition], what: str
-) -> dict[str, Any]:
+def _explain(connection: psycopg.Connection[Any], table: Table, conditions: Sequence[Condition], what: str) -> dict[str, Any]:
     query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {} WHERE {}").format(
         source_of(table), sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true")
     )

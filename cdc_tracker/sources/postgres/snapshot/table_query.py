@@ -12,9 +12,9 @@ from psycopg import sql
 
 from cdc_tracker.errors import SourceError
 from cdc_tracker.model import Relation
-from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.snapshot.key import Key, key_of, readable, source_of
 from cdc_tracker.sources.postgres.snapshot.rows import Description, cells
+from cdc_tracker.tables import Table
 
 Order = Literal["asc", "desc"]
 
@@ -29,7 +29,7 @@ class TableQuery:
     with the table's columns and unique indexes.
     """
 
-    table: catalog.Table
+    table: Table
     key: Key
     types: tuple[str, ...]
     columns: tuple[str, ...]
