@@ -22,6 +22,7 @@ from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.plugins import choose
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.verify import verify
+from tests.missing import leave_out
 from tests.postgres import Database, Server, launch, plugins
 
 
@@ -256,6 +257,41 @@ def test_auto_takes_wal2json_where_it_is(database: Database, connection: psycopg
         with pytest.raises(SourceError, match="no wal2json"):
             choose(connection, settings_for(database, plugin="wal2json"), ())
     assert connection.execute("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()").fetchone() == (0,)
+
+
+@pytest.mark.servers("pg15")
+def test_a_plugin_that_the_server_does_not_list_is_not_chosen_and_its_slot_is_refused_until_it_is_listed(
+    database: Database,
+) -> None:
+    if "output_plugin_libraries" not in database.server.run("postgres", "--describe-config"):
+        leave_out("this PostgreSQL lets roles use any output plugin: apt-get upgrade")
+    with launch("pg15", output_plugin_libraries="pgoutput") as server:
+        server.execute("CREATE ROLE reader LOGIN REPLICATION")
+        settings = SourceSettings(url=SecretStr(server.url(user="reader")))
+        with closing(connect(server.url(user="reader"))) as connection:
+            assert choose(connection, settings, ()) == "pgoutput"
+            with pytest.raises(SourceError, match="output_plugin_libraries"):
+                choose(connection, settings.model_copy(update={"plugin": "wal2json"}), ())
+            with pytest.raises(SourceError, match="may not be used") as caught:
+                slot.create(connection, "made", "wal2json")
+            assert "output_plugin_libraries" in caught.value.hint
+            server.execute("ALTER SYSTEM SET output_plugin_libraries = pgoutput, wal2json")  # without quotes: it is a list
+            server.restart()
+        with closing(connect(server.url(user="reader"))) as connection:
+            assert choose(connection, settings, ()) == "wal2json"
+            slot.create(connection, "made", "wal2json")
+        server.configure(restart=True, output_plugin_libraries=None)
+        with closing(connect(server.url(user="reader"))) as connection:
+            made = slot.inspect(connection, "made")
+            assert made is not None
+            with pytest.raises(SourceError) as probed:
+                slot.probe(connection, made, {})
+            with ReplicationStream(server.url(user="reader")) as stream, pytest.raises(SourceError) as streamed:
+                stream.start("made", 0, {"format-version": "2"})
+            for error in (probed.value, streamed.value):
+                assert "may not be used" in str(error)
+                assert error.refusal == "PLUGIN_MISSING"
+                assert "output_plugin_libraries" in error.hint
 
 
 def test_auto_takes_pgoutput_for_a_partitioned_table(database: Database, connection: psycopg.Connection[Any]) -> None:

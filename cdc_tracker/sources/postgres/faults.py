@@ -79,6 +79,11 @@ _UNDECODABLE = (
     "missing and which tables can fill it"
 )
 
+_NOT_LISTED = (
+    "add it to the server's output_plugin_libraries, which since the minor releases of August 2026 lists only PostgreSQL's own "
+    "plugins, and SELECT pg_reload_conf(): reading continues from the same position. For a new slot `plugin: auto` takes pgoutput"
+)
+
 FAULTS: tuple[Fault, ...] = (
     # Connecting: libpq's texts that need the user; everything else is retried.
     Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", Refusal.NOT_LET_IN, _HBA),
@@ -200,6 +205,8 @@ FAULTS: tuple[Fault, ...] = (
 def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "") -> CdcTrackerError:
     """psycopg's error as a CdcTrackerError, which says whether to retry. Its text never contains `secret` or a URL's password."""
     text = _safe_text(error, secret)
+    if plugin_not_listed(error):
+        return Refusal.PLUGIN_MISSING.error(error.diag.message_primary or text, hint=_NOT_LISTED)
     if when is When.CONNECTING:
         fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_needs_user)
     elif error.sqlstate is None:  # libpq's own message about a broken connection
@@ -207,6 +214,11 @@ def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "
     else:
         fault = verdict_of(when, code=error.sqlstate)
     return fault.verdict.error(text, hint=fault.hint) if fault.verdict else SourceUnavailable(text, hint=fault.hint)
+
+
+def plugin_not_listed(error: psycopg.Error) -> bool:
+    """Whether the server refuses an output plugin because of output_plugin_libraries. Only its hint says so, in any language."""
+    return error.sqlstate == "42501" and "output_plugin_libraries" in (error.diag.message_hint or "")
 
 
 def verdict_of(when: When, *, code: str = "", reason: str = "") -> Fault:

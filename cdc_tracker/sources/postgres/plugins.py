@@ -42,8 +42,9 @@ def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables
         return "wal2json"
     if settings.plugin == "wal2json":
         raise SourceError(
-            "the server has no wal2json",
-            hint="install its package on the server (postgresql-NN-wal2json; no restart), or set `plugin: auto` to use pgoutput",
+            "the server has no wal2json, or its output_plugin_libraries does not list it",
+            hint="install its package on the server (postgresql-NN-wal2json; no restart) and list it, "
+            "or set `plugin: auto` to use pgoutput",
         )
     return EXACT
 

@@ -14,7 +14,7 @@ from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceU
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.sources.postgres.connection import translated
-from cdc_tracker.sources.postgres.faults import When
+from cdc_tracker.sources.postgres.faults import When, plugin_not_listed
 
 HEARTBEAT = "cdc_tracker.heartbeat"
 """Prefix of the logical message that advances an idle database's slot."""
@@ -200,7 +200,7 @@ def advance(connection: psycopg.Connection[Any], name: str, commit: Lsn) -> None
 
 
 def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
-    """Whether the server can load the output plugin.
+    """Whether the server can load the output plugin, and lets roles use it.
 
     No catalog says so. It tries to create a temporary slot: the server loads the plugin first, so that a missing one fails at
     once; a time-out after that means that the plugin exists. Needs the REPLICATION attribute.
@@ -213,6 +213,10 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
                 connection.execute("SELECT pg_create_logical_replication_slot(%s, %s, true)", [name, plugin])
         except psycopg.errors.UndefinedFile:
             return False
+        except psycopg.errors.InsufficientPrivilege as error:
+            if plugin_not_listed(error):
+                return False
+            raise
         except psycopg.errors.QueryCanceled:
             return True
         connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
