@@ -1,10 +1,11 @@
 """Mapping files: read, checked, and compiled into functions from Change to Event.
 
-Within the room imports go one way: examples → compiler → schema → language.
+Within the room imports go one way: examples and findings → compiler → schema → language.
 """
 
-from cdc_tracker.mapping.compiler.compile import Plan, check_columns, compile_plan
+from cdc_tracker.mapping.compiler.compile import Plan, compile_plan
 from cdc_tracker.mapping.examples import ExampleResult, run_examples
+from cdc_tracker.mapping.findings import findings
 from cdc_tracker.mapping.language.functions import FUNCTIONS, Function
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.files import load, load_texts, texts
@@ -18,8 +19,8 @@ __all__ = [
     "Member",
     "Placed",
     "Plan",
-    "check_columns",
     "compile_plan",
+    "findings",
     "load",
     "load_texts",
     "run_examples",

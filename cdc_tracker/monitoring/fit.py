@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cdc_tracker.errors import Problem
-from cdc_tracker.mapping import Mappings, check_columns
+from cdc_tracker.mapping import Mappings, findings
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import Connection
 from cdc_tracker.sources.postgres.values import codec
 
 
-def misfits(connection: Connection, mappings: Mappings) -> Iterator[Problem]:
+def misfits(connection: Connection, mappings: Mappings) -> list[Problem]:
     """What the mappings name that a table does not have, and other things that cannot work, or may not (warnings)."""
-    for relation in catalog.relations(connection, mappings.tables()).values():
-        yield from check_columns(mappings, relation, codec)
+    return findings(mappings, catalog.tables(connection, mappings.tables()), codec)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper
-from cdc_tracker.mapping.compiler.replica_identity import unlogged, untouched
+from cdc_tracker.mapping.compiler.replica_identity import unlogged
 from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Placed
 from cdc_tracker.model import Codec, Op, Relation
@@ -61,16 +61,6 @@ def compile_plan(
             problems += [fault.problem for fault in generated.faults]
         problems += unlogged(mapping, relation)
     return Plan(new, old, {op: tuple(functions) for op, functions in by_op.items()}, tuple(dict.fromkeys(problems)))
-
-
-def check_columns(mappings: Mappings, relation: Relation, codec: Callable[[int], Codec]) -> list[Problem]:
-    """What `check` reports of a table before anything runs: unknown columns, types that never fit, `old.x` that is not logged,
-    and, as warnings, large columns that an update may leave out of the log."""
-    plan = compile_plan(mappings, relation, codec, space=uuid.UUID(int=0), database="", destination=None)
-    if plan is None:
-        return []
-    warnings = [problem for mapping in mappings.for_table(relation.table) for problem in untouched(mapping, relation, codec)]
-    return [*plan.problems, *warnings]
 
 
 def _columns(relation: Relation, wanted: set[str]) -> tuple[str, ...]:

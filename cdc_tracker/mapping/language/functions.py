@@ -21,10 +21,14 @@ from cdc_tracker.times import to_micros
 
 
 class Function(NamedTuple):
-    """A row of FUNCTIONS. `signature` and `doc` are for people; `least` and `most` bound the number of arguments."""
+    """A row of FUNCTIONS. `signature` and `doc` are for people; `least` and `most` bound the number of arguments.
+
+    `takes`: a word of signatures.py for each argument; the last one is that of all further arguments.
+    """
 
     signature: str
     doc: str
+    takes: tuple[str, ...]
     call: Callable[..., Any]
     least: int
     most: int
@@ -237,15 +241,15 @@ def _tolerant(call: Callable[..., Any]) -> Callable[..., Any]:
 _MANY = 32
 
 
-def _table(rows: Iterable[tuple[str, str, Callable[..., Any], str]]) -> dict[str, Function]:
+def _table(rows: Iterable[tuple[str, str, str, Callable[..., Any], str]]) -> dict[str, Function]:
     """The functions by name. Their arity is read from the signature: `[x]` is optional, `…` repeats."""
     table: dict[str, Function] = {}
-    for signature, doc, call, result in rows:
+    for signature, doc, takes, call, result in rows:
         name, _, rest = signature.partition("(")
         required, _, optional = rest.rstrip(")").partition("[")
         least = sum(1 for part in required.split(",") if part.strip(" …"))
         most = _MANY if "…" in rest else least + sum(1 for part in optional.split(",") if part.strip(" ]"))
-        table[name] = Function(signature, doc, call, least, most, result)
+        table[name] = Function(signature, doc, tuple(takes.split()), call, least, most, result)
     return table
 
 
@@ -255,76 +259,108 @@ def _on(call: Callable[..., Any], kind: str) -> tuple[Callable[..., Any], str]:
 
 FUNCTIONS: dict[str, Function] = _table(
     [
-        ("lower(text)", "in lower case", *_on(lambda v: _text("lower", v).lower(), "text")),
-        ("upper(text)", "in upper case", *_on(lambda v: _text("upper", v).upper(), "text")),
-        ("trim(text)", "without white space at both ends", *_on(lambda v: _text("trim", v).strip(), "text")),
-        ("length(value)", "characters of a text, elements of a list, keys of an object", *_on(_length, "integer")),
-        ("concat(value, …)", "the values as one text; None is left out", _concat, "text"),
-        ("replace(text, old, new)", "every `old` replaced by `new`", *_on(_replace, "text")),
-        ("split(text, separator)", "the list of texts between separators", *_on(_split, "array")),
-        ("join(list, separator)", "the elements as one text; None is left out", *_on(_join, "text")),
-        ("substring(text, start[, length])", "from the start-th character on, counted from 1", *_on(_substring, "text")),
-        ("left(text, count)", "the first characters", *_on(lambda v, n: str(_text("left", v))[: _reach("left", n)], "text")),
-        ("right(text, count)", "the last characters", *_on(_right, "text")),
+        ("lower(text)", "in lower case", "text", *_on(lambda v: _text("lower", v).lower(), "text")),
+        ("upper(text)", "in upper case", "text", *_on(lambda v: _text("upper", v).upper(), "text")),
+        ("trim(text)", "without white space at both ends", "text", *_on(lambda v: _text("trim", v).strip(), "text")),
+        ("length(value)", "characters of a text, elements of a list, keys of an object", "sized", *_on(_length, "integer")),
+        ("concat(value, …)", "the values as one text; None is left out", "any", _concat, "text"),
+        ("replace(text, old, new)", "every `old` replaced by `new`", "text text text", *_on(_replace, "text")),
+        ("split(text, separator)", "the list of texts between separators", "text text", *_on(_split, "array")),
+        ("join(list, separator)", "the elements as one text; None is left out", "list text", *_on(_join, "text")),
+        (
+            "substring(text, start[, length])",
+            "from the start-th character on, counted from 1",
+            "text integer integer",
+            *_on(_substring, "text"),
+        ),
+        (
+            "left(text, count)",
+            "the first characters",
+            "text integer",
+            *_on(lambda v, n: str(_text("left", v))[: _reach("left", n)], "text"),
+        ),
+        ("right(text, count)", "the last characters", "text integer", *_on(_right, "text")),
         (
             "starts_with(text, prefix)",
             "whether the text starts with it",
+            "text text",
             *_on(lambda v, p: _text("starts_with", v).startswith(_text("starts_with", p)), "boolean"),
         ),
         (
             "ends_with(text, suffix)",
             "whether the text ends with it",
+            "text text",
             *_on(lambda v, s: _text("ends_with", v).endswith(_text("ends_with", s)), "boolean"),
         ),
-        ("contains(whole, part)", "`part in whole`", *_on(lambda whole, item: op.contains(item, whole), "boolean")),
-        ("coalesce(value, …)", "the first that is not None", _coalesce, "any"),
-        ("nullif(a, b)", "None if a equals b, else a", lambda a, b: None if op.equal(a, b) else a, "any"),
-        ("round(number[, digits])", "half away from zero; without digits an integer", *_on(_round, "number")),
-        ("abs(number)", "without its sign", *_on(lambda v: abs(op.number(v, "abs()")), "number")),
-        ("floor(number)", "the next integer below", *_on(lambda v: _rounded("floor", v, ROUND_FLOOR), "integer")),
-        ("ceil(number)", "the next integer above", *_on(lambda v: _rounded("ceil", v, ROUND_CEILING), "integer")),
+        ("contains(whole, part)", "`part in whole`", "whole any", *_on(lambda whole, item: op.contains(item, whole), "boolean")),
+        ("coalesce(value, …)", "the first that is not None", "any", _coalesce, "any"),
+        ("nullif(a, b)", "None if a equals b, else a", "any any", lambda a, b: None if op.equal(a, b) else a, "any"),
+        ("round(number[, digits])", "half away from zero; without digits an integer", "number integer", *_on(_round, "number")),
+        ("abs(number)", "without its sign", "number", *_on(lambda v: abs(op.number(v, "abs()")), "number")),
+        ("floor(number)", "the next integer below", "number", *_on(lambda v: _rounded("floor", v, ROUND_FLOOR), "integer")),
+        ("ceil(number)", "the next integer above", "number", *_on(lambda v: _rounded("ceil", v, ROUND_CEILING), "integer")),
         (
             "min(value, …)",
             "the least of the values, or of one list; None is left out",
+            "any",
             lambda *v: _extreme("min", op.less, v),
             "any",
         ),
         (
             "max(value, …)",
             "the greatest of the values, or of one list; None is left out",
+            "any",
             lambda *v: _extreme("max", op.greater, v),
             "any",
         ),
-        ("sum(list)", "of the numbers of a list; None is left out; 0 for an empty list", *_on(_sum, "number")),
-        ("int(value)", "an integer from text, a whole number or a boolean", *_on(_int, "integer")),
-        ("number(value)", "an exact number from text or a number", *_on(_number, "number")),
-        ("string(value)", "as text: ISO 8601 for times, JSON for lists and objects", *_on(op.to_text, "text")),
-        ("boolean(value)", "from true/false, t/f, yes/no, y/n, on/off, 1/0", *_on(_boolean, "boolean")),
-        ("json(text)", "the value of the JSON text", *_on(_json, "json")),
-        ("get(value, key, …)", "the value at a path of keys and indexes; None if one is missing", _get, "any"),
-        ("keys(object)", "the list of an object's keys", *_on(_keys, "array")),
-        ("first(list)", "the first element, None of an empty list", *_on(lambda v: next(iter(_items("first", v)), None), "any")),
-        ("last(list)", "the last element, None of an empty list", *_on(lambda v: next(reversed(_items("last", v)), None), "any")),
-        ("any(list)", "whether one element is true", *_on(lambda v: any(_items("any", v)), "boolean")),
-        ("all(list)", "whether every element is true", *_on(lambda v: all(_items("all", v)), "boolean")),
-        ("sorted(list)", "in ascending order; None is left out", *_on(_sorted, "array")),
-        ("distinct(list)", "each element once, in the order of first appearance", *_on(_distinct, "array")),
-        ("sha256(text)", "hexadecimal SHA-256 of the UTF-8 text", *_on(lambda v: _digest("sha256", v), "text")),
-        ("md5(text)", "hexadecimal MD5 of the UTF-8 text; not for secrets", *_on(lambda v: _digest("md5", v), "text")),
+        ("sum(list)", "of the numbers of a list; None is left out; 0 for an empty list", "list", *_on(_sum, "number")),
+        ("int(value)", "an integer from text, a whole number or a boolean", "digits", *_on(_int, "integer")),
+        ("number(value)", "an exact number from text or a number", "numeral", *_on(_number, "number")),
+        ("string(value)", "as text: ISO 8601 for times, JSON for lists and objects", "any", *_on(op.to_text, "text")),
+        ("boolean(value)", "from true/false, t/f, yes/no, y/n, on/off, 1/0", "truth", *_on(_boolean, "boolean")),
+        ("json(text)", "the value of the JSON text", "text", *_on(_json, "json")),
+        ("get(value, key, …)", "the value at a path of keys and indexes; None if one is missing", "any any", _get, "any"),
+        ("keys(object)", "the list of an object's keys", "object", *_on(_keys, "array")),
+        (
+            "first(list)",
+            "the first element, None of an empty list",
+            "list",
+            *_on(lambda v: next(iter(_items("first", v)), None), "any"),
+        ),
+        (
+            "last(list)",
+            "the last element, None of an empty list",
+            "list",
+            *_on(lambda v: next(reversed(_items("last", v)), None), "any"),
+        ),
+        ("any(list)", "whether one element is true", "list", *_on(lambda v: any(_items("any", v)), "boolean")),
+        ("all(list)", "whether every element is true", "list", *_on(lambda v: all(_items("all", v)), "boolean")),
+        ("sorted(list)", "in ascending order; None is left out", "list", *_on(_sorted, "array")),
+        ("distinct(list)", "each element once, in the order of first appearance", "list", *_on(_distinct, "array")),
+        ("sha256(text)", "hexadecimal SHA-256 of the UTF-8 text", "raw", *_on(lambda v: _digest("sha256", v), "text")),
+        ("md5(text)", "hexadecimal MD5 of the UTF-8 text; not for secrets", "raw", *_on(lambda v: _digest("md5", v), "text")),
         (
             "timestamp(value)",
             "a UTC time from a date, ISO 8601 text (no zone: UTC) or seconds since 1970",
+            "moment",
             *_on(lambda v: moment("timestamp", v), "timestamptz"),
         ),
-        ("date(value)", "the UTC day of what timestamp takes", *_on(lambda v: moment("date", v).date(), "date")),
-        ("iso(value)", "ISO 8601 text of what timestamp takes", *_on(iso, "text")),
-        ("epoch(value)", "seconds since 1970, exact", *_on(epoch, "number")),
+        ("date(value)", "the UTC day of what timestamp takes", "moment", *_on(lambda v: moment("date", v).date(), "date")),
+        ("iso(value)", "ISO 8601 text of what timestamp takes", "moment", *_on(iso, "text")),
+        ("epoch(value)", "seconds since 1970, exact", "moment", *_on(epoch, "number")),
         (
             "epoch_ms(value)",
             "milliseconds since 1970, cut to an integer",
+            "moment",
             *_on(lambda v: to_micros(moment("epoch_ms", v)) // 1000, "integer"),
         ),
-        ("date_diff(unit, start, end)", "whole seconds, minutes, hours, days or weeks from start to end", date_diff, "integer"),
-        ("changed(a, b)", "whether the two differ, None counting as a value", op.unequal, "boolean"),
+        (
+            "date_diff(unit, start, end)",
+            "whole seconds, minutes, hours, days or weeks from start to end",
+            "unit moment moment",
+            date_diff,
+            "integer",
+        ),
+        ("changed(a, b)", "whether the two differ, None counting as a value", "any any", op.unequal, "boolean"),
     ]
 )

@@ -56,14 +56,14 @@ def epoch(value: Any) -> Any:
     return seconds + Decimal(rest).scaleb(-6).normalize() if rest else seconds
 
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
 def date_diff(unit: Any, start: Any, end: Any) -> int | None:
     """Whole units from start to end, rounded towards zero; None if either is None."""
-    seconds = _UNITS.get(unit) if isinstance(unit, str) else None
+    seconds = UNITS.get(unit) if isinstance(unit, str) else None
     if seconds is None:
-        raise ExpressionError(f"date_diff() takes one of {', '.join(_UNITS)} first")
+        raise ExpressionError(f"date_diff() takes one of {', '.join(UNITS)} first")
     if start is None or end is None:
         return None
     apart = to_micros(moment("date_diff", end)) - to_micros(moment("date_diff", start))

@@ -1,6 +1,6 @@
 """Checks of captured tables that need the catalog and the plugin.
 
-`mapping.check_columns` finds unknown columns and `old.x` that is not logged.
+`mapping.findings` finds unknown columns and `old.x` that is not logged.
 """
 
 from __future__ import annotations

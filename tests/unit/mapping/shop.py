@@ -15,6 +15,7 @@ from cdc_tracker.mapping import Mappings, Plan, compile_plan
 from cdc_tracker.mapping.schema.files import read
 from cdc_tracker.model import Change, Column, Event, Position, Rejection, Relation, Text, Transaction
 from cdc_tracker.sources.postgres.values import codec
+from cdc_tracker.tables import Table, TableColumn
 
 OIDS = {
     "bool": 16,
@@ -78,6 +79,43 @@ PATH = Path("shop.yml")
 
 def relation(identity: str = "f", columns: Dict[str, str] = COLUMNS) -> Relation:
     return Relation("shop", "orders", tuple(Column(name, OIDS[kind], name == "id") for name, kind in columns.items()), identity)
+
+
+def catalogued(of: Relation, kind: str = "r", **facts: Dict[str, Any]) -> Table:
+    """The table as the catalog describes it. `facts`: column → what its TableColumn says besides."""
+    columns = tuple(
+        TableColumn(
+            **{
+                "name": column.name,
+                "type_oid": column.type_oid,
+                "type_name": "",
+                "not_null": column.key,
+                "key": column.key,
+                "primary_key": column.key,
+                "base_oid": column.type_oid,
+                "base_name": "",
+                **facts.get(column.name, {}),
+            }
+        )
+        for column in of.columns
+    )
+    return Table(
+        oid=1,
+        schema=of.schema,
+        name=of.name,
+        kind=kind,
+        persistence="p",
+        publishable=True,
+        identity=of.identity,
+        has_key=True,
+        has_primary_key=True,
+        has_children=False,
+        rows=-1,
+        can_select=True,
+        owned=True,
+        root=(of.schema, of.name),
+        columns=columns,
+    )
 
 
 def mappings(text: str) -> Mappings:

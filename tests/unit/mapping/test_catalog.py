@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from cdc_tracker.mapping import check_columns
+from cdc_tracker.errors import Problem
+from cdc_tracker.mapping import findings
 from cdc_tracker.model import Column, Relation
 from cdc_tracker.sources.postgres.values import codec
-from tests.unit.mapping.shop import mappings, one, relation
+from tests.unit.mapping.shop import catalogued, mappings, one, relation
+
+
+def found(text: str, table: Relation) -> list[Problem]:
+    return findings(mappings(text), {table.table: catalogued(table)}, codec)
 
 
 def told(text: str, table: Relation) -> list[tuple[str, str, str]]:
-    return [(problem.severity, problem.key, problem.message) for problem in check_columns(mappings(text), table, codec)]
+    return [(problem.severity, problem.key, problem.message) for problem in found(text, table)]
 
 
 def test_a_mapping_that_fits_has_no_problems() -> None:
@@ -59,5 +64,5 @@ def test_a_table_that_is_not_mapped_has_no_problems() -> None:
 def test_the_hint_quotes_odd_names() -> None:
     table = Relation("Shop", 'or"ders', (Column("id", 20, True), Column("user_id", 20, False)), "d")
     text = one(table='Shop.or"ders', on="delete", user_id="old.user_id")
-    (problem,) = check_columns(mappings(text), table, codec)
+    (problem,) = found(text, table)
     assert problem.hint == 'ALTER TABLE "Shop"."or""ders" REPLICA IDENTITY FULL;'
