@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_tracker.mapping.compiler.columns import ColumnCompiler
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, UNSET, ColumnRef, Scope, optional
+from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Scope, optional
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.budget import charged, rounds
 from cdc_tracker.mapping.language.functions import FUNCTIONS
@@ -106,8 +106,7 @@ class ExpressionCompiler:
             source = f"(None if ({name} := {text}) is None else {self.scope.runtime(column.codec.load)}({name}))"
             if name in self.scope.repeated:
                 loaded = f"loaded_{name}"  # columns alone have variables that begin so: no other name does
-                self.scope.cached.add(loaded)
-                source = f"({loaded} if {loaded} is not {self.scope.runtime(UNSET, 'UNSET')} else ({loaded} := {source}))"
+                source = f"({loaded} if {self.scope.cache(loaded)} else ({loaded} := {source}))"
         return (self._charged(source) if inside.looped and kind in _SIZED else source), kind
 
     def _Attribute(self, node: ast.Attribute, inside: _Inside) -> tuple[str, str]:  # noqa: N802  named as in ast
@@ -152,9 +151,23 @@ class ExpressionCompiler:
         function = FUNCTIONS[node.func.id]
         if node.func.id == "changed":
             return self._compared(node.args[0], ast.NotEq(), node.args[1], inside), "boolean"
+        if node.func.id == "entered":
+            return self._entered(node.args[0], ast.List(node.args[1:]), inside), "boolean"
         source = self._call(function.call, *(self._source(each, inside) for each in node.args), name=node.func.id)
         grows = node.func.id in _GROWING or (inside.looped and function.result in _SIZED_RESULT)
         return (self._charged(source) if grows else source), function.result
+
+    def _entered(self, now: ast.expr, values: ast.List, inside: _Inside) -> str:
+        """Source of: `now` is one of the values, and was none in the row before. Without that row, it was none."""
+        if not self.scope.has("new"):
+            return "False"
+        after = self._compared(now, ast.In(), values, inside)
+        if not self.scope.has("old"):
+            return after
+        earlier = ExpressionCompiler(self.scope.before())
+        if (before := earlier.columns.compared(now, ast.NotIn(), values, looped=inside.looped)) is None:
+            before = self._operator("lacks", earlier._source(now, inside), self._source(values, inside))
+        return f"({after} and {before})"
 
     def _JoinedStr(self, node: ast.JoinedStr, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         parts = [self._source(part.value if isinstance(part, ast.FormattedValue) else part, inside) for part in node.values]

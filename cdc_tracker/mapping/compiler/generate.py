@@ -10,10 +10,8 @@ from cdc_tracker.generated import define
 from cdc_tracker.mapping.compiler.expressions import ExpressionCompiler
 from cdc_tracker.mapping.compiler.identifiers import write_identity, write_message_id
 from cdc_tracker.mapping.compiler.properties import write_members
-from cdc_tracker.mapping.compiler.scope import UNSET
 from cdc_tracker.mapping.compiler.timestamp import write_timestamp
 from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout, Writer, f_string
-from cdc_tracker.mapping.language.budget import MAX_STEPS
 from cdc_tracker.mapping.schema.declared import Mapping
 from cdc_tracker.model import Change, Event, Op, Rejection
 
@@ -53,13 +51,11 @@ def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[M
 def _source(writer: Writer) -> str:
     """The whole function. It never raises: an exception that no statement of it catches becomes a rejection."""
     body = ["        " + line for line in writer.lines]
-    unset = writer.runtime(UNSET, "UNSET")
     rows = [row for row in ("new", "old") if any(f"{row}[" in line for line in body)]
     lines = [
         "def mapper(change):",
         *(f"    {row} = change.{row}" for row in rows),
-        *(f"    {name} = {unset}" for name in sorted(writer.scope.cached)),
-        *([f"    {writer.scope.budget} = [{MAX_STEPS}]"] if writer.scope.metered else ()),
+        *(f"    {name} = {source}" for name, source in sorted(writer.scope.variables.items())),
         "    try:",
         *body,
         "    except Error as error:",

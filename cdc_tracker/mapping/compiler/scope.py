@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cdc_tracker.generated import Names
+from cdc_tracker.mapping.language.budget import MAX_STEPS
 from cdc_tracker.model import Codec, Missing
 
 TEXT_KINDS = frozenset({"text", "uuid", "time", "other"})
@@ -53,14 +54,26 @@ class Scope:
     constants: dict[str, Any]  # the function's globals
     names: Names
     repeated: frozenset[str] = frozenset()  # variables of columns whose value is to be computed once
-    cached: set[str] = field(default_factory=set)  # variables that the code so far caches values in
-    metered: bool = False  # the code spends of the event's budget
+    variables: dict[str, str] = field(default_factory=dict)  # those that the code so far needs from the beginning → their source
 
     @property
     def budget(self) -> str:
         """The variable that holds what the event's expressions may still cost."""
-        self.metered = True
+        self.variables["budget"] = f"[{MAX_STEPS}]"
         return "budget"
+
+    def cache(self, variable: str) -> str:
+        """Source of the condition that a value was already computed and is in the variable."""
+        self.variables[variable] = unset = self.runtime(UNSET, "UNSET")
+        return f"{variable} is not {unset}"
+
+    def before(self) -> Scope:
+        """The scope of the same function in which `new.x` is old.x."""
+        return replace(self, column=lambda _, name: self.column("old", name))
+
+    def has(self, row: str) -> bool:
+        """Whether the operation has the row `new` or `old`."""
+        return self.column(row, "") is not None
 
     def constant(self, value: Any, name: str) -> str:
         """A constant's identifier, which reads as `name`."""

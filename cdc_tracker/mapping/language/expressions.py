@@ -284,13 +284,25 @@ class _Checking:
         if not isinstance(node.func, ast.Name):
             self.refuse(node, "only functions can be called, by their name")
         name = node.func.id
-        if name not in FUNCTIONS or name in local:
+        if name in local:
+            self.refuse(node, f"{_cut(name)} is a loop variable here, not a function")
+        if name not in FUNCTIONS:
             self.refuse(node, f"there is no function {_cut(name)}{nearest(name, list(FUNCTIONS))}")
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
             self.refuse(node, f"arguments are positional only: {FUNCTIONS[name].signature}")
         if not FUNCTIONS[name].least <= len(node.args) <= FUNCTIONS[name].most:
             self.refuse(node, f"wrong number of arguments ({len(node.args)}): {FUNCTIONS[name].signature}")
-        self._all(node.args, local, depth)
+        before = len(self.uses)
+        self.expression(node.args[0], local, depth)
+        if name == "entered":
+            self._entered(node.args[0], self.uses[before:])
+        self._all(node.args[1:], local, depth)
+
+    def _entered(self, now: ast.expr, uses: list[ColumnUse]) -> None:
+        """Notes that what entered() reads of `new` is read of `old`, too."""
+        if not uses or any(use.row == "old" for use in uses):
+            self.refuse(now, "the first argument of entered() must name a column of new, and none of old")
+        self.uses += [ColumnUse("old", use.name, use.column) for use in uses]
 
     def _ListComp(self, node: ast.ListComp | ast.GeneratorExp, local: frozenset[str], depth: int) -> None:  # noqa: N802
         self.expression(node.elt, self._loops(node.generators, local, depth), depth)
@@ -316,7 +328,7 @@ class _Checking:
         if not isinstance(target, ast.Name):
             self.refuse(target, "`for` takes a single name")
         name = target.id
-        if name in NAMES or name in FUNCTIONS or name.startswith("_"):
+        if name in NAMES or name.startswith("_"):
             self.refuse(target, f"{_cut(name)} cannot be the name of a loop variable")
         yield name
 

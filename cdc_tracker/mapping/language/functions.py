@@ -1,6 +1,7 @@
 """The functions that expressions may call. The compiler, `check` and the documentation read them from the table FUNCTIONS.
 
 All are pure. None as the first argument returns None unless the line says otherwise; a wrong type raises ExpressionError.
+The compiler knows `changed` and `entered` by name: it compares texts where that is enough.
 """
 
 from __future__ import annotations
@@ -362,5 +363,12 @@ FUNCTIONS: dict[str, Function] = _table(
             "integer",
         ),
         ("changed(a, b)", "whether the two differ, None counting as a value", "any any", op.unequal, "boolean"),
+        (
+            "entered(new.x, value, …)",
+            "whether new.x is one of the values, and old.x was not",
+            "any any",
+            lambda now, *values: op.contains(now, values),  # of one row: the compiler asks both
+            "boolean",
+        ),
     ]
 )

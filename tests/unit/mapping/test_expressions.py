@@ -219,6 +219,7 @@ def test_none_passes_through_in_the_spirit_of_sql(expression: str, value: object
         ("date_diff('day', '2026-01-01', new.paid_at)", 4),
         ("date_diff('hour', new.paid_at, '2026-01-01')", -106),
         ("changed(new.status, old.status)", True),
+        ("entered(new.status, 'paid')", True),
     ],
 )
 def test_a_function_does_what_its_line_says(expression: str, value: object) -> None:
