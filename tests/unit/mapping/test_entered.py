@@ -6,11 +6,11 @@ import inspect
 
 import pytest
 
-from cdc_tracker.mapping import check_columns
+from cdc_tracker.mapping import findings
 from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Text
 from cdc_tracker.sources.postgres.values import codec
-from tests.unit.mapping.shop import computed, mappings, one, outcome, plan, rejection, relation
+from tests.unit.mapping.shop import catalogued, computed, mappings, one, outcome, plan, rejection, relation
 
 
 def entered(arguments: str, new: dict[str, Text], old: dict[str, Text] | None) -> object:
@@ -85,7 +85,8 @@ def test_it_counts_as_a_use_of_the_old_column() -> None:
     text = one(on="update", when="entered(lower(new.status), 'paid')")
     assert mappings(text).all[0].old_columns == ("status",)
     assert plan(text).old_columns == ("status",)
-    [problem] = [found for found in check_columns(mappings(text), relation("d"), codec) if found.severity == "error"]
+    tables = {"shop.orders": catalogued(relation("d"))}
+    [problem] = [found for found in findings(mappings(text), tables, codec) if found.severity == "error"]
     assert "column 15: old.status is not logged" in problem.message
 
 
