@@ -4,6 +4,9 @@ FROM postgres:17-bookworm AS postgres
 RUN apt-get update \
     && apt-get install -y --no-install-recommends postgresql-17-wal2json \
     && rm -rf /var/lib/apt/lists/*
+# Minor releases since August 2026 allow only their own plugins unless told so; older ones refuse the setting.
+RUN if postgres --describe-config | grep -q output_plugin_libraries; then \
+    echo "output_plugin_libraries = 'pgoutput, test_decoding, wal2json'" >> /usr/share/postgresql/postgresql.conf.sample; fi
 
 
 FROM python:3.12-slim-bookworm AS build

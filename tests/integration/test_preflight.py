@@ -12,13 +12,14 @@ import pytest
 from pydantic import SecretStr
 
 from cdc_tracker.config.settings import SourceSettings
-from cdc_tracker.errors import Problem
+from cdc_tracker.errors import Problem, SourceError, SourceRefused
 from cdc_tracker.sources.postgres import placement, plugins, preflight, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.session import Session
-from tests.postgres import Database, Server, launch
+from tests.postgres import Database, Server, fresh_database, launch
+from tests.worker import until
 
 INSERTS = Need(frozenset({"insert"}), where="m.yml:3")
 UPDATES = Need(frozenset({"insert", "update"}), frozenset({"id", "note"}), frozenset({"note"}), "m.yml:3")
@@ -236,3 +237,41 @@ def test_a_stream_that_the_applications_commits_would_wait_for_is_told(server: S
             deadline = time.monotonic() + 30
             while "synchronous_standby_names" not in look(connection, named):
                 assert time.monotonic() < deadline
+
+
+def test_a_plugin_that_the_server_stopped_allowing_is_named_with_its_remedy() -> None:
+    with launch("pg15") as server, fresh_database(server) as database, closing(connect(database.url)) as connection:
+        if "output_plugin_libraries" not in server.run("postgres", "--describe-config"):
+            pytest.skip("this minor release of PostgreSQL allows every output plugin")
+        given = settings(database)
+        set_up(connection, given, {})
+        record = slot.inspect(connection, given.slot)
+        assert record is not None and record.plugin == "wal2json" and errors(connection, given) == []
+        allow = "ALTER SYSTEM SET output_plugin_libraries = pgoutput, test_decoding"
+        database.execute(allow)
+        database.execute("SELECT pg_reload_conf()")
+        until(lambda: not slot.has_plugin(connection, "wal2json"), "the server to forbid wal2json")
+        [problem] = errors(connection, given)
+        assert "or does not list it" in problem and "ALTER SYSTEM SET output_plugin_libraries" in problem
+        with pytest.raises(SourceError, match="may not be used") as caught:
+            slot.probe(connection, record, {})
+        assert "output_plugin_libraries" in caught.value.hint
+        with (
+            ReplicationStream(database.url) as stream,
+            pytest.raises(SourceError, match="may not be used as an output plugin") as refused,
+        ):
+            stream.start(given.slot, 0, {"format-version": "2"})
+        assert "ALTER SYSTEM SET output_plugin_libraries" in refused.value.hint
+        assert plugins.choose(connection, SourceSettings(url=given.url), ()) == "pgoutput"
+        with pytest.raises(SourceError, match="does not list it"):
+            plugins.choose(connection, SourceSettings(url=given.url, plugin="wal2json"), ())
+        database.execute("CREATE ROLE nobody LOGIN")
+        with (
+            closing(connect(database.url_as("nobody"))) as unprivileged,
+            pytest.raises(SourceRefused, match="replication"),
+        ):
+            slot.has_plugin(unprivileged, "wal2json")
+        database.execute("DROP ROLE nobody")
+        database.execute(f"{allow}, wal2json")  # as the hint says
+        database.execute("SELECT pg_reload_conf()")
+        until(lambda: errors(connection, given) == [], "the server to allow wal2json")

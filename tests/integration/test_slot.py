@@ -22,7 +22,6 @@ from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.plugins import choose
 from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.verify import verify
-from tests.missing import leave_out
 from tests.postgres import Database, Server, launch, plugins
 
 
@@ -264,13 +263,13 @@ def test_a_plugin_that_the_server_does_not_list_is_not_chosen_and_its_slot_is_re
     database: Database,
 ) -> None:
     if "output_plugin_libraries" not in database.server.run("postgres", "--describe-config"):
-        leave_out("this PostgreSQL lets roles use any output plugin: apt-get upgrade")
+        pytest.skip("this minor release of PostgreSQL lets roles use every output plugin")
     with launch("pg15", output_plugin_libraries="pgoutput") as server:
         server.execute("CREATE ROLE reader LOGIN REPLICATION")
         settings = SourceSettings(url=SecretStr(server.url(user="reader")))
         with closing(connect(server.url(user="reader"))) as connection:
             assert choose(connection, settings, ()) == "pgoutput"
-            with pytest.raises(SourceError, match="output_plugin_libraries"):
+            with pytest.raises(SourceError, match="does not list it"):
                 choose(connection, settings.model_copy(update={"plugin": "wal2json"}), ())
             with pytest.raises(SourceError, match="may not be used") as caught:
                 slot.create(connection, "made", "wal2json")

@@ -79,9 +79,9 @@ _UNDECODABLE = (
     "missing and which tables can fill it"
 )
 
-_NOT_LISTED = (
-    "add it to the server's output_plugin_libraries, which since the minor releases of August 2026 lists only PostgreSQL's own "
-    "plugins, and SELECT pg_reload_conf(): reading continues from the same position. For a new slot `plugin: auto` takes pgoutput"
+LIST_PLUGIN = (
+    "where the server has the setting, which minor releases since August 2026 do, ALTER SYSTEM SET output_plugin_libraries = "
+    "pgoutput, test_decoding, wal2json; SELECT pg_reload_conf(). Reading then continues from the same position"  # not quoted
 )
 
 FAULTS: tuple[Fault, ...] = (
@@ -206,7 +206,9 @@ def translate(error: psycopg.Error, when: When = When.ASKING, *, secret: str = "
     """psycopg's error as a CdcTrackerError, which says whether to retry. Its text never contains `secret` or a URL's password."""
     text = _safe_text(error, secret)
     if plugin_not_listed(error):
-        return Refusal.PLUGIN_MISSING.error(error.diag.message_primary or text, hint=_NOT_LISTED)
+        return Refusal.PLUGIN_MISSING.error(
+            error.diag.message_primary or text, hint=f"{LIST_PLUGIN}. For a new slot `plugin: auto` takes pgoutput"
+        )
     if when is When.CONNECTING:
         fault = min((verdict_of(when, reason=reason) for reason in _reasons(text)), key=_needs_user)
     elif error.sqlstate is None:  # libpq's own message about a broken connection

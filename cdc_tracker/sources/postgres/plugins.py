@@ -12,6 +12,7 @@ from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import Lsn, format_lsn
 from cdc_tracker.sources.postgres import catalog, slot
 from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.faults import LIST_PLUGIN
 from cdc_tracker.sources.postgres.slot import SlotState
 
 EXACT = "pgoutput"
@@ -42,9 +43,8 @@ def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables
         return "wal2json"
     if settings.plugin == "wal2json":
         raise SourceError(
-            "the server has no wal2json, or its output_plugin_libraries does not list it",
-            hint="install its package on the server (postgresql-NN-wal2json; no restart) and list it, "
-            "or set `plugin: auto` to use pgoutput",
+            "the server has no wal2json, or does not list it",
+            hint=f"set `plugin: auto` to use pgoutput, or install its package (postgresql-NN-wal2json), and {LIST_PLUGIN}",
         )
     return EXACT
 
@@ -63,14 +63,26 @@ def choose_next(
 def refusal(
     connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState
 ) -> Problem | None:
-    """Why the slot must not be read with its plugin, which would lose rows or send excluded columns; None if it may."""
-    reason = _against_wal2json(connection, settings, tables) if found.plugin == "wal2json" else ""
-    if not reason:
+    """Why the slot must not be read with its plugin, or cannot; None if it may. It would lose rows or send excluded columns."""
+    if found.plugin != "wal2json":
         return None
+    reason = _against_wal2json(connection, settings, tables)
+    if not reason:
+        return _unusable(connection, found)
     hint = _RECREATE if settings.never_capture or not _partitioned(connection, tables) else _CHANGE
     if settings.plugin == "wal2json":
         hint = f"set `plugin: auto`; then {hint}"
     return Problem("source", "plugin", f"the slot {found.name} was made with wal2json: {reason}", hint)
+
+
+def _unusable(connection: psycopg.Connection[Any], found: SlotState) -> Problem | None:
+    try:
+        if slot.has_plugin(connection, found.plugin):
+            return None
+    except SourceError:
+        return None  # no free slot to try it with, or no right to: `check` reports that by itself
+    text = f"the server no longer has the plugin {found.plugin}, with which the slot {found.name} was made, or does not list it"
+    return Problem("source", "plugin", text, f"install its package (postgresql-NN-wal2json), and {LIST_PLUGIN}")
 
 
 def _against_wal2json(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
