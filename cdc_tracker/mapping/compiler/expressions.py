@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_tracker.mapping.compiler.columns import ColumnCompiler
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Scope, optional
+from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Let, Scope, optional
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.budget import charged, rounds
 from cdc_tracker.mapping.language.functions import FUNCTIONS
@@ -144,7 +144,18 @@ class ExpressionCompiler:
     def _Name(self, node: ast.Name, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         if node.id in inside.local:
             return self._charged(inside.local[node.id]), "any"
-        return self.scope.keywords[node.id]
+        if node.id in self.scope.keywords:
+            return self.scope.keywords[node.id]
+        let = self._let(node.id)
+        source = f"({let.variable} if {self.scope.cache(let.variable)} else {let.function}())"
+        return (self._charged(source) if inside.looped and let.kind in _SIZED | _SIZED_RESULT else source), let.kind
+
+    def _let(self, name: str) -> Let:
+        key, names = (name, self.scope.earlier), self.scope.names
+        if key not in self.scope.lets:
+            source, kind = self.value(self.scope.named[name])
+            self.scope.lets[key] = Let(names.unique(f"let_{name}"), names.unique(f"compute_{name}"), source, kind)
+        return self.scope.lets[key]
 
     def _Call(self, node: ast.Call, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         assert isinstance(node.func, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else

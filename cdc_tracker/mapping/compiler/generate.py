@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdc_tracker import envelope
@@ -12,7 +12,7 @@ from cdc_tracker.mapping.compiler.identifiers import write_identity, write_messa
 from cdc_tracker.mapping.compiler.properties import write_members
 from cdc_tracker.mapping.compiler.timestamp import write_timestamp
 from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout, Writer, f_string
-from cdc_tracker.mapping.schema.declared import Mapping
+from cdc_tracker.mapping.schema.declared import Mapping, Placed
 from cdc_tracker.model import Change, Event, Op, Rejection
 
 Mapper = Callable[[Change], Event | Rejection | None]
@@ -33,8 +33,8 @@ def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[M
     In tracebacks its file is `<mapping shop/orders.yml:12 insert>`.
     """
     writer = Writer(mapping, layout, op, faults)
-    if mapping.when is None or mapping.when.key not in {fault.problem.key for fault in faults}:
-        _write_when(writer)
+    if mapping.when is not None and {fault.problem.key for fault in faults}.isdisjoint(_keys(mapping, mapping.when)):
+        _write_when(writer, mapping.when)
     when = list(writer.lines)
     _write_event(writer)
     if writer.faults:
@@ -50,13 +50,12 @@ def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[M
 
 def _source(writer: Writer) -> str:
     """The whole function. It never raises: an exception that no statement of it catches becomes a rejection."""
-    body = ["        " + line for line in writer.lines]
+    body = [*_lets(writer), "    try:", *("        " + line for line in writer.lines)]
     rows = [row for row in ("new", "old") if any(f"{row}[" in line for line in body)]
     lines = [
         "def mapper(change):",
         *(f"    {row} = change.{row}" for row in rows),
         *(f"    {name} = {source}" for name, source in sorted(writer.scope.variables.items())),
-        "    try:",
         *body,
         "    except Error as error:",
         f"        return {writer.constant(*reversed(writer.rejections.error('')))}(change, '', error)",
@@ -64,13 +63,27 @@ def _source(writer: Writer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_when(writer: Writer) -> None:
-    if writer.mapping.when is not None:
-        writer.line("try:")
-        writer.line(f"if not {ExpressionCompiler(writer.scope).truth(writer.mapping.when.expression.node)}:", 1)
-        writer.line("return None", 2)
-        writer.line("except Error as error:")
-        writer.line(writer.reject(writer.rejections.error("when"), "error"), 1)
+def _lets(writer: Writer) -> Iterator[str]:
+    """A function for each value of `let` that the code needs. A comprehension can call it, but could not assign a variable."""
+    for let in writer.scope.lets.values():
+        shared = [name for name in writer.scope.variables if name in let.source]
+        yield f"    def {let.function}():"
+        yield f"        nonlocal {', '.join([let.variable, *shared])}"
+        yield f"        {let.variable} = {let.source}"
+        yield f"        return {let.variable}"
+
+
+def _keys(mapping: Mapping, placed: Placed) -> set[str]:
+    """The keys of the expression and of all that it needs of `let`."""
+    return {placed.key, *(mapping.let[name].key for name in placed.expression.lets)}
+
+
+def _write_when(writer: Writer, when: Placed) -> None:
+    writer.line("try:")
+    writer.line(f"if not {ExpressionCompiler(writer.scope).truth(when.expression.node)}:", 1)
+    writer.line("return None", 2)
+    writer.line("except Error as error:")
+    writer.line(writer.reject(writer.rejections.error("when"), "error"), 1)
 
 
 def _write_event(writer: Writer) -> None:

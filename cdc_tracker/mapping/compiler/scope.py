@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc_tracker.generated import Names
 from cdc_tracker.mapping.language.budget import MAX_STEPS
@@ -45,16 +45,28 @@ class ColumnRef:
     may_be_missing: bool
 
 
+class Let(NamedTuple):
+    """A value that `let` names: the variable that holds it, and the function that computes it when it is first needed."""
+
+    variable: str
+    function: str
+    source: str
+    kind: str
+
+
 @dataclass
 class Scope:
     """What names mean in one generated function. `column` returns None for a row that the operation does not have."""
 
     column: Callable[[str, str], ColumnRef | None]
     keywords: dict[str, tuple[str, str]]  # `op`, `lsn` and the like → (source, kind)
+    named: dict[str, ast.expr]  # by `let`
     constants: dict[str, Any]  # the function's globals
     names: Names
     repeated: frozenset[str] = frozenset()  # variables of columns whose value is to be computed once
     variables: dict[str, str] = field(default_factory=dict)  # those that the code so far needs from the beginning → their source
+    earlier: bool = False  # new.x is old.x
+    lets: dict[tuple[str, bool], Let] = field(default_factory=dict)  # (name, earlier) → what the code so far needs of `named`
 
     @property
     def budget(self) -> str:
@@ -69,7 +81,7 @@ class Scope:
 
     def before(self) -> Scope:
         """The scope of the same function in which `new.x` is old.x."""
-        return replace(self, column=lambda _, name: self.column("old", name))
+        return replace(self, column=lambda _, name: self.column("old", name), earlier=True)
 
     def has(self, row: str) -> bool:
         """Whether the operation has the row `new` or `old`."""

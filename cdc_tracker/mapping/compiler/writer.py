@@ -95,7 +95,8 @@ class Writer:
     def _scope(self) -> Scope:
         constants: dict[str, Any] = {"__builtins__": {}, "Event": Event, "Error": Exception}
         column = lambda row, name: self.layout.column(self.op, row, name)  # noqa: E731
-        scope = Scope(column, {}, constants, self.layout.names.copy(), self._repeated())
+        named = {name: placed.expression.node for name, placed in self.mapping.let.items()}
+        scope = Scope(column, {}, named, constants, self.layout.names.copy(), self._repeated())
         scope.keywords |= {
             "op": (repr(_OPERATIONS[self.op]), "text"),
             "table": (repr(self.layout.relation.name), "text"),

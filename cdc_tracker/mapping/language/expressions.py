@@ -6,14 +6,17 @@ For any text, `parse` returns an Expression or raises SyntaxProblem: no text mak
 from __future__ import annotations
 
 import ast
+import copy
 import io
+import keyword
 import re
 import tokenize
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import NoReturn
 
 from cdc_tracker.config.nearest import nearest
@@ -67,20 +70,36 @@ class ColumnUse:
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. `node` contains only what compiler/expressions.py compiles."""
+    """A checked expression. `node` contains only what compiler/expressions.py compiles. A name that `let` gives to nothing but a
+    column is that column in it.
+
+    `uses`: the columns that the text names, and those of `old` that entered() reads. `lets`: the names of `let` that it needs,
+    those of the ones that it names included. `depth`: how deep it is nested, with them.
+    """
 
     text: str
     node: ast.expr
     uses: tuple[ColumnUse, ...]
+    lets: frozenset[str] = frozenset()
+    depth: int = 0
 
     @property
     def column(self) -> str | None:
         """The column of `new`, if the expression is nothing but one: `new.paid_at`."""
-        bare = isinstance(self.node, ast.Attribute | ast.Subscript) and isinstance(self.node.value, ast.Name)
-        return self.uses[0].name if bare and self.uses and self.uses[0].row == "new" else None
+        return self.uses[0].name if self.is_column and self.uses[0].row == "new" else None
+
+    @property
+    def is_column(self) -> bool:
+        """Whether the expression is nothing but a column of `new` or `old`."""
+        row = self.node.value if isinstance(self.node, ast.Attribute | ast.Subscript) else None
+        return isinstance(row, ast.Name) and row.id in _ROWS
 
 
-def parse(text: str) -> Expression:
+Lets = Mapping[str, Expression | None]
+"""What an expression may name of the event's `let`; None: it is there, but is the expression itself or comes after it."""
+
+
+def parse(text: str, lets: Lets = MappingProxyType({})) -> Expression:
     """Parses and checks an expression. Raises SyntaxProblem."""
     if len(text) > MAX_LENGTH:
         raise SyntaxProblem(f"the expression is longer than {MAX_LENGTH:,} characters")
@@ -102,9 +121,31 @@ def parse(text: str) -> Expression:
         raise SyntaxProblem("this cannot be parsed: it is nested too deeply or contains invalid characters") from None
     if not source.isascii():
         _refuse_look_alikes(source, shift)
-    checking = _Checking(source, shift)
+    checking = _Checking(source, shift, lets)
     checking.expression(node, frozenset(), 0)
-    return Expression(text, node, tuple(checking.uses))
+    named = {name: let for name in checking.lets if (let := lets[name])}
+    lets_of_lets = (let.lets for let in named.values())
+    node = _Columns(named).visit(node) if named else node
+    return Expression(text, node, tuple(checking.uses), frozenset(named).union(*lets_of_lets), checking.depth)
+
+
+class _Columns(ast.NodeTransformer):
+    """Puts the column in the place of a name that `let` gives to nothing but a column: it is compared and sent as text."""
+
+    def __init__(self, named: Mapping[str, Expression]) -> None:
+        self.named = named
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        let = self.named.get(node.id)
+        return ast.copy_location(copy.copy(let.node), node) if let and let.is_column else node
+
+
+def refused_name(name: str) -> str:
+    """Why `let` cannot name a value so; empty if it can."""
+    if name in NAMES or name in FUNCTIONS or name in _OTHER_SPELLINGS:
+        return "has a meaning of its own in expressions: choose another name"
+    plain = name.isidentifier() and not keyword.iskeyword(name) and unicodedata.normalize("NFKC", name) == name
+    return "" if plain and not name.startswith("_") else "must be a name of letters, digits and underscores, such as total"
 
 
 def _refuse_look_alikes(source: str, shift: int) -> None:
@@ -140,10 +181,13 @@ def _plain(error: SyntaxError) -> str:
 class _Checking:
     """Walks over an expression's nodes and refuses all that is not in the language."""
 
-    def __init__(self, source: str, shift: int) -> None:
+    def __init__(self, source: str, shift: int, known: Lets) -> None:
         self.source = source
         self.shift = shift
+        self.known = known
         self.uses: list[ColumnUse] = []
+        self.lets: list[str] = []
+        self.depth = 0
 
     def refuse(self, node: ast.AST, message: str) -> NoReturn:
         """Raises SyntaxProblem at the node."""
@@ -156,12 +200,16 @@ class _Checking:
 
     def expression(self, node: ast.expr, local: frozenset[str], depth: int) -> None:
         """Checks a node and all below it. `local`: loop variables in scope."""
-        if depth > MAX_DEPTH:
-            self.refuse(node, f"the expression is nested deeper than {MAX_DEPTH}")
+        self._nested(node, depth)
         check = getattr(self, f"_{type(node).__name__}", None)
         if check is None:
             self.refuse(node, _REFUSED.get(type(node).__name__, "this cannot be used in an expression"))
         check(node, local, depth + 1)
+
+    def _nested(self, node: ast.expr, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            self.refuse(node, f"the expression is nested deeper than {MAX_DEPTH}")
+        self.depth = max(self.depth, depth)
 
     def _all(self, nodes: list[ast.expr], local: frozenset[str], depth: int) -> None:
         for node in nodes:
@@ -241,14 +289,25 @@ class _Checking:
         name = node.id
         if name in local or (name in NAMES and name not in _ROWS):
             return
+        if name in self.known:
+            self._let(node, self.known[name], depth)
+            return
         if name in _ROWS:
             self.refuse(node, f"name one of its columns: {name}.column")
         if name in _OTHER_SPELLINGS:
             self.refuse(node, f"write {_OTHER_SPELLINGS[name]}")
         if name in FUNCTIONS:
             self.refuse(node, f"{name} is a function: {FUNCTIONS[name].signature}")
-        known = nearest(name, [*sorted(local), *NAMES])
+        known = nearest(name, [*sorted(local), *self.known, *NAMES])
         self.refuse(node, f"there is no name {_cut(name)}{known} (write a column as new.{_cut(name, quote=False)})")
+
+    def _let(self, node: ast.Name, let: Expression | None, depth: int) -> None:
+        if let is None:
+            self.refuse(node, f"{_cut(node.id)} is not known yet: a `let` can name those above it only")
+        self.lets.append(node.id)
+        self._nested(node, depth + let.depth)
+        if let.is_column:
+            self._column(node, let.uses[0].row, let.uses[0].name)
 
     def _Attribute(self, node: ast.Attribute, local: frozenset[str], depth: int) -> None:  # noqa: N802
         row = node.value
@@ -292,14 +351,17 @@ class _Checking:
             self.refuse(node, f"arguments are positional only: {FUNCTIONS[name].signature}")
         if not FUNCTIONS[name].least <= len(node.args) <= FUNCTIONS[name].most:
             self.refuse(node, f"wrong number of arguments ({len(node.args)}): {FUNCTIONS[name].signature}")
-        before = len(self.uses)
+        uses, lets = len(self.uses), len(self.lets)
         self.expression(node.args[0], local, depth)
         if name == "entered":
-            self._entered(node.args[0], self.uses[before:])
+            self._entered(node.args[0], self.uses[uses:], self.lets[lets:])
         self._all(node.args[1:], local, depth)
 
-    def _entered(self, now: ast.expr, uses: list[ColumnUse]) -> None:
+    def _entered(self, now: ast.expr, uses: list[ColumnUse], lets: list[str]) -> None:
         """Notes that what entered() reads of `new` is read of `old`, too."""
+        named = [let for name in lets if (let := self.known[name])]
+        needed = [self.known[name] for name in {*lets}.union(*(let.lets for let in named))]
+        uses = [*uses, *(ColumnUse(use.row, use.name, self.column(now)) for let in needed if let for use in let.uses)]
         if not uses or any(use.row == "old" for use in uses):
             self.refuse(now, "the first argument of entered() must name a column of new, and none of old")
         self.uses += [ColumnUse("old", use.name, use.column) for use in uses]
@@ -328,7 +390,7 @@ class _Checking:
         if not isinstance(target, ast.Name):
             self.refuse(target, "`for` takes a single name")
         name = target.id
-        if name in NAMES or name.startswith("_"):
+        if name in NAMES or name in self.known or name.startswith("_"):
             self.refuse(target, f"{_cut(name)} cannot be the name of a loop variable")
         yield name
 

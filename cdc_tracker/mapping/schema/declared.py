@@ -59,6 +59,7 @@ class Mapping:
     on: tuple[Operation, ...]
     type: EventType
     where: str
+    let: dict[str, Placed]
     when: Placed | None
     user_id: Placed | None
     anonymous_id: Placed | None
@@ -91,6 +92,7 @@ class Mapping:
 
     def expressions(self) -> Iterator[Placed]:
         """Every expression of the mapping."""
+        yield from self.let.values()
         yield from (placed for placed in (self.when, self.timestamp, *(each for _, each in self.ids), *(self.id or ())) if placed)
         for member in (*self.body, *self.context):
             yield from member.expressions()

@@ -14,7 +14,7 @@ from cdc_tracker.config import yaml_file
 from cdc_tracker.config.explain import explain
 from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
-from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
+from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem, parse, refused_name
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.shape import Defaults, EventShape, FileShape, Properties, Property
 
@@ -118,6 +118,7 @@ class _EventReader:
         self.event = event
         self.loc = loc
         self.problems: list[Problem] = []
+        self.let = self._let()
 
     def problem(self, loc: Loc, message: str, hint: str = "", severity: str = "error") -> None:
         self.problems.append(Problem(self.document.where(loc), dotted(loc), message, hint, severity))
@@ -136,6 +137,7 @@ class _EventReader:
             on=tuple(dict.fromkeys(event.on if "on" in given else self.defaults.on or event.on)),
             type=event.type,
             where=self.document.where((*self.loc, "name")),
+            let=self.let,
             when=self.placed("when", event.when),
             user_id=self.inherited("user_id"),
             anonymous_id=self.inherited("anonymous_id"),
@@ -220,10 +222,25 @@ class _EventReader:
     def placed(self, name: str, text: str | None) -> Placed | None:
         return self.expression((*self.loc, name), text) if text is not None else None
 
-    def expression(self, loc: Loc, text: str) -> Placed:
+    def _let(self) -> dict[str, Placed]:
+        """What the event names; each may name those before it."""
+        found: dict[str, Placed] = {}
+        lets: dict[str, Expression | None] = dict.fromkeys(self.event.let)
+        for name, text in self.event.let.items():
+            loc = (*self.loc, "let", name)
+            if refused := refused_name(name):
+                self.problem(loc, refused)
+            found[name] = self.expression(loc, text, lets)
+            lets[name] = found[name].expression
+        return found
+
+    def expression(self, loc: Loc, text: str, lets: Lets | None = None) -> Placed:
+        """The expression at `loc`. It may name what the event's `let` does, unless it is a default of the file."""
         where, key = self.document.where(loc), dotted(loc)
+        if lets is None:
+            lets = {name: placed.expression for name, placed in self.let.items()} if loc[0] != "defaults" else {}
         try:
-            return Placed(parse(text), where, key)
+            return Placed(parse(text, lets), where, key)
         except SyntaxProblem as problem:
             column = f"column {problem.column}: " if problem.column else ""
             self.problem(loc, f"{column}{problem}", f"in: {text.strip()[:200]}")

@@ -176,6 +176,7 @@ class EventShape(_Shape):
     description: str = ""
     table: str
     on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] = ["insert"]
+    let: dict[str, Expr] = {}
     when: Expr | None = None
     type: EventType = "track"
     user_id: Expr | None = None
