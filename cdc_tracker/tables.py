@@ -85,6 +85,7 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
     root: tuple[str, str]
     columns: tuple[TableColumn, ...]
     leaves: tuple[Leaf, ...] = ()
+    unique_keys: tuple[tuple[str, ...], ...] = ()  # columns of the unique indexes without a condition, the primary key's first
 
     @property
     def table(self) -> str:

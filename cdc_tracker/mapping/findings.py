@@ -9,6 +9,7 @@ from collections.abc import Mapping as Dict
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.compile import compile_plan
 from cdc_tracker.mapping.compiler.replica_identity import untouched
+from cdc_tracker.mapping.lints import lints
 from cdc_tracker.mapping.schema.declared import Mappings
 from cdc_tracker.model import Codec
 from cdc_tracker.tables import Table
@@ -24,6 +25,7 @@ def findings(mappings: Mappings, tables: Dict[str, Table] | None, codec: Callabl
         table = tables.get(name) if tables else None
         if table is not None:
             problems += _misfits(mappings, table, codec)
+    problems += lints(mappings, tables, codec)
     return list(dict.fromkeys(problems))
 
 

@@ -8,6 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from cdc_tracker.mapping.lints.column_names import may_be_personal, user_column
+from cdc_tracker.mapping.lints.english import snake
+from cdc_tracker.mapping.lints.people import points_to_people
 from cdc_tracker.operations import scaffold_names
 from cdc_tracker.sources.postgres.values import codec
 from cdc_tracker.tables import Table, TableColumn
@@ -97,7 +100,8 @@ def _user(table: Table) -> TableColumn | None:
     columns = {column.name: column for column in _usable(table) if _kind(column) in {"integer", "uuid", "text", "decimal"}}
     keys = [column.name for column in _keys(table)]
     key = keys[0] if len(keys) == 1 and keys[0] in columns else None
-    found = scaffold_names.user_column(table.name, key, list(columns))
+    people = [name for name, column in columns.items() if points_to_people(column)]
+    found = user_column(table.name, key, list(columns), people)
     return columns[found] if found else None
 
 
@@ -111,7 +115,7 @@ def _created(table: Table, noun: str, user: TableColumn | None) -> list[str]:
 
 def _changed(table: Table, noun: str, user: TableColumn | None, status: TableColumn) -> list[str]:
     """Declares no id: each change of a row is its own event."""
-    new, name, event = _new(status), scaffold_names.snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
+    new, name, event = _new(status), snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
     old = new.replace("new", "old", 1)
     return [
         *_head(table, event, f"{status.name} of a row of {table.table} changed.", "update"),
@@ -144,7 +148,7 @@ def _identity(table: Table, user: TableColumn | None) -> list[str]:
 
 
 def _anonymous(table: Table) -> TableColumn | None:
-    return next((column for column in _usable(table) if scaffold_names.snake(column.name) == "anonymous_id"), None)
+    return next((column for column in _usable(table) if snake(column.name) == "anonymous_id"), None)
 
 
 def _properties(table: Table, user: TableColumn | None) -> list[str]:
@@ -155,7 +159,7 @@ def _properties(table: Table, user: TableColumn | None) -> list[str]:
     for column in usable:
         name = _property_name(column, table)
         line = f"{_scalar(name if names[name] == 1 else column.name)}: {_value(column)}"
-        (personal if scaffold_names.is_personal(column.name) else kept).append(line)
+        (personal if may_be_personal(column.name) else kept).append(line)
     lines = ["    properties:", *(f"      {line}" for line in kept)] if kept else ["    properties: {}"]
     if personal:
         also = "" if kept else " (and the {} above)"
@@ -171,8 +175,8 @@ def _value(column: TableColumn) -> str:
 
 def _property_name(column: TableColumn, table: Table) -> str:
     """`id` of orders is `order_id`."""
-    name = scaffold_names.snake(column.name)
-    return f"{scaffold_names.snake(scaffold_names.noun(table.name))}_id" if name == "id" else name
+    name = snake(column.name)
+    return f"{snake(scaffold_names.noun(table.name))}_id" if name == "id" else name
 
 
 def _usable(table: Table) -> list[TableColumn]:

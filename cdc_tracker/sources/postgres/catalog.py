@@ -115,6 +115,13 @@ SELECT json_agg(json_build_object(
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid CROSS JOIN LATERAL ({_BASE}) b
  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
+# An index on an expression says nothing about columns.
+_UNIQUE_KEYS = """
+SELECT json_agg((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                  WHERE a.attrelid = u.indrelid AND a.attnum = ANY ((u.indkey::int2[])[0:u.indnkeyatts - 1]))
+                ORDER BY u.indisprimary DESC, u.indexrelid)
+  FROM pg_index u WHERE u.indrelid = c.oid AND u.indisunique AND u.indisvalid AND u.indpred IS NULL AND u.indexprs IS NULL
+"""
 _TREE = """
 WITH RECURSIVE tree AS (
     SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'p' AND NOT inhdetachpending
@@ -144,7 +151,8 @@ SELECT c.oid::int8, n.nspname AS schema, c.relname AS name, c.relkind::text AS k
        c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_children, c.reltuples::int8 AS rows,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS can_select,
        pg_has_role(c.relowner, 'USAGE') AS owned, ARRAY[rn.nspname, r.relname]::text[] AS root,
-       coalesce(({_COLUMNS}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves
+       coalesce(({_COLUMNS}), '[]') AS columns, coalesce(({_LEAVES}), '[]') AS leaves,
+       coalesce(({_UNIQUE_KEYS}), '[]') AS unique_keys
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class r ON r.oid = coalesce(CASE WHEN c.relispartition THEN pg_partition_root(c.oid) END, c.oid)
@@ -183,11 +191,14 @@ def _tables(connection: psycopg.Connection[Any], query: str, parameters: Sequenc
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
-def _table(root: list[str], columns: list[dict[str, Any]], leaves: list[dict[str, Any]], **simple: Any) -> Table:
+def _table(
+    root: list[str], columns: list[dict[str, Any]], leaves: list[dict[str, Any]], unique_keys: list[list[str]], **simple: Any
+) -> Table:
     return Table(
         root=(root[0], root[1]),
         columns=tuple(map(_column, columns)),
         leaves=msgspec.convert(leaves, tuple[Leaf, ...]),
+        unique_keys=tuple(map(tuple, unique_keys)),
         **simple,
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from cdc_tracker.mapping.lints import column_names
 from cdc_tracker.operations import scaffold_names
 
 
@@ -43,9 +44,9 @@ def test_a_tables_name_becomes_what_one_row_is(table: str, noun: str) -> None:
 
 
 def test_the_user_column_is_found_whatever_its_case() -> None:
-    assert scaffold_names.user_column("orders", "id", ["id", "customerId", "total"]) == "customerId"
-    assert scaffold_names.user_column("orders", "id", ["account_id", "user_id"]) == "user_id"
-    assert scaffold_names.user_column("orders", "id", ["id", "total"]) is None
+    assert column_names.user_column("orders", "id", ["id", "customerId", "total"]) == "customerId"
+    assert column_names.user_column("orders", "id", ["account_id", "user_id"]) == "user_id"
+    assert column_names.user_column("orders", "id", ["id", "total"]) is None
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_the_user_column_is_found_whatever_its_case() -> None:
 def test_a_table_of_users_is_named_by_its_key_unless_a_surer_column_is_there(
     table: str, key: str | None, columns: list[str], found: str | None
 ) -> None:
-    assert scaffold_names.user_column(table, key, columns) == found
+    assert column_names.user_column(table, key, columns) == found
 
 
 def test_personal_columns_are_known_by_their_words() -> None:
     personal = ["email", "billing_email", "firstName", "ship_address", "password_hash", "api_token", "ssn", "ip"]
     plain = ["amount", "ipsum", "status", "monkey_count", "created_at", "renamed"]
-    assert [scaffold_names.is_personal(column) for column in personal] == [True] * len(personal)
-    assert [scaffold_names.is_personal(column) for column in plain] == [False] * len(plain)
+    assert [column_names.may_be_personal(column) for column in personal] == [True] * len(personal)
+    assert [column_names.may_be_personal(column) for column in plain] == [False] * len(plain)
 
 
 def test_status_columns_are_known_by_their_last_word() -> None:

@@ -1,0 +1,33 @@
+"""What a rule may ask about the table of a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cdc_tracker.errors import Problem
+from cdc_tracker.mapping.schema.declared import Mapping, Member, Placed
+from cdc_tracker.model import Codec
+from cdc_tracker.tables import Table, TableColumn
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`table` None: the catalog is not known, or has no such table. Rules that need it are then silent."""
+
+    table: Table | None
+    codec: Callable[[int], Codec]
+
+    def column(self, name: str) -> TableColumn | None:
+        """The column of that name, if the catalog is known and has it."""
+        return self.table.column(name) if self.table is not None else None
+
+    def kind(self, name: str) -> str:
+        """The kind of the column, below its domain; empty if it is not known."""
+        column = self.column(name)
+        return self.codec(column.base_oid).kind if column is not None else ""
+
+
+def warning(at: Mapping | Member | Placed, message: str, hint: str) -> Problem:
+    """A finding about a part of a mapping."""
+    return Problem(at.where, at.key, message, hint, "warning")
