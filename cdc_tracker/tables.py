@@ -5,6 +5,8 @@ sources.postgres.catalog reads them.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -118,3 +120,48 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
         """As the stream describes it, with `logged` as its identity."""
         columns = tuple(Column(column.name, column.type_oid, column.key) for column in self.columns)
         return Relation(self.schema, self.name, columns, self.logged)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A database's catalog as a file keeps it. `version` is that of this layout, `server_version` as in 150018.
+
+    `plugin`: the output plugin that the server was, or would be, read with; empty if unknown. `tables` are sorted and `stable`;
+    `statements` make the schema again, without its rows: see sources.postgres.definitions.
+    """
+
+    version: int
+    server_version: int
+    database: str
+    plugin: str
+    tables: tuple[Table, ...]
+    statements: tuple[str, ...] = ()
+
+
+SNAPSHOT_VERSION = 1
+_FIRST_OF_USERS = 16384  # oids below are the same on every server
+
+
+def stable(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """The tables, sorted, without what differs between two databases of one schema: oids, grants, numbers of rows.
+
+    The oid of a type that the database defines becomes a number made of its name, above all real ones that are likely.
+    """
+    return tuple(
+        msgspec.structs.replace(
+            table, oid=0, rows=-1, can_select=True, owned=True, columns=tuple(map(_stable_column, table.columns))
+        )
+        for table in sorted(tables, key=lambda table: (table.schema, table.name))
+    )
+
+
+def _stable_column(column: TableColumn) -> TableColumn:
+    return msgspec.structs.replace(
+        column,
+        type_oid=_stable_oid(column.type_oid, column.type_name),
+        base_oid=_stable_oid(column.base_oid, column.base_name),
+        element_oid=_stable_oid(column.element_oid, column.base_name.removesuffix("[]")),
+    )
+
+
+def _stable_oid(oid: int, name: str) -> int:
+    return oid if oid < _FIRST_OF_USERS else zlib.crc32(name.encode()) | 0x8000_0000

@@ -31,10 +31,18 @@ class Invocation:
         From the first use on, warnings of libraries go to standard error, so that `--json` stays JSON, and files that the command
         writes are readable as the configuration says.
         """
+        return self._loaded(offline=False)
+
+    @cached_property
+    def offline_config(self) -> Config:
+        """As `config`, for reading it only: secrets may be absent. Raises ConfigError."""
+        return self._loaded(offline=True)
+
+    def _loaded(self, *, offline: bool) -> Config:
         from cdc_tracker import logs  # noqa: PLC0415
         from cdc_tracker.worker.assemble import load_config  # noqa: PLC0415
 
-        loaded = load_config(self.config_path)
+        loaded = load_config(self.config_path, offline=offline)
         os.umask(loaded.umask)
         logs.set_up(logs.LogSettings(format="text", level="warning"), secrets=loaded.secrets())
         return loaded

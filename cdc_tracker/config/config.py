@@ -141,10 +141,10 @@ class Config(BaseSettings):
         return sorted(values | passwords)
 
 
-def load(path: Path | None, settings_class: SettingsClass) -> Config:
+def load(path: Path | None, settings_class: SettingsClass, *, absent: str | None = None) -> Config:
     """Reads and validates the configuration. Raises ConfigError, which names every problem with file, line and key.
 
-    None: the file that CDC_TRACKER_CONFIG names, else cdc-tracker.yml in the current folder.
+    None: the file that CDC_TRACKER_CONFIG names, else cdc-tracker.yml in the current folder. `absent`: see Resolved.
     """
     path = (path or Path(os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_FILE)).absolute()
     if not path.is_file():
@@ -155,7 +155,7 @@ def load(path: Path | None, settings_class: SettingsClass) -> Config:
     document = yaml_file.load(path)
     if not isinstance(document.value, dict):
         raise ConfigError(f"{document.where()}: expected keys such as version, source, mappings and destinations")
-    resolved = Resolved(document, list(Config.model_fields))
+    resolved = Resolved(document, list(Config.model_fields), absent=absent)
     try:
         config = Config(**resolved.values)
     except ValidationError as error:

@@ -36,8 +36,12 @@ class Resolved:
     `places`: where a value was replaced. `secrets`: the values that came from files.
     """
 
-    def __init__(self, document: Document, keys: Sequence[str]) -> None:
-        """`keys`: the top-level keys that variables may override. Raises ConfigError, which names every problem and its place."""
+    def __init__(self, document: Document, keys: Sequence[str], *, absent: str | None = None) -> None:
+        """`keys`: the top-level keys that variables may override. Raises ConfigError, which names every problem and its place.
+
+        `absent` stands for what a variable that is not set, or a file that cannot be read, would give; None: it is a problem.
+        """
+        self._absent = absent
         self.places: set[Loc] = set()
         self.secrets: set[str] = set()
         self._document = document
@@ -78,6 +82,8 @@ class Resolved:
         try:
             return self._referenced(found)
         except ConfigError as error:
+            if self._absent is not None and (found[1] or found[2]):
+                return self._absent
             self._problems.append(Problem(self._document.where(loc), dotted(loc), str(error), error.hint))
             return ""
 

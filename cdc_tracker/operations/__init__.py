@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         rewind,
         scaffold,
         setup,
+        snapshot,
         source,
         status,
     )

@@ -40,8 +40,8 @@ def check(config: Config) -> Iterator[Problem]:
     Looks at the mappings against the tables, the server, the destinations (sends no event), the stores and the port. Changes
     nothing but for a trial file in data_dir. Never raises a CdcTrackerError: what fails is a finding.
     """
-    yield _ok("configuration", f"{config.path}")
-    mappings = yield from _mappings(config)
+    yield ok("configuration", f"{config.path}")
+    mappings = yield from mappings_found(config)
     with ExitStack() as stack:
         state = journal = None
         if (yield from _data_dir(config)):
@@ -57,17 +57,19 @@ def problems_of(error: CdcTrackerError, where: str) -> list[Problem]:
     return error.problems if isinstance(error, MappingError) else [Problem(where, "", str(error), error.hint)]
 
 
-def _ok(where: str, message: str) -> Problem:
+def ok(where: str, message: str) -> Problem:
+    """A finding that is fine."""
     return Problem(where, "", message, severity=OK)
 
 
-def _mappings(config: Config) -> Generator[Problem, None, Mappings | None]:
+def mappings_found(config: Config) -> Generator[Problem, None, Mappings | None]:
+    """Yields what is found in the mapping files; returns the mappings, None if they do not load."""
     try:
         mappings = load_mappings(config)
     except ConfigError as error:
         yield from problems_of(error, "mappings")
         return None
-    yield _ok("mappings", f"{plural(len(mappings.all), 'mapping')} of {plural(len(mappings.tables()), 'table')}")
+    yield ok("mappings", f"{plural(len(mappings.all), 'mapping')} of {plural(len(mappings.tables()), 'table')}")
     yield from mappings.warnings
     return mappings
 
@@ -88,7 +90,7 @@ def _data_dir(config: Config) -> Generator[Problem, None, bool]:
         hint += ", or set data_dir to another folder."
         yield Problem("data_dir", "", f"{config.data} cannot be written: {error.strerror}", hint)
         return False
-    yield _ok("data_dir", f"{config.data} can be written")
+    yield ok("data_dir", f"{config.data} can be written")
     for path in (config.data, *sorted(config.data.glob("*.sqlite*"))):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -106,7 +108,7 @@ def _store(
     except CdcTrackerError as error:
         yield from problems_of(error, where)
         return None
-    yield _ok(where, "can be opened")
+    yield ok(where, "can be opened")
     return opened
 
 
@@ -119,7 +121,7 @@ def _source(config: Config, mappings: Mappings | None, state: State | None, jour
     try:
         with closing(connect(url, statement_timeout=_STATEMENT_TIMEOUT)) as connection:
             facts = preflight.gather(connection, config.source, needs)
-            yield from (_ok("source", line) for line in preflight.describe(facts))
+            yield from (ok("source", line) for line in preflight.describe(facts))
             yield from preflight.check(connection, config.source, needs)
             if mappings is not None:
                 yield from _columns(connection, mappings)
@@ -136,7 +138,7 @@ def _columns(connection: Connection, mappings: Mappings) -> Iterator[Problem]:
     found = list(misfits(connection, mappings))
     yield from found
     if not found and catalog.relations(connection, mappings.tables()).keys() >= set(mappings.tables()):  # preflight finds others
-        yield _ok("mappings", "fit the tables as they are now")
+        yield ok("mappings", "fit the tables as they are now")
 
 
 def _row_keys(config: Config, connection: Connection, mappings: Mappings) -> Iterator[Problem]:
@@ -164,7 +166,7 @@ def _agreement(source: SourceSetup) -> Iterator[Problem]:
     except CdcTrackerError as error:
         yield Problem("source", "slot", str(error), error.hint)
         return
-    yield _ok("source", f"slot {source.config.source.slot}, state and journal fit together")
+    yield ok("source", f"slot {source.config.source.slot}, state and journal fit together")
     if missing := sorted(source.config.destinations.keys() - source.state.checkpoints.all(source.name).keys()):
         hint = "It begins at the journal's end when it first runs; `cdc-tracker rewind` sends it what came before."
         yield Problem("destinations", ", ".join(missing), "has no checkpoint yet", hint, "warning")
@@ -182,11 +184,11 @@ def _destinations(config: Config) -> Iterator[Problem]:
         try:
             with closing(open_destination(config, name)) as destination:
                 destination.probe()
-                yield _ok(f"destinations.{name}", f"answers; {destination.guarantee}")
+                yield ok(f"destinations.{name}", f"answers; {destination.guarantee}")
                 if settings.dry_run:
                     yield Problem(f"destinations.{name}", "dry_run", "nothing is sent to it", severity="warning")
         except AlreadyRunning:
-            yield _ok(f"destinations.{name}", "is in use by a running worker")
+            yield ok(f"destinations.{name}", "is in use by a running worker")
         except CdcTrackerError as error:
             yield Problem(f"destinations.{name}", "", str(error), error.hint)
 
@@ -202,9 +204,9 @@ def _port(config: Config, state: State | None) -> Iterator[Problem]:
         except OSError as error:
             roles = state.reports.all(config.source.name) if state else []
             if any(reports(roles, role.role) for role in roles):
-                yield _ok("http", f"{host}:{port} is in use, by the running worker it seems")
+                yield ok("http", f"{host}:{port} is in use, by the running worker it seems")
             else:
                 text = f"{host}:{port} cannot be used: {error.strerror}"
                 yield Problem("http", "port", text, "Set http.port to a free port, or to null.")
         else:
-            yield _ok("http", f"{host}:{port} is free")
+            yield ok("http", f"{host}:{port} is free")

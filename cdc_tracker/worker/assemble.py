@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from cdc_tracker.pipeline import Pipeline
 
 
-def load_config(path: Path | None = None) -> Config:
-    """The configuration, each destination's settings validated by its own class. Raises ConfigError."""
-    return configuration.load(path, registry.settings_class)
+def load_config(path: Path | None = None, *, offline: bool = False) -> Config:
+    """The configuration, each destination's settings validated by its own class. Raises ConfigError.
+
+    `offline`: for reading it only. A secret that is not there, as on a build server, is no error.
+    """
+    return configuration.load(path, registry.settings_class, absent="absent" if offline else None)
 
 
 def open_state(config: Config, *, to_read: bool = False) -> State:

@@ -47,16 +47,21 @@ def desired(
 
     The outbox is added. What cannot be published is left out and reported.
     """
+    names_wanted = {*needs, *([settings.outbox.table] if settings.outbox else [])}
+    return place(catalog.tables(connection, names_wanted), settings, needs, plugin, connection.info.server_version)
+
+
+def place(tables: Mapping[str, Table], settings: SourceSettings, needs: Mapping[str, Need], plugin: str, version: int) -> Desired:
+    """As `desired`, of these tables. `version`: the server's, as in 150018."""
     wanted, outbox = dict(needs), settings.outbox
     if outbox is not None:
         wanted.setdefault(outbox.table, OUTBOX)
-    tables = catalog.tables(connection, wanted)
     problems: list[Problem] = []
     members: list[PublicationMember] = []
     for name in sorted(wanted):
         need, table = wanted[name], tables.get(name)
         if table is not None:
-            place = _Place(table, need, settings.never_capture.get(name, ()), plugin, connection.info.server_version)
+            place = _Place(table, need, settings.never_capture.get(name, ()), plugin, version)
             problems += place.problems()
             members += place.members()
         elif outbox and name == outbox.table and outbox.layout == "cdc_tracker":
@@ -65,7 +70,7 @@ def desired(
             problems.append(Problem(need.where, name, "does not exist", _ABSENT))
     if plugin == "wal2json":
         return Desired((), tuple(problems))
-    return Desired(_publications(settings, members, connection.info.server_version), tuple(problems), tuple(members))
+    return Desired(_publications(settings, members, version), tuple(problems), tuple(members))
 
 
 def _publications(settings: SourceSettings, members: list[PublicationMember], version: int) -> tuple[Publication, Publication]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Problem
-from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, slot
+from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, slot, tablecheck
 from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.faults import LOST_HINT
@@ -19,7 +20,6 @@ from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.slot import SlotState
 from cdc_tracker.sources.postgres.synchronous import synchronous
-from cdc_tracker.sources.postgres.tablecheck import check_tables
 from cdc_tracker.tables import Table
 from cdc_tracker.units import format_size
 
@@ -74,7 +74,7 @@ def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: 
     facts = gather(connection, settings, needs)
     problems = [problem for examine in _CHECKS for problem in examine(facts)]
     problems += _replication_connection(connection, settings)
-    problems += check_tables(connection, facts.tables, needs, settings, facts.plugin)
+    problems += tablecheck.check_tables(partial(tablecheck.names, connection), facts.tables, needs, settings, facts.plugin)
     problems += _publications(connection, facts)
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity != "error")
 

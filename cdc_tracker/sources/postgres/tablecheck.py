@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -22,19 +22,22 @@ from cdc_tracker.tables import Table
 
 
 def check_tables(
-    connection: psycopg.Connection[Any],
+    present: Callable[[], Collection[str]],
     tables: Mapping[str, Table],
     needs: Mapping[str, Need],
     settings: SourceSettings,
     plugin: str,
 ) -> list[Problem]:
-    """Problems of the tables that mappings use. `plugin` is empty if it is unknown."""
+    """Problems of the tables that mappings use. `present`: every table's name, for one that is not among `tables`.
+
+    `plugin` is empty if it is unknown.
+    """
     problems: list[Problem] = []
     outbox = settings.outbox.table if settings.outbox else None  # setup creates it
     absent = [name for name in needs if name not in tables and name != outbox]
     if absent:
-        present = _names(connection)
-        problems += [_absent(name, needs[name].where, present) for name in absent]
+        others = list(present())
+        problems += [_absent(name, needs[name].where, others) for name in absent]
     for name, table in tables.items():
         need = needs[name]
         problems += _unknown(table, settings.never_capture.get(name, ()))
@@ -48,7 +51,8 @@ def check_tables(
 
 
 @translated()
-def _names(connection: psycopg.Connection[Any]) -> list[str]:
+def names(connection: psycopg.Connection[Any]) -> list[str]:
+    """`schema.table` of every table that a mapping could name."""
     rows = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')"

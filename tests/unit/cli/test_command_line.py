@@ -73,7 +73,7 @@ def test_debug_lets_the_traceback_through(run: Run, place: Path) -> None:
 
 
 def test_a_fault_of_ours_is_told_as_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nought")
 
     monkeypatch.setattr("cdc_tracker.worker.assemble.load_config", broken)
