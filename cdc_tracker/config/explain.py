@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from cdc_tracker.config.nearest import nearest
@@ -119,7 +119,8 @@ def _walk(annotation: Any, loc: Loc) -> Iterator[type[BaseModel]]:
     """The models that a value at `loc` within this type may have."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        yield from _walk(parts[0], loc)
+        tagged = any(isinstance(each, Tag) and loc[:1] == (each.tag,) for each in parts[1:])
+        yield from _walk(parts[0], loc[1:] if tagged else loc)
     elif origin in {Union, UnionType}:
         for part in parts:
             yield from _walk(part, loc)

@@ -34,9 +34,9 @@ def checkpoint(state: State, source: str, destination: str) -> Position:
 
 def events(mappings: Sequence[Mapping], names: Sequence[str]) -> list[str]:
     """The keys of the mappings with these keys or names; of all mappings if none is given."""
-    known = dict.fromkeys(text for mapping in mappings for text in (mapping.key, mapping.name))
+    known = dict.fromkeys(text for mapping in mappings for text in (mapping.key, *mapping.names))
     _check(names, known, "no mapping makes an event {}")
-    found = (mapping.key for mapping in mappings if not names or mapping.key in names or mapping.name in names)
+    found = (mapping.key for mapping in mappings if not names or not {mapping.key, *mapping.names}.isdisjoint(names))
     return list(dict.fromkeys(found))
 
 

@@ -90,7 +90,8 @@ def missing_columns(mapping: Mapping, relation: Relation) -> list[MappingFault]:
 
 def _field(mapping: Mapping, placed: Placed) -> str:
     """The path within the event that an expression computes."""
-    for name, each in (*mapping.ids, *((f"let.{name}", let) for name, let in mapping.let.items())):
+    lets = ((f"let.{name}", let) for name, let in mapping.let.items())
+    for name, each in (*mapping.ids, (mapping.name_key, mapping.naming), *lets):
         if each is placed:
             return name
     for member in (*mapping.body, *mapping.context):

@@ -90,8 +90,7 @@ def _write_event(writer: Writer) -> None:
     mapping = writer.mapping
     write_message_id(writer)
     writer.json(f'{{"type":"{mapping.type}",')
-    if mapping.type in {"track", "page", "screen"}:
-        writer.json(f'"{"event" if mapping.type == "track" else "name"}":{envelope.quote(mapping.name)},')
+    _write_name(writer)
     writer.template.append('"messageId":"{message_id}"')
     write_identity(writer)
     if mapping.body:
@@ -107,6 +106,20 @@ def _write_event(writer: Writer) -> None:
     writer.line(
         f"return Event(message_id, {mapping.type!r}, body.encode(), {mapping.key!r}, change.position, transaction.committed_at)"
     )
+
+
+def _write_name(writer: Writer) -> None:
+    mapping = writer.mapping
+    if not mapping.name_key:
+        return
+    if mapping.naming is None:
+        writer.json(f'"{mapping.name_key}":{envelope.quote(mapping.names[0])},')
+        return
+    variable, (source, _) = writer.variable(f"json_{mapping.name_key}"), writer.value(mapping.naming)
+    writer.guarded(f"{variable} = {writer.runtime(envelope.quote)}({source})", mapping.name_key)
+    writer.json(f'"{mapping.name_key}":')
+    writer.piece(variable)
+    writer.json(",")
 
 
 def _write_context(writer: Writer) -> None:

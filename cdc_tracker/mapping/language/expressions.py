@@ -89,6 +89,21 @@ class Expression:
         return self.uses[0].name if self.is_column and self.uses[0].row == "new" else None
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of which the expression chooses one by `if … else …`; none if it can be anything else."""
+        found: list[str] = []
+        nodes = [self.node]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, ast.IfExp):
+                nodes += [node.orelse, node.body]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            else:
+                return ()
+        return tuple(dict.fromkeys(found))
+
+    @property
     def is_column(self) -> bool:
         """Whether the expression is nothing but a column of `new` or `old`."""
         row = self.node.value if isinstance(self.node, ast.Attribute | ast.Subscript) else None

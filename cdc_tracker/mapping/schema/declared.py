@@ -50,10 +50,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Mapping:
-    """One declared event. `where` is `file:line`; `destinations` None: all."""
+    """One declared event. `where` is `file:line`; `let` has what its expressions name; `destinations` None: all."""
 
     key: str
-    name: str
+    names: tuple[str, ...]  # that the event can have
+    naming: Placed | None  # chooses one of them; None: there is one
     description: str
     table: str
     on: tuple[Operation, ...]
@@ -76,6 +77,16 @@ class Mapping:
     example_places: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """The event's name for people; if the row chooses it, all that it can be."""
+        return " / ".join(self.names)
+
+    @property
+    def name_key(self) -> str:
+        """The event's key that holds its name; empty for a type that has none."""
+        return {"track": "event", "page": "name", "screen": "name"}.get(self.type, "")
+
+    @property
     def ids(self) -> tuple[tuple[str, Placed | None], ...]:
         """(name in the event, expression) of each identifying field."""
         return (
@@ -93,7 +104,8 @@ class Mapping:
     def expressions(self) -> Iterator[Placed]:
         """Every expression of the mapping."""
         yield from self.let.values()
-        yield from (placed for placed in (self.when, self.timestamp, *(each for _, each in self.ids), *(self.id or ())) if placed)
+        single = (self.naming, self.when, self.timestamp, *(each for _, each in self.ids), *(self.id or ()))
+        yield from (placed for placed in single if placed)
         for member in (*self.body, *self.context):
             yield from member.expressions()
 

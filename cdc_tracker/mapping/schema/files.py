@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
 from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem, parse, refused_name
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
-from cdc_tracker.mapping.schema.shape import Defaults, EventShape, FileShape, Properties, Property
+from cdc_tracker.mapping.schema.shape import MAX_NAME, Defaults, EventShape, FileShape, Properties, Property
 
 _OBJECT_ACTION = re.compile(r"[A-Z0-9][A-Za-z0-9]*(?: [A-Z0-9][A-Za-z0-9]*)+")
 
@@ -127,11 +128,13 @@ class _EventReader:
         """The mapping; of no use if there are errors among `problems`."""
         event, given = self.event, self.event.model_fields_set
         self._check_event()
+        names, naming = self._names()
         carried = event.traits if event.type in {"identify", "group"} else event.properties
         body_name = "traits" if event.type in {"identify", "group"} else "properties"
         return Mapping(
-            key=event.key or event.name,
-            name=event.name,
+            key=event.key or names[0],
+            names=names,
+            naming=naming,
             description=event.description,
             table=event.table,
             on=tuple(dict.fromkeys(event.on if "on" in given else self.defaults.on or event.on)),
@@ -176,8 +179,43 @@ class _EventReader:
             )
         if event.backfill:
             self._check_backfill()
-        if event.type == "track" and not _OBJECT_ACTION.fullmatch(event.name):
-            self.problem((*loc, "name"), "does not have the form `Object Action`, such as Order Paid", severity="warning")
+
+    def _names(self) -> tuple[tuple[str, ...], Placed | None]:
+        """The names that the event can have, and the expression that chooses one."""
+        event, loc, naming = self.event, (*self.loc, "name"), None
+        if isinstance(event.name, str):
+            names: tuple[str, ...] = (event.name,)
+            self._check_plain(event.name)
+        else:
+            naming = self.expression((*loc, "value"), event.name.value)
+            names = naming.expression.texts
+            self._check_computed(names, loc)
+        for name in names if event.type == "track" else ():
+            if not _OBJECT_ACTION.fullmatch(name):
+                such = "does not have the form `Object Action`, such as Order Paid"
+                self.problem(loc, such if naming is None else f"{name!r} {such}", severity="warning")
+        return names or ("",), naming
+
+    def _check_plain(self, name: str) -> None:
+        """Warns of an expression that is written as plain text."""
+        with contextlib.suppress(SyntaxProblem):
+            if name[0] in "'\"" and len(parse(name, {each: let.expression for each, let in self.let.items()}).texts) > 1:
+                hint = "A name that the row chooses is written name: {value: …}."
+                self.problem((*self.loc, "name"), "is sent as it is written", hint, "warning")
+
+    def _check_computed(self, names: Sequence[str], loc: Loc) -> None:
+        if not names:
+            self.problem(
+                loc,
+                "must choose between texts by `if … else …`, so that every name is known before anything runs",
+                "Such as {value: \"'Plan Upgraded' if new.tier > old.tier else 'Plan Downgraded'\"}.",
+            )
+        if not all(0 < len(name) <= MAX_NAME for name in names):
+            self.problem(loc, f"chooses a name that is empty or longer than {MAX_NAME} characters")
+        if self.event.key is None:
+            self.problem(self.loc, "needs a `key`: its name is computed, and ids and the ledger need one that stays")
+        if self.event.type not in {"track", "page", "screen"}:
+            self.problem(loc, f"must be plain text: the name of an event of type {self.event.type} is not sent")
 
     def _check_backfill(self) -> None:
         """Warnings about what a row read from the table cannot supply."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.patterns import PatternError, searcher
@@ -15,6 +15,7 @@ Operation = Literal["insert", "update", "delete"]
 EventType = Literal["track", "identify", "group", "alias", "page", "screen"]
 ValueType = Literal["string", "number", "integer", "boolean", "object", "array", "timestamp", "date", "any"]
 SpecialValues = Literal["text", "null", "reject"]
+MAX_NAME = 200
 
 
 def _expression(value: object) -> object:
@@ -46,13 +47,24 @@ def _finite(value: object) -> object:
     return Decimal(value)
 
 
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ComputedName(_Shape):
+    """A name that depends on the row: an expression that chooses between texts."""
+
+    value: str
+
+
+_PlainName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[
+    Annotated[_PlainName, Tag("plain text")] | Annotated[ComputedName, Tag("ComputedName")],
+    Discriminator(lambda value: "ComputedName" if isinstance(value, dict | ComputedName) else "plain text"),
+]
 Expr = Annotated[str, BeforeValidator(_expression)]
 Number = Annotated[Decimal, BeforeValidator(_finite)]
 Length = Annotated[int, Field(ge=0)]
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Property(_Shape):
@@ -171,7 +183,7 @@ class Example(_Shape):
 class EventShape(_Shape):
     """One event of a mapping file."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     key: str | None = Field(default=None, min_length=1, max_length=200)
     description: str = ""
     table: str
