@@ -5,7 +5,7 @@ Within the room imports go one way: examples and findings → compiler → schem
 
 from cdc_tracker.mapping.compiler.compile import Plan, compile_plan
 from cdc_tracker.mapping.examples import ExampleResult, run_examples
-from cdc_tracker.mapping.findings import findings
+from cdc_tracker.mapping.findings import faults, findings
 from cdc_tracker.mapping.language.functions import FUNCTIONS, Function
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.files import load, load_texts, texts
@@ -20,6 +20,7 @@ __all__ = [
     "Placed",
     "Plan",
     "compile_plan",
+    "faults",
     "findings",
     "load",
     "load_texts",

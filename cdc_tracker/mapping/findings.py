@@ -2,37 +2,91 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from collections.abc import Mapping as Dict
+from dataclasses import replace
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.compile import compile_plan
-from cdc_tracker.mapping.compiler.replica_identity import untouched
+from cdc_tracker.mapping.compiler.replica_identity import unlogged, untouched
 from cdc_tracker.mapping.lints import lints
-from cdc_tracker.mapping.schema.declared import Mappings
-from cdc_tracker.model import Codec
+from cdc_tracker.mapping.schema.declared import Mapping, Mappings
+from cdc_tracker.mapping.typing import mappings as typing
+from cdc_tracker.mapping.typing.types import column_type
+from cdc_tracker.model import Codec, Relation
 from cdc_tracker.tables import Table
+
+_COLUMN = re.compile(r"column [0-9]+: ")
+_PLACES = 10  # of one cause that are named
 
 
 def findings(mappings: Mappings, tables: Dict[str, Table] | None, codec: Callable[[int], Codec]) -> list[Problem]:
     """Errors and warnings of all mappings. `tables`: the catalog by `schema.table`; None: it is unknown, and so are all columns.
 
-    A table that does not exist is no finding of this. The warnings that the files gave when they were read are in `mappings`.
+    What has one cause in one table is one finding, which names all its places. A table that does not exist is no finding of
+    this. The warnings that the files gave when they were read are in `mappings`.
     """
     problems: list[Problem] = []
     for name in mappings.tables():
         table = tables.get(name) if tables else None
-        if table is not None:
-            problems += _misfits(mappings, table, codec)
+        problems += _of_table(mappings.for_table(name), table, codec)
     problems += lints(mappings, tables, codec)
     return list(dict.fromkeys(problems))
 
 
-def _misfits(mappings: Mappings, table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
-    """Unknown columns, types that never fit, `old.x` that is not logged, and large columns that an update may leave out."""
-    plan = compile_plan(mappings, table.relation, codec, space=uuid.UUID(int=0), database="", destination=None)
-    if plan is not None:
-        yield from plan.problems
-    for mapping in mappings.for_table(table.table):
-        yield from untouched(mapping, table.relation, codec)
+def faults(mappings: Mappings, tables: Dict[str, Table], codec: Callable[[int], Codec]) -> list[Problem]:
+    """The errors among the findings that a worker meets by itself: mappings that only reject, and `old` values not logged."""
+    problems: list[Problem] = []
+    for name in mappings.tables():
+        if (table := tables.get(name)) is not None:
+            wanted = mappings.for_table(name)
+            problems += _by_cause(list(_misfits(wanted, table, codec)), _cause)
+            problems += [each for each in _identity(wanted, table.relation, codec) if each.severity == "error"]
+    return problems
+
+
+def _of_table(mappings: list[Mapping], table: Table | None, codec: Callable[[int], Codec]) -> list[Problem]:
+    columns = {column.name: column_type(column, codec) for column in table.columns} if table is not None else None
+    found = list(_misfits(mappings, table, codec)) if table is not None else []
+    known = {problem.key for problem in found if problem.severity == "error"}
+    for mapping in mappings:
+        found += [each for each in typing.problems(mapping, columns) if each.key not in known]
+    return list(_by_cause(found, _cause)) + (list(_identity(mappings, table.relation, codec)) if table is not None else [])
+
+
+def _misfits(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+    """Unknown columns, and types that never fit."""
+    relation = table.relation
+    plan = compile_plan(Mappings(tuple(mappings)), relation, codec, space=uuid.UUID(int=0), database="", destination=None)
+    reported = {problem for mapping in mappings for problem in unlogged(mapping, relation)}
+    yield from (problem for problem in (plan.problems if plan else ()) if problem not in reported)
+
+
+def _identity(mappings: list[Mapping], relation: Relation, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+    """What the table's REPLICA IDENTITY leaves out of the log: certainly, or else for large values."""
+    certain = [problem for mapping in mappings for problem in unlogged(mapping, relation)]
+    if certain:
+        yield from _by_cause(certain, lambda _: "")
+    else:
+        yield from untouched(mappings, relation, codec)
+
+
+def _by_cause(problems: list[Problem], cause: Callable[[Problem], Hashable]) -> Iterator[Problem]:
+    """One problem for each cause, with the places of the others."""
+    causes: dict[Hashable, list[Problem]] = {}
+    for problem in dict.fromkeys(problems):
+        causes.setdefault(cause(problem), []).append(problem)
+    for first, *others in causes.values():
+        places = list(
+            dict.fromkeys(f"{each.where}: {each.key}" for each in others if (each.where, each.key) != (first.where, first.key))
+        )
+        more = f"; also at {', '.join(places[:_PLACES])}" if places else ""
+        rest = f", and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+        yield replace(first, message=f"{first.message}{more}{rest}")
+
+
+def _cause(problem: Problem) -> Hashable:
+    """What several problems of a table have in common: all but their places."""
+    return _COLUMN.sub("", problem.message), problem.hint, problem.severity

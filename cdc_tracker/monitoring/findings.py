@@ -202,6 +202,9 @@ def _mappings(health: Health) -> Iterator[Finding]:
     for each in misfits:
         text, _, hint = each.partition("\n")
         yield Finding("error", "mappings", f"do not fit the tables: {text}", hint.strip())
+    for each in health.supervisor.mistakes:
+        text, _, hint = each.partition("\n")
+        yield Finding("warning", "mappings", text, hint.strip() or "correct the mapping and reload (SIGHUP)")
 
 
 # Destinations.

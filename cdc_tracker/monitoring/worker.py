@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.mapping import Mappings
-from cdc_tracker.monitoring.fit import misfits
+from cdc_tracker.monitoring.fit import errors
 from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.state import SUPERVISOR, ReloadFailed, RoleEnds, RoleRecord, State, SupervisorReport, report_type
 from cdc_tracker.times import now_micros
@@ -37,6 +37,7 @@ class WorkerReporter:
         self._unread: set[str] = set()  # roles that ended, and may have left a report of why: see failed()
         self._reload: ReloadFailed | None = None
         self._misfits: list[str] = []
+        self._mistakes: list[str] = []
         self._stored = True  # the last report
         self._since = now_micros()
         self._ended, self._due, self._changed = threading.Event(), threading.Event(), threading.Event()
@@ -106,7 +107,9 @@ class WorkerReporter:
         for role in roles.values():
             role.ends_at = [at for at in role.ends_at if at > now_micros() - WINDOW * 1e6]
             role.ends, role.ended_at = len(role.ends_at), max(role.ends_at, default=0)
-        return SupervisorReport(since=self._since, roles=roles, reload=self._reload, misfits=self._misfits)
+        return SupervisorReport(
+            since=self._since, roles=roles, reload=self._reload, misfits=self._misfits, mistakes=self._mistakes
+        )
 
     def _fitting(self) -> None:
         while not self._ended.is_set():
@@ -121,11 +124,14 @@ class WorkerReporter:
 
     def _fit(self, mappings: Mappings) -> None:
         with closing(connect(self._config.source.url.get_secret_value(), statement_timeout=QUERY)) as connection, translated():
-            found = [str(problem) for problem in misfits(connection, mappings) if problem.severity == "error"]
-        for problem in found:
+            misfits, mistakes = errors(connection, mappings)
+        for problem in misfits:
             if problem not in self._misfits:
                 log.error("a mapping does not fit its table", problem=problem)
-        self._misfits = found
+        for problem in mistakes:
+            if problem not in self._mistakes:
+                log.warning("a mapping does what cannot be meant", problem=problem)
+        self._misfits, self._mistakes = misfits, mistakes
 
 
 def _recalled(state: State, source: str) -> dict[str, RoleEnds]:

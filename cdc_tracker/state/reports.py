@@ -114,11 +114,15 @@ class ReloadFailed(msgspec.Struct, frozen=True):
 
 
 class SupervisorReport(RoleReport, kw_only=True):
-    """`reload`: the last reload, if it failed. `misfits`: what of the mappings in force their tables do not have."""
+    """`reload`: the last reload, if it failed. `misfits`: what of the mappings in force their tables do not have.
+
+    `mistakes`: other errors in them, with which they run.
+    """
 
     roles: dict[str, RoleEnds] = {}
     reload: ReloadFailed | None = None
     misfits: list[str] = []
+    mistakes: list[str] = []
 
 
 R = TypeVar("R", bound=RoleReport)

@@ -16,7 +16,13 @@ from cdc_tracker.mapping.schema.declared import Placed
 from cdc_tracker.model import Special
 
 _NEEDED = {"alias": (("userId",), ("previousId",)), "group": (("groupId",), ("userId", "anonymousId"))}
-_KEYS = {"userId": "user_id", "anonymousId": "anonymous_id", "groupId": "group_id", "previousId": "previous_id"}
+KEYS = {"userId": "user_id", "anonymousId": "anonymous_id", "groupId": "group_id", "previousId": "previous_id"}
+"""The names of identifying fields in the event → in mapping files."""
+
+
+def needed(kind: str) -> tuple[tuple[str, ...], ...]:
+    """The identifying fields of an event of this type: one at least of each group."""
+    return _NEEDED.get(kind, (("userId", "anonymousId"),))
 
 
 def write_message_id(writer: Writer) -> None:
@@ -41,9 +47,9 @@ def write_identity(writer: Writer) -> None:
     kind = writer.mapping.type
     variables = {name: _identifier(writer, name, placed) for name, placed in writer.mapping.ids if placed is not None}
     certain: set[str] = set()
-    for names in _NEEDED.get(kind, (("userId", "anonymousId"),)):
+    for names in needed(kind):
         declared = [name for name in names if name in variables]
-        keys = [_KEYS[name] for name in declared]
+        keys = [KEYS[name] for name in declared]
         detail = f"a {kind} event needs {' or '.join(keys)}, and {'both are' if len(keys) > 1 else 'it is'} null or empty"
         reject = writer.rejections.always("identity_missing", names[0], "null", detail)
         writer.branches([(" and ".join(f"{variables[name]} is None" for name in declared), writer.reject(reject, "None"))])

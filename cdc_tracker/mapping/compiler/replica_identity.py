@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.schema.declared import Mapping
@@ -32,19 +32,21 @@ def unlogged(mapping: Mapping, relation: Relation) -> Iterator[Problem]:
                 yield Problem(placed.where, placed.key, message, full_identity(relation))
 
 
-def untouched(mapping: Mapping, relation: Relation, codec: Callable[[int], Codec]) -> Iterator[Problem]:
-    """A warning if a mapping of updates reads text without a limit, JSON, arrays or bytea.
+def untouched(mappings: Sequence[Mapping], relation: Relation, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+    """A warning if mappings of updates read text without a limit, JSON, arrays or bytea of the table.
 
     PostgreSQL stores large values of these apart, and does not log one that an update leaves alone.
     """
-    if "update" not in mapping.on or relation.identity == "f":
+    if relation.identity == "f":
         return
     large = {column.name for column in relation.columns if column.type_oid == _TEXT_OID or codec(column.type_oid).kind in _LARGE}
-    if read := [name for name in mapping.new_columns if name in large]:
+    reading = [mapping for mapping in mappings if "update" in mapping.on and large.intersection(mapping.new_columns)]
+    if reading:
+        read = dict.fromkeys(name for mapping in reading for name in mapping.new_columns if name in large)
         yield Problem(
-            mapping.where,
-            mapping.key,
-            f"a large value of {_listed(read)} is not logged by an update that leaves it alone; "
+            reading[0].where,
+            ", ".join(mapping.key for mapping in reading),
+            f"a large value of {_listed(list(read))} is not logged by an update that leaves it alone; "
             "the event is then rejected as unchanged_toast",
             full_identity(relation),
             "warning",

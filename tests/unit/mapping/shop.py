@@ -89,7 +89,7 @@ def catalogued(of: Relation, kind: str = "r", **facts: Dict[str, Any]) -> Table:
                 "name": column.name,
                 "type_oid": column.type_oid,
                 "type_name": "",
-                "not_null": column.key,
+                "not_null": column.name in {"id", "user_id"},
                 "key": column.key,
                 "primary_key": column.key,
                 "base_oid": column.type_oid,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping import findings
 from cdc_tracker.model import Column, Relation
@@ -41,12 +43,42 @@ def test_everything_that_is_wrong_is_told_once() -> None:
             "events[0].when",
             "column 1: old.status is not logged: shop.orders has REPLICA IDENTITY DEFAULT, which logs key columns only",
         ),
+    ]
+
+
+def test_what_has_one_cause_in_a_table_is_told_once() -> None:
+    text = one(
+        on="update",
+        when="old.status != new.status and old.gift",
+        user_id="new.usr_id",
+        id=["new.id", "new.usr_id"],
+        properties={"x": "old.qty", "y": "new.items"},
+    )
+    identity = "shop.orders has REPLICA IDENTITY DEFAULT, which logs key columns only"
+    assert told(text, relation("d")) == [
+        (
+            "error",
+            "events[0].user_id",
+            "column 1: shop.orders has no column 'usr_id'; did you mean 'user_id'?; also at shop.yml:1: events[0].id[1]",
+        ),
+        (
+            "error",
+            "events[0].when",
+            f"column 1: old.status is not logged: {identity}; also at shop.yml:1: events[0].properties.x",
+        ),
+    ]
+
+
+def test_large_values_of_a_table_are_told_once() -> None:
+    both = json.loads(one(on="update", properties={"x": "new.items"}))
+    both["events"] += json.loads(one(name="Order Sent", on="update", properties={"x": "new.tags"}))["events"]
+    assert told(json.dumps(both), relation("d")) == [
         (
             "warning",
-            "Order Paid",
-            "a large value of status or items is not logged by an update that leaves it alone; "
+            "Order Paid, Order Sent",
+            "a large value of items or tags is not logged by an update that leaves it alone; "
             "the event is then rejected as unchanged_toast",
-        ),
+        )
     ]
 
 

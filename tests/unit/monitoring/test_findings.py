@@ -109,6 +109,10 @@ ERRORS = {
     "a third of the events rejected": (rejecting(30, 70), "events: 30 of 100 events of the last 5 minutes (30 %)"),
 }
 WARNINGS = {
+    "a mapping that never matches": (
+        well(supervisor={"mistakes": ["a.yml:3: when: always False: the enum has no value 'x'"]}),
+        "mappings: a.yml:3: when: always False",
+    ),
     "a role that ended once": (well(supervisor=ends(1, -11)), "deliver:events ended once within ten minutes, last with SIGSEGV"),
     "a destination that has just failed": (retrying(5), "events is retrying for 5 s"),
     "a few events rejected": (rejecting(1, 99), "1 of 100 events of the last 5 minutes (1 %)"),

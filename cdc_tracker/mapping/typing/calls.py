@@ -1,0 +1,183 @@
+"""Calls of functions: arguments that always fail, and the types of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cdc_tracker.config.nearest import nearest
+from cdc_tracker.mapping.language.functions import FUNCTIONS
+from cdc_tracker.mapping.language.operators import ExpressionError
+from cdc_tracker.mapping.language.signatures import ARGUMENTS, CHOICES
+from cdc_tracker.mapping.typing.comparisons import Mismatch, Operand, from_text
+from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNTYPED, Type, common, type_of
+
+Result = Callable[[Sequence[Type]], Type]
+_SLOW = frozenset({"replace", "split", "join", "concat"})
+"""Functions of constants that are not computed here: their results may be large."""
+_WORDS = {
+    "text": "text",
+    "raw": "text or bytes",
+    "integer": "an integer",
+    "number": "a number",
+    "list": "a list",
+    "object": "an object",
+    "sized": "text, a list or an object",
+    "whole": "text, a list or an object",
+    "digits": "text or a number",
+    "numeral": "text or a number",
+    "truth": "text, a boolean or an integer",
+    "moment": "a time, text or a number of seconds",
+}
+
+
+def wrong_arguments(name: str, arguments: Sequence[Operand]) -> Iterator[tuple[int, Mismatch]]:
+    """(index, why) of each argument for which the call always raises, or gives None."""
+    takes = FUNCTIONS[name].takes
+    for index, each in enumerate(arguments):
+        word = takes[min(index, len(takes) - 1)]
+        if word in CHOICES:
+            if (wrong := _not_chosen(name, word, each)) is not None:
+                yield index, wrong
+        elif not _accepts(ARGUMENTS[word], each.type):
+            yield index, Mismatch(f"{name}() takes {_WORDS[word]}, and {each.text} is {each.type}", from_text(each))
+
+
+def _accepts(kinds: frozenset[str] | None, given: Type) -> bool:
+    return kinds is None or given.kind in UNTYPED or given.kind in kinds or (given.nested and "array" in kinds)
+
+
+def _not_chosen(name: str, word: str, given: Operand) -> Mismatch | None:
+    choices = CHOICES[word]
+    if given.type.family not in {"", "text"}:
+        return Mismatch(f"{name}() takes a {word} here, and {given.text} is {given.type}")
+    if given.type.labels is None or not given.type.labels.isdisjoint(choices):
+        return None
+    wrong = min(given.type.labels)
+    return Mismatch(f"{name}() knows no {word} {wrong!r}{nearest(wrong, list(choices))}")
+
+
+def constant_call(name: str, arguments: Sequence[Type]) -> Type | Mismatch | None:
+    """The result of a call of constants, or why it raises; None if the arguments are not all known."""
+    if name in _SLOW or not all(each.known for each in arguments):
+        return None
+    try:
+        return type_of(FUNCTIONS[name].call(*(each.only for each in arguments)))
+    except ExpressionError as error:
+        return Mismatch(str(error))
+    except Exception:  # such as a division by zero: what it depends on is not said by its message
+        return None
+
+
+def result(name: str, arguments: Sequence[Type]) -> Type:
+    """The type of a call's value, if it does not raise."""
+    if name in _RESULTS:
+        return _RESULTS[name](arguments)
+    if arguments[0].kind == "null":
+        return NULL
+    return Type(FUNCTIONS[name].result, any(each.nullable for each in arguments))
+
+
+def _mapped(change: Callable[[str], str]) -> Result:
+    """Of a function of each text alone."""
+
+    def mapped(arguments: Sequence[Type]) -> Type:
+        given = arguments[0]
+        if given.kind == "null":
+            return NULL
+        labels = frozenset(map(change, given.labels)) if given.labels is not None else None
+        return Type("text", given.nullable, labels)
+
+    return mapped
+
+
+def _string(arguments: Sequence[Type]) -> Type:
+    given = arguments[0]
+    if given.kind == "null" or given.family == "text":
+        return given
+    return replace(TEXT, nullable=given.nullable)
+
+
+def _coalesce(arguments: Sequence[Type]) -> Type:
+    some: list[Type] = []
+    for each in arguments:
+        if each.kind != "null":
+            some.append(each)
+        if not each.nullable:
+            return replace(common(some), nullable=False)
+    return common(some)
+
+
+def _nullif(arguments: Sequence[Type]) -> Type:
+    return replace(arguments[0], nullable=True)
+
+
+def _extreme(arguments: Sequence[Type]) -> Type:
+    """Of min and max: of one list, or of several values."""
+    if len(arguments) == 1:
+        return _element(arguments)
+    return replace(common(arguments), nullable=all(each.nullable for each in arguments))
+
+
+def _element(arguments: Sequence[Type]) -> Type:
+    given = arguments[0]
+    if given.kind == "null":
+        return NULL
+    return replace(given.element, nullable=True) if given.element is not None else ANY
+
+
+def _same_list(arguments: Sequence[Type]) -> Type:
+    given = arguments[0]
+    return given if given.kind == "null" else Type("array", given.nullable, element=given.element)
+
+
+def _list_of(element: Type) -> Result:
+    return lambda arguments: Type("array", any(each.nullable for each in arguments), element=element)
+
+
+def _rounded(arguments: Sequence[Type]) -> Type:
+    digits = arguments[1].value if len(arguments) > 1 else 0
+    known = digits.__class__ is int
+    kind = ("integer" if digits <= 0 else "decimal") if known else "number"
+    return Type(kind, arguments[0].nullable)
+
+
+def _absolute(arguments: Sequence[Type]) -> Type:
+    given = arguments[0]
+    kind = {"integer": "integer", "decimal": "decimal", "float": "decimal"}.get(given.kind, "number")
+    return NULL if given.kind == "null" else Type(kind, given.nullable)
+
+
+def _never_null(kind: str) -> Result:
+    return lambda _: Type(kind, nullable=False)
+
+
+def _unknown(_: Any) -> Type:
+    return ANY
+
+
+_RESULTS: dict[str, Result] = {
+    "lower": _mapped(str.lower),
+    "upper": _mapped(str.upper),
+    "trim": _mapped(str.strip),
+    "concat": _never_null("text"),
+    "string": _string,
+    "split": _list_of(TEXT),
+    "keys": _list_of(TEXT),
+    "coalesce": _coalesce,
+    "nullif": _nullif,
+    "min": _extreme,
+    "max": _extreme,
+    "first": _element,
+    "last": _element,
+    "sorted": _same_list,
+    "distinct": _same_list,
+    "round": _rounded,
+    "abs": _absolute,
+    "changed": lambda _: BOOLEAN,
+    "entered": lambda _: BOOLEAN,
+    "get": _unknown,
+    "json": _unknown,
+}
+"""Functions whose result depends on more than the kind in their row."""
