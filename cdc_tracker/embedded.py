@@ -16,11 +16,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
 from cdc_tracker.errors import CdcTrackerError, Stop
 from cdc_tracker.sources.postgres.connection import connect
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 
 START_SECONDS = 30.0
 _SETTINGS = {
@@ -43,11 +42,6 @@ class ServerFailed(Stop):
     """The embedded PostgreSQL did not start."""
 
 
-class Identity(TypedDict, total=False):
-    user: int
-    group: int
-
-
 def binaries() -> Path:
     """The folder of PostgreSQL's programs, psql among them. Raises ServerFailed if the extra `demo` is not installed."""
     # Located, not imported: importing the package takes a lock file and adds an exit hook of its own.
@@ -57,13 +51,14 @@ def binaries() -> Path:
     return Path(found.origin).parent / "pginstall18" / "bin"
 
 
-def _account() -> pwd.struct_passwd | None:
-    """PostgreSQL refuses to run as root: then another account runs it."""
+def _account() -> tuple[int | None, int | None]:
+    """User and group to run as: PostgreSQL refuses to run as root. None: the present ones."""
     if os.geteuid() != 0:
-        return None
+        return None, None
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
+            found = pwd.getpwnam(name)
+            return found.pw_uid, found.pw_gid
     raise ServerFailed("PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to run it as.")
 
 
@@ -75,7 +70,7 @@ class Server:
     """
 
     def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
-        self._account = _account()
+        self._user, self._group = _account()
         self._bin = binaries()
         self._settings = {**_SETTINGS, **(settings or {})}
         # Short and not below the demo's folder: a socket's path has at most 107 bytes.
@@ -130,37 +125,27 @@ class Server:
         return self.folder / "postgresql.log"
 
     def _own(self, folder: Path) -> None:
-        if self._account:
-            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
-
-    def _identity(self) -> Identity:
-        return {"user": self._account.pw_uid, "group": self._account.pw_gid} if self._account else {}
+        if self._user is not None and self._group is not None:
+            os.chown(folder, self._user, self._group)
 
     def _permitted(self, *command: str) -> bool:
         try:
-            done = subprocess.run(command, check=False, capture_output=True, cwd="/", **self._identity())
+            return self._done(*command).returncode == 0
         except PermissionError:
             return False
-        return done.returncode == 0
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._bin / program), *arguments]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", **self._identity())
+        done = self._done(str(self._bin / program), *arguments)
         if done.returncode:
             raise ServerFailed(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
 
+    def _done(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", user=self._user, group=self._group)
+
     def _start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._bin / "postgres"), "-D", str(self.data)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is for us; we then stop the server in order
-                preexec_fn=ends_with_us(signal.SIGQUIT),  # noqa: PLW1509 - prctl only
-                **self._identity(),
-            )
+            command = [str(self._bin / "postgres"), "-D", str(self.data)]
+            self._process = spawn(command, log, signal.SIGQUIT, cwd="/", user=self._user, group=self._group)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cdc_tracker import operations
-from cdc_tracker.cli import Invocation, estimate_view, options, output
-from cdc_tracker.cli.follow_job import follow_jobs
-from cdc_tracker.cli.jobs import say_queued
+from cdc_tracker.cli import Invocation, options, output
+from cdc_tracker.cli.jobs import queued
 from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration, format_size, plural
 
@@ -75,9 +74,9 @@ def backfill(
             if not as_json:
                 _say(plan)
             if not dry_run:
-                question = f"Read {plan.table} for {plan.destination}?"
+                question = f"Read {plan.spec.table} for {plan.destination}?"
                 yes_duplicates = output.agree(question, _twice(plan), yes=yes, duplicates=yes_duplicates)
-        shown = [_as_json(plan, start) for plan in plans]
+        shown = [_as_json(plan) for plan in plans]
         numbers = []
         if not dry_run:
             with invocation.journal() as journal:
@@ -86,39 +85,37 @@ def backfill(
             shown = [each | {"job": number} for each, number in zip(shown, numbers, strict=True)]
         if as_json:
             output.emit(shown)
-        elif not dry_run:
-            say_queued(numbers)
-            if not detach:
-                follow_jobs(invocation.config, state, numbers)
+        else:
+            queued(invocation.config, state, numbers, follow=not detach)
 
 
-def _as_json(plan: Backfill, start: Target | None) -> dict[str, Any]:
-    kind = plan.kind
+def _as_json(plan: Backfill) -> dict[str, Any]:
+    kind, spec = plan.kind, plan.spec
     return {
-        "event": plan.event,
+        "event": spec.event,
         "destination": plan.destination,
-        "table": plan.table,
+        "table": spec.table,
         "key": list(plan.key),
         "rows": plan.rows,
         "bytes": plan.bytes,
         "depth": "table",
         "guarantee": kind.guarantee,
         "repeats": kind.duplicate_handling,
-        "only_missing": plan.only_missing,
+        "only_missing": spec.only_missing,
         "dry_run": plan.dry_run,
         "may_be_twice": plan.duplicates,
-        "age_limit_seconds": estimate_view.seconds(kind.age_limit),
-        "from": for_display(start.time_us) if start else None,
+        "age_limit_seconds": output.finite(kind.age_limit),
+        "from": for_display(spec.from_us) if spec.from_us is not None else None,
     }
 
 
 def _say(plan: Backfill) -> None:
     rows = f"about {plural(plan.rows, 'row')} ({format_size(plan.bytes)})"
-    output.say(f"{plan.event} → {plan.destination}: {rows} of {plan.table}, by {', '.join(plan.key)}.")
+    output.say(f"{plan.spec.event} → {plan.destination}: {rows} of {plan.spec.table}, by {', '.join(plan.key)}.")
     output.say(WHAT_IT_IS)
     if plan.dry_run:
         output.say("The destination is in a dry run: events would be counted as suppressed, and none sent.")
-    if plan.only_missing:
+    if plan.spec.only_missing:
         output.say("What its sent-ledger has is held back.")
     else:
         output.say(f"An event that it already has: this destination {plan.kind.duplicate_handling}.")
@@ -130,5 +127,5 @@ def _say(plan: Backfill) -> None:
 
 def _twice(plan: Backfill) -> str:
     """The question whether to send duplicates; "" if there would be none."""
-    delivered = f"{plan.destination} was delivered {plural(plan.duplicates, 'event')} of {plan.event}"
+    delivered = f"{plan.destination} was delivered {plural(plan.duplicates, 'event')} of {plan.spec.event}"
     return f"{delivered} that it does not recognize by their ids. Send all the same?" if plan.duplicates else ""

@@ -95,20 +95,20 @@ def _short(text: str) -> str:
 
 def as_dict(letter: DeadLetter) -> dict[str, object]:
     """For JSON; without the segment, which `show --raw` decodes."""
-    return {
-        "id": letter.id,
-        "destination": letter.destination,
-        "mapping": letter.mapping,
-        "position": str(letter.position),
-        "reason": letter.reason,
-        "field": letter.field,
-        "value_type": letter.value_type,
-        "detail": letter.detail,
-        "event_id": letter.event_id,
-        "state": letter.state,
-        "attempts": letter.attempts,
-        "created_at": for_display(letter.created_at),
-    }
+    names = (
+        "id",
+        "destination",
+        "mapping",
+        "position",
+        "reason",
+        "field",
+        "value_type",
+        "detail",
+        "event_id",
+        "state",
+        "attempts",
+    )
+    return output.fields(letter, *names) | {"position": str(letter.position), "created_at": for_display(letter.created_at)}
 
 
 @dead_letters.command("show")

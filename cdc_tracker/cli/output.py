@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,16 @@ def emit(value: object) -> None:
 def line(value: object) -> str:
     """JSON text on one line."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def fields(value: object, *names: str) -> dict[str, Any]:
+    """The named attributes, for JSON."""
+    return {name: getattr(value, name) for name in names}
+
+
+def finite(seconds: float) -> float | None:
+    """For JSON, which has no infinity: None then."""
+    return None if math.isinf(seconds) else seconds
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:

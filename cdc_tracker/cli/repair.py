@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cdc_tracker.capture.gaps import Missing
-    from cdc_tracker.operations.gap_backfills import Gap
+    from cdc_tracker.operations.backfill import Gap
     from cdc_tracker.operations.repair import Diagnosis, Repaired
 
 

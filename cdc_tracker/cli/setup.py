@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,20 +13,17 @@ from cdc_tracker.cli import Invocation, output
 if TYPE_CHECKING:
     from cdc_tracker.operations.setup import Mode
 
-MODES = {
-    "recreate_slot": "Drop the slot, create a new one and continue from there. `repair` also says what is missed.",
-    "new_epoch": "Start over with a server that was restored or replaced: new slot, new event ids, empty journal.",
-    "adopt": "The state store was lost: continue from the slot as it is.",
-    "accept_gap": "The journal was lost: continue from the slot. `repair` also says how to fill the gap.",
-}
+
+def _mode(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(f"--{name}", "mode", flag_value=name.replace("-", "_"), help=text)
 
 
 @click.command()
 @click.option("--print-sql", is_flag=True, help="Print the SQL for a DBA, and change nothing.")
-@click.option("--recreate-slot", "mode", flag_value="recreate_slot", help=MODES["recreate_slot"])
-@click.option("--new-epoch", "mode", flag_value="new_epoch", help=MODES["new_epoch"])
-@click.option("--adopt", "mode", flag_value="adopt", help=MODES["adopt"])
-@click.option("--accept-gap", "mode", flag_value="accept_gap", help=MODES["accept_gap"])
+@_mode("recreate-slot", "Drop the slot, create a new one and continue from there. `repair` also says what is missed.")
+@_mode("new-epoch", "Start over with a server that was restored or replaced: new slot, new event ids, empty journal.")
+@_mode("adopt", "The state store was lost: continue from the slot as it is.")
+@_mode("accept-gap", "The journal was lost: continue from the slot. `repair` also says how to fill the gap.")
 @output.yes
 @click.pass_obj
 def setup(invocation: Invocation, print_sql: bool, mode: Mode | None, yes: bool) -> None:

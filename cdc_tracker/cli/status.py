@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,30 +49,21 @@ def _watch(look: Callable[[], Status], as_json: bool) -> None:
     from rich.live import Live  # noqa: PLC0415
 
     before = look()
-    try:
-        if as_json:
-            while True:
-                time.sleep(1.0)
-                now = look()
+    table = None if as_json else Live(rendered(before), console=output.console(), auto_refresh=False)
+    with contextlib.suppress(KeyboardInterrupt), table or contextlib.nullcontext():
+        while True:
+            time.sleep(1.0)
+            now = look()
+            if table is None:
                 output.say(output.line(snapshot(now, now.rates(before))))
-                before = now
-        with Live(rendered(before), console=output.console(), auto_refresh=False) as live:
-            while True:
-                time.sleep(1.0)
-                now = look()
-                live.update(rendered(now, now.rates(before)), refresh=True)
-                before = now
-    except KeyboardInterrupt:
-        return
+            else:
+                table.update(rendered(now, now.rates(before)), refresh=True)
+            before = now
 
 
 def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The values that --json prints."""
     health = seen.health
-    destinations = [_destination(each, seen.last_hours.get(each.name, 0)) for each in health.destinations]
-    for each in destinations:
-        if rates and each["name"] in rates:
-            each["rate"] = round(rates[each["name"]], 1)
     return {
         "time": seen.time,
         "source": seen.record.name,
@@ -79,7 +71,7 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str
         "slot": _slot(seen.slot),
         "capture": _capture(health),
         "journal": _journal(seen),
-        "destinations": destinations,
+        "destinations": [_destination(each, seen.last_hours, rates or {}) for each in health.destinations],
         "roles": [_role(role, health.states[role.role]) for role in health.roles],
         "jobs": [as_dict(job) for job in health.jobs],
         "problems": seen.problems,
@@ -91,11 +83,8 @@ def _capture(health: Health) -> dict[str, Any]:
     """Capture's last report; empty if there is none."""
     import msgspec  # noqa: PLC0415
 
-    if not any(role.role == "capture" for role in health.roles):
-        return {}
-    shown: dict[str, Any] = msgspec.to_builtins(health.capture)
-    del shown["version"]
-    return shown
+    shown = msgspec.to_builtins(health.capture) if any(role.role == "capture" for role in health.roles) else {}
+    return {name: value for name, value in shown.items() if name != "version"}
 
 
 def _slot(slot: Slot) -> dict[str, Any]:
@@ -128,7 +117,7 @@ def _journal(seen: Status) -> dict[str, Any]:
     }
 
 
-def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
+def _destination(health: DestinationHealth, last_hours: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Any]:
     return {
         "name": health.name,
         "state": health.state,
@@ -140,11 +129,10 @@ def _destination(health: DestinationHealth, last_hours: int) -> dict[str, Any]:
         "lag_seconds": round(health.lag, 3),
         "waiting_changes": health.waiting.changes,
         "settled": health.settled,
-        "last_hours": last_hours,
+        "last_hours": last_hours.get(health.name, 0),
         "totals": health.totals.now,
-        "dead_letters": health.dead_letters,
-        "trouble": health.trouble,
-        "hint": health.hint,
+        **output.fields(health, "dead_letters", "trouble", "hint"),
+        **({"rate": round(rates[health.name], 1)} if health.name in rates else {}),
     }
 
 
@@ -154,13 +142,7 @@ def _finding(found: Finding) -> dict[str, Any]:
 
 
 def _role(role: RoleRecord, state: str) -> dict[str, Any]:
-    return {
-        "role": role.role,
-        "pid": role.pid,
-        "host": role.host,
-        "state": state,
-        "heard_seconds_ago": _heard(role),
-    }
+    return output.fields(role, "role", "pid", "host") | {"state": state, "heard_seconds_ago": _heard(role)}
 
 
 def rendered(seen: Status, rates: Mapping[str, float] | None = None) -> RenderableType:

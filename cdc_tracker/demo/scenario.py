@@ -85,11 +85,9 @@ class Scenario:
         """The shoppers and the observer of their work. Both end with the block."""
         shoppers = [Shopper(url, seed=self._seed * 10 + one, rate=self._rate / _CONNECTIONS) for one in range(_CONNECTIONS)]
         try:
-            with (
-                assemble.open_state(assemble.load_config(self._folder.config)) as state,
-                psycopg.connect(url, autocommit=True) as connection,
-            ):
-                yield Watch(state, connection, DESTINATIONS, shoppers), shoppers
+            config = assemble.load_config(self._folder.config)
+            with assemble.open_state(config) as state, assemble.open_journal(config) as journal:
+                yield Watch(config, state, journal, shoppers), shoppers
         finally:
             _end(shoppers)
 
@@ -127,14 +125,14 @@ class Scenario:
             raise ScenarioFailed(f"The worker did not come back to work after a kill: see {self._folder.log}")
 
     def _kill_everything(self, worker: Worker, watch: Watch) -> None:
-        worker.kill(watch.role_pids())
+        worker.kill(watch.role_pids().values())
         watch.kills.append("the worker with all its roles")
         self._screen.say("SIGKILL to the worker with all its roles; starting it again.", "yellow")
         worker.start()
 
     def _kill_one_role(self, watch: Watch) -> None:
         role = ("capture", *(f"deliver:{name}" for name in DESTINATIONS))[self._seed % 4]
-        pid = watch.role_pid(role)
+        pid = watch.role_pids().get(role)
         if pid is None or not kill(pid):
             raise ScenarioFailed(f"There is no process of the role {role} to kill.")
         watch.kills.append(role)
@@ -167,15 +165,11 @@ class Scenario:
             return oracle.in_jsonl(folder.event_files())
         return oracle.in_warehouse(folder.warehouse) if name == "warehouse" else oracle.at_vendor(folder.vendor)
 
-    def _files(self, server: Server, keep: bool) -> list[tuple[str, str]]:
-        files = [
-            ("events, as lines", str(self._folder.events)),
-            ("events, as rows", str(self._folder.warehouse)),
-            ("events, by HTTP", str(self._folder.vendor)),
-            ("the worker's log", str(self._folder.log)),
-            ("its configuration", str(self._folder.config)),
-        ]
-        return [*files, ("the database", str(server.data))] if keep else files
+    def _files(self, server: Server, keep: bool) -> dict[str, Path]:
+        folder = self._folder
+        files = {"events, as lines": folder.events, "events, as rows": folder.warehouse, "events, by HTTP": folder.vendor}
+        files |= {"the worker's log": folder.log, "its configuration": folder.config}
+        return files | ({"the database": server.data} if keep else {})
 
 
 def _check_shoppers(shoppers: list[Shopper]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from cdc_tracker.demo.oracle import Verdict
 from cdc_tracker.demo.watch import View
+from cdc_tracker.monitoring import DestinationHealth
 from cdc_tracker.units import format_size
 
 _LINE_SECONDS = 2.0
@@ -58,27 +60,23 @@ class Screen:
     def verdict(self, verdicts: Sequence[Verdict]) -> None:
         """Prints a row for each destination, and an example of each fault."""
         self.close()
-        table = Table(
-            title="Events that the source calls for, compared with the destinations",
-            title_justify="left",
-            box=None,
-            pad_edge=False,
-        )
-        table.add_column("destination")
-        for column in ("expected", "delivered", "lost", "duplicated", "sent again, dropped there"):
-            table.add_column(column, justify="right")
+        columns = ("destination", "expected", "delivered", "lost", "duplicated", "sent again, dropped there")
+        table = _table(columns, left=columns[:1])
+        table.title, table.title_justify = "Events that the source calls for, compared with the destinations", "left"
         for one in verdicts:
             numbers = (one.expected, one.delivered, one.lost, one.duplicated, one.repeats)
             table.add_row(one.destination, *(f"{number:,}" for number in numbers), style="" if one.good else "red")
         self._console.print()
         self._console.print(table)
         for one in verdicts:
-            for example in _wrong(one):
+            torn = [f"{one.torn} events were sent twice under one id with different bytes"] if one.torn else []
+            for example in [*one.examples, *torn]:
                 self._console.print(Text(f"{one.destination}: {example}", "red"))
 
-    def end(self, verdicts: Sequence[Verdict], files: Sequence[tuple[str, str]]) -> None:
+    def end(self, verdicts: Sequence[Verdict], files: Mapping[str, Path]) -> None:
+        """Prints where the files are, and the sum."""
         self._console.print()
-        for what, where in files:
+        for what, where in files.items():
             self._console.print(Text(f"{what:<20}{where}"))
         self._console.print()
         self._console.print(Text(sum_line(verdicts), "bold green" if all(one.good for one in verdicts) else "bold red"))
@@ -91,40 +89,38 @@ def sum_line(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(parts)
 
 
-def _wrong(verdict: Verdict) -> list[str]:
-    wrong = list(verdict.examples)
-    if verdict.torn:
-        wrong.append(f"{verdict.torn} events were sent twice under one id with different bytes")
-    return wrong
-
-
 def _line(view: View) -> str:
-    destinations = "  ".join(f"{one.name} {one.delivered:,} ({format_size(one.behind)} behind)" for one in view.destinations)
+    destinations = "  ".join(
+        f"{one.name} {_delivered(one):,} ({format_size(one.backlog)} behind)" for one in view.health.destinations
+    )
     return f"{view.transactions:,} transactions, {view.rows:,} changes | {destinations} | kills {len(view.kills)}"
 
 
+def _delivered(one: DestinationHealth) -> int:
+    return one.totals.now["delivered"] + one.totals.now["assumed"]
+
+
+def _table(columns: Sequence[str], *, left: Collection[str], width: int | None = None) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", min_width=width)
+    return table
+
+
 def _tables(view: View) -> Group:
-    names = [one.name for one in view.destinations]
-    events = Table(box=None, pad_edge=False)
-    events.add_column("events", min_width=24)
-    for name in names:
-        events.add_column(name, justify="right", min_width=10)
+    names = [one.name for one in view.health.destinations]
+    events = _table(("events", *names), left=("events",), width=10)
+    events.columns[0].min_width = 24
     for mapping, counts in sorted(view.mappings.items()):
         events.add_row(mapping, *(f"{counts[name]:,}" for name in names))
-    destinations = Table(box=None, pad_edge=False)
-    for column, justify in (
-        ("destination", "left"),
-        ("delivered", "right"),
-        ("behind", "right"),
-        ("position", "left"),
-        ("state", "left"),
-    ):
-        destinations.add_column(column, justify=justify, min_width=10)  # type: ignore[arg-type]
-    for one in view.destinations:
-        destinations.add_row(one.name, f"{one.delivered:,}", format_size(one.behind), str(one.position or "–"), one.state)
+    columns = ("destination", "delivered", "behind", "position", "state")
+    destinations = _table(columns, left=("destination", "position", "state"), width=10)
+    for one in view.health.destinations:
+        numbers = f"{_delivered(one):,}", format_size(one.backlog)
+        destinations.add_row(one.name, *numbers, str(one.position or "–"), one.state)
     shop = (
         f"the shop: {view.transactions:,} transactions, {view.rows:,} changes, "
-        f"{view.rolled_back:,} rolled back; WAL held back {format_size(view.retained)}"
+        f"{view.rolled_back:,} rolled back; WAL held back {format_size(view.health.capture.retained_bytes or 0)}"
     )
     kills = f"SIGKILL: {', '.join(view.kills) or 'none yet'}"
     return Group(Text(), Text(shop), Text(kills, "yellow" if view.kills else ""), Text(), events, Text(), destinations)

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from cdc_tracker.demo import DemoFailed
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 
 _COMMAND = [sys.executable, "-m", "cdc_tracker"]
 _STOP_SECONDS = 20.0
@@ -54,15 +54,8 @@ class Worker:
     def start(self) -> None:
         """Starts the daemon."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*_COMMAND, "run"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the demo, which then ends the worker
-                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only; SIGKILL, since draining would need the receiver, which ends with the demo
-            )
+            # SIGKILL: to drain it would need the receiver, which ends with the demo.
+            self._process = spawn([*_COMMAND, "run"], log, env=self._environment)
 
     def check_alive(self) -> None:
         """Raises WorkerFailed if the daemon has ended."""
@@ -72,7 +65,7 @@ class Worker:
     def _tail(self) -> str:
         return "\n".join(self._log.read_text(errors="backslashreplace").splitlines()[-15:])
 
-    def kill(self, roles: Sequence[int] = ()) -> None:
+    def kill(self, roles: Collection[int] = ()) -> None:
         """SIGKILL to the daemon and to the processes of its roles, all at once. Roles that are not given end with the daemon."""
         process, self._process = self._process, None
         if process is None:
@@ -117,7 +110,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def _wait_for(pids: Sequence[int]) -> None:
+def _wait_for(pids: Collection[int]) -> None:
     """Waits until they have ended, at most a second: a system without an init process keeps zombies."""
     deadline = time.monotonic() + 1
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""A backfill: sends the events of a table's present rows, as a job beside the live stream."""
+"""A backfill: sends the events of a table's present rows, as a job beside the live stream; and fills gaps with them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from cdc_tracker.capture.gaps import Missing, window
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.jobs.spec import CHUNK, conditions_of, unfit
 from cdc_tracker.destinations import registry
@@ -17,6 +18,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mapping, texts
 from cdc_tracker.operations import named
+from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.snapshot import extent, usable_key
 from cdc_tracker.state import BackfillSpec, Job, State
@@ -43,29 +45,26 @@ class Wanted:
 class Backfill:
     """Rows that would be read for one event and one destination. `rows` and `bytes` are the planner's estimates.
 
-    `key`: the columns that order the rows. `only_missing`: what the destination's sent-ledger has is held back. `duplicates`: how
-    many events it was delivered that it would not recognize by their ids.
+    `key`: the columns that order the rows. `duplicates`: how many events the destination was delivered that it would not
+    recognize by their ids.
     """
 
     source: str
     destination: str
-    event: str
-    table: str
+    spec: BackfillSpec
     key: tuple[str, ...]
     rows: int
     bytes: int
     kind: type[Destination]
-    only_missing: bool
     dry_run: bool
     duplicates: int
-    spec: BackfillSpec
 
     def refuse_duplicates(self) -> None:
         """Raises Stop if there may be duplicates."""
         if self.duplicates:
             raise Stop(
-                f"{self.destination} was delivered {plural(self.duplicates, 'event')} of {self.event} that it does not recognize "
-                "by their ids: it will have those twice whose rows are read. Nothing was changed.",
+                f"{self.destination} was delivered {plural(self.duplicates, 'event')} of {self.spec.event} that it does not "
+                "recognize by their ids: it will have those twice whose rows are read. Nothing was changed.",
                 hint="--yes-duplicates sends them all the same; --where or --to can leave them out; a `sent_ledger` at the "
                 "destination holds back what it delivers from then on.",
             )
@@ -93,13 +92,11 @@ def start(state: State, journal: Journal, backfills: Sequence[Backfill], *, acce
     if not accept_duplicates:
         for each in backfills:
             each.refuse_duplicates()
-    return list(_queued(state, journal, backfills))
-
-
-def _queued(state: State, journal: Journal, backfills: Sequence[Backfill]) -> Iterator[Job]:
+    jobs = []
     for each in backfills:
-        yield state.jobs.create(each.source, each.destination, each.spec, total=each.rows)
+        jobs.append(state.jobs.create(each.source, each.destination, each.spec, total=each.rows))
         journal.wake(each.destination)
+    return jobs
 
 
 def plan_one(
@@ -113,31 +110,22 @@ def plan_one(
     key = usable_key(connection, mapping.table)
     size = extent(connection, mapping.table, where, conditions)
     only_missing = settings.sent_ledger is not None
-    spec = BackfillSpec(
-        event=mapping.key,
-        table=mapping.table,
-        mappings=texts(config.mapping_paths),
-        where=wanted.where,
-        order=wanted.order,
-        from_us=wanted.from_us,
-        to_us=wanted.to_us,
-        only_missing=only_missing,
-        max_rate=wanted.max_rate,
-        chunk=wanted.chunk,
-    )
     return Backfill(
         source=source,
         destination=destination,
-        event=mapping.key,
-        table=mapping.table,
+        spec=BackfillSpec(
+            event=mapping.key,
+            table=mapping.table,
+            mappings=texts(config.mapping_paths),
+            only_missing=only_missing,
+            **asdict(wanted),
+        ),
         key=tuple(key.columns),
         rows=size.rows,
         bytes=size.bytes,
         kind=kind,
-        only_missing=only_missing,
         dry_run=settings.dry_run,
         duplicates=0 if only_missing else _delivered_before(state, source, mapping.key, destination, kind.dedupe_window),
-        spec=spec,
     )
 
 
@@ -159,3 +147,56 @@ def _delivered_before(state: State, source: str, key: str, destination: str, win
     until = (time.time() - window) // 3600
     rows = state.ledger.rows(source, destination=destination, mapping=key)
     return sum(row.delivered + row.assumed for row in rows if row.hour <= until)
+
+
+# Gaps: what a backfill can fill of what capture never read.
+
+_STILL_THERE = "rows that still exist; those deleted since are lost"
+_AS_NOW = "rows as they are now; rows deleted since, and values that later updates have overwritten, are lost"
+_OUTBOX = "events written to the outbox meanwhile cannot be read again"
+
+
+@dataclass(frozen=True)
+class Refill:
+    """Whether a backfill of one event fills a gap. `why`: what the backfill lacks, or why none is possible."""
+
+    event: str
+    table: str
+    possible: bool
+    why: str
+    job: int | None = None  # the backfill that was queued
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What one destination lacks, and whether a backfill fills it, for each of its events."""
+
+    missing: Missing
+    refills: tuple[Refill, ...]
+
+
+def gap_of(source: SourceSetup, missing: Missing, *, create_jobs: bool) -> Gap:
+    """The gap with a refill for each mapping of the destination and for the outbox. `create_jobs`: queues possible backfills."""
+    return Gap(missing, tuple(_refills(source, missing, create_jobs)))
+
+
+def _refills(source: SourceSetup, missing: Missing, create_jobs: bool) -> Iterator[Refill]:
+    for mapping in source.mappings.all:
+        if mapping.goes_to(missing.destination):
+            yield _refill(source, mapping, missing, create_jobs)
+    if outbox := source.config.source.outbox:
+        yield Refill("outbox", outbox.table, False, _OUTBOX)
+
+
+def _refill(source: SourceSetup, mapping: Mapping, missing: Missing, create_job: bool) -> Refill:
+    if not {"insert", "update"} & set(mapping.on):
+        why = f"{' and '.join(mapping.on)}: deleted rows cannot be read from their table"
+        return Refill(mapping.key, mapping.table, False, why)
+    wanted = Wanted(*window(missing))
+    try:
+        found = plan_one(source.config, source.state, source.connection, mapping, missing.destination, wanted)
+    except Stop as error:
+        return Refill(mapping.key, mapping.table, False, str(error))
+    jobs = start(source.state, source.journal, [found], accept_duplicates=True) if create_job else []
+    why = _AS_NOW if "update" in mapping.on else _STILL_THERE
+    return Refill(mapping.key, mapping.table, True, why, jobs[0].id if jobs else None)

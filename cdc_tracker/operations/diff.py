@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from cdc_tracker.operations import named
 from cdc_tracker.operations.masking import Masks, flattened
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import SourceRecord, State
-from cdc_tracker.worker.assemble import load_mappings, source_record
+from cdc_tracker.worker.assemble import build_pipeline, load_mappings, source_record
 
 Kind = Literal["added", "removed", "changed", "rejected"]
 MAX_PATHS = 200  # paths of changed values counted for an event: keys made of data would have no bound
@@ -126,15 +125,14 @@ def compare(
     other = load_mappings(config.model_copy(update={"mappings": [path.absolute() for path in files]}))
     keys = named.events([*current.all, *other.all], events)
     record = source_record(config, state)
-    before, after = (_side(record, mappings, keys, destination) for mappings in (current, other))
+    before, after = (_side(config, record, mappings, keys, destination) for mappings in (current, other))
     begin, upto = range_of(journal, start, end, journal.end() or START)
     return difference(before, after, journal, begin, upto, captured=current, samples=samples, advance=advance)
 
 
-def _side(record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:
+def _side(config: Config, record: SourceRecord, mappings: Mappings, keys: Sequence[str], destination: str | None) -> Side:
     chosen = Mappings(tuple(each for each in mappings.all if each.key in keys and each.goes_to(destination)))
-    namespace = uuid.UUID(record.namespace)
-    return Side(chosen, Pipeline(chosen, outbox=None, namespace=namespace, database=record.database, destination=destination))
+    return Side(chosen, build_pipeline(config, record, None, chosen, only=chosen.keys()))
 
 
 def difference(

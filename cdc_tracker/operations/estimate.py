@@ -53,11 +53,12 @@ class ReplayEstimate:
 
 @dataclass(frozen=True)
 class DestinationEstimate:
-    """What sending a range again would do at a destination: counts, and how its `kind` treats the events.
+    """What sending a range again would do at a destination of the source: counts, and how its `kind` treats the events.
 
     `sent_since`: since when its sent-ledger is kept, in microseconds; None: it is empty, or not asked (see `only_missing`).
     """
 
+    source: str
     destination: str
     kind: type[Destination]
     counts: ReplayEstimate
@@ -79,9 +80,9 @@ class DestinationEstimate:
         unknown = ", and the sent-ledger does not reach back so far" if self.only_missing else ""
         return f"{plural(number, 'event')} would be there twice, if delivered before: {why}{unknown}"
 
-    def refuse_duplicates(self) -> None:
-        """Raises Stop if there would be duplicates."""
-        if self.duplicates:
+    def refuse_duplicates(self, *, accepted: bool) -> None:
+        """Raises Stop if there would be duplicates that are not accepted."""
+        if self.duplicates and not accepted:
             raise Stop(
                 f"{self.destination}: {self.duplicates}. Nothing was changed.",
                 hint="--yes-duplicates sends them all the same. --only-missing holds back what was delivered, "
@@ -98,8 +99,8 @@ def estimate(
     after: Position,
     upto: Position,
     *,
-    only_missing: bool = False,
-    advance: Callable[[], None] = lambda: None,
+    only_missing: bool,
+    advance: Callable[[], None],
 ) -> DestinationEstimate:
     """Estimates sending a range to a configured destination. Calls `advance` after each segment.
 
@@ -126,7 +127,7 @@ def estimate(
         sent_since=since,
         advance=advance,
     )
-    return DestinationEstimate(destination, kind, counts, only_missing, since, settings.dry_run)
+    return DestinationEstimate(source, destination, kind, counts, only_missing, since, settings.dry_run)
 
 
 def estimate_replay(

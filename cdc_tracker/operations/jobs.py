@@ -16,7 +16,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.monitoring import reports
 from cdc_tracker.state import DeliveryReport, Job, State
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 
 LOOK = 0.2  # seconds between two looks at a job
 LAST_WORDS = 2_000  # characters of a worker's log that are shown if it ends by itself
@@ -92,14 +92,7 @@ def worker_for(config: Config, state: State, number: int) -> Iterator[OwnWorker 
         yield None
         return
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
-        )
+        process = spawn([sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"], log)
         try:
             yield OwnWorker(process, log)
         finally:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cdc_tracker import envelope
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Problem
-from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import START, Change, Result, Segment
+from cdc_tracker.operations.source import new_record
 from cdc_tracker.pipeline import Pipeline, whole_changes
 from cdc_tracker.pipeline.debezium_envelope import as_envelope
-from cdc_tracker.sources.postgres.catalog import ServerIdentity
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.temporary_stream import TemporaryStream
-from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_state, table_needs
+from cdc_tracker.state import SourceRecord
+from cdc_tracker.worker.assemble import build_pipeline, captured_tables, load_mappings, open_state, table_needs
 
 _UNMAPPED = Need(frozenset({"insert"}), every_column=True)
 
@@ -75,20 +73,14 @@ def opened(config: Config, tables: Collection[str] = ()) -> Iterator[Preview]:
     watched = frozenset(tables or captured_tables(config, mappings))
     wanted = {table: replace(needs.get(table, _UNMAPPED), every_change=True) for table in watched}
     with TemporaryStream(config.source, wanted) as stream:
-        pipeline = _pipeline(config, mappings, stream.identity)
+        record = _record(config) or new_record(config, stream.identity, stream.plugin, stream.identity.wal_lsn)
+        pipeline = build_pipeline(config, replace(record, database=stream.identity.database), None, mappings)
         yield Preview(watched, stream.plugin, stream.publication, stream.problems, stream, pipeline)
 
 
-def _pipeline(config: Config, mappings: Mappings, identity: ServerIdentity) -> Pipeline:
-    """Returns a pipeline in the namespace of the source's record, or in the one that `setup` would make."""
-    record = None
-    if config.state.url or (config.data / "state.sqlite").exists():
-        with open_state(config, to_read=True) as state:
-            record = state.sources.get(config.source.name)
-    namespace = record.namespace if record else config.source.namespace
-    return Pipeline(
-        mappings,
-        outbox=config.source.outbox,
-        namespace=uuid.UUID(namespace) if namespace else envelope.namespace(identity.system_id, identity.database, 1),
-        database=identity.database,
-    )
+def _record(config: Config) -> SourceRecord | None:
+    """What `setup` recorded, if it has run."""
+    if not config.state.url and not (config.data / "state.sqlite").exists():
+        return None
+    with open_state(config, to_read=True) as state:
+        return state.sources.get(config.source.name)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from cdc_tracker.errors import CdcTrackerError, Problem, SlotBusy, Stop
 from cdc_tracker.model import START, Lsn, format_lsn, parse_lsn
 from cdc_tracker.operations import publications
-from cdc_tracker.operations.gap_backfills import Gap, gap_of
+from cdc_tracker.operations.backfill import Gap, gap_of
 from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.refusals import Mend, Refusal
 from cdc_tracker.sources.postgres import publication, slot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from cdc_tracker import mapping
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.points import Target, range_of
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import Position
 from cdc_tracker.operations import named
 from cdc_tracker.operations.estimate import DestinationEstimate, estimate
 from cdc_tracker.state import Job, ReplaySpec, State
@@ -19,15 +18,11 @@ from cdc_tracker.worker.assemble import build_pipeline, captured_tables, source_
 
 @dataclass(frozen=True)
 class Replay:
-    """A range that would be sent again. `events`: keys of what is sent, None: all. `texts`: the mapping files, by name."""
+    """What would be sent again. `events`: keys of what is sent, None: all. `texts`: the mapping files, by name."""
 
-    source: str
-    destination: str
-    after: Position
-    upto: Position
-    events: Sequence[str] | None
-    texts: Mapping[str, str]
     estimate: DestinationEstimate
+    events: list[str] | None
+    texts: dict[str, str]
 
 
 def plan(
@@ -61,21 +56,21 @@ def plan(
     after, upto = range_of(journal, start, end, named.checkpoint(state, record.name, destination))
     pipeline = build_pipeline(config, record, destination, mappings, only=keys)
     again = estimate(config, state, journal, destination, pipeline, after, upto, only_missing=only_missing, advance=advance)
-    return Replay(record.name, destination, after, upto, keys, texts, again)
+    return Replay(again, keys, texts)
 
 
 def start(state: State, journal: Journal, wanted: Replay, *, accept_duplicates: bool, max_rate: float | None = None) -> Job:
     """Queues the replay. `max_rate`: events a second. Raises Stop if there would be duplicates that are not accepted."""
-    if not accept_duplicates:
-        wanted.estimate.refuse_duplicates()
+    again, counts = wanted.estimate, wanted.estimate.counts
+    again.refuse_duplicates(accepted=accept_duplicates)
     spec = ReplaySpec(
-        after=wanted.after,
-        upto=wanted.upto,
-        events=list(wanted.events) if wanted.events is not None else None,
-        mappings=dict(wanted.texts),
-        only_missing=wanted.estimate.only_missing,
+        after=counts.after,
+        upto=counts.upto,
+        events=wanted.events,
+        mappings=wanted.texts,
+        only_missing=again.only_missing,
         max_rate=max_rate,
     )
-    job = state.jobs.create(wanted.source, wanted.destination, spec, needs=wanted.after, total=wanted.estimate.counts.total)
-    journal.wake(wanted.destination)
+    job = state.jobs.create(again.source, again.destination, spec, needs=counts.after, total=counts.total)
+    journal.wake(again.destination)
     return job

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.points import Target, located
 from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
-from cdc_tracker.model import Position
 from cdc_tracker.monitoring import reports
 from cdc_tracker.operations import named
 from cdc_tracker.operations.estimate import DestinationEstimate, estimate
 from cdc_tracker.state import State
 from cdc_tracker.worker.assemble import build_pipeline, source_record
-
-
-@dataclass(frozen=True)
-class Rewind:
-    """A checkpoint that would move from `position` back to `to`, and what that would send again."""
-
-    source: str
-    destination: str
-    position: Position
-    to: Position
-    estimate: DestinationEstimate
 
 
 def plan(
@@ -37,8 +24,8 @@ def plan(
     *,
     only_missing: bool = False,
     advance: Callable[[], None] = lambda: None,
-) -> Rewind:
-    """What a rewind to the target would do. Changes nothing. Calls `advance` after each segment that it reads.
+) -> DestinationEstimate:
+    """What a rewind to the target would send again. Changes nothing. Calls `advance` after each segment that it reads.
 
     Raises InvalidRequest for an unknown destination; Stop if the target is not before the checkpoint, or older than the journal.
     """
@@ -52,17 +39,16 @@ def plan(
             hint="`cdc-tracker status` shows where each destination is.",
         )
     pipeline = build_pipeline(config, record, destination)
-    again = estimate(config, state, journal, destination, pipeline, to, position, only_missing=only_missing, advance=advance)
-    return Rewind(record.name, destination, position, to, again)
+    return estimate(config, state, journal, destination, pipeline, to, position, only_missing=only_missing, advance=advance)
 
 
-def apply(state: State, journal: Journal, wanted: Rewind, *, accept_duplicates: bool) -> bool:
+def apply(state: State, journal: Journal, wanted: DestinationEstimate, *, accept_duplicates: bool) -> bool:
     """Requests the rewind. Returns whether a running worker applies it at once; otherwise the next worker does.
 
     Raises Stop if there would be duplicates that are not accepted.
     """
-    if not accept_duplicates:
-        wanted.estimate.refuse_duplicates()
-    state.checkpoints.request_rewind(wanted.source, wanted.destination, wanted.to, only_missing=wanted.estimate.only_missing)
-    journal.wake(wanted.destination)
-    return reports(state.reports.all(wanted.source), f"deliver:{wanted.destination}")
+    wanted.refuse_duplicates(accepted=accept_duplicates)
+    source, destination = wanted.source, wanted.destination
+    state.checkpoints.request_rewind(source, destination, wanted.counts.after, only_missing=wanted.only_missing)
+    journal.wake(destination)
+    return reports(state.reports.all(source), f"deliver:{destination}")

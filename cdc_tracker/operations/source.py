@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from cdc_tracker.mapping import Mappings
 from cdc_tracker.model import Lsn, Position, format_lsn, parse_lsn
 from cdc_tracker.refusals import NEW_EPOCH, Refusal
 from cdc_tracker.sources.postgres import catalog, faults, plugins, slot
+from cdc_tracker.sources.postgres.catalog import ServerIdentity
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.session import options, published
@@ -165,29 +166,35 @@ class SourceSetup:
     def adopt(self, before: SourceRecord | None, found: SlotState) -> None:
         """Stores a record that begins where the slot is: what lies before it and is not in the journal is given up.
 
-        Event ids stay those of `before` if it has a namespace. Raises Gap for a slot without a position.
+        `before`: see `new_record`. Raises Gap for a slot without a position.
         """
-        identity = catalog.identify(self.connection)
-        begin = found.confirmed_flush_lsn
-        if begin is None:
+        if found.confirmed_flush_lsn is None:
             raise Gap(f"The slot {found.name} has no position to begin from.")
-        epoch = before.epoch if before else 1
-        own = str(envelope.namespace(identity.system_id, identity.database, epoch))
-        record = SourceRecord(
-            name=self.name,
-            system_id=identity.system_id,
-            database=identity.database,
-            slot=found.name,
-            plugin=found.plugin,
-            namespace=(before.namespace if before else "") or self.config.source.namespace or own,
-            epoch=epoch,
-            created_lsn=begin,
-            confirmed_lsn=begin,
-            timeline=identity.timeline,
-            journaled_lsn=end.commit_lsn if (end := self.journal.end()) else 0,
-        )
+        identity, end = catalog.identify(self.connection), self.journal.end()
+        record = new_record(self.config, identity, found.plugin, found.confirmed_flush_lsn, before)
+        record = replace(record, journaled_lsn=end.commit_lsn if end else 0)
         self.state.sources.save(record)
-        self.done("slot", f"{found.name} ({found.plugin}), from {format_lsn(begin)} on")
+        self.done("slot", f"{found.name} ({found.plugin}), from {format_lsn(record.created_lsn)} on")
+
+
+def new_record(
+    config: Config, identity: ServerIdentity, plugin: str, begin: Lsn, before: SourceRecord | None = None
+) -> SourceRecord:
+    """A record of the configured source that begins at `begin`. Event ids stay those of `before` if it has a namespace."""
+    epoch = before.epoch if before else 1
+    own = str(envelope.namespace(identity.system_id, identity.database, epoch))
+    return SourceRecord(
+        name=config.source.name,
+        system_id=identity.system_id,
+        database=identity.database,
+        slot=config.source.slot,
+        plugin=plugin,
+        namespace=(before.namespace if before else "") or config.source.namespace or own,
+        epoch=epoch,
+        created_lsn=begin,
+        confirmed_lsn=begin,
+        timeline=identity.timeline,
+    )
 
 
 @contextmanager

@@ -9,9 +9,11 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from select import select
+from subprocess import DEVNULL, Popen
+from typing import IO, Any
 
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.worker.signals import hold
@@ -27,6 +29,19 @@ def ends_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
     it may run between fork and exec.
     """
     return partial(_end_with, os.getpid(), number)
+
+
+def spawn(command: Sequence[str], log: IO[bytes], number: signal.Signals = signal.SIGKILL, **options: Any) -> Popen[bytes]:
+    """Starts a program that ends with us: see `ends_with_us`. Its output goes to `log`, and Ctrl-C does not reach it."""
+    return Popen(
+        command,
+        stdin=DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=ends_with_us(number),  # noqa: PLW1509 - prctl only
+        **options,
+    )
 
 
 def _end_with(parent: int, number: signal.Signals) -> None:

@@ -20,7 +20,7 @@ SECONDS = "4"
 
 
 def _command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "cdc_tracker.demo", "--dir", str(folder), "--seconds", SECONDS, *options]
+    return [sys.executable, "-m", "cdc_tracker", "demo", "--dir", str(folder), "--seconds", SECONDS, *options]
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -62,14 +62,14 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_a_rewind_is_planned_as_values_and_applied_in_a_second_step(place: Place) -> None:
     plan = operations.rewind.plan(*place, "events", EARLIEST)
-    assert (plan.position, plan.to) == (place.journal.end(), plan.estimate.counts.after)
-    assert plan.estimate.counts.events == {"Order Placed": 4, "Order Paid": 2}
-    assert plan.estimate.counts.reasons == {"expression_error": 1}
+    assert (plan.source, plan.destination, plan.counts.upto) == ("main", "events", place.journal.end())
+    assert plan.counts.events == {"Order Placed": 4, "Order Paid": 2}
+    assert plan.counts.reasons == {"expression_error": 1}
     with pytest.raises(Stop, match="6 events would be there twice"):
         operations.rewind.apply(place.state, place.journal, plan, accept_duplicates=False)
     assert _rewind_to(place) is None
     assert operations.rewind.apply(place.state, place.journal, plan, accept_duplicates=True) is False  # no worker runs
-    assert _rewind_to(place) == plan.to
+    assert _rewind_to(place) == plan.counts.after < plan.counts.upto
 
 
 def test_a_replay_of_chosen_events_becomes_a_job_with_what_was_planned(place: Place) -> None:
@@ -78,13 +78,13 @@ def test_a_replay_of_chosen_events_becomes_a_job_with_what_was_planned(place: Pl
     plan = operations.replay.plan(
         *place, "ledgered", EARLIEST, end, events=["Order Paid"], only_missing=True, advance=lambda: read.append(None)
     )
-    assert (plan.events, plan.upto) == (["Order Paid"], Position(lsn_of(1), -1))
+    assert (plan.events, plan.estimate.counts.upto) == (["Order Paid"], Position(lsn_of(1), -1))
     assert (plan.estimate.counts.total, plan.estimate.only_missing, len(read)) == (1, True, 2)
     with pytest.raises(Stop, match="would be there twice"):
         operations.replay.start(place.state, place.journal, plan, accept_duplicates=False)
     assert place.state.jobs.all("main") == []
     job = operations.replay.start(place.state, place.journal, plan, accept_duplicates=True, max_rate=5.0)
-    assert (job.kind, job.destination, job.needs, job.state) == ("replay", "ledgered", plan.after, "queued")
+    assert (job.kind, job.destination, job.needs, job.state) == ("replay", "ledgered", plan.estimate.counts.after, "queued")
     operations.jobs.control(place.state, place.journal, "main", job.id, "paused")
     assert operations.jobs.one(place.state, "main", job.id).state == "paused"
     assert operations.jobs.progress(job) == (0, 1, 0, None)
@@ -95,16 +95,13 @@ def test_backfills_are_queued_all_or_none(place: Place) -> None:
     fine = operations.backfill.Backfill(
         source="main",
         destination="ledgered",
-        event="Order Paid",
-        table="shop.orders",
+        spec=BACKFILL,
         key=("id",),
         rows=7,
         bytes=512,
         kind=kind,
-        only_missing=True,
         dry_run=False,
         duplicates=0,
-        spec=BACKFILL,
     )
     doubling = replace(fine, destination="events", duplicates=1_200)
     with pytest.raises(Stop, match="events was delivered 1,200 events of Order Paid"):
