@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic.functional_validators import AfterValidator, PlainValidator
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
-from pydantic_core.core_schema import ErrorType
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -33,8 +30,6 @@ from cdc_tracker.units import Duration
 
 DEFAULT_FILE = "cdc-tracker.yml"
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s@]+)@")
-_KNOWN_ERRORS = frozenset(get_args(ErrorType))
-_HIDDEN = SecretStr("hidden")
 
 SettingsClass: TypeAlias = Callable[[object], type[DestinationSettings]]
 """The settings class of a destination's `type`. Raises ConfigError for a value that is not a known type."""
@@ -194,21 +189,10 @@ def _problems(
 ) -> list[Problem]:
     """The errors in plain words, each at its place in the file or at the environment variable that overrides it."""
 
-    def moved(detail: ErrorDetails) -> InitErrorDetails:
-        loc, kind = (*prefix, *detail["loc"]), detail["type"]
-        shown = _HIDDEN if loc in referring or overriding(loc) or logs.is_secret(str(loc[-1])) else detail["input"]
-        # pydantic_core does not know the types of validators' own errors; nothing reads them below
-        known: Any = kind if kind in _KNOWN_ERRORS else PydanticCustomError("custom", "{message}", {"message": detail["msg"]})
-        return InitErrorDetails(type=known, loc=loc, input=shown, ctx=detail.get("ctx") or {})
+    def hidden(loc: Loc) -> bool:
+        return loc in referring or overriding(loc) is not None or logs.is_secret(str(loc[-1]))
 
-    found = []
-    for detail in error.errors(include_url=False):
-        placed = ValidationError.from_exception_data(error.title, [moved(detail)])
-        [problem] = explain(placed, document, model, len(prefix))
-        loc = (*prefix, *detail["loc"])
-        named = overriding(loc)
-        found.append((document.place(loc), replace(problem, where=named, key=dotted(loc)) if named else problem))
-    return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
+    return explain(error, document, model, prefix=prefix, overridden=overriding, hidden=hidden)
 
 
 def _failed(problems: list[Problem]) -> ConfigError:

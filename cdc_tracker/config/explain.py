@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, SecretStr, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.config.yaml_file import Document, Loc, dotted
 from cdc_tracker.errors import Problem
 
+_HIDDEN = SecretStr("hidden")
 
-def explain(error: ValidationError, document: Document, model: type[BaseModel], above: int = 0) -> list[Problem]:
+
+def explain(
+    error: ValidationError,
+    document: Document,
+    model: type[BaseModel],
+    *,
+    prefix: Loc = (),
+    overridden: Callable[[Loc], str | None] = lambda _: None,
+    hidden: Callable[[Loc], bool] = lambda _: False,
+) -> list[Problem]:
     """The errors of a pydantic model in plain words, each with file, line and key, in the order of the file.
 
-    `model` is what was validated. `above`: how many parts of an error's location lie outside of it.
+    `model` is what was validated, `prefix` its place in the document. `overridden`: the environment variable, if any, that a
+    value came from in place of the file. `hidden`: whether the value at a place must not be shown.
     """
     found = []
     for detail in error.errors(include_url=False, include_input=True):
-        loc = _within(document, detail["loc"])
-        found.append((document.place(loc), Problem(document.where(loc), dotted(loc), _message(detail, model, above))))
+        full = (*prefix, *detail["loc"])
+        loc = _within(document, full)
+        value = _HIDDEN if hidden(full) else detail["input"]
+        variable = overridden(full)
+        where, key = (variable, dotted(full)) if variable else (document.where(loc), dotted(loc))
+        text = _message(detail, full, value, model, len(prefix))
+        found.append((document.place(full if variable else loc), Problem(where, key, text)))
     return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -67,24 +83,17 @@ _WORDS = {
 }
 
 
-def _message(detail: ErrorDetails, model: type[BaseModel], above: int) -> str:
+def _message(detail: ErrorDetails, loc: Loc, value: object, model: type[BaseModel], above: int) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     if kind == "extra_forbidden":
-        name = str(detail["loc"][-1])
-        return f"is not a known key{nearest(name, _known_keys(model, detail['loc'], above))}"
+        return f"is not a known key{nearest(str(loc[-1]), _known_keys(model, loc, above))}"
     if kind in {"literal_error", "enum"}:
         allowed = re.findall(r"'([^']*)'|(\d+)", str(context.get("expected", "")))
         names = [text or number for text, number in allowed]
-        return (
-            f"must be one of {', '.join(names)}, not {_shown(detail['input'], detail['loc'])}{_only_near(detail['input'], names)}"
-        )
+        return f"must be one of {', '.join(names)}, not {_shown(value, loc)}{_only_near(value, names)}"
     if kind in _WORDS:
         text = _WORDS[kind].format(**context)
-        return (
-            text
-            if kind in {"missing"} or isinstance(detail["input"], dict | list)
-            else f"{text}, not {_shown(detail['input'], detail['loc'])}"
-        )
+        return text if kind == "missing" or isinstance(value, dict | list) else f"{text}, not {_shown(value, loc)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return message[:1].lower() + message[1:] if message.startswith("Input ") else message
 
