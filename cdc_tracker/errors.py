@@ -30,6 +30,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NEEDS_A_PERSON = 3
+"""The exit code of a command or a role that ended with Stop."""
+
 
 class CdcTrackerError(Exception):
     """The base class. `hint`: how to fix it, empty if there is nothing to do."""

@@ -15,13 +15,12 @@ import click
 from cdc_tracker import __version__
 from cdc_tracker.cli.invocation import Invocation
 from cdc_tracker.config.nearest import nearest
-from cdc_tracker.errors import CdcTrackerError, InvalidRequest
+from cdc_tracker.errors import NEEDS_A_PERSON, CdcTrackerError, InvalidRequest
 from cdc_tracker.worker.signals import hold_for
 
-__all__ = ["FOUND_PROBLEMS", "NEEDS_A_PERSON", "Invocation", "cli", "main", "report"]
+__all__ = ["FOUND_PROBLEMS", "Invocation", "cli", "main", "report"]
 
 FOUND_PROBLEMS = 1
-NEEDS_A_PERSON = 3
 _FAULT = "This is a fault in cdc-tracker. Nothing was skipped: a run continues from its checkpoints. --debug shows where."
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cdc_tracker.delivery.outcomes import MINUTES
+from cdc_tracker.errors import NEEDS_A_PERSON
 from cdc_tracker.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _ends(name: str, role: RoleEnds) -> Iterator[Finding]:
     """A role that ends again and again is at work in between."""
     if not role.ends:
         return
-    severe = role.ends >= ENDS or (role.code == 3 and not role.running)
+    severe = role.ends >= ENDS or (role.code == NEEDS_A_PERSON and not role.running)
     times = "once" if role.ends == 1 else f"{role.ends} times"
     trouble = f": {role.trouble.rstrip('.')}" if role.trouble else ""
     how = f", last with {_code(role.code)}" if role.code else ""

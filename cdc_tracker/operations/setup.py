@@ -10,7 +10,7 @@ from cdc_tracker.delivery.start import start_position
 from cdc_tracker.destinations.base import Cursor, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import SlotBusy, SlotForeign, SourceError, Stop
 from cdc_tracker.model import Position, format_lsn
-from cdc_tracker.operations import plugin_change, publications
+from cdc_tracker.operations import publications
 from cdc_tracker.operations.source import SourceSetup
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.sources.postgres import publication, scripts
@@ -45,7 +45,7 @@ def plan(source: SourceSetup, mode: Mode | None = None) -> SetupPlan:
     if mode is not None:
         with source.exclusive():
             return SetupPlan(mode, consequence=_consequence(source, mode))
-    if plugin_change.due(source):
+    if publications.plugin_change_due(source):
         return SetupPlan(changes_plugin=True)
     _verify(source)
     return SetupPlan()
@@ -61,7 +61,7 @@ def apply(source: SourceSetup, planned: SetupPlan) -> None:
         publications.create_outbox(source)
         publications.publish(source, new_slot=planned.mode in ("recreate_slot", "new_epoch"))
         if planned.changes_plugin:
-            plugin_change.apply(source)
+            publications.change_plugin(source)
         _settle(source, planned.mode)
         if reading := _verify(source):
             source.done("slot", reading)

@@ -23,7 +23,7 @@ from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.delivery.start import ensure_checkpoint
 from cdc_tracker.destinations.base import Cursor, Destination
 from cdc_tracker.destinations.support.faults import Fault
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Stop
+from cdc_tracker.errors import NEEDS_A_PERSON, AlreadyRunning, CdcTrackerError, Fenced, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position
 from cdc_tracker.monitoring.worker import failed
@@ -32,7 +32,7 @@ from cdc_tracker.state import Lock, SourceRecord, State
 from cdc_tracker.worker import assemble
 from cdc_tracker.worker.processes import ForkServer, name_process
 from cdc_tracker.worker.signals import Signals
-from cdc_tracker.worker.supervisor import NEEDS_A_PERSON, Supervisor
+from cdc_tracker.worker.supervisor import Supervisor
 
 FAILED = 1
 COLLECT = 1_000  # objects until the next garbage collection: an HTTP request is a cycle that keeps a batch's bytes

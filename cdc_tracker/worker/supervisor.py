@@ -11,7 +11,7 @@ import structlog
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.sender import Interrupted
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
+from cdc_tracker.errors import NEEDS_A_PERSON, AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
 from cdc_tracker.monitoring import Observer
 from cdc_tracker.monitoring.server import HealthServer
 from cdc_tracker.monitoring.worker import WorkerReporter
@@ -21,7 +21,6 @@ from cdc_tracker.worker import assemble
 from cdc_tracker.worker.processes import ForkServer
 from cdc_tracker.worker.signals import Signals
 
-NEEDS_A_PERSON = 3
 LONGEST = 30.0  # seconds between two starts of a role that keeps failing
 STEADY = 30.0  # seconds that a role must have run for its backoff to be reset
 LEAVE = 5.0  # seconds that a role has to end after the signal to give up its work
