@@ -52,7 +52,7 @@ def rewind(
     """
     with invocation.state() as state, invocation.journal() as journal:
         with output.progress(_COUNTING) as advance:
-            again = operations.rewind.plan(
+            again = operations.resend.plan_rewind(
                 invocation.config, state, journal, destination, target, only_missing=only_missing, advance=advance
             )
         position, to = again.counts.upto, again.counts.after
@@ -62,7 +62,7 @@ def rewind(
             _say(again)
         if not dry_run:
             accepted = output.agree(f"Rewind {destination} to {to}?", _twice(again), yes=yes, duplicates=yes_duplicates)
-            at_once = operations.rewind.apply(state, journal, again, accept_duplicates=accepted)
+            at_once = operations.resend.request_rewind(state, journal, again, accept_duplicates=accepted)
             shown["applied"] = _AT_ONCE if at_once else _LATER
     if as_json:
         output.emit(shown)
@@ -116,7 +116,7 @@ def replay(
     files = None if paths == (CURRENT,) else _files(invocation, paths)
     with invocation.state() as state, invocation.journal() as journal:
         with output.progress(_COUNTING) as advance:
-            plan = operations.replay.plan(
+            plan = operations.resend.plan_replay(
                 invocation.config,
                 state,
                 journal,
@@ -137,7 +137,7 @@ def replay(
         jobs = []
         if not dry_run:
             accepted = output.agree(f"Send them to {destination}?", _twice(again), yes=yes, duplicates=yes_duplicates)
-            job = operations.replay.start(state, journal, plan, accept_duplicates=accepted, max_rate=max_rate)
+            job = operations.resend.start_replay(state, journal, plan, accept_duplicates=accepted, max_rate=max_rate)
             jobs.append(job.id)
             shown["job"] = job.id
         if as_json:

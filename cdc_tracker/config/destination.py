@@ -15,19 +15,17 @@ from cdc_tracker.units import Duration
 
 def _start(value: object) -> object:
     """Accepts dates and times as text or objects. A date is its midnight; without a zone it is UTC."""
-    moment = value
-    if isinstance(value, str) and value not in ("now", "earliest"):
-        try:
-            return parse_iso(value.strip())
-        except ValueError:
-            raise ValueError(
-                "expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z"
-            ) from None
-    elif isinstance(value, date) and not isinstance(value, datetime):
-        moment = datetime.combine(value, time())
-    elif not isinstance(value, str | datetime):
+    if value in ("now", "earliest"):
+        return value
+    try:
+        moment = parse_iso(value.strip()) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime.combine(moment, time())
+    if not isinstance(moment, datetime):
         raise ValueError("expected now, earliest, or an ISO date or time such as 2026-01-31 or 2026-01-31T12:00:00Z")
-    return aware(moment) if isinstance(moment, datetime) else moment
+    return aware(moment)
 
 
 Start = Annotated[Literal["now", "earliest"] | datetime, BeforeValidator(_start)]

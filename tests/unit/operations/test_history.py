@@ -61,29 +61,29 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_a_rewind_is_planned_as_values_and_applied_in_a_second_step(place: Place) -> None:
-    plan = operations.rewind.plan(*place, "events", EARLIEST)
+    plan = operations.resend.plan_rewind(*place, "events", EARLIEST)
     assert (plan.source, plan.destination, plan.counts.upto) == ("main", "events", place.journal.end())
     assert plan.counts.events == {"Order Placed": 4, "Order Paid": 2}
     assert plan.counts.reasons == {"expression_error": 1}
     with pytest.raises(Stop, match="6 events would be there twice"):
-        operations.rewind.apply(place.state, place.journal, plan, accept_duplicates=False)
+        operations.resend.request_rewind(place.state, place.journal, plan, accept_duplicates=False)
     assert _rewind_to(place) is None
-    assert operations.rewind.apply(place.state, place.journal, plan, accept_duplicates=True) is False  # no worker runs
+    assert operations.resend.request_rewind(place.state, place.journal, plan, accept_duplicates=True) is False  # no worker runs
     assert _rewind_to(place) == plan.counts.after < plan.counts.upto
 
 
 def test_a_replay_of_chosen_events_becomes_a_job_with_what_was_planned(place: Place) -> None:
     read: list[None] = []
     end = Target(lsn=lsn_of(1))
-    plan = operations.replay.plan(
+    plan = operations.resend.plan_replay(
         *place, "ledgered", EARLIEST, end, events=["Order Paid"], only_missing=True, advance=lambda: read.append(None)
     )
     assert (plan.events, plan.estimate.counts.upto) == (["Order Paid"], Position(lsn_of(1), -1))
     assert (plan.estimate.counts.total, plan.estimate.only_missing, len(read)) == (1, True, 2)
     with pytest.raises(Stop, match="would be there twice"):
-        operations.replay.start(place.state, place.journal, plan, accept_duplicates=False)
+        operations.resend.start_replay(place.state, place.journal, plan, accept_duplicates=False)
     assert place.state.jobs.all("main") == []
-    job = operations.replay.start(place.state, place.journal, plan, accept_duplicates=True, max_rate=5.0)
+    job = operations.resend.start_replay(place.state, place.journal, plan, accept_duplicates=True, max_rate=5.0)
     assert (job.kind, job.destination, job.needs, job.state) == ("replay", "ledgered", plan.estimate.counts.after, "queued")
     operations.jobs.control(place.state, place.journal, "main", job.id, "paused")
     assert operations.jobs.one(place.state, "main", job.id).state == "paused"
@@ -116,13 +116,13 @@ def test_backfills_are_queued_all_or_none(place: Place) -> None:
 
 def test_unknown_names_are_invalid_requests_and_impossible_ones_say_why(place: Place) -> None:
     with pytest.raises(InvalidRequest, match="did you mean 'events'"):
-        operations.rewind.plan(*place, "event", EARLIEST)
+        operations.resend.plan_rewind(*place, "event", EARLIEST)
     with pytest.raises(InvalidRequest, match="did you mean 'Order Paid'"):
-        operations.replay.plan(*place, "events", EARLIEST, events=["Order Payd"])
+        operations.resend.plan_replay(*place, "events", EARLIEST, events=["Order Payd"])
     with pytest.raises(Stop, match="keeps no sent-ledger"):
-        operations.replay.plan(*place, "events", EARLIEST, only_missing=True)
+        operations.resend.plan_replay(*place, "events", EARLIEST, only_missing=True)
     with pytest.raises(Stop, match="nothing to send again"):
-        operations.rewind.plan(*place, "events", Target(lsn=lsn_of(9)))
+        operations.resend.plan_rewind(*place, "events", Target(lsn=lsn_of(9)))
     with pytest.raises(Stop, match="no `backfill`"):
         operations.backfill.plan(place.config, place.state, "Order Paid", ["events"], operations.backfill.Wanted())
     with pytest.raises(InvalidRequest, match="--all"):
@@ -152,4 +152,4 @@ def _rewind_to(place: Place) -> Position | None:
 
 def test_an_operation_that_does_not_exist_is_a_missing_attribute() -> None:
     assert not hasattr(operations, "undo")
-    assert operations.rewind.__name__ == "cdc_tracker.operations.rewind"
+    assert operations.resend.__name__ == "cdc_tracker.operations.resend"

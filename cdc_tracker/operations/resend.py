@@ -1,4 +1,4 @@
-"""A replay: sends a range of the journal again, as a job beside the live stream."""
+"""History of the journal sent again: a rewind moves a destination's checkpoint back, a replay is a job beside the live stream."""
 
 from __future__ import annotations
 
@@ -8,12 +8,53 @@ from pathlib import Path
 
 from cdc_tracker import mapping
 from cdc_tracker.config.config import Config
-from cdc_tracker.delivery.points import Target, range_of
+from cdc_tracker.delivery.points import Target, located, range_of
+from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
+from cdc_tracker.monitoring import reports
 from cdc_tracker.operations import named
 from cdc_tracker.operations.estimate import DestinationEstimate, estimate
 from cdc_tracker.state import Job, ReplaySpec, State
 from cdc_tracker.worker.assemble import build_pipeline, captured_tables, source_record
+
+
+def plan_rewind(
+    config: Config,
+    state: State,
+    journal: Journal,
+    destination: str,
+    target: Target,
+    *,
+    only_missing: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> DestinationEstimate:
+    """What a rewind to the target would send again. Changes nothing. Calls `advance` after each segment that it reads.
+
+    Raises InvalidRequest for an unknown destination; Stop if the target is not before the checkpoint, or older than the journal.
+    """
+    named.destination(config, destination)
+    record = source_record(config, state)
+    position, to = named.checkpoint(state, record.name, destination), located(journal, target)
+    if to >= position:
+        raise Stop(
+            f"The checkpoint is at {position}, which is not past {to}: there is nothing to send again. "
+            "A rewind only goes back, since going forward would skip events.",
+            hint="`cdc-tracker status` shows where each destination is.",
+        )
+    pipeline = build_pipeline(config, record, destination)
+    return estimate(config, state, journal, destination, pipeline, to, position, only_missing=only_missing, advance=advance)
+
+
+def request_rewind(state: State, journal: Journal, wanted: DestinationEstimate, *, accept_duplicates: bool) -> bool:
+    """Requests the rewind. Returns whether a running worker applies it at once; otherwise the next worker does.
+
+    Raises Stop if there would be duplicates that are not accepted.
+    """
+    wanted.refuse_duplicates(accepted=accept_duplicates)
+    source, destination = wanted.source, wanted.destination
+    state.checkpoints.request_rewind(source, destination, wanted.counts.after, only_missing=wanted.only_missing)
+    journal.wake(destination)
+    return reports(state.reports.all(source), f"deliver:{destination}")
 
 
 @dataclass(frozen=True)
@@ -25,7 +66,7 @@ class Replay:
     texts: dict[str, str]
 
 
-def plan(
+def plan_replay(
     config: Config,
     state: State,
     journal: Journal,
@@ -59,7 +100,9 @@ def plan(
     return Replay(again, keys, texts)
 
 
-def start(state: State, journal: Journal, wanted: Replay, *, accept_duplicates: bool, max_rate: float | None = None) -> Job:
+def start_replay(
+    state: State, journal: Journal, wanted: Replay, *, accept_duplicates: bool, max_rate: float | None = None
+) -> Job:
     """Queues the replay. `max_rate`: events a second. Raises Stop if there would be duplicates that are not accepted."""
     again, counts = wanted.estimate, wanted.estimate.counts
     again.refuse_duplicates(accepted=accept_duplicates)
