@@ -19,32 +19,34 @@ if TYPE_CHECKING:
     from cdc_tracker.state import DeadLetter, LetterState, Selection
 
 _Command = Callable[..., Any]
+_Filters = dict[str, str | None]
 _DETAIL = 60  # characters of a detail in the list
 _COLUMNS = {name: name for name in ("id", "destination", "mapping", "reason", "field", "detail", "state")}
 _COLUMNS |= {"tries": "attempts", "since": "created_at"}
 
 
-def _filters(command: _Command) -> _Command:
-    for option in (
-        click.option("--reason", help="Only this reason, such as type_mismatch."),
-        click.option("--mapping", help="Only this mapping."),
-        click.option("--destination", help="Only this destination."),
-    ):
-        command = option(command)
-    return command
+def _filtered(command: _Command) -> _Command:
+    """Gives a command the options by which letters are chosen, as `filters`."""
+
+    @click.option("--destination", help="Only this destination.")
+    @click.option("--mapping", help="Only this mapping.")
+    @click.option("--reason", help="Only this reason, such as type_mismatch.")
+    @wraps(command)
+    def filtering(*given: Any, destination: str | None, mapping: str | None, reason: str | None, **others: Any) -> None:
+        command(*given, filters={"destination": destination, "mapping": mapping, "reason": reason}, **others)
+
+    return filtering
 
 
 def _selected(command: _Command) -> _Command:
     """Gives a command the dead letters that its arguments select as `chosen`."""
 
     @click.argument("numbers", metavar="[ID]...", nargs=-1, type=int)
-    @_filters
+    @_filtered
     @click.option("--all", "every", is_flag=True, help="All that are parked.")
     @wraps(command)
-    def selecting(*given: Any, numbers: tuple[int, ...], every: bool, **others: Any) -> None:
-        filters = {name: others.pop(name) for name in ("destination", "mapping", "reason")}
-        chosen = operations.dead_letters.selection(numbers, **filters, every=every)
-        command(*given, chosen=chosen, **others)
+    def selecting(*given: Any, numbers: tuple[int, ...], filters: _Filters, every: bool, **others: Any) -> None:
+        command(*given, chosen=operations.dead_letters.selection(numbers, **filters, every=every), **others)
 
     return selecting
 
@@ -58,25 +60,15 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@_filters
+@_filtered
 @click.option("--state", type=click.Choice(["parked", "queued", "discarded"]), help="Only in this state.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @output.as_json
 @click.pass_obj
-def list_(
-    invocation: Invocation,
-    destination: str | None,
-    mapping: str | None,
-    reason: str | None,
-    state: LetterState | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_(invocation: Invocation, filters: _Filters, state: LetterState | None, limit: int, as_json: bool) -> None:
     """List dead letters, oldest first."""
     with invocation.state(to_read=True) as store:
-        found, more = operations.dead_letters.listed(
-            store, invocation.source, destination=destination, mapping=mapping, reason=reason, state=state, limit=limit
-        )
+        found, more = operations.dead_letters.listed(store, invocation.source, **filters, state=state, limit=limit)
     rows = [as_dict(letter) for letter in found]
     if as_json:
         output.emit(rows)
