@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from cdc_tracker.units import format_duration, plural
 
 if TYPE_CHECKING:
     from cdc_tracker.config.config import Config
-    from cdc_tracker.operations.jobs import Control, OwnWorker, Progress, Seen
+    from cdc_tracker.operations.jobs import Control, Progress, Seen
     from cdc_tracker.state import Job, State
 
 
@@ -178,17 +177,17 @@ def queued(config: Config, state: State, numbers: Sequence[int], *, follow: bool
 def follow_jobs(config: Config, state: State, numbers: Sequence[int]) -> None:
     """Show these jobs, one after another, until each has ended. Raises Stop if one fails. Ctrl-C leaves them to the worker."""
     try:
-        with operations.jobs.worker_for(config, state, numbers[0]) as worker:
-            if worker is not None:
+        with operations.jobs.worker_for(config, state, numbers[0]) as check_worker:
+            if check_worker is not None:
                 output.say("No worker is running: one is started until the job ends.", err=True)
             for number in numbers:
-                _follow(config.source.name, state, number, worker)
+                _follow(config.source.name, state, number, check_worker)
     except KeyboardInterrupt:
         output.say("\nNot followed any more. The job continues in a running worker: `cdc-tracker jobs`.", err=True)
 
 
-def _follow(source: str, state: State, number: int, worker: OwnWorker | None) -> None:
-    steps = operations.jobs.follow(state, source, number, worker)
+def _follow(source: str, state: State, number: int, check_worker: Callable[[], None] | None) -> None:
+    steps = operations.jobs.follow(state, source, number, check_worker)
     job = next(steps).job
     with _bar(job) as advance:
         for seen in steps:
@@ -215,27 +214,13 @@ def _bar(job: Job) -> Iterator[Callable[[Seen], None]]:
     rate = TextColumn("{task.fields[rate]}", markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"job {job.id}", total=job.counts.total or None, rate="")
-        speed = _Speed()
+        number = bar.add_task(f"job {job.id}", total=job.counts.total or None, rate="")
+        [task] = bar.tasks
 
         def advance(seen: Seen) -> None:
-            done = operations.jobs.progress(seen.job).done
-            said = seen.trouble or (speed.of(done) if seen.job.state == "running" else seen.job.state)
-            bar.update(task, completed=done, rate=one_line(said))
+            bar.update(number, completed=operations.jobs.progress(seen.job).done)
+            speed = f"{task.speed:,.0f}/s" if task.speed else ""
+            said = seen.trouble or (speed if seen.job.state == "running" else seen.job.state)
+            bar.update(number, rate=one_line(said))
 
         yield advance
-
-
-class _Speed:
-    def __init__(self) -> None:
-        self._at, self._before, self._text = time.monotonic(), -1, ""
-
-    def of(self, done: int) -> str:
-        """`1,200/s`, measured over at least a second."""
-        now = time.monotonic()
-        if self._before < 0:
-            self._at, self._before = now, done
-        elif now > self._at + 1.0:
-            self._text = f"{(done - self._before) / (now - self._at):,.0f}/s"
-            self._at, self._before = now, done
-        return self._text

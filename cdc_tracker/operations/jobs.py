@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import IO, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Stop
@@ -66,44 +65,40 @@ class Seen(NamedTuple):
     trouble: str
 
 
-class OwnWorker:
-    """A worker that was started for a job."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        self._process, self._log = process, log
-
-    def check(self) -> None:
-        """Raises Stop, with the end of its log, if it has ended by itself."""
-        if self._process.poll() is None:
-            return
-        self._log.seek(0)
-        said = self._log.read().decode(errors="backslashreplace")[-LAST_WORDS:]
-        raise Stop(
-            f"The worker started for the job has ended with exit code {self._process.returncode}. The end of its log:\n{said}",
-            hint="The job continues where it is when a worker runs: `cdc-tracker run`.",
-        )
-
-
 @contextlib.contextmanager
-def worker_for(config: Config, state: State, number: int) -> Iterator[OwnWorker | None]:
-    """A worker for the job of that number, stopped at the end; None if a worker that delivers to its destination already runs."""
+def worker_for(config: Config, state: State, number: int) -> Iterator[Callable[[], None] | None]:
+    """Runs a worker for the job of that number until the end; yields None if one that delivers to its destination already runs.
+
+    What is yielded raises Stop, with the end of the worker's log, if the worker has ended by itself.
+    """
     source = config.source.name
     if reports(state.reports.all(source), f"deliver:{one(state, source, number).destination}"):
         yield None
         return
     with tempfile.TemporaryFile() as log:
         process = spawn([sys.executable, "-m", "cdc_tracker", "--config", str(config.path), "run"], log)
+
+        def check() -> None:
+            if process.poll() is None:
+                return
+            log.seek(0)
+            said = log.read().decode(errors="backslashreplace")[-LAST_WORDS:]
+            raise Stop(
+                f"The worker started for the job has ended with exit code {process.returncode}. The end of its log:\n{said}",
+                hint="The job continues where it is when a worker runs: `cdc-tracker run`.",
+            )
+
         try:
-            yield OwnWorker(process, log)
+            yield check
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
-def follow(state: State, source: str, number: int, worker: OwnWorker | None = None) -> Iterator[Seen]:
+def follow(state: State, source: str, number: int, check_worker: Callable[[], None] | None = None) -> Iterator[Seen]:
     """The job as it is now, then again a few times a second until it is neither queued nor running.
 
-    Raises Stop if the job fails, or the worker that was started for it ends.
+    Raises Stop if the job fails, and what `check_worker` raises.
     """
     while True:
         job = one(state, source, number)
@@ -111,8 +106,8 @@ def follow(state: State, source: str, number: int, worker: OwnWorker | None = No
         if job.state not in ("queued", "running"):
             break
         time.sleep(LOOK)
-        if worker is not None:
-            worker.check()
+        if check_worker is not None:
+            check_worker()
     if job.state == "failed":
         raise Stop(f"Job {job.id} failed: {job.trouble}", hint=f"`cdc-tracker jobs resume {job.id}` tries again from there.")
 
