@@ -16,7 +16,6 @@ from cdc_tracker import __version__
 from cdc_tracker.cli.invocation import Invocation
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import NEEDS_A_PERSON, CdcTrackerError, InvalidRequest
-from cdc_tracker.worker.signals import hold_for
 
 __all__ = ["FOUND_PROBLEMS", "Invocation", "cli", "main", "report"]
 
@@ -118,7 +117,6 @@ def cli(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 def main() -> None:
     """The command line."""
-    hold_for(sys.argv[1:])
     # Imported objects stay: collecting cycles among them, again and again and at the end, took a third of a short command.
     gc.set_threshold(100_000, 10, 10)
     atexit.register(gc.freeze)

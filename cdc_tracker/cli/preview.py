@@ -72,10 +72,7 @@ def _json(found: Previewed) -> str:
     """One line. Events have the bytes that are sent."""
     change, results = found.change, found.results
     events = ",".join(each.body.decode() for each in results if isinstance(each, Event))
-    rejections = [
-        {"mapping": each.mapping, "reason": each.reason, "field": each.field, "detail": each.detail}
-        for each in results
-        if isinstance(each, Rejection)
-    ]
+    named = ("mapping", "reason", "field", "detail")
+    rejections = [output.fields(each, *named) for each in results if isinstance(each, Rejection)]
     head = {"op": change.op, "table": _subject(change), "position": str(change.position), "at": change.transaction.timestamp}
     return f'{output.line(head)[:-1]},"events":[{events}],"rejections":{output.line(rejections)}}}'

@@ -16,7 +16,7 @@ import signal
 from operator import attrgetter
 from typing import Any
 
-from cdc_tracker import cli
+from cdc_tracker.__main__ import main
 from cdc_tracker.config.config import Config
 from cdc_tracker.worker import roles
 
@@ -71,4 +71,4 @@ def _once_it_is(role: str, place: str) -> None:
 
 if __name__ == "__main__":
     install()
-    cli.main()
+    main()
