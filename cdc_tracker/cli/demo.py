@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cdc_tracker.cli import FOUND_PROBLEMS, output, report
+from cdc_tracker.errors import CdcTrackerError
 
 INTERRUPTED = 130
 
@@ -23,15 +24,14 @@ def demo(seconds: float, rate: float, seed: int, keep: bool, folder: Path) -> No
 
     Exit code 1 if an event was lost or doubled.
     """
-    from cdc_tracker.demo import DemoFailed  # noqa: PLC0415  --help is quick without it
-    from cdc_tracker.demo.scenario import play  # noqa: PLC0415
+    from cdc_tracker.demo.scenario import play  # noqa: PLC0415  --help is quick without it
 
     # SIGTERM and SIGHUP must end the demo's processes as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         good = play(folder, seconds=seconds, rate=rate, seed=seed, keep=keep)
-    except DemoFailed as error:
+    except CdcTrackerError as error:
         report(error)
         good = False
     except KeyboardInterrupt:
