@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cdc_tracker.mapping.compiler.scope import column_of
+from cdc_tracker.mapping.lints.facts import whole
 from cdc_tracker.mapping.schema.declared import Mapping
 
 _AWARE = {"changed", "entered"}
@@ -55,7 +56,7 @@ class Condition:
 
 def condition(mapping: Mapping) -> Condition:
     """The condition of the mapping's events."""
-    return Condition(mapping.when.expression.node if mapping.when else None)
+    return Condition(whole(mapping, mapping.when) if mapping.when else None)
 
 
 def columns(node: ast.AST) -> list[tuple[str, str]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import copy
 from collections.abc import Callable
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 
 from cdc_tracker.errors import Problem
@@ -26,6 +29,23 @@ class Facts:
         """The kind of the column, below its domain; empty if it is not known."""
         column = self.column(name)
         return self.codec(column.base_oid).kind if column is not None else ""
+
+
+def whole(mapping: Mapping, placed: Placed) -> ast.expr:
+    """The expression with what the mapping's `let` names in place of its names: of each name the first, which is enough to find
+    every column, and keeps names of names of names short."""
+    node = placed.expression.node
+    return _Naming(mapping.let).visit(copy.deepcopy(node)) if mapping.let else node  # type: ignore[no-any-return]
+
+
+class _Naming(ast.NodeTransformer):
+    def __init__(self, let: Dict[str, Placed]) -> None:
+        self.let = dict(let)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """The named expression, once."""
+        placed = self.let.pop(node.id, None)
+        return node if placed is None else self.visit(copy.deepcopy(placed.expression.node))  # type: ignore[no-any-return]
 
 
 def warning(at: Mapping | Member | Placed, message: str, hint: str) -> Problem:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.conditions import columns, condition
 from cdc_tracker.mapping.lints.english import words
-from cdc_tracker.mapping.lints.facts import Facts, warning
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole
 from cdc_tracker.mapping.schema.declared import Mapping
 
 _CHANGES = {"lsn", "xid", "committed_at"}
@@ -69,12 +69,12 @@ def repeated_id(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
 
 def _columns(mapping: Mapping) -> set[str]:
     """The columns that the id is made of."""
-    return {name for placed in mapping.id or () for _, name in columns(placed.expression.node)}
+    return {name for placed in mapping.id or () for _, name in columns(whole(mapping, placed))}
 
 
 def _names(mapping: Mapping) -> set[str]:
     """The plain names in the id."""
-    return {node.id for placed in mapping.id or () for node in ast.walk(placed.expression.node) if isinstance(node, ast.Name)}
+    return {node.id for placed in mapping.id or () for node in ast.walk(whole(mapping, placed)) if isinstance(node, ast.Name)}
 
 
 def _naming(key: tuple[str, ...], facts: Facts) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.english import words
-from cdc_tracker.mapping.lints.facts import Facts, warning
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole
 from cdc_tracker.mapping.lints.values import passed_on
 from cdc_tracker.mapping.schema.declared import Mapping, Member
 
@@ -21,7 +21,7 @@ def minor_units(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
     for member in _leaves(mapping.body):
         if member.placed is None or words(member.name)[-1] not in _MONEY or _in_minor(member.name, facts):
             continue
-        for row, column in dict.fromkeys(passed_on(member.placed.expression.node)):
+        for row, column in dict.fromkeys(passed_on(whole(mapping, member.placed))):
             if _in_minor(column, facts):
                 yield warning(
                     member.placed,

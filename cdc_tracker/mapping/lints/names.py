@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TypeVar
 
 from cdc_tracker.errors import Problem
-from cdc_tracker.mapping.lints.facts import Facts, warning
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 
 _Named = TypeVar("_Named", Mapping, Member)
@@ -37,17 +37,17 @@ def property_spellings(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
 
 def twice(mappings: Mappings) -> Iterator[Problem]:
     """The same event declared twice: one change gives two events, as their keys differ."""
-    for table in mappings.tables():
-        groups: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
-        for mapping in mappings.for_table(table):
-            groups[mapping.type, mapping.name, _text(mapping.when), *(_text(placed) for _, placed in mapping.ids)].append(mapping)
-        for found in groups.values():
-            again = next((pair for pair in combinations(found, 2) if _overlap(*pair)), None)
-            if again is not None:
-                first, second = again
-                on = " and ".join(each for each in second.on if each in first.on)
-                text = f"the same {on} of {table} gives {first.name!r} at {first.where}, too: two events for one change"
-                yield warning(second, text, "Remove one, or let their `on` or `when` exclude each other.")
+    groups: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
+    for mapping in mappings.all:
+        asked = (_text(mapping, placed) for placed in (mapping.when, *(placed for _, placed in mapping.ids)))
+        groups[mapping.table, mapping.type, mapping.name, *asked].append(mapping)
+    for found in groups.values():
+        again = next((pair for pair in combinations(found, 2) if _overlap(*pair)), None)
+        if again is not None:
+            first, second = again
+            on = " and ".join(each for each in second.on if each in first.on)
+            text = f"the same {on} of {second.table} gives {first.name!r} at {first.where}, too: two events for one change"
+            yield warning(second, text, "Remove one, or let their `on` or `when` exclude each other.")
 
 
 def _overlap(one: Mapping, other: Mapping) -> bool:
@@ -56,8 +56,8 @@ def _overlap(one: Mapping, other: Mapping) -> bool:
     return bool(set(one.on) & set(other.on)) and (everywhere or bool(set(one.destinations or ()) & set(other.destinations or ())))
 
 
-def _text(placed: Placed | None) -> str:
-    return "" if placed is None else ast.unparse(placed.expression.node)
+def _text(mapping: Mapping, placed: Placed | None) -> str:
+    return "" if placed is None else ast.unparse(whole(mapping, placed))
 
 
 def _alike(named: Iterable[_Named]) -> Iterator[dict[str, _Named]]:

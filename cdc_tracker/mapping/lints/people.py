@@ -9,7 +9,7 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.scope import column_of
 from cdc_tracker.mapping.lints import column_names
 from cdc_tracker.mapping.lints.english import snake
-from cdc_tracker.mapping.lints.facts import Facts, warning
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole
 from cdc_tracker.mapping.lints.values import passed_on
 from cdc_tracker.mapping.schema.declared import Mapping, Member, Placed
 from cdc_tracker.model import split_name
@@ -80,7 +80,7 @@ def personal(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
 def _personal(mapping: Mapping, facts: Facts, placed: Placed | None) -> Iterator[str]:
     """`new.email` for each personal column whose value the expression passes on."""
     table = split_name(mapping.table)[1]
-    for row, name in dict.fromkeys(passed_on(placed.expression.node) if placed else ()):
+    for row, name in dict.fromkeys(passed_on(whole(mapping, placed)) if placed else ()):
         column = facts.column(name)
         if (column is None or column.references is None) and column_names.looks_personal(table, name, facts.kind(name)):
             yield f"{row}.{name}"

@@ -433,5 +433,33 @@ def test_a_user_id_that_is_a_persons(event: dict[str, Any]) -> None:
     assert told({"name": "Thing Made", **event}) == []
 
 
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (
+            {"on": "update", "let": {"done": "new.state == 'paid'"}, "when": "done and new.kind != 'a'"},
+            "entered(new.state, 'paid')",
+        ),
+        ({"let": {"who": "string(new.user_id)", "part": "who"}, "id": ["part"]}, "with the same user_id"),
+        ({"let": {"a": "new.total_cents - 1", "b": "a + a"}, "properties": {"revenue": "b"}}, "new.total_cents is not divided"),
+        ({"let": {"mail": "lower(new.email)"}, "properties": {"x": "mail"}}, "new.email as properties.x"),
+    ],
+)
+def test_what_let_names_is_seen(event: dict[str, Any], words: str) -> None:
+    [found] = told(event)
+    assert words in found
+
+
+def test_let_names_different_things_in_two_events() -> None:
+    first, second = ({"let": {"big": f"new.number > {least}"}, "when": "big"} for least in (1, 2))
+    assert told(first, second) == []
+    assert len(told(first, first)) == 1
+
+
+def test_names_of_names_of_names_are_looked_at_once() -> None:
+    let = {"v0": "new.number + 1", **{f"v{n}": f"v{n - 1} + v{n - 1}" for n in range(1, 19)}}
+    assert told({"let": let, "when": "v18 > 3", "properties": {"price": "v18"}}) == []
+
+
 def test_every_kind_of_column_of_these_tests_is_known() -> None:
     assert {kind for columns in COLUMNS.values() for kind in columns.values()} <= OIDS.keys()
