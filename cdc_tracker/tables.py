@@ -117,8 +117,10 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def relation(self) -> Relation:
-        """As the stream describes it, with `logged` as its identity."""
-        columns = tuple(Column(column.name, column.type_oid, column.key) for column in self.columns)
+        """As the stream describes it, with `logged` as its identity, and as its key what every partition's identity has."""
+        partial = [set(leaf.key) for leaf in self.logged_leaves if leaf.identity != "f"]
+        keys = {column.name for column in self.columns if column.key}.intersection(*partial)
+        columns = tuple(Column(column.name, column.type_oid, column.name in keys) for column in self.columns)
         return Relation(self.schema, self.name, columns, self.logged)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping as Dict
 from dataclasses import replace
 
 from cdc_tracker.errors import Problem
+from cdc_tracker.mapping import lints
+from cdc_tracker.mapping.compiler import replica_identity
 from cdc_tracker.mapping.compiler.compile import compile_plan
-from cdc_tracker.mapping.compiler.replica_identity import unlogged, untouched
-from cdc_tracker.mapping.lints import lints
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings
 from cdc_tracker.mapping.typing import mappings as typing
 from cdc_tracker.mapping.typing.types import column_type
-from cdc_tracker.model import Codec, Relation
+from cdc_tracker.model import Codec
 from cdc_tracker.tables import Table
 
 _COLUMN = re.compile(r"column [0-9]+: ")
@@ -32,7 +32,8 @@ def findings(mappings: Mappings, tables: Dict[str, Table] | None, codec: Callabl
     for name in mappings.tables():
         table = tables.get(name) if tables else None
         problems += _of_table(mappings.for_table(name), table, codec)
-    problems += lints(mappings, tables, codec)
+        problems += lints.of_table(mappings.for_table(name), table, codec)
+    problems += lints.of_all(mappings)
     return list(dict.fromkeys(problems))
 
 
@@ -43,7 +44,7 @@ def faults(mappings: Mappings, tables: Dict[str, Table], codec: Callable[[int], 
         if (table := tables.get(name)) is not None:
             wanted = mappings.for_table(name)
             problems += _by_cause(list(_misfits(wanted, table, codec)), _cause)
-            problems += [each for each in _identity(wanted, table.relation, codec) if each.severity == "error"]
+            problems += [each for each in _identity(wanted, table, codec) if each.severity == "error"]
     return problems
 
 
@@ -53,24 +54,25 @@ def _of_table(mappings: list[Mapping], table: Table | None, codec: Callable[[int
     known = {problem.key for problem in found if problem.severity == "error"}
     for mapping in mappings:
         found += [each for each in typing.problems(mapping, columns) if each.key not in known]
-    return list(_by_cause(found, _cause)) + (list(_identity(mappings, table.relation, codec)) if table is not None else [])
+    return list(_by_cause(found, _cause)) + (list(_identity(mappings, table, codec)) if table is not None else [])
 
 
 def _misfits(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
     """Unknown columns, and types that never fit."""
-    relation = table.relation
-    plan = compile_plan(Mappings(tuple(mappings)), relation, codec, space=uuid.UUID(int=0), database="", destination=None)
-    reported = {problem for mapping in mappings for problem in unlogged(mapping, relation)}
-    yield from (problem for problem in (plan.problems if plan else ()) if problem not in reported)
+    logging_all = replace(table.relation, identity="f")  # what is not logged is one finding of the table, below
+    plan = compile_plan(Mappings(tuple(mappings)), logging_all, codec, space=uuid.UUID(int=0), database="", destination=None)
+    yield from plan.problems if plan else ()
 
 
-def _identity(mappings: list[Mapping], relation: Relation, codec: Callable[[int], Codec]) -> Iterator[Problem]:
-    """What the table's REPLICA IDENTITY leaves out of the log: certainly, or else for large values."""
-    certain = [problem for mapping in mappings for problem in unlogged(mapping, relation)]
-    if certain:
-        yield from _by_cause(certain, lambda _: "")
-    else:
-        yield from untouched(mappings, relation, codec)
+def _identity(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+    """What the table's REPLICA IDENTITY leaves out of the log, certainly or else for large values, and what mends it."""
+    remedy = " ".join(replica_identity.logging_statements(table))
+    uses = replica_identity.unlogged(mappings, table.relation)
+    weaker = [leaf for leaf in table.logged_leaves if leaf.identity not in {table.identity, "f"}]
+    holder = f"{len(weaker)} of {len(table.leaves)} partitions of {table.table} have" if weaker else f"{table.table} has"
+    yield from replica_identity.unlogged_problem(uses, table.relation, holder, remedy)
+    if not uses:
+        yield from replica_identity.untouched(mappings, table.relation, codec, remedy)
 
 
 def _by_cause(problems: list[Problem], cause: Callable[[Problem], Hashable]) -> Iterator[Problem]:

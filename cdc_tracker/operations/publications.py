@@ -11,8 +11,11 @@ from cdc_tracker.capture.loop import Capture
 from cdc_tracker.config.config import Config
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SlotMissing, SourceError
+from cdc_tracker.mapping import Mappings
+from cdc_tracker.mapping.compiler import replica_identity
 from cdc_tracker.model import START, Lsn, format_lsn, table_name
 from cdc_tracker.operations.source import SourceSetup, connect_source
+from cdc_tracker.printable import one_line
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.needs import Need
@@ -87,13 +90,26 @@ def setup_script(config: Config) -> str:
     """What `setup` would run now, as SQL with comments. Connects, and changes nothing. Raises MappingError."""
     mappings = load_mappings(config)
     with closing(connect_source(config)) as connection:
-        return "\n".join(_script(connection, config.source, table_needs(config, mappings)))
+        return "\n".join(_script(connection, config.source, table_needs(config, mappings), _old_values(connection, mappings)))
 
 
-def _script(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need]) -> list[str]:
+def _old_values(connection: Connection, mappings: Mappings) -> list[str]:
+    """The statements that have old values logged which mappings read, under the names of the mappings."""
+    lines = []
+    for table in catalog.tables(connection, mappings.tables()).values():
+        uses = replica_identity.unlogged(mappings.for_table(table.table), table.relation)
+        if uses:
+            read = [f"{use.mapping.key} reads old.{use.column} ({use.placed.where})" for use in uses]
+            lines += [f"-- {one_line(each)}" for each in dict.fromkeys(read)]
+            lines += replica_identity.logging_statements(table)
+    return lines and ["", "-- old values that mappings read, which `cdc-tracker setup` leaves to you", *lines]
+
+
+def _script(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need], old_values: list[str]) -> list[str]:
     wanted = desired(connection, settings, needs)
     lines = [f"-- Run in the database {connection.info.dbname}, as the owner of the tables or a superuser."]
     lines += [f"-- NOT CAPTURED: {str(problem).replace(chr(10), chr(10) + '-- ')}" for problem in wanted.problems]
+    lines += old_values
     if settings.outbox:
         lines += ["", "-- 1. the outbox", *scripts.outbox(settings.outbox)]
     none = "" if wanted.publications else ": none, wal2json needs none"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from cdc_tracker.model import Position
 from tests.integration.folder import Run, deliver_everything, events, opened, record_of
@@ -53,6 +54,31 @@ def test_the_printed_sql_is_what_setup_would_have_run(run: Run, place: Path, dat
     assert "adopt" in run("setup", code=3).output
     run("setup", "--adopt", "--yes")
     run("check")
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_the_printed_sql_has_old_values_logged_that_mappings_read(run: Run, place: Path, database: Database) -> None:
+    run("init", "--url", database.url)
+    (place / "mappings" / "orders.yml").write_text(
+        "version: 1\nevents:\n"
+        "  - {name: Order Paid, table: shop.orders, on: update, user_id: new.user_id, when: 'changed(new.status, old.status)'}\n"
+        '  - {name: Order Gone, key: "x\\nDROP TABLE shop.tags; --", table: shop.orders, on: delete, user_id: old.user_id}\n'
+    )
+    assert "old.status and old.user_id are not logged" in told(run("check", code=1))
+    script = run("setup", "--print-sql").output
+    assert f"-- Order Paid reads old.status ({place}/mappings/orders.yml:3)\n" in script
+    assert script.count("REPLICA IDENTITY FULL;") == 1
+    with database.connect() as connection:
+        for statement in split(script):
+            connection.execute(statement.encode())
+    assert database.value("SELECT count(*) FROM shop.tags") == 0
+    run("setup", "--adopt", "--yes")
+    run("check")
+    assert "REPLICA IDENTITY" not in run("setup", "--print-sql").output
+
+
+def told(result: Result) -> str:
+    return " ".join(result.output.split())
 
 
 def split(script: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError, SourceRefused
+from cdc_tracker.mapping import load_texts
+from cdc_tracker.monitoring.fit import misfits
 from cdc_tracker.sources.postgres import placement, plugins, preflight, publication, scripts, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.needs import Need
@@ -91,20 +93,32 @@ def test_a_table_that_is_not_there_is_named_with_the_nearest(database: Database,
     assert len(found) == 3
 
 
-def test_updates_of_a_table_without_identity_and_weaker_partitions_are_found(
-    database: Database, connection: psycopg.Connection[Any]
+def test_updates_of_a_table_without_identity_are_found(database: Database, connection: psycopg.Connection[Any]) -> None:
+    database.execute("CREATE TABLE bare (id int, note text)")
+    found = look(connection, settings(database), {"public.bare": UPDATES})
+    assert found["public.bare"].hint.startswith('ALTER TABLE "public"."bare" REPLICA IDENTITY FULL')
+    database.execute(found["public.bare"].hint.partition(" (or")[0])
+    assert errors(connection, settings(database), {"public.bare": UPDATES}) == []
+
+
+@pytest.mark.parametrize("root", ["FULL", "DEFAULT"])
+def test_partitions_that_log_less_are_one_finding_and_its_statements_mend_each(
+    database: Database, connection: psycopg.Connection[Any], root: str
 ) -> None:
     database.execute(
-        """CREATE TABLE bare (id int, note text);
-        CREATE TABLE parts (id int PRIMARY KEY, note text) PARTITION BY LIST (id);
-        CREATE TABLE part1 PARTITION OF parts FOR VALUES IN (1); ALTER TABLE parts REPLICA IDENTITY FULL"""
+        f"""CREATE TABLE parts (id int PRIMARY KEY, note text NOT NULL) PARTITION BY LIST (id);
+        CREATE TABLE part1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE part2 PARTITION OF parts FOR VALUES IN (2);
+        CREATE TABLE part3 PARTITION OF parts FOR VALUES IN (3); ALTER TABLE part1 REPLICA IDENTITY FULL;
+        ALTER TABLE parts REPLICA IDENTITY {root}"""
     )
-    found = look(connection, settings(database), {"public.bare": UPDATES, "public.parts": UPDATES})
-    assert found["public.bare"].hint.startswith('ALTER TABLE "public"."bare" REPLICA IDENTITY FULL')
-    assert "1 of 1 partitions" in found["public.parts"].message
-    for key in ("public.bare", "public.parts"):
-        database.execute(found[key].hint.partition(" (or")[0])
-    assert errors(connection, settings(database), {"public.bare": UPDATES, "public.parts": UPDATES}) == []
+    text = "{version: 1, events: [{name: Part Noted, table: public.parts, on: update, user_id: old.note}]}"
+    mappings = load_texts({"m.yml": text})
+    assert errors(connection, settings(database), {"public.parts": UPDATES}) == []
+    [found] = misfits(connection, mappings)
+    holder = "2 of 3 partitions of public.parts have" if root == "FULL" else "public.parts has"
+    assert found.message == f"old.note is not logged: {holder} REPLICA IDENTITY DEFAULT, which logs key columns only"
+    database.execute(found.hint)
+    assert misfits(connection, mappings) == []
 
 
 def test_columns_kept_back_generated_or_beyond_wal2json_are_found(

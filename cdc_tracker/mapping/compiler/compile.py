@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper
-from cdc_tracker.mapping.compiler.replica_identity import unlogged
+from cdc_tracker.mapping.compiler.replica_identity import full_identity, unlogged, unlogged_problem
 from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Placed
 from cdc_tracker.model import Codec, Op, Relation
@@ -59,7 +59,8 @@ def compile_plan(
             generated = make_mapper(mapping, layout, op, faults)
             by_op.setdefault(op, []).append(generated.function)
             problems += [fault.problem for fault in generated.faults]
-        problems += unlogged(mapping, relation)
+    remedy = full_identity(relation.schema, relation.name)
+    problems += unlogged_problem(unlogged(wanted, relation), relation, f"{relation.table} has", remedy)
     return Plan(new, old, {op: tuple(functions) for op, functions in by_op.items()}, tuple(dict.fromkeys(problems)))
 
 

@@ -7,8 +7,7 @@ is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from collections.abc import Mapping as Dict
+from collections.abc import Callable, Iterator, Sequence
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.facts import Facts
@@ -27,15 +26,14 @@ _OF_ONE: tuple[Rule, ...] = (state, narrow_id, repeated_id, property_spellings, 
 _OF_ALL: tuple[Callable[[Mappings], Iterator[Problem]], ...] = (event_spellings, twice)
 
 
-def lints(mappings: Mappings, tables: Dict[str, Table] | None, codec: Callable[[int], Codec]) -> Iterator[Problem]:
-    """The warnings, table by table. `tables`: the catalog by `schema.table`; None: it is unknown."""
-    for name in mappings.tables():
-        facts = Facts(tables.get(name) if tables else None, codec)
-        for mapping in mappings.for_table(name):
-            for rule in _OF_ONE:
-                yield from rule(mapping, facts)
-    for rule_of_all in _OF_ALL:
-        yield from rule_of_all(mappings)
+def of_table(mappings: Sequence[Mapping], table: Table | None, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+    """The warnings about mappings of one table. `table`: what the catalog says of it; None: it is unknown."""
+    for mapping in mappings:
+        for rule in _OF_ONE:
+            yield from rule(mapping, Facts(table, codec))
 
 
-__all__ = ["lints"]
+def of_all(mappings: Mappings) -> Iterator[Problem]:
+    """The warnings about mappings beside each other."""
+    for rule in _OF_ALL:
+        yield from rule(mappings)

@@ -35,7 +35,7 @@ def whole(mapping: Mapping, placed: Placed) -> ast.expr:
     """The expression with what the mapping's `let` names in place of its names: of each name the first, which is enough to find
     every column, and keeps names of names of names short."""
     node = placed.expression.node
-    return _Naming(mapping.let).visit(copy.deepcopy(node)) if mapping.let else node  # type: ignore[no-any-return]
+    return _Naming(mapping.let).visit(copy.deepcopy(node)) if mapping.let else node
 
 
 class _Naming(ast.NodeTransformer):
@@ -45,7 +45,7 @@ class _Naming(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         """The named expression, once."""
         placed = self.let.pop(node.id, None)
-        return node if placed is None else self.visit(copy.deepcopy(placed.expression.node))  # type: ignore[no-any-return]
+        return node if placed is None else self.visit(copy.deepcopy(placed.expression.node))
 
 
 def warning(at: Mapping | Member | Placed, message: str, hint: str) -> Problem:

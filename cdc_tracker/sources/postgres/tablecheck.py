@@ -41,7 +41,6 @@ def check_tables(
     for name, table in tables.items():
         need = needs[name]
         problems += _unknown(table, settings.never_capture.get(name, ()))
-        problems += _partitions(table, need)
         problems += _values(table, need, plugin)
         if need.backfill and not table.can_select:
             grant = f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO …; GRANT SELECT ON {quoted(table.schema, table.name)} TO …"
@@ -76,17 +75,6 @@ def _unknown(table: Table, never_capture: Collection[str]) -> Iterator[Problem]:
     for column in sorted(set(never_capture) - known):
         hint = _nearest(column, known) or f"the table has {', '.join(sorted(known))}"
         yield Problem("source", "never_capture", f"{table.table} has no column {column}", hint)
-
-
-def _partitions(table: Table, need: Need) -> Iterator[Problem]:
-    """Partitions that log less than the root: REPLICA IDENTITY is set for each, and the root's has no effect on them."""
-    if not need.old_columns or not need.operations & {"update", "delete"}:
-        return
-    weaker = [leaf for leaf in table.logged_leaves if "ndif".index(leaf.identity) < "ndif".index(table.identity)]
-    if weaker:
-        text = f"old.{min(need.old_columns)}: {len(weaker)} of {len(table.leaves)} partitions log less of old rows than the root"
-        hint = "; ".join(f"ALTER TABLE {quoted(leaf.schema, leaf.name)} REPLICA IDENTITY FULL" for leaf in weaker)
-        yield Problem(need.where, table.table, text, hint)
 
 
 def _values(table: Table, need: Need, plugin: str) -> Iterator[Problem]:

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cdc_tracker.mapping import findings
-from cdc_tracker.mapping.lints import lints
+from cdc_tracker.mapping import findings, lints
 from cdc_tracker.model import Relation
 from cdc_tracker.sources.postgres.values import codec
 from cdc_tracker.tables import Reference, Table
@@ -94,7 +93,12 @@ def told(*events: dict[str, Any], known: bool = True) -> list[str]:
         for number, event in enumerate(events)
     ]
     loaded = mappings(json.dumps({"version": 1, "events": shapes}))
-    found = list(lints(loaded, TABLES if known else None, codec))
+    found = [
+        each
+        for name in loaded.tables()
+        for each in lints.of_table(loaded.for_table(name), TABLES[name] if known else None, codec)
+    ]
+    found += lints.of_all(loaded)
     assert {problem.severity for problem in found} <= {"warning"}
     return [str(problem) for problem in found]
 
