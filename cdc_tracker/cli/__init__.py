@@ -36,7 +36,7 @@ _COMMANDS = {
     "run": _Entry("run", "Capture and deliver until stopped."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
-    "test-mappings": _Entry("test_mappings", "Run the examples in the mapping files. Needs no database."),
+    "test-mappings": _Entry("test_mappings", "Check the mapping files and run their examples. Needs no database."),
     "diff": _Entry("diff", "Show what other mappings would have made of a past range, without sending."),
     "rewind": _Entry("resend", "Move a destination's checkpoint back to send history again."),
     "replay": _Entry("resend", "Send a range of the journal again, beside the live stream."),

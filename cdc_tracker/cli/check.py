@@ -11,7 +11,6 @@ import click
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.errors import ConfigError
-from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,9 +67,4 @@ def _print(findings: list[Problem]) -> None:
             what.append(output.text(f"\n{finding.hint}", "dim"))
         rows.append((output.mark(finding.severity), ": ".join(part for part in (finding.where, finding.key) if part), what))
     output.console().print(output.table(("", "what", "finding"), rows))
-    errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in ("error", "warning"))
-    counted = plural(warnings, "warning")
-    if errors:
-        output.say(f"{plural(errors, 'error')}, {counted}.")
-    else:
-        output.say(f"Nothing would stop a run. {counted}." if warnings else "Nothing would stop a run.")
+    output.verdict(findings)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from cdc_tracker.errors import Problem
     from cdc_tracker.operations.source import Step
 
 PIPE_WIDTH = 180  # columns of a table that does not go to a terminal
@@ -44,6 +45,21 @@ def warn(text: str, *, err: bool = False) -> None:
     """Print a line that begins with a warning sign."""
     say("⚠ ", fg="yellow", nl=False, err=err)
     say(text, err=err)
+
+
+def finding(problem: Problem) -> None:
+    """Print a finding: its mark, then its place, what is wrong and how to fix it."""
+    sign, colour = MARKS[problem.severity]
+    say(f"{sign} ", fg=colour, nl=False)
+    say(str(problem))
+
+
+def verdict(problems: Iterable[Problem]) -> None:
+    """Print whether a check has passed, as its last line: `Check passed: 0 errors, 3 warnings`."""
+    severities = [problem.severity for problem in problems]
+    errors, warnings = severities.count("error"), severities.count("warning")
+    passed, colour = ("failed", "red") if errors else ("passed", "green")
+    say(f"Check {passed}: {plural(errors, 'error')}, {plural(warnings, 'warning')}", fg=colour)
 
 
 def step(done: Step) -> None:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @output.as_json
 @click.pass_obj
 def test_mappings(invocation: Invocation, paths: tuple[Path, ...], as_json: bool) -> None:
-    """Run the examples in the mapping files. Needs no database.
+    """Check the mapping files and run their examples. Needs no database.
 
-    PATHS are files or folders; without them, those of the configuration. Exit code 1 if an example fails or a file is invalid.
+    PATHS are files or folders; without them, those of the configuration. Exit code 1 if an example fails or there is an error; a
+    warning does not count.
     """
     try:
         found = operations.examples.of_files(paths) if paths else operations.examples.of_config(invocation.config)
@@ -37,21 +38,25 @@ def test_mappings(invocation: Invocation, paths: tuple[Path, ...], as_json: bool
         output.emit(_as_json(found))
     else:
         _print(found)
-    if found.failed:
+    if not found.passed:
         raise SystemExit(FOUND_PROBLEMS)
 
 
 def _refused(error: ConfigError, as_json: bool) -> None:
-    if not as_json:
-        report(error)
-        return
     problems = error.problems if isinstance(error, MappingError) else []
-    output.emit({"problems": [asdict(each) for each in problems] or [{"message": str(error)}], "examples": []})
+    if as_json:
+        output.emit({"problems": [asdict(each) for each in problems] or [{"message": str(error)}], "examples": []})
+    elif problems:
+        for problem in problems:
+            output.finding(problem)
+        output.verdict(problems)
+    else:
+        report(error)
 
 
 def _print(found: Examples) -> None:
-    for warning in found.warnings:
-        output.warn(str(warning))
+    for problem in found.problems:
+        output.finding(problem)
     for result in found.failed:
         output.say("✗ ", fg="red", nl=False)
         described = f" ({result.description})" if result.description else ""
@@ -65,11 +70,13 @@ def _print(found: Examples) -> None:
     failed = len(found.failed)
     passed = f"{plural(len(found.results) - failed, 'example')} passed"
     output.say(f"{passed}, {failed} failed" if failed else passed, fg="red" if failed else "green")
+    if found.problems:
+        output.verdict(found.problems)
 
 
 def _as_json(found: Examples) -> dict[str, object]:
     return {
-        "problems": [asdict(warning) for warning in found.warnings],
+        "problems": [asdict(problem) for problem in found.problems],
         "examples": [
             {
                 "mapping": result.mapping,

@@ -21,7 +21,7 @@ from cdc_tracker import logs
 from cdc_tracker.config import yaml_file
 from cdc_tracker.config.destination import DestinationSettings
 from cdc_tracker.config.explain import explain
-from cdc_tracker.config.references import ENV_PREFIX, FROM_FILE, Resolved, overriding
+from cdc_tracker.config.references import ENV_PREFIX, FROM_FILE, Resolved, overriding, variable
 from cdc_tracker.config.settings import HttpSettings, JournalSettings, SourceSettings, StateSettings
 from cdc_tracker.config.yaml_file import Document, Loc, dotted
 from cdc_tracker.errors import ConfigError, Problem
@@ -125,6 +125,16 @@ class Config(BaseSettings):
     @property
     def mapping_paths(self) -> list[Path]:
         return [self.base / path for path in self.mappings]
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The environment variables that override its keys, as far as those have names of their own."""
+        found = []
+        for name, field in cls.model_fields.items():
+            found.append(variable((name,)))
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                found += [variable((name, inner)) for inner in field.annotation.model_fields]
+        return found
 
     def secrets(self) -> list[str]:
         """Every secret value and every password within a URL: the log must never show them."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.config.yaml_file import Document, Loc, dotted
 from cdc_tracker.errors import ConfigError, Problem
 
 ENV_PREFIX = "CDC_TRACKER_"
 FROM_FILE = "_FILE"  # suffix of a variable that names a file with the value
 MOST = 1_000_000  # bytes of a file with a value
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:file:([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 
 
@@ -28,6 +30,21 @@ def overriding(loc: Sequence[str | int]) -> str | None:
     """The variable in the environment that overrides the key at `loc`: with the value, or with the name of a file."""
     name = variable(loc)
     return next((each for each in (name, name + FROM_FILE) if each in os.environ), None)
+
+
+def unknown_variables(known: Sequence[str]) -> Iterator[Problem]:
+    """Warnings about environment variables that begin as those of cdc-tracker do, and override nothing.
+
+    `known`: Config.variables(). What Kubernetes sets for a service of our name is left out.
+    """
+    tops = {name.partition("__")[0] for name in known}
+    for name in sorted(os.environ):
+        plain = name.upper().removesuffix(FROM_FILE)
+        if not name.upper().startswith(ENV_PREFIX) or plain in {*known, f"{ENV_PREFIX}CONFIG"}:
+            continue
+        below = "__" in plain and plain.partition("__")[0] in tops  # of such keys, validation says which it does not know
+        if not below and not _OF_KUBERNETES.search(plain) and not os.environ[name].startswith(("tcp://", "udp://")):
+            yield Problem(name, "", f"overrides no key{nearest(plain, known, list_all=0)}", "Unset it, or correct it.", "warning")
 
 
 class Resolved:

@@ -13,9 +13,10 @@ from functools import partial
 from typing import TypeVar
 
 from cdc_tracker.config.config import Config
+from cdc_tracker.config.references import unknown_variables
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, MappingError, Problem, Retry, SlotBusy
 from cdc_tracker.journal import Journal
-from cdc_tracker.mapping import Mappings
+from cdc_tracker.mapping import Mappings, lints
 from cdc_tracker.monitoring import reports
 from cdc_tracker.monitoring.fit import misfits
 from cdc_tracker.operations.source import SourceSetup
@@ -41,6 +42,7 @@ def check(config: Config) -> Iterator[Problem]:
     nothing but for a trial file in data_dir. Never raises a CdcTrackerError: what fails is a finding.
     """
     yield ok("configuration", f"{config.path}")
+    yield from unknown_variables(Config.variables())
     mappings = yield from mappings_found(config)
     with ExitStack() as stack:
         state = journal = None
@@ -71,6 +73,7 @@ def mappings_found(config: Config) -> Generator[Problem, None, Mappings | None]:
         return None
     yield ok("mappings", f"{plural(len(mappings.all), 'mapping')} of {plural(len(mappings.tables()), 'table')}")
     yield from mappings.warnings
+    yield from lints.selections(config.destinations, mappings, outbox=config.source.outbox is not None)
     return mappings
 
 

@@ -15,6 +15,7 @@ from cdc_tracker.mapping.lints.ids import narrow_id, repeated_id
 from cdc_tracker.mapping.lints.money import minor_units
 from cdc_tracker.mapping.lints.names import event_spellings, property_spellings, twice
 from cdc_tracker.mapping.lints.people import other_person, personal
+from cdc_tracker.mapping.lints.selections import selections
 from cdc_tracker.mapping.lints.transitions import state
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings
 from cdc_tracker.model import Codec
@@ -37,3 +38,6 @@ def of_all(mappings: Mappings) -> Iterator[Problem]:
     """The warnings about mappings beside each other."""
     for rule in _OF_ALL:
         yield from rule(mappings)
+
+
+__all__ = ["of_all", "of_table", "selections"]

@@ -12,13 +12,15 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.facts import Facts, warning, whole
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 
-_Named = TypeVar("_Named", Mapping, Member)
+_Bearer = TypeVar("_Bearer", Mapping, Member)
+_SENT_NAMES = {"track", "page", "screen"}
 _COUNTED = {2: "two", 3: "three", 4: "four"}
 
 
 def event_spellings(mappings: Mappings) -> Iterator[Problem]:
     """Names of events that differ only in case or punctuation, over all files. Tools count them apart."""
-    for spellings in _alike(mapping for mapping in mappings.all if mapping.type in {"track", "page", "screen"}):
+    named = [(name, mapping) for mapping in mappings.all if mapping.type in _SENT_NAMES for name in mapping.names]
+    for spellings in _alike(named):
         listed = ", ".join(f"{name!r} ({mapping.where})" for name, mapping in spellings.items())
         text = f"{_counted(spellings)} spellings of one event's name, which tools count apart: {listed}"
         hint = f"Write one of them everywhere, such as {_best(spellings)!r}."
@@ -28,7 +30,7 @@ def event_spellings(mappings: Mappings) -> Iterator[Problem]:
 def property_spellings(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
     """Properties of one event whose names differ only in case or punctuation."""
     for members in _levels(mapping.body, mapping.context):
-        for spellings in _alike(members):
+        for spellings in _alike((member.name, member) for member in members):
             second = list(spellings.values())[1]
             listed = " and ".join(repr(name) for name in spellings)
             text = f"{listed} differ only in case or punctuation: the event has both, and many tools do not tell them apart"
@@ -60,12 +62,12 @@ def _text(mapping: Mapping, placed: Placed | None) -> str:
     return "" if placed is None else ast.unparse(whole(mapping, placed))
 
 
-def _alike(named: Iterable[_Named]) -> Iterator[dict[str, _Named]]:
-    """The groups of names that are one when only letters and digits count, each with its first bearer."""
-    groups: dict[str, dict[str, _Named]] = defaultdict(dict)
-    for each in named:
-        folded = "".join(letter for letter in each.name.casefold() if letter.isalnum())
-        groups[folded or each.name].setdefault(each.name, each)
+def _alike(named: Iterable[tuple[str, _Bearer]]) -> Iterator[dict[str, _Bearer]]:
+    """The groups of names that are one when only letters and digits count, each name with its first bearer."""
+    groups: dict[str, dict[str, _Bearer]] = defaultdict(dict)
+    for name, bearer in named:
+        folded = "".join(letter for letter in name.casefold() if letter.isalnum())
+        groups[folded or name].setdefault(name, bearer)
     yield from (spellings for spellings in groups.values() if len(spellings) > 1)
 
 

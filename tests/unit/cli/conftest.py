@@ -26,11 +26,11 @@ events:
   - name: Order Paid
     table: shop.orders
     on: [update]
-    when: new.status == 'paid'
+    when: entered(new.status, 'paid')
     user_id: new.user_id
     properties: {order_id: new.id}
     examples:
-      - op: update
+      - old: {status: pending}
         new: {id: 7, user_id: 3, status: paid}
         event: {event: Order Paid, userId: "3", properties: {order_id: 7}}
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdc_tracker.config.config import Config
+from cdc_tracker.config.references import unknown_variables
 from cdc_tracker.destinations.jsonl import JsonlDestination
 from cdc_tracker.destinations.memory import MemoryDestination
 from cdc_tracker.errors import ConfigError
@@ -225,6 +226,48 @@ def test_other_variables_with_our_prefix_do_not_matter(tmp_path: Path, monkeypat
     monkeypatch.setenv("CDC_TRACKER_SERVICE_HOST", "10.0.0.1")  # Kubernetes sets such for a service of our name
     monkeypatch.setenv("CDC_TRACKER_PORT", "tcp://10.0.0.1:9464")
     assert load_config(written(tmp_path, MINIMAL)).http.port == 9464
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CDC_TRACKER_SORCE__URL", "CDC_TRACKER_SOURCE__URL"),
+        ("CDC_TRACKER_SOURCE_URL", "CDC_TRACKER_SOURCE__URL"),
+        ("CDC_TRACKER_HTTP_PORT", "CDC_TRACKER_HTTP__PORT"),
+        ("CDC_TRACKER_DRAIN_TIMOUT", "CDC_TRACKER_DRAIN_TIMEOUT"),
+        ("CDC_TRACKER_SOURCE_URL_FILE", "CDC_TRACKER_SOURCE__URL"),
+        ("CDC_TRACKER_DESTINATION__S__WRITE_KEY", "CDC_TRACKER_DESTINATIONS"),
+    ],
+)
+def test_a_variable_that_overrides_nothing_is_told_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    [found] = unknown_variables(Config.variables())
+    assert str(found).startswith(f"{name}: overrides no key; did you mean '{meant}'?")
+    assert found.severity == "warning"
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CDC_TRACKER_CONFIG", "/etc/cdc.yml"),
+        ("CDC_TRACKER_SOURCE__URL", "postgresql://db/x"),
+        ("CDC_TRACKER_SOURCE__URL_FILE", "/run/url"),
+        ("CDC_TRACKER_DESTINATIONS__EVENTS__PATH", "x"),
+        ("cdc_tracker_log__level", "info"),
+        ("CDC_TRACKER_SERVICE_HOST", "10.0.0.1"),
+        ("CDC_TRACKER_SERVICE_PORT_HTTP", "9464"),
+        ("CDC_TRACKER_PORT", "tcp://10.0.0.1:9464"),
+        ("CDC_TRACKER_PORT_9464_TCP_ADDR", "10.0.0.1"),
+        ("CDC_TRACKER_EVENTS_SERVICE_HOST", "10.0.0.1"),
+        ("CDC_TRACKERS", "x"),
+    ],
+)
+def test_variables_of_keys_and_those_of_kubernetes_are_no_finding(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert list(unknown_variables(Config.variables())) == []
 
 
 def test_a_wrong_key_is_told_with_its_line_and_the_nearest_right_one(tmp_path: Path) -> None:
