@@ -51,7 +51,7 @@ class Comparing(Reporter):
         self._never_null(node, left, right, positive=positive)
         self._never_null(node, right, left, positive=positive)
         if (mismatch := comparisons.never_equal(left, right)) is not None:
-            self.error(node, f"always {not positive}: {mismatch.message}", mismatch.hint)
+            self.error(node, f"{_always(left, right, result=not positive)}: {mismatch.message}", mismatch.hint)
             return BOOLEAN
         self._doubts(node, "==", left, right)
         if left.type.known and right.type.known:
@@ -89,8 +89,10 @@ class Comparing(Reporter):
             parts = [Operand(*pair) for pair in zip(right.type.items, right.node.elts, strict=True)]
             return self._one_of(node, left, sign, parts)
         if right.type.family == "array" and right.type.element is not None:
-            if left.type.kind != "null" and (mismatch := comparisons.never_equal(left, Operand(right.type.element, right.node))):
-                self.error(node, f"always {not positive}: no element of {right.text} equals {left.text}", mismatch.hint)
+            element = Operand(right.type.element, right.node)
+            if (mismatch := comparisons.never_equal(left, element)) is not None:
+                result = _always(left, element, result=not positive)
+                self.error(node, f"{result}: no element of {right.text} equals {left.text}", mismatch.hint)
             return BOOLEAN
         return self._within(node, left, right, positive=positive)
 
@@ -119,8 +121,14 @@ class Comparing(Reporter):
                 node, f"`in` looks into text, lists and objects, and {right.text} is {right.type}", comparisons.from_text(right)
             )
         elif left.type.family not in {"", "text"}:
-            self.error(node, f"`in` looks for text in {right.type}, and {left.text} is {left.type}")
+            result = f"always {not positive}: " if family == "object" else ""
+            self.error(node, f"{result}`in` looks for text in {right.type}, and {left.text} is {left.type}")
         elif isinstance(right.node, ast.Constant) and left.type.value is UNKNOWN:
             hint = f"To compare, write {left.text} == {right.text}, or a list: [{right.text}]."
             self.warn(node, f"`in {right.text}` looks for a part of this text", hint)
         return BOOLEAN
+
+
+def _always(left: Operand, right: Operand, *, result: bool) -> str:
+    """How a message begins: two NULLs are equal, whatever their types."""
+    return f"{result} unless both are None" if left.type.nullable and right.type.nullable else f"always {result}"

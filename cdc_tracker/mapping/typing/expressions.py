@@ -107,7 +107,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if arguments[0].type.kind == "null":
             return NULL
         typed = self._compared(node, arguments[1], ast.In(), arguments[0])
-        return replace(BOOLEAN, nullable=arguments[0].type.nullable) if typed.value is UNKNOWN else typed
+        return replace(typed, nullable=arguments[0].type.nullable)
 
     def _call_get(self, node: ast.expr, arguments: Sequence[Operand]) -> Type:
         whole = arguments[0]
@@ -148,7 +148,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
             return NULL
         if operand.type.family not in {"", "number"}:
             self.error(node, f"`-` takes a number, and {operand.text} is {operand.type}", comparisons.from_text(operand))
-        elif operand.type.value is not UNKNOWN:
+        elif operand.type.known:
             return type_of(op.negate(operand.type.value))
         return Type(
             {"integer": "integer", "decimal": "decimal", "float": "decimal"}.get(operand.type.kind, "number"),

@@ -66,7 +66,8 @@ class Parts(Reporter):
         if key.value.__class__ is not int:
             return replace(common(items), nullable=True) if items else NULL
         if -len(items) <= key.value < len(items):
-            return items[key.value]
+            found = items[key.value]
+            return replace(found, nullable=found.nullable or key.nullable)
         self.error(node, f"there is never an element [{key.value}]: the list has {len(items)}, counted from 0")
         return ANY
 

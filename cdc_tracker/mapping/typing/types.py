@@ -33,7 +33,7 @@ class Type:
     """What is known of an expression's values.
 
     `kind`: a Codec's kind, `object`, `number` (integer or decimal), `uuid_value` (a UUID within an array, which is no text),
-    `null`, or `any`: nothing is known. `labels`: all texts that it can have. `value`: the only value that it can have.
+    `null`, or `any`: nothing is known. `labels`: all texts that it can have. `value`: the only value besides None.
     `items`: the elements of a list of known length. `keys`: all keys that an object can have.
     `holds`: the kind below the domain, or `array`, of a text that is the text of such a value, because the stream does not say
     what it is. `name`: that of the type, in messages. `nested`: it may also be a list of such values (an array of arrays).
@@ -64,7 +64,7 @@ class Type:
     @property
     def truth(self) -> bool | None:
         """Whether every value is true, or every one false; None: it depends."""
-        if self.known:
+        if self.known or (self.value is not UNKNOWN and not self.value):
             return bool(self.only)
         if self.certain is not None:
             return self.certain
@@ -73,8 +73,8 @@ class Type:
 
     @property
     def known(self) -> bool:
-        """Whether it has one value only, which may be None."""
-        return self.kind == "null" or self.value is not UNKNOWN
+        """Whether it has one value only; that may be None."""
+        return self.kind == "null" or (self.value is not UNKNOWN and not self.nullable)
 
     @property
     def only(self) -> Any:
