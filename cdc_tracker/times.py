@@ -6,12 +6,14 @@ Conversions are exact: no float is involved.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000
 """Microseconds."""
 _MICROSECOND = timedelta(microseconds=1)
+_POLL = 0.1  # seconds between two calls of `stop` during a wait
 
 
 def aware(moment: datetime) -> datetime:
@@ -50,6 +52,18 @@ def for_display(micros: int | None) -> str:
 def now_micros() -> int:
     """Microseconds since the Unix epoch."""
     return time.time_ns() // 1000
+
+
+def wait(seconds: float, stop: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> bool:
+    """Waits until `stop()` at most, and calls `meanwhile` a few times a second. Returns whether `stop()` is true.
+
+    It polls, because whether to stop depends on signals, on a lock and on the parent process, none of which sets an event.
+    """
+    end = time.monotonic() + seconds
+    while not (stopped := stop()) and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _POLL))
+        meanwhile()
+    return stopped
 
 
 def now_iso() -> str:

@@ -41,6 +41,7 @@ from cdc_tracker.sources.postgres.replication import ReplicationStream
 from cdc_tracker.sources.postgres.segments import SegmentBuilder
 from cdc_tracker.sources.postgres.session import Session
 from cdc_tracker.state import Checkpoint, State
+from cdc_tracker.times import wait
 
 GROUP = 0.004  # seconds since the last commit of the journal after which a drained socket closes the segment
 FEEDBACK = 1.0  # seconds between two feedbacks; the server's wal_sender_timeout is 60 s by default
@@ -312,7 +313,4 @@ class Capture:
 
     def _sleep(self, seconds: float) -> None:
         """Waits, until `stop()` at most, and stores the report meanwhile."""
-        deadline = time.monotonic() + seconds
-        while not self._stop() and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.1))
-            self._monitor.write()
+        wait(seconds, self._stop, self._monitor.write)

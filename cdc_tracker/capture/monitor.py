@@ -78,7 +78,8 @@ class CaptureMonitor:
     def look(self, vitals: Vitals) -> None:
         """Takes in the slot's state on the server."""
         report = self.report
-        self._server_end, report.retained_bytes, report.asked_at = vitals.wal_end, vitals.retained_bytes, now_micros()
+        self._server_end, report.asked_at = vitals.wal_end, now_micros()
+        report.retained_bytes = vitals.slot.retained_bytes if vitals.slot else None
         if report.current_at >= self._goal[1]:
             self._goal = (vitals.wal_end, report.asked_at)
         since = {(alarm.what, alarm.hint): alarm.since for alarm in report.alarms}
@@ -96,24 +97,24 @@ class CaptureMonitor:
         """Yields each alarm's text and hint."""
         for fault in vitals.faults:
             yield f"{fault.key} {fault.message}", fault.hint
-        retained, left = vitals.retained_bytes or 0, vitals.safe_wal_size
-        if vitals.wal_status in ("unreserved", "lost") or not vitals.exists:
-            text = f"the slot is {vitals.wal_status or 'gone'}: the server removes WAL that has not been read yet"
+        slot, retained = vitals.slot, self.report.retained_bytes or 0
+        if slot is None or slot.wal_status in ("unreserved", "lost"):
+            text = f"the slot is {slot.wal_status if slot else 'gone'}: the server removes WAL that has not been read yet"
             yield text, "find out what keeps capture from reading; `cdc-tracker repair` recovers from a lost slot"
-        elif left is not None and retained > NEAR * (retained + left):
+        elif slot.safe_wal_size is not None and retained > NEAR * (retained + slot.safe_wal_size):
             text = "the slot is close to max_slot_wal_keep_size, above which the server invalidates it"
             yield text, "repair what holds it back, or raise max_slot_wal_keep_size"
-        if retained > self.settings.max_wal:
-            yield self._over(vitals)
+        if slot is not None and retained > self.settings.max_wal:
+            yield self._over(vitals.wal_end - (slot.confirmed_flush_lsn or 0))
         if self.retention_blocked:
             size = format_size(self.retention.size)
             text = f"the journal exceeds its size ({size}) because {self._holder} still needs all of it: it grows on its own disk"
             yield text, "repair that destination, or remove it from the configuration; resume or cancel that job"
 
-    def _over(self, vitals: Vitals) -> tuple[str, str]:
+    def _over(self, unconfirmed: int) -> tuple[str, str]:
         """Acknowledging moves a slot; but an open transaction retains all WAL since it began, whatever is acknowledged."""
         size = format_size(self.settings.max_wal)
-        if vitals.wal_end - (vitals.confirmed_flush_lsn or 0) < self.settings.max_wal // 2:
+        if unconfirmed < self.settings.max_wal // 2:
             return (
                 f"slot exceeds max_wal ({size}) for a transaction that is open, or large and being read: acknowledging frees "
                 "nothing",

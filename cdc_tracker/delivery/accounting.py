@@ -10,7 +10,7 @@ from cdc_tracker.delivery.dead_letters import park
 from cdc_tracker.delivery.outcomes import Kind
 from cdc_tracker.errors import StateUnavailable
 from cdc_tracker.model import DELIVERED, REPEATED, Event, Outcome, Position, Receipt, Rejection, Suppression
-from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, State, sent_id
+from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, Outcomes, State, sent_id
 
 
 class Tally:
@@ -50,6 +50,11 @@ class Tally:
         if self._keep_ids:
             pairs = zip(batch.events, receipts, strict=True)
             self.sent += [sent_id(event.message_id) for event, receipt in pairs if is_held(receipt)]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What is to be committed."""
+        return Outcomes(self.counts, self.letters, self.settled, self.sent)
 
     def clear(self) -> None:
         """To be called after a commit."""
@@ -152,9 +157,7 @@ class Accounting:
             rewind = None
         else:
             self._uncertain = True  # a connection lost during a commit leaves open whether it took place
-            rewind = self._state.checkpoints.commit(
-                self._source, self._name, self.position, tally.counts, tally.letters, tally.settled, tally.sent
-            )
+            rewind = self._state.checkpoints.commit(self._source, self._name, self.position, tally.outcomes)
         self._uncertain = False
         self.stored = self.position
         tally.high = max(tally.high, self.position)
@@ -195,12 +198,5 @@ def _by_hour_and_mapping(events: Sequence[Event]) -> Counter[tuple[int, str]]:
 
 def refusal(event: Event, receipt: Receipt) -> Rejection:
     """A destination's refusal of an event as a Rejection."""
-    return Rejection(
-        reason=receipt.reason,
-        mapping=event.mapping,
-        position=event.position,
-        committed_at=event.committed_at,
-        field=receipt.field,
-        detail=receipt.detail,
-        event_id=event.message_id,
-    )
+    place = (event.mapping, event.position, event.committed_at)
+    return Rejection(receipt.reason, *place, field=receipt.field, detail=receipt.detail, event_id=event.message_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -16,6 +15,7 @@ from cdc_tracker.destinations.base import HoldsCheckpoint
 from cdc_tracker.destinations.support.faults import Fault, held_position, sound
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Position
+from cdc_tracker.times import wait
 
 T = TypeVar("T")
 
@@ -80,11 +80,5 @@ class HeldCheckpoint:
         return answer
 
     def _sleep(self, seconds: float) -> None:
-        """Polls: `stop` asks for signals, for the parent process and for the role's lock, which no event can announce."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self._stop():
-                raise Interrupted([])
-            time.sleep(0.1)
-            if self._report.due:
-                self._waiting()
+        if wait(seconds, self._stop, lambda: self._report.due and self._waiting()):
+            raise Interrupted([])

@@ -1,12 +1,7 @@
-"""Delivers one batch until each of its events has a final receipt: the retries, splits and bisections of every destination.
-
-tenacity decides what is retried and how long to wait. Its `stop_when_event_set` and `sleep_using_event` need a threading.Event,
-but whether to give up depends on signals, a lock and the parent process, which are polled.
-"""
+"""Delivers one batch until each of its events has a final receipt: the retries, splits and bisections of every destination."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -27,11 +22,11 @@ from cdc_tracker.errors import (
     TooLarge,
 )
 from cdc_tracker.model import ASSUMED, DELIVERED, START, Batch, Outcome, Position, Receipt
+from cdc_tracker.times import wait
 from cdc_tracker.units import format_size
 
 log = structlog.get_logger("deliver")
 
-_POLL = 0.1  # seconds between two calls of `stop` during a wait
 _SUSPICIOUS = 20  # events that failed alone, with none that passed: from then on each is sent alone
 
 
@@ -281,9 +276,7 @@ class _Sending:
 
     def _sleep(self, seconds: float) -> None:
         """Returns early when `stop()` is true; the next attempt then raises Interrupted."""
-        end = time.monotonic() + seconds
-        while not self._stop() and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _POLL))
+        wait(seconds, self._stop)
 
 
 def _holds_back(receipt: Receipt | None) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 import structlog
@@ -15,7 +14,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, format_lsn
 from cdc_tracker.state import DeliveryReport, State
-from cdc_tracker.times import for_display, to_micros
+from cdc_tracker.times import for_display, to_micros, wait
 
 REPORT = 1.0  # seconds between two looks at a journal that has not reached the start yet
 
@@ -60,10 +59,7 @@ def ensure_checkpoint(
             log.info("new destination: " + waits, name=name)
             said = True
         state.reports.save(source, f"deliver:{name}", os.getpid(), "waiting", DeliveryReport(trouble=waits))
-        deadline = time.monotonic() + REPORT
-        while time.monotonic() < deadline:
-            if stop():
-                raise Interrupted([])
-            time.sleep(0.05)
+        if wait(REPORT, stop):
+            raise Interrupted([])
     state.checkpoints.create(source, name, position)
     log.info("new destination", name=name, start=str(start), position=str(position))

@@ -27,19 +27,38 @@ class _Open(msgspec.Struct, array_like=True):
     lsn: int
     index: int
 
+    @classmethod
+    def of(cls, opened: OpenTransaction) -> _Open:
+        transaction, place = opened.transaction, (opened.ordinal, opened.lsn, opened.index)
+        return cls(transaction.xid, transaction.commit_lsn, transaction.committed_at, *place)
+
+    def opened(self) -> OpenTransaction:
+        transaction = Transaction(self.xid, self.commit_lsn, self.committed_at)
+        return OpenTransaction(transaction, self.ordinal, self.lsn, self.index)
+
 
 class _Header(msgspec.Struct, array_like=True):
     plugin: str
     count: int
     changes: int
-    first: tuple[int, int]
-    last: tuple[int, int]
+    first: Position
+    last: Position
     first_time: int
     last_time: int
     relations: tuple[bytes, ...]
     open: _Open | None
 
+    @classmethod
+    def of(cls, segment: Segment) -> _Header:
+        same = {name: getattr(segment, name) for name in _SAME}
+        return cls(**same, open=_Open.of(segment.open) if segment.open else None)
 
+    def segment(self, frames: bytes) -> Segment:
+        same = {name: getattr(self, name) for name in _SAME}
+        return Segment(frames=frames, **same, open=self.open.opened() if self.open else None)
+
+
+_SAME = _Header.__struct_fields__[:-1]  # fields that are stored as they are
 _header_decoder = msgspec.msgpack.Decoder(_Header)
 
 
@@ -56,20 +75,7 @@ _zstd = _Zstd()
 
 def encode(segment: Segment) -> bytes:
     """The segment's stored form."""
-    opened = segment.open
-    header = msgspec.msgpack.encode(
-        _Header(
-            plugin=segment.plugin,
-            count=segment.count,
-            changes=segment.changes,
-            first=segment.first,
-            last=segment.last,
-            first_time=segment.first_time,
-            last_time=segment.last_time,
-            relations=segment.relations,
-            open=_pack_open(opened) if opened else None,
-        )
-    )
+    header = msgspec.msgpack.encode(_Header.of(segment))
     return _PREFIX + _zstd.compressor.compress(b"".join((len(header).to_bytes(4, "big"), header, segment.frames)))
 
 
@@ -91,32 +97,7 @@ def decode(data: bytes, where: str = "a segment") -> Segment:
         header = _header_decoder.decode(memoryview(content)[4 : 4 + size])
     except (zstandard.ZstdError, msgspec.DecodeError, MemoryError, ValueError) as error:
         raise _damaged(where, str(error) or type(error).__name__) from error
-    return _segment(header, content[4 + size :])
-
-
-def _segment(header: _Header, frames: bytes) -> Segment:
-    return Segment(
-        plugin=header.plugin,
-        frames=frames,
-        count=header.count,
-        changes=header.changes,
-        first=Position(*header.first),
-        last=Position(*header.last),
-        first_time=header.first_time,
-        last_time=header.last_time,
-        relations=header.relations,
-        open=_unpack_open(header.open) if header.open else None,
-    )
-
-
-def _pack_open(opened: OpenTransaction) -> _Open:
-    transaction = opened.transaction
-    return _Open(transaction.xid, transaction.commit_lsn, transaction.committed_at, opened.ordinal, opened.lsn, opened.index)
-
-
-def _unpack_open(packed: _Open) -> OpenTransaction:
-    transaction = Transaction(packed.xid, packed.commit_lsn, packed.committed_at)
-    return OpenTransaction(transaction, packed.ordinal, packed.lsn, packed.index)
+    return header.segment(content[4 + size :])
 
 
 def _damaged(where: str, why: str) -> Stop:

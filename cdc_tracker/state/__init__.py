@@ -15,17 +15,8 @@ from cdc_tracker.state.job import (
     Unreadable,
 )
 from cdc_tracker.state.locks import Lock
-from cdc_tracker.state.records import (
-    HOUR,
-    Checkpoint,
-    Counts,
-    DeadLetter,
-    InHand,
-    LedgerRow,
-    LetterState,
-    SourceRecord,
-    Totals,
-)
+from cdc_tracker.state.outcomes import Outcomes
+from cdc_tracker.state.records import HOUR, Checkpoint, Counts, DeadLetter, InHand, LedgerRow, LetterState, SourceRecord, Totals
 from cdc_tracker.state.reports import (
     CAPTURE,
     SUPERVISOR,
@@ -67,6 +58,7 @@ __all__ = [
     "LedgerRow",
     "LetterState",
     "Lock",
+    "Outcomes",
     "ReloadFailed",
     "ReplayProgress",
     "ReplaySpec",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, false, select, text, tuple_, update
@@ -10,12 +9,10 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, delete, false, se
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
 from cdc_tracker.state import jobs
-from cdc_tracker.state.commit import record_outcomes
-from cdc_tracker.state.fence import Row as ClaimedRow
-from cdc_tracker.state.fence import Step, follows, leads
-from cdc_tracker.state.records import Checkpoint, Counts, DeadLetter
+from cdc_tracker.state.outcomes import Outcomes
+from cdc_tracker.state.records import Checkpoint
 from cdc_tracker.state.tables import checkpoints as c
-from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.state.transactions import Aggregate, ClaimedRow, Step, follows, leads
 from cdc_tracker.times import now_micros
 
 PARTITION = 0
@@ -92,23 +89,14 @@ class Checkpoints(Aggregate):
             connection.execute(delete(c).where(c.c.source == source))
             jobs.end_all(connection, source)
 
-    def commit(
-        self,
-        source: str,
-        destination: str,
-        position: Position,
-        counts: Counts,
-        dead_letters: Sequence[DeadLetter] = (),
-        settled: Sequence[int] = (),
-        sent: Sequence[bytes] = (),
-    ) -> Position | None:
-        """Advance the checkpoint, count, park `dead_letters`, remove the `settled` ones and add `sent`, all or nothing.
+    def commit(self, source: str, destination: str, position: Position, outcomes: Outcomes) -> Position | None:
+        """Advances the checkpoint and stores the outcomes, all or nothing.
 
         Returns the target of a pending rewind, or None. Raises Stop if the checkpoint would move back.
         """
         with self._transactions.stepping() as (connection, step):
             target = self._advance(connection, source, destination, position, step)
-            record_outcomes(connection, source, destination, counts, dead_letters, settled, sent)
+            outcomes.store(connection, source, destination)
         return target
 
     def _advance(self, connection: Connection, source: str, destination: str, position: Position, step: Step) -> Position | None:

@@ -194,11 +194,7 @@ def settle(connection: Connection, source: str, destination: str, ids: Sequence[
 
 
 def _finish(
-    connection: Connection,
-    source: str,
-    destination: str,
-    outcomes: Mapping[int, Sequence[str]],
-    again: Mapping[int, Rejection],
+    connection: Connection, source: str, destination: str, outcomes: Mapping[int, Sequence[str]], again: Mapping[int, Rejection]
 ) -> set[int]:
     """Removes those with outcomes, parks those that were rejected again. Returns the ids that were found.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +11,6 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from cdc_tracker.errors import StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state.commit import record_outcomes
 from cdc_tracker.state.job import (
     BackfillProgress,
     BackfillSpec,
@@ -24,7 +22,7 @@ from cdc_tracker.state.job import (
     Spec,
     Unreadable,
 )
-from cdc_tracker.state.records import Counts, DeadLetter
+from cdc_tracker.state.outcomes import Outcomes
 from cdc_tracker.state.tables import job_segments as segments
 from cdc_tracker.state.tables import jobs as t
 from cdc_tracker.state.transactions import Aggregate
@@ -50,19 +48,6 @@ _NEED = (
     .limit(1)
 )
 _LOCK = select(t).where(t.c.id == bindparam("of_id")).with_for_update()
-_WRITTEN = (
-    "state",
-    "progress",
-    "counts",
-    "trouble",
-    "digest",
-    "needs_lsn",
-    "needs_ordinal",
-    "started_at",
-    "finished_at",
-    "updated_at",
-)
-_WRITE = update(t).where(t.c.id == bindparam("of_id")).values({name: bindparam(name) for name in _WRITTEN})
 _ENDED: dict[str, Any] = {"digest": 0, "needs_lsn": None, "needs_ordinal": None}
 _NEW_EPOCH = (
     "The source was set up with a new epoch: its earlier positions and event ids are void. Cancel this job and start a new one."
@@ -72,15 +57,7 @@ _NEW_EPOCH = (
 class Jobs(Aggregate):
     """Jobs of all destinations, with their progress."""
 
-    def create(
-        self,
-        source: str,
-        destination: str,
-        spec: Spec,
-        *,
-        needs: Position | None = None,
-        total: int = 0,
-    ) -> Job:
+    def create(self, source: str, destination: str, spec: Spec, *, needs: Position | None = None, total: int = 0) -> Job:
         """Queues a job behind the destination's others. Wake its delivery afterwards."""
         moment = now_micros()
         kind = "replay" if isinstance(spec, ReplaySpec) else "backfill"
@@ -118,22 +95,15 @@ class Jobs(Aggregate):
             row = connection.execute(_NEED, {"source": source}).first()
         return Position(*row) if row else None
 
-    def commit(
-        self,
-        job: Job,
-        counts: Counts,
-        dead_letters: Sequence[DeadLetter] = (),
-        settled: Sequence[int] = (),
-        sent: Sequence[bytes] = (),
-    ) -> JobState:
-        """Stores the job's progress, counts, parks `dead_letters`, removes the `settled` ones and adds `sent`, all or nothing.
+    def commit(self, job: Job, outcomes: Outcomes) -> JobState:
+        """Stores the job's progress and the outcomes, all or nothing.
 
         Its state is stored if it is running, done or failed, and the job was not paused, cancelled or failed meanwhile: what a
         user asked for stays. Returns the state in force; if that is not `running`, the caller leaves the job alone.
         """
         with self._transactions.fenced() as connection:
             state = _write(connection, job)
-            record_outcomes(connection, job.source, job.destination, counts, dead_letters, settled, sent)
+            outcomes.store(connection, job.source, job.destination)
         return state
 
     def control(self, job_id: int, to: Literal["paused", "queued", "cancelled"]) -> JobState:
@@ -179,7 +149,7 @@ def _write(connection: Connection, job: Job) -> JobState:
         values |= _ENDED
     if values["digest"] != found.digest:
         _replace_segment(connection, job.id, job.segment if values["digest"] else b"")
-    connection.execute(_WRITE, values | {"of_id": job.id})
+    _update(connection, job.id, values)
     return state
 
 

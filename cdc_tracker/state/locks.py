@@ -7,19 +7,17 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 from urllib.parse import quote
 
 import structlog
-from sqlalchemy import select
 
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Fenced, StateUnavailable, Stop
-from cdc_tracker.state import tables
 from cdc_tracker.storage.database import Database, advisory_key, readable
+from cdc_tracker.storage.files import is_at
 
 LOOK = 1.0  # seconds between two checks of a lock
 AGAIN = 0.2  # seconds between two attempts to take a lost lock again
@@ -157,32 +155,6 @@ def make(database: Database, name: str, wait: float, grace: float, stop: Callabl
     return AdvisoryLock(database, name, wait, grace, stop)
 
 
-@contextmanager
-def all_free(database: Database) -> Iterator[None]:
-    """Keeps every worker from starting on the store. Raises AlreadyRunning if one of any source, or a role of it, runs."""
-    with database.reading() as connection:
-        sources = connection.execute(select(tables.sources.c.name)).scalars().all()
-        places = connection.execute(select(tables.checkpoints.c.source, tables.checkpoints.c.destination).distinct()).all()
-    roles = [f"{source}.capture" for source in sources] + [f"{source}.deliver:{destination}" for source, destination in places]
-    with ExitStack() as stack:
-        try:
-            for source in sources:
-                stack.enter_context(make(database, f"{source}.worker", 0.0, 0.0, _never))
-            for role in roles:
-                with make(database, role, 0.0, 0.0, _never):
-                    pass
-        except AlreadyRunning as error:
-            raise AlreadyRunning(
-                f"The state store ({database.place}) is of an older version, and in use: {error}",
-                hint="Stop that worker first: the store is migrated when this version is started. --standby waits for that.",
-            ) from None
-        yield
-
-
-def _never() -> bool:
-    return False
-
-
 def _clock() -> float:
     """Seconds, including those in which the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
@@ -234,9 +206,7 @@ class FileLock(Lock):
 
     def _is_at_path(self, file: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(file), self._path.stat())
-        except FileNotFoundError:
-            return False
+            return is_at(file, self._path)
         except OSError as error:
             raise StateUnavailable(f"The lock file {self._path} cannot be read: {error.strerror}") from error
 

@@ -8,10 +8,9 @@ from sqlalchemy import Connection, bindparam, select, text, update
 
 from cdc_tracker.errors import StateMissing
 from cdc_tracker.model import Lsn
-from cdc_tracker.state.fence import Row, follows, leads
 from cdc_tracker.state.records import SourceRecord
 from cdc_tracker.state.tables import sources as t
-from cdc_tracker.state.transactions import Aggregate
+from cdc_tracker.state.transactions import Aggregate, ClaimedRow, follows, leads
 
 _columns = [field.name for field in fields(SourceRecord)]
 _ONE = select(*(t.c[name] for name in _columns)).where(t.c.name == bindparam("of_name"))
@@ -59,9 +58,9 @@ class Sources(Aggregate):
             self._transactions.writer.compare(connection, step)
 
 
-def claimed(name: str) -> Row:
+def claimed(name: str) -> ClaimedRow:
     """The row that only capture writes."""
-    return Row(f"the record of the source {name}", t, {"name": name})
+    return ClaimedRow(f"the record of the source {name}", t, {"name": name})
 
 
 def _get(connection: Connection, name: str) -> SourceRecord | None:

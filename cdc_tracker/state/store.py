@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
-from cdc_tracker.errors import StateMissing, StateUnavailable
+from cdc_tracker.closing import Closing
+from cdc_tracker.errors import AlreadyRunning, StateMissing, StateUnavailable
 from cdc_tracker.state import checkpoints, jobs, locks, migrations, sent_ids, sources, tables
 from cdc_tracker.state.checkpoints import Checkpoints
 from cdc_tracker.state.dead_letters import DeadLetters
@@ -20,6 +22,29 @@ from cdc_tracker.state.sources import Sources
 from cdc_tracker.state.transactions import Transactions
 from cdc_tracker.storage.database import Database, Kind
 
+
+@contextmanager
+def _all_free(database: Database) -> Iterator[None]:
+    """Keeps every worker from starting on the store. Raises AlreadyRunning if one of any source, or a role of it, runs."""
+    with database.reading() as connection:
+        sources = connection.execute(select(tables.sources.c.name)).scalars().all()
+        places = connection.execute(select(tables.checkpoints.c.source, tables.checkpoints.c.destination).distinct()).all()
+    roles = [f"{source}.capture" for source in sources] + [f"{source}.deliver:{destination}" for source, destination in places]
+    with ExitStack() as stack:
+        try:
+            for source in sources:
+                stack.enter_context(locks.make(database, f"{source}.worker", 0.0, 0.0, lambda: False))
+            for role in roles:
+                with locks.make(database, role, 0.0, 0.0, lambda: False):
+                    pass
+        except AlreadyRunning as error:
+            raise AlreadyRunning(
+                f"The state store ({database.place}) is of an older version, and in use: {error}",
+                hint="Stop that worker first: the store is migrated when this version is started. --standby waits for that.",
+            ) from None
+        yield
+
+
 KIND = Kind(
     noun="the state store",
     unavailable=StateUnavailable,
@@ -27,11 +52,11 @@ KIND = Kind(
     version_table="cdc_tracker_state_version",
     migrations=Path(migrations.__file__).parent,
     revisions=migrations.REVISIONS,
-    unused=locks.all_free,
+    unused=_all_free,
 )
 
 
-class State:
+class State(Closing):
     """Every method of an aggregate is durable when it returns, and raises StateUnavailable if the store cannot be used.
 
     Several processes share a store; methods may be called from any thread. After `claim`, the methods by which a role stores its
@@ -64,12 +89,6 @@ class State:
         """Closes the connections to the store."""
         self._database.close()
 
-    def __enter__(self) -> State:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def lock(self, name: str, wait: float = 0, *, grace: float = 0, stop: Callable[[], bool] = lambda: False) -> locks.Lock:
         """A context manager. Entering it raises AlreadyRunning, naming the holder, if the lock is not free within `wait` seconds.
 
@@ -92,13 +111,6 @@ class State:
         with self._transactions.writing() as connection:
             jobs.forget(connection, source)
             sent_ids.forget(connection, source)
-            for table in (
-                tables.checkpoints,
-                tables.dead_letters,
-                tables.ledger,
-                tables.totals,
-                tables.in_hand,
-                tables.roles,
-            ):
+            for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.totals, tables.in_hand, tables.roles):
                 connection.execute(delete(table).where(table.c.source == source))
             connection.execute(delete(tables.sources).where(tables.sources.c.name == source))

@@ -22,7 +22,7 @@ def _big(name: str, *, key: bool = False, nullable: bool = False) -> Column[int]
 
 
 def _version() -> Column[int]:
-    """Columns of a row that one process writes: see fence.py."""
+    """Columns of a row that one process writes: see transactions.py."""
     return Column("version", BigInteger, nullable=False, server_default=text("0"))
 
 
@@ -166,7 +166,7 @@ sent_weeks = Table(
     sqlite_autoincrement=True,
 )
 
-sent = Table(  # ids in blocks: see sent.py
+sent = Table(  # ids in blocks: see sent_ids.py
     "cdc_tracker_sent",
     metadata,
     Column("place", BigId, primary_key=True, autoincrement=False),

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from cdc_tracker.errors import CdcTrackerError, ConfigError, Retry, Stop
 from cdc_tracker.storage import postgresql, sqlite
 from cdc_tracker.storage.faults import fault
+from cdc_tracker.storage.files import identity
 
 LOCK_SECONDS = 30
 
@@ -77,7 +78,7 @@ class Database:
             if not database.is_sqlite or database.path.exists():
                 with database.reading() as connection:
                     if database._version(connection) == kind.revisions[-1]:
-                        database._file = sqlite.identity(database.path) if database.is_sqlite else None
+                        database._file = identity(database.path) if database.is_sqlite else None
                         return database
         except BaseException:
             database.close()
@@ -92,7 +93,7 @@ class Database:
                 return
             with sqlite.created(self.path):
                 self._migrate()
-                self._file = sqlite.identity(self.path)
+                self._file = identity(self.path)
 
     @property
     def path(self) -> Path:
@@ -127,7 +128,7 @@ class Database:
 
         SQLite itself would continue to write to the removed file, whose data end with the process.
         """
-        if self._file is None or sqlite.identity(self.path) == self._file:
+        if self._file is None or identity(self.path) == self._file:
             return
         self._file = None
         self.close()

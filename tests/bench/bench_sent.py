@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import text
 
 from cdc_tracker.model import Position
-from cdc_tracker.state import State
+from cdc_tracker.state import Outcomes, State
 from cdc_tracker.state.store import KIND
 from cdc_tracker.storage.database import Database
 from tests.postgres import Servers, fresh_database
@@ -47,13 +47,15 @@ def ledger(url: str, ids: int, size: int) -> dict[str, float]:
         spent = worst = bare = 0.0
         for number, batch in enumerate(batches(ids, size)):
             begun = time.perf_counter()
-            state.checkpoints.commit("main", "hook", Position(number, 0), {(3, "Order Paid", "delivered"): size}, sent=batch)
+            state.checkpoints.commit(
+                "main", "hook", Position(number, 0), Outcomes({(3, "Order Paid", "delivered"): size}, sent=batch)
+            )
             took = time.perf_counter() - begun
             spent, worst = spent + took, max(worst, took)
             known.append(batch[0])
         for number in range(200):
             begun = time.perf_counter()
-            state.checkpoints.commit("main", "hook", Position(ids + number, 0), {(3, "Order Paid", "delivered"): size})
+            state.checkpoints.commit("main", "hook", Position(ids + number, 0), Outcomes({(3, "Order Paid", "delivered"): size}))
             bare += (time.perf_counter() - begun) / 200
         used, looked = stored(url) - before, 0.0
         for start in range(0, LOOKUPS // 2, size // 2):

@@ -36,6 +36,7 @@ from cdc_tracker.state import (
     BackfillSpec,
     CaptureReport,
     Job,
+    Outcomes,
     ReplayProgress,
     ReplaySpec,
     Spec,
@@ -173,7 +174,7 @@ class Jobs:
             log.warning("job not started yet", job=job.id, error=str(error), hint=error.hint)
             return
         except Stop as error:
-            self._state.jobs.commit(replace(job, state="failed", trouble=_message(error)), {})
+            self._state.jobs.commit(replace(job, state="failed", trouble=_message(error)), Outcomes({}))
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
         tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
@@ -289,7 +290,7 @@ class Jobs:
         def store() -> bool:
             if not (run.uncertain and self._arrived(run.job)):
                 run.uncertain = True  # after a lost connection it is not known whether the commit took place
-                self._state.jobs.commit(run.job, tally.counts, tally.letters, tally.settled, tally.sent)
+                self._state.jobs.commit(run.job, tally.outcomes)
             return True
 
         def not_stored(error: StateUnavailable) -> None:

@@ -32,11 +32,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.jsonl.checkpoint import PAGE, State, decode, owner_of, owner_page, same, write
+from cdc_tracker.destinations.jsonl.checkpoint import PAGE, State, decode, owner_of, owner_page, write
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.json_lines import as_lines
 from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlocked, DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.storage.files import is_at
 from cdc_tracker.units import Size
 
 _BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
@@ -207,8 +208,8 @@ class JsonlDestination:
         data = self._file(self._state.number)
         if (
             (held == self._state or self._dirty)
-            and same(self._slots, self._folder / f"{self._stem}.checkpoint")
-            and (self._data < 0 or (same(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
+            and is_at(self._slots, self._folder / f"{self._stem}.checkpoint")
+            and (self._data < 0 or (is_at(self._data, data) and os.fstat(self._data).st_size >= self._state.length))
         ):
             return
         self.close()

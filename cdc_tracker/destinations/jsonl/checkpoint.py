@@ -17,7 +17,6 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from cdc_tracker.model import Position
 
@@ -70,14 +69,6 @@ def owner_of(page: bytes) -> str:
     if len(body) < _OWNER.size or page[: _OWNER.size + 4] != _with_crc(body):
         return ""
     return str(_OWNER.unpack(body)[1].rstrip(b"\0").decode())
-
-
-def same(fd: int, path: Path) -> bool:
-    """Whether the open file is the one at the path."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def write(fd: int, data: bytes, at: int) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from cdc_tracker.destinations.sql.database import Database, Row, placeholders
 from cdc_tracker.errors import BatchRejected, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import canonical
+from cdc_tracker.storage.files import identity
 
 
 class Sqlite(Database):
@@ -59,11 +60,7 @@ class Sqlite(Database):
         self._file = None
 
     def _found(self) -> tuple[int, int] | None:
-        try:
-            found = Path(self._url.database or "").stat()
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+        return identity(Path(self._url.database or ""))
 
     def columns(self, connection: Connection, table: str) -> dict[str, str]:
         rows = connection.execute(text("SELECT name, type FROM pragma_table_info(:table)"), {"table": table})

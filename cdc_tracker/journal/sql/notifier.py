@@ -8,41 +8,37 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import time
 import uuid
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import Connection, func
-from sqlalchemy import select as sql_select
+from sqlalchemy import Connection, func, select
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.errors import JournalUnavailable
-from cdc_tracker.storage.database import Database, text_parameter
+from cdc_tracker.storage.database import Database, readable, text_parameter
 
 CHANNEL = "cdc_tracker_journal"
 _ABANDONED_SECONDS = 60.0
-_NOTIFY = sql_select(func.pg_notify(CHANNEL, text_parameter("payload")))
+_NOTIFY = select(func.pg_notify(CHANNEL, text_parameter("payload")))
 
 
-class Waiter(Protocol):
+class Waiter(Closing):
     """The end of one reader."""
 
+    @abstractmethod
     def wait(self, timeout_s: float) -> bool:
         """True as soon as there was an append or a wake() since the last wait, False after the timeout, in seconds.
 
         It misses no append, and can be True once more for an append that was already read.
         """
 
+    @abstractmethod
     def fileno(self) -> int:
         """Readable if wait() would return True, for select and poll."""
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Waiter: ...
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class Notifier(Protocol):
@@ -120,7 +116,7 @@ def _wake_one(path: str) -> None:
         os.close(fifo)
 
 
-class FifoWaiter:
+class FifoWaiter(Waiter):
     def __init__(self, path: Path) -> None:
         self._path = path
         hidden = path.with_name(f".{path.name}")
@@ -128,11 +124,9 @@ class FifoWaiter:
         # Open to read and write: it does not report end of file while no writer has it open.
         self._fifo = os.open(hidden, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         hidden.rename(path)  # visible to writers only once it is open: a FIFO without a reader is stale
-        self._poll = select.poll()
-        self._poll.register(self._fifo, select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
-        if not self._poll.poll(max(0.0, timeout_s) * 1000):
+        if not readable([self._fifo], timeout_s):
             return False
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._fifo, 65536)) == 65536:
@@ -147,12 +141,6 @@ class FifoWaiter:
             self._path.unlink(missing_ok=True)
             os.close(self._fifo)
             self._fifo = -1
-
-    def __enter__(self) -> FifoWaiter:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class PostgresNotifier:
@@ -175,7 +163,7 @@ class PostgresNotifier:
         return NotifyWaiter(self._database, {self._source, f"{self._source}@{_safe(name)}"})
 
 
-class NotifyWaiter:
+class NotifyWaiter(Waiter):
     """LISTENs on its own connection. If that is lost, wait() raises JournalUnavailable, and the next wait() reconnects."""
 
     def __init__(self, database: Database, payloads: set[str]) -> None:
@@ -226,9 +214,3 @@ class NotifyWaiter:
         """Whether a notification for this reader arrived. Exhausts the generator, so that none stays in it."""
         received = [note.payload for note in self._driver.notifies(timeout=timeout_s, stop_after=stop_after)]
         return not self._payloads.isdisjoint(received)
-
-    def __enter__(self) -> NotifyWaiter:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

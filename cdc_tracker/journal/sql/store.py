@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
+from cdc_tracker.journal.base import Horizon, Trimmed, Waiting, just_before
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql import migrations, times
 from cdc_tracker.journal.sql.notifier import FifoNotifier, Notifier, PostgresNotifier, Waiter
@@ -46,61 +47,15 @@ _READ = (
     .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
     .limit(bindparam("limit"))
 )
-_AFTER = (
-    select(s.c.number, s.c.total, s.c.bytes, s.c.changes, s.c.first_time)
-    .where(_of_source, _last > _given)
-    .order_by(s.c.last_lsn, s.c.last_ordinal, s.c.number)
-    .limit(bindparam("limit"))
-)
-_SAME = (
-    select(s.c.id)
-    .where(_of_source, _last == _given, s.c.first_lsn == bindparam("first_lsn"))
-    .where(
-        s.c.first_ordinal == bindparam("first_ordinal"), s.c.changes == bindparam("changes"), s.c.frames == bindparam("frames")
-    )
-)
+_AFTER = _READ.with_only_columns(s.c.number, s.c.total, s.c.bytes, s.c.changes, s.c.first_time)
+_COMPARED = ("first_lsn", "first_ordinal", "changes", "frames")
+_SAME = select(s.c.id).where(_of_source, _last == _given, *(s.c[name] == bindparam(name) for name in _COMPARED))
 _FIRST_OF = select(s.c.first_lsn, s.c.first_ordinal).where(_of_source, s.c.number == bindparam("number"))
 _INSERT = insert(s)
 _DELETE = delete(s).where(_of_source, s.c.number <= bindparam("upto"))
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
-    """The journal's extent. `first` is the position of its first change; a rewind reaches back to just before it."""
-
-    first: Position
-    first_time: int  # microseconds since the Unix epoch
-    last: Position
-    last_time: int
-    segments: int
-    bytes: int
-
-    @property
-    def start(self) -> Position:
-        """The lowest position that a checkpoint can be rewound to."""
-        return _before(self.first)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The amount of the journal after a position, in whole segments: at least the exact amount, at most one segment more."""
-
-    changes: int = 0
-    bytes: int = 0
-    oldest: int = 0  # commit time, microseconds since the Unix epoch; 0 if nothing waits
-    more: bool = False  # there are more than COUNTED segments, whose changes are not counted
-
-
-@dataclass(frozen=True, slots=True)
-class Trimmed:
-    """The result of a trim. `blocked`: the journal exceeds its size, and its oldest segment is still needed."""
-
-    deleted: int  # segments
-    bytes: int  # of the deleted
-    blocked: bool
-
-
-class Journal:
+class Journal(Closing):
     """One source's segments. One process appends, any number read. Methods are thread-safe.
 
     Every method raises JournalUnavailable if the store does not answer, and JournalGone if its file was removed or replaced.
@@ -189,9 +144,8 @@ class Journal:
         if not segment.changes:
             return
         row = _row(segment)
-        place = {"source": self.source, "lsn": segment.last.commit_lsn, "ordinal": segment.last.ordinal}
-        same = {key: row[key] for key in ("first_lsn", "first_ordinal", "changes", "frames")}
-        if connection.execute(_SAME, place | same).first() is None:
+        same = {name: row[name] for name in _COMPARED}
+        if connection.execute(_SAME, self._place(segment.last) | same).first() is None:
             raise Stop(
                 f"A segment up to {segment.last} cannot be appended: the journal of {self.source} already ends at {end}.",
                 hint="Two workers may be capturing the same source, or the source was restored to an earlier time.",
@@ -199,16 +153,14 @@ class Journal:
 
     def read(self, after: Position, limit: int) -> list[Segment]:
         """The first `limit` segments whose `last` is past the position, in order. The first can also have earlier changes."""
-        place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": limit}
         with self._database.reading() as connection:
-            rows = connection.execute(_READ, place).all()
+            rows = connection.execute(_READ, self._place(after, limit=limit)).all()
         return [decode(row.segment, f"Segment {row.id} of {self.source} in {self._database.place}") for row in rows]
 
     def waiting(self, after: Position) -> Waiting:
         """How much the journal has after the position, in bounded time."""
-        place = {"source": self.source, "lsn": after.commit_lsn, "ordinal": after.ordinal, "limit": COUNTED}
         with self._database.reading() as connection:
-            rows = connection.execute(_AFTER, place).all()
+            rows = connection.execute(_AFTER, self._place(after, limit=COUNTED)).all()
             newest = self._newest(connection)
         if not rows or newest is None:
             return Waiting()
@@ -299,18 +251,15 @@ class Journal:
     def close(self) -> None:
         self._database.close()
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def _before(self, connection: Connection, number: int | None) -> Position | None:
         """The position before the segment of this number."""
         if number is None:
             return None
         first = connection.execute(_FIRST_OF, {"source": self.source, "number": number}).one()
-        return _before(Position(*first))
+        return just_before(Position(*first))
+
+    def _place(self, position: Position, **others: int) -> dict[str, Any]:
+        return {"source": self.source, "lsn": position.commit_lsn, "ordinal": position.ordinal, **others}
 
     def _newest(self, connection: Connection) -> Row[Any] | None:
         return connection.execute(_NEWEST, {"source": self.source}).first()
@@ -346,8 +295,3 @@ def _row(segment: Segment) -> dict[str, Any]:
 
 def _last_of(row: Row[Any]) -> Position:
     return Position(row.last_lsn, row.last_ordinal)
-
-
-def _before(first: Position) -> Position:
-    """The position just before the change at `first`."""
-    return Position(first.commit_lsn, max(first.ordinal - 1, -1))

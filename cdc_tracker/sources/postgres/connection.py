@@ -39,7 +39,7 @@ STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must n
 
 def connect(
     url: str, *, replication: bool = False, application_name: str = "cdc-tracker", statement_timeout: float = STATEMENT_TIMEOUT
-) -> psycopg.Connection[Any]:
+) -> Connection:
     """A connection in autocommit, with session settings under which texts are the same everywhere. The caller closes it.
 
     The URL's parameters apply, `options` included, except for the settings in SESSION and _STEADY. `statement_timeout`: seconds.
@@ -65,7 +65,7 @@ def connect(
     return connection
 
 
-def _prepare(connection: psycopg.Connection[Any], statement_timeout: str) -> None:
+def _prepare(connection: Connection, statement_timeout: str) -> None:
     """Overrides the settings of role, database and libpq's environment (PGDATESTYLE, PGTZ, PGOPTIONS).
 
     It uses SET, which takes precedence over all of them, on replication connections as well.
@@ -81,14 +81,14 @@ def _setting(item: tuple[str, str]) -> tuple[str, str]:
     return name, setting if name in _LISTS else f"'{setting}'"
 
 
-def _raise_wal_sender_timeout(connection: psycopg.Connection[Any]) -> None:
+def _raise_wal_sender_timeout(connection: Connection) -> None:
     """Raises a wal_sender_timeout below the server's default, which would end the stream during a slow write of the journal."""
     found = _run(connection, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").get_value(0, 0)
     if 0 < int(found or b"0") < WAL_SENDER_TIMEOUT:
         _run(connection, f"SET wal_sender_timeout TO {WAL_SENDER_TIMEOUT}")
 
 
-def _run(connection: psycopg.Connection[Any], statements: str) -> psycopg.pq.abc.PGresult:
+def _run(connection: Connection, statements: str) -> psycopg.pq.abc.PGresult:
     """The result of the last statement, by the simple protocol, the only one that a walsender speaks."""
     with translated():
         result = connection.pgconn.exec_(statements.encode())

@@ -58,10 +58,16 @@ _HBA = (
 )
 _CREDENTIALS = "check user and password in source.url, or supply the password by PGPASSWORD or ~/.pgpass"
 _GRANTS = "`cdc-tracker sql role` prints the grants for the role, `cdc-tracker setup --print-sql` the statements for an owner"
+_LOGIN = f"create it with `cdc-tracker sql role`, or correct the user in source.url. {_GRANTS}"
+_POOLER = "this is a pooler such as PgBouncer: source.url must reach PostgreSQL directly"
 _TLS = "check sslmode, sslrootcert and the host name in source.url, and `ssl` on the server"
 _DATABASE = "correct the database's name in source.url"
+_URL = "correct source.url, or libpq's environment (PGOPTIONS, PGSERVICE)"
 _AGAIN = "retried until the server answers"
+_NOT_YET = f"the server restarts, or is not the primary yet: {_AGAIN}"
 _ROOM = "the server is out of connections, memory or disk: free some on it. Retried until it answers"
+_SLOTS = "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots"
+_BUSY = "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for it"
 _PRIMARY = (
     "the server is a standby, or read-only: with several hosts in source.url, `target_session_attrs=read-write` picks the primary"
 )
@@ -78,6 +84,24 @@ _UNDECODABLE = (
     "until it is skipped, the server keeps all WAL since. `cdc-tracker repair` skips that one transaction, and says what is "
     "missing and which tables can fill it"
 )
+_GONE = "restart cdc-tracker: it says what happened to the slot and how to repair it"
+_OPTION = "the plugin lacks a required option: install a newer version on the server, or set `plugin: pgoutput`"
+_WAL_LEVEL = "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` says more"
+_PLUGIN = "install the plugin's package on the server (postgresql-NN-wal2json), or set `plugin: pgoutput`"
+_DAMAGED_INDEX = "the server reports a damaged index: REINDEX it; contact its administrator"
+
+# libpq's texts, as regular expressions.
+_BAD_TLS = (
+    r"certificate|private key|sslmode|sslrootcert|does not support SSL|SSL is not supported|channel binding|"
+    r"alert (unknown ca|handshake failure|protocol version|access denied|no application protocol)|"
+    r"unsupported protocol|no protocols available|GSSAPI encryption required"
+)
+_BAD_URL = (
+    r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port|service file|definition of service|"
+    r"unrecognized configuration parameter|invalid value for parameter"
+)
+_NO_WALSENDER = r"replication role to start walsender|permission denied to start WAL sender"
+_STARTS = r"starting up|shutting down|in recovery|not (yet )?accepting|in hot standby|session is"
 
 LIST_PLUGIN = (
     "where the server has the setting, which minor releases since August 2026 do, ALTER SYSTEM SET output_plugin_libraries = "
@@ -89,67 +113,24 @@ FAULTS: tuple[Fault, ...] = (
     Fault(_CONNECTING, r"no pg_hba\.conf entry|pg_hba\.conf rejects", Refusal.NOT_LET_IN, _HBA),
     Fault(_CONNECTING, r"authentication failed|no password supplied|password file|pgpass", Refusal.NOT_LET_IN, _CREDENTIALS),
     Fault(_CONNECTING, r'database "" does not exist|no such database', Refusal.NOT_LET_IN, _DATABASE),
-    Fault(
-        _CONNECTING,
-        r'role "" does not exist|is not permitted to log in',
-        Refusal.NOT_LET_IN,
-        f"create it with `cdc-tracker sql role`, or correct the user in source.url. {_GRANTS}",
-    ),
-    Fault(
-        _CONNECTING,
-        r"replication role to start walsender|permission denied to start WAL sender",
-        Refusal.NOT_LET_IN,
-        f"ALTER ROLE … REPLICATION. {_GRANTS}",
-    ),
+    Fault(_CONNECTING, r'role "" does not exist|is not permitted to log in', Refusal.NOT_LET_IN, _LOGIN),
+    Fault(_CONNECTING, _NO_WALSENDER, Refusal.NOT_LET_IN, f"ALTER ROLE … REPLICATION. {_GRANTS}"),
     Fault(_CONNECTING, r"permission denied for database", Refusal.NOT_LET_IN, f"GRANT CONNECT ON DATABASE … TO …. {_GRANTS}"),
-    Fault(
-        _CONNECTING,
-        r"unsupported startup parameter",
-        Refusal.NOT_LET_IN,
-        "this is a pooler such as PgBouncer: source.url must reach PostgreSQL directly",
-    ),
-    Fault(
-        _CONNECTING,
-        r"certificate|private key|sslmode|sslrootcert|does not support SSL|SSL is not supported|channel binding|"
-        r"alert (unknown ca|handshake failure|protocol version|access denied|no application protocol)|"
-        r"unsupported protocol|no protocols available|GSSAPI encryption required",
-        Refusal.NOT_LET_IN,
-        _TLS,
-    ),
-    Fault(
-        _CONNECTING,
-        r"invalid connection option|invalid [a-z_]+ value|invalid integer value|invalid port|service file|definition of service|"
-        r"unrecognized configuration parameter|invalid value for parameter",
-        Refusal.NOT_LET_IN,
-        "correct source.url, or libpq's environment (PGOPTIONS, PGSERVICE)",
-    ),
+    Fault(_CONNECTING, r"unsupported startup parameter", Refusal.NOT_LET_IN, _POOLER),
+    Fault(_CONNECTING, _BAD_TLS, Refusal.NOT_LET_IN, _TLS),
+    Fault(_CONNECTING, _BAD_URL, Refusal.NOT_LET_IN, _URL),
     Fault(_CONNECTING, r"could not translate host name", PASSES, f"the host name does not resolve here: {_AGAIN}"),
     Fault(_CONNECTING, r"too many (clients|connections)|connection slots|exceeds max_wal_senders", PASSES, _ROOM),
-    Fault(
-        _CONNECTING,
-        r"starting up|shutting down|in recovery|not (yet )?accepting|in hot standby|session is",
-        PASSES,
-        f"the server restarts, or is not the primary yet: {_AGAIN}",
-    ),
+    Fault(_CONNECTING, _STARTS, PASSES, _NOT_YET),
     Fault(_CONNECTING, "", PASSES, _PRESENT),
     # Connected, whatever was being done.
     Fault(_CONNECTED, "08", PASSES, _AGAIN),  # connection exceptions
     Fault(_CONNECTED, "25006", PASSES, _PRIMARY),
     Fault(_CONNECTED, "25", PASSES, _AGAIN),  # transaction state, and time-outs of transactions
     Fault(_CONNECTED, "40", PASSES, _AGAIN),  # rolled back: deadlock, serialization
-    Fault(
-        _CONNECTED,
-        "53400",
-        Refusal.SERVER_CANNOT,
-        "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots",
-    ),
+    Fault(_CONNECTED, "53400", Refusal.SERVER_CANNOT, _SLOTS),
     Fault(_CONNECTED, "53", PASSES, _ROOM),
-    Fault(
-        _CONNECTED,
-        "55006",
-        Refusal.SLOT_BUSY,
-        "stop the other reader, or start this one with `cdc-tracker run --standby` to wait for it",
-    ),
+    Fault(_CONNECTED, "55006", Refusal.SLOT_BUSY, _BUSY),
     Fault(_CONNECTED, "55P03", PASSES, "a lock has been held for long: see pg_locks. Retried"),
     Fault(_CONNECTED, "57014", PASSES, "the server did not answer in time: is it overloaded, or is a lock held?"),
     Fault(_CONNECTED, "57", PASSES, _AGAIN),  # shut down, crashed, starting, idle for too long, database dropped
@@ -164,38 +145,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault(_STREAMING, "58P01", Refusal.SLOT_LOST, LOST_HINT),
     Fault(_STREAMING, "", Refusal.UNDECODABLE, _UNDECODABLE),
     # START_REPLICATION: the slot existed and was valid a moment ago.
-    Fault(
-        _STARTING, "42704", Refusal.SLOT_MISSING, "restart cdc-tracker: it says what happened to the slot and how to repair it"
-    ),
+    Fault(_STARTING, "42704", Refusal.SLOT_MISSING, _GONE),
     Fault(_STARTING, "55000", Refusal.SLOT_LOST, LOST_HINT),
     Fault(_STARTING, "0A000", Refusal.NOT_LET_IN, _PRIMARY),
-    Fault(
-        _STARTING,
-        "22023",
-        Refusal.PLUGIN_MISSING,
-        "the plugin lacks a required option: install a newer version on the server, or set `plugin: pgoutput`",
-    ),
+    Fault(_STARTING, "22023", Refusal.PLUGIN_MISSING, _OPTION),
     # Queries and commands, among them creating a slot.
-    Fault(
-        _ASKING,
-        "42704",
-        Refusal.SERVER_CANNOT,
-        "run `cdc-tracker setup`: it creates what is missing",
-    ),
-    Fault(
-        _ASKING,
-        "55000",
-        Refusal.SERVER_CANNOT,
-        "is wal_level logical? ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL. `cdc-tracker check` says more",
-    ),
-    Fault(
-        _COMMANDS,
-        "58P01",
-        Refusal.PLUGIN_MISSING,
-        "install the plugin's package on the server (postgresql-NN-wal2json), or set `plugin: pgoutput`",
-    ),
+    Fault(_ASKING, "42704", Refusal.SERVER_CANNOT, "run `cdc-tracker setup`: it creates what is missing"),
+    Fault(_ASKING, "55000", Refusal.SERVER_CANNOT, _WAL_LEVEL),
+    Fault(_COMMANDS, "58P01", Refusal.PLUGIN_MISSING, _PLUGIN),
     Fault(_COMMANDS, "XX001", Refusal.SERVER_CANNOT, "the server reports damaged data: contact its administrator"),
-    Fault(_COMMANDS, "XX002", Refusal.SERVER_CANNOT, "the server reports a damaged index: REINDEX it; contact its administrator"),
+    Fault(_COMMANDS, "XX002", Refusal.SERVER_CANNOT, _DAMAGED_INDEX),
     Fault(_COMMANDS, "XX", PASSES, "an internal error of the server: see its log. Retried"),
     Fault(_COMMANDS, "58", PASSES, "the server cannot use a file: see its log. Retried"),
     Fault(_COMMANDS, "", Refusal.SERVER_CANNOT, "run `cdc-tracker check`"),

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.sources.postgres import catalog
+from cdc_tracker.sources.postgres.connection import Connection
 from cdc_tracker.sources.postgres.needs import OUTBOX, Need
 from cdc_tracker.sources.postgres.publication import (
     ALL_OPERATIONS,
@@ -40,9 +38,7 @@ from cdc_tracker.tables import Leaf, Table
 _ABSENT = "correct the mapping's `table`, or create the table; a renamed table is captured under its new name only"
 
 
-def desired(
-    connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need], plugin: str = "pgoutput"
-) -> Desired:
+def desired(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need], plugin: str = "pgoutput") -> Desired:
     """The publications that the mappings need, and what prevents them. `needs`: `schema.table` → what is used of it.
 
     The outbox is added. What cannot be published is left out and reported.

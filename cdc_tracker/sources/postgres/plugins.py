@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import psycopg
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.model import Lsn, format_lsn
 from cdc_tracker.sources.postgres import catalog, slot
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.faults import LIST_PLUGIN
 from cdc_tracker.sources.postgres.slot import SlotState
 
@@ -25,7 +22,7 @@ _CHANGE = "stop the worker and run `cdc-tracker setup`: it continues with pgoutp
 _RECREATE = "`cdc-tracker setup --recreate-slot` makes a slot with pgoutput; changes not read by then are lost"
 
 
-def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
+def choose(connection: Connection, settings: SourceSettings, tables: Iterable[str]) -> str:
     """The plugin that `settings.plugin` means on this server for these tables. Raises SourceError if it cannot be used."""
     reason = _against_wal2json(connection, settings, tables)
     if settings.plugin == "wal2json" and reason:
@@ -49,9 +46,7 @@ def choose(connection: psycopg.Connection[Any], settings: SourceSettings, tables
     return EXACT
 
 
-def choose_next(
-    connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState | None
-) -> str:
+def choose_next(connection: Connection, settings: SourceSettings, tables: Iterable[str], found: SlotState | None) -> str:
     """The plugin to continue with: the slot's, or pgoutput if a mapped table needs it."""
     if found is None or not found.plugin or found.lost:
         return choose(connection, settings, tables)
@@ -60,9 +55,7 @@ def choose_next(
     )
 
 
-def refusal(
-    connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str], found: SlotState
-) -> Problem | None:
+def refusal(connection: Connection, settings: SourceSettings, tables: Iterable[str], found: SlotState) -> Problem | None:
     """Why the slot must not be read with its plugin, or cannot; None if it may. It would lose rows or send excluded columns."""
     if found.plugin != "wal2json":
         return None
@@ -75,7 +68,7 @@ def refusal(
     return Problem("source", "plugin", f"the slot {found.name} was made with wal2json: {reason}", hint)
 
 
-def _unusable(connection: psycopg.Connection[Any], found: SlotState) -> Problem | None:
+def _unusable(connection: Connection, found: SlotState) -> Problem | None:
     try:
         if slot.has_plugin(connection, found.plugin):
             return None
@@ -85,7 +78,7 @@ def _unusable(connection: psycopg.Connection[Any], found: SlotState) -> Problem 
     return Problem("source", "plugin", text, f"install its package (postgresql-NN-wal2json), and {LIST_PLUGIN}")
 
 
-def _against_wal2json(connection: psycopg.Connection[Any], settings: SourceSettings, tables: Iterable[str]) -> str:
+def _against_wal2json(connection: Connection, settings: SourceSettings, tables: Iterable[str]) -> str:
     """Why wal2json cannot be used; empty if it is exact."""
     if settings.never_capture:
         return "never_capture needs pgoutput: wal2json sends every column of a row"
@@ -100,7 +93,7 @@ def _against_wal2json(connection: psycopg.Connection[Any], settings: SourceSetti
     return ""
 
 
-def _partitioned(connection: psycopg.Connection[Any], tables: Iterable[str]) -> list[str]:
+def _partitioned(connection: Connection, tables: Iterable[str]) -> list[str]:
     return sorted(name for name, table in catalog.tables(connection, tables).items() if table.kind == "p")
 
 
@@ -116,7 +109,7 @@ def interrupted(name: str) -> Problem:
 
 
 @translated()
-def change(connection: psycopg.Connection[Any], name: str, upto: Lsn) -> SlotState:
+def change(connection: Connection, name: str, upto: Lsn) -> SlotState:
     """Recreates the slot with the plugin EXACT at `upto`, and returns it. May be repeated after an interruption.
 
     No session may read from the slot, and everything before `upto` must be durable in the journal. The publications must have
@@ -138,6 +131,6 @@ def change(connection: psycopg.Connection[Any], name: str, upto: Lsn) -> SlotSta
     return found
 
 
-def drop_spare(connection: psycopg.Connection[Any], name: str) -> None:
+def drop_spare(connection: Connection, name: str) -> None:
     """Drops the spare slot, if it exists."""
     slot.drop(connection, spare(name))

@@ -13,7 +13,7 @@ import psycopg
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import CdcTrackerError, Problem
 from cdc_tracker.sources.postgres import catalog, placement, plugins, publication, slot, tablecheck
-from cdc_tracker.sources.postgres.connection import connect, translated
+from cdc_tracker.sources.postgres.connection import Connection, connect, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.faults import LOST_HINT
 from cdc_tracker.sources.postgres.needs import Need
@@ -65,7 +65,7 @@ SELECT current_user AS role, current_database() AS database, pg_is_in_recovery()
 """
 
 
-def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need]) -> list[Problem]:
+def check(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need]) -> list[Problem]:
     """Every problem found, errors first. `needs`: `schema.table` → what the mappings use of it.
 
     Before `setup` a missing slot or publication is a warning; afterwards differences are errors. Raises SourceUnavailable if the
@@ -79,7 +79,7 @@ def check(connection: psycopg.Connection[Any], settings: SourceSettings, needs: 
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity != "error")
 
 
-def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs: Mapping[str, Need]) -> Facts:
+def gather(connection: Connection, settings: SourceSettings, needs: Mapping[str, Need]) -> Facts:
     """Queries the facts that the checks and `describe` use."""
     with translated(), connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         server = cursor.execute(_SERVER).fetchone() or {}
@@ -89,7 +89,7 @@ def gather(connection: psycopg.Connection[Any], settings: SourceSettings, needs:
         try:
             plugin = plugins.choose(connection, settings, needs)
         except CdcTrackerError as error:
-            problem = Problem("source", "plugin", str(error), error.hint)
+            problem = _problem("plugin", str(error), error.hint)
     tables = catalog.tables(connection, needs)
     refusal = plugins.refusal(connection, settings, needs, found) if found else None
     spare = slot.inspect(connection, plugins.spare(settings.slot)) is not None
@@ -112,111 +112,76 @@ def describe(facts: Facts) -> list[str]:
     return lines
 
 
+def _problem(key: str, message: str, hint: str) -> Problem:
+    return Problem("source", key, message, hint)
+
+
+def _warning(key: str, message: str, hint: str) -> Problem:
+    return Problem("source", key, message, hint, "warning")
+
+
 def _server(facts: Facts) -> Iterator[Problem]:
     server = facts.server
     if facts.version < OLDEST_VERSION:
-        yield Problem("source", "url", f"the server is PostgreSQL {server['version_text']}", "PostgreSQL 14 or newer is needed")
+        yield _problem("url", f"the server is PostgreSQL {server['version_text']}", "PostgreSQL 14 or newer is needed")
     if server["in_recovery"]:
-        yield Problem(
-            "source",
-            "url",
-            "the server is a standby, on which outbox, publications and heartbeats cannot be written",
+        text = "the server is a standby, on which outbox, publications and heartbeats cannot be written"
+        hint = (
             "point source.url at the primary (`target_session_attrs=read-write` picks it from several hosts); with `failover: "
-            "true` on 17+ the slot exists on the standby when that is promoted",
+            "true` on 17+ the slot exists on the standby when that is promoted"
         )
+        yield _problem("url", text, hint)
     if server["wal_level"] != "logical":
-        yield Problem(
-            "source",
-            "wal_level",
-            f"wal_level is {server['wal_level']}: row changes are not in the WAL",
-            "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL (on Amazon RDS: rds.logical_replication = 1)",
-        )
+        hint = "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL (on Amazon RDS: rds.logical_replication = 1)"
+        yield _problem("wal_level", f"wal_level is {server['wal_level']}: row changes are not in the WAL", hint)
     if server["encoding"] == "SQL_ASCII":
-        yield Problem(
-            "source",
-            "encoding",
-            "the database has the encoding SQL_ASCII: text that is not UTF-8 cannot become events",
-            "recreate the database with ENCODING 'UTF8'",
-            "warning",
-        )
+        text = "the database has the encoding SQL_ASCII: text that is not UTF-8 cannot become events"
+        yield _warning("encoding", text, "recreate the database with ENCODING 'UTF8'")
 
 
 def _role(facts: Facts) -> Iterator[Problem]:
-    server = facts.server
+    server, role = facts.server, facts.server["role"]
     if not server["replicates"]:
-        yield Problem(
-            "source",
-            "role",
-            f"the role {server['role']} may not read from a replication slot",
-            f"ALTER ROLE {quoted(server['role'])} REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}",
-        )
-    published = facts.tables.values() if facts.plugin != "wal2json" else ()
+        hint = f"ALTER ROLE {quoted(role)} REPLICATION (on Amazon RDS: GRANT rds_replication TO …). {_GRANTS}"
+        yield _problem("role", f"the role {role} may not read from a replication slot", hint)
     if server["own_money"]:
-        yield Problem(
-            "source",
-            "lc_monetary",
-            "it is set for the role or the database: it decides how money columns are read, and cdc-tracker does not override it",
-            "leave it unchanged, or values and ids of events change; numeric does not depend on it",
-            "warning",
+        text = (
+            "it is set for the role or the database: it decides how money columns are read, and cdc-tracker does not override it"
         )
+        hint = "leave it unchanged, or values and ids of events change; numeric does not depend on it"
+        yield _warning("lc_monetary", text, hint)
+    published = facts.tables.values() if facts.plugin != "wal2json" else ()
     unowned = sorted(table.table for table in published if not table.owned)
     if facts.slot is None and (not server["creates"] or unowned):
         missing = "may not create the outbox's schema" if not server["creates"] else f"does not own {', '.join(unowned[:3])}"
-        yield Problem(
-            "source",
-            "role",
-            f"`setup` will fail: the role {server['role']} {missing}",
-            "let an owner run what `cdc-tracker setup --print-sql` prints, then run `cdc-tracker setup --adopt` here",
-            "warning",
-        )
+        hint = "let an owner run what `cdc-tracker setup --print-sql` prints, then run `cdc-tracker setup --adopt` here"
+        yield _warning("role", f"`setup` will fail: the role {role} {missing}", hint)
 
 
 def _room(facts: Facts) -> Iterator[Problem]:
     server = facts.server
     if facts.slot is None and server["slots"] >= server["max_slots"]:
-        yield Problem(
-            "source",
-            "max_replication_slots",
-            f"all {server['max_slots']} replication slots are in use",
-            "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots",
-        )
+        hint = "raise max_replication_slots (restart), or drop an unused slot: see pg_replication_slots"
+        yield _problem("max_replication_slots", f"all {server['max_slots']} replication slots are in use", hint)
     if server["senders"] >= server["max_senders"] and not (facts.slot and facts.slot.reader):
-        yield Problem(
-            "source",
-            "max_wal_senders",
-            f"all {server['max_senders']} WAL senders are in use",
-            "raise max_wal_senders (restart), or end one: see pg_stat_replication",
-        )
+        hint = "raise max_wal_senders (restart), or end one: see pg_stat_replication"
+        yield _problem("max_wal_senders", f"all {server['max_senders']} WAL senders are in use", hint)
 
 
 def _retention(facts: Facts) -> Iterator[Problem]:
-    keep = facts.server["keep_mb"]
+    keep, most = facts.server["keep_mb"], facts.settings.max_wal
     if keep is not None and keep < 0:
-        yield Problem(
-            "source",
-            "max_slot_wal_keep_size",
-            "the server keeps WAL for a slot without limit: while cdc-tracker does not run, it can fill the disk",
-            "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' or what the disk can spare; SELECT pg_reload_conf()",
-            "warning",
-        )
-    elif keep is not None and keep * 1024**2 < facts.settings.max_wal:
-        limit = format_size(keep * 1024**2)
-        yield Problem(
-            "source",
-            "max_wal",
-            f"max_slot_wal_keep_size is {limit}, below max_wal {format_size(facts.settings.max_wal)}: the server invalidates the "
-            "slot before max_wal takes effect",
-            "raise max_slot_wal_keep_size, or set max_wal to less than it",
-            "warning",
-        )
+        text = "the server keeps WAL for a slot without limit: while cdc-tracker does not run, it can fill the disk"
+        hint = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' or what the disk can spare; SELECT pg_reload_conf()"
+        yield _warning("max_slot_wal_keep_size", text, hint)
+    elif keep is not None and keep * 1024**2 < most:
+        text = f"max_slot_wal_keep_size is {format_size(keep * 1024**2)}, below max_wal {format_size(most)}: the server "
+        text += "invalidates the slot before max_wal takes effect"
+        yield _warning("max_wal", text, "raise max_slot_wal_keep_size, or set max_wal to less than it")
     if facts.server["idle_timeout"]:
-        yield Problem(
-            "source",
-            "idle_replication_slot_timeout",
-            "the server invalidates a slot that is not read for some time: longer downtimes of cdc-tracker lose changes",
-            "ALTER SYSTEM SET idle_replication_slot_timeout = 0, or longer than any downtime; SELECT pg_reload_conf()",
-            "warning",
-        )
+        text = "the server invalidates a slot that is not read for some time: longer downtimes of cdc-tracker lose changes"
+        hint = "ALTER SYSTEM SET idle_replication_slot_timeout = 0, or longer than any downtime; SELECT pg_reload_conf()"
+        yield _warning("idle_replication_slot_timeout", text, hint)
 
 
 def _slot(facts: Facts) -> Iterator[Problem]:
@@ -224,48 +189,45 @@ def _slot(facts: Facts) -> Iterator[Problem]:
     if facts.plugin_problem:
         yield facts.plugin_problem
     if settings.failover and facts.version < slot.FAILOVER_VERSION:
-        yield Problem("source", "failover", "failover slots need PostgreSQL 17", "set `failover: false`, or upgrade the server")
+        yield _problem("failover", "failover slots need PostgreSQL 17", "set `failover: false`, or upgrade the server")
     if facts.spare:
         yield plugins.interrupted(settings.slot)
     if found is None:
-        yield Problem("source", "slot", f"there is no slot {settings.slot} yet", "run `cdc-tracker setup`", "warning")
+        yield _warning("slot", f"there is no slot {settings.slot} yet", "run `cdc-tracker setup`")
         return
     if found.lost:
-        yield Problem("source", "slot", f"the slot {found.name} is lost: {found.invalidation_reason}", LOST_HINT)
+        yield _problem("slot", f"the slot {found.name} is lost: {found.invalidation_reason}", LOST_HINT)
     if found.database != facts.server["database"]:
         place = f"of the database {found.database}" if found.plugin else "a physical one"
-        yield Problem("source", "slot", f"the slot {found.name} is {place}", "give `source.slot` a name of its own")
+        yield _problem("slot", f"the slot {found.name} is {place}", "give `source.slot` a name of its own")
     elif settings.plugin not in {found.plugin, "auto"}:
-        yield Problem(
-            "source",
-            "plugin",
-            f"the slot {found.name} was made with {found.plugin}, but the configuration says {settings.plugin}",
-            f"set `plugin: {found.plugin}`, or `cdc-tracker setup --recreate-slot`, which starts at the server's present end",
-        )
+        text = f"the slot {found.name} was made with {found.plugin}, but the configuration says {settings.plugin}"
+        hint = f"set `plugin: {found.plugin}`, or `cdc-tracker setup --recreate-slot`, which starts at the server's present end"
+        yield _problem("plugin", text, hint)
     if facts.refusal:
         yield facts.refusal
     if settings.failover and not found.failover:
         hint = "`cdc-tracker setup --recreate-slot`, or ALTER_REPLICATION_SLOT on a replication connection"
-        yield Problem("source", "failover", f"the slot {found.name} was made without failover", hint, "warning")
+        yield _warning("failover", f"the slot {found.name} was made without failover", hint)
     if found.reader:
         hint = "expected while a worker runs; a second one waits with `cdc-tracker run --standby`"
-        yield Problem("source", "slot", f"the slot {found.name} is being read by {found.reader}", hint, "warning")
+        yield _warning("slot", f"the slot {found.name} is being read by {found.reader}", hint)
 
 
 _CHECKS: tuple[Callable[[Facts], Iterator[Problem]], ...] = (_server, _role, _room, _retention, _slot)
 
 
-def _replication_connection(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[Problem]:
+def _replication_connection(connection: Connection, settings: SourceSettings) -> list[Problem]:
     try:
         with closing(connect(settings.url.get_secret_value(), replication=True)) as opened:
             name = opened.info.parameter_status("application_name") or ""
     except CdcTrackerError as error:
-        return [Problem("source", "url", f"no replication connection: {error}", error.hint)]
+        return [_problem("url", f"no replication connection: {error}", error.hint)]
     problem = synchronous(connection, name)
     return [problem] if problem else []
 
 
-def _publications(connection: psycopg.Connection[Any], facts: Facts) -> list[Problem]:
+def _publications(connection: Connection, facts: Facts) -> list[Problem]:
     """What cannot be published; and, once set up, what differs."""
     needs = {table: need for table, need in facts.needs.items() if table in facts.tables}
     wanted = placement.desired(connection, facts.settings, needs, facts.plugin)

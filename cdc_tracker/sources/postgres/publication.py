@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, SourceError
 from cdc_tracker.sources.postgres import catalog
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 
 ALL_OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
 REFUSABLE = frozenset({"update", "delete"})
@@ -96,7 +95,7 @@ ARRAY(SELECT n.nspname::text FROM pg_publication_namespace s JOIN pg_namespace n
 
 
 @translated()
-def existing(connection: psycopg.Connection[Any], publications: Iterable[str]) -> dict[str, Publication]:
+def existing(connection: Connection, publications: Iterable[str]) -> dict[str, Publication]:
     """Returns the named publications that exist, by name."""
     schemas = _SCHEMAS if connection.info.server_version >= COLUMN_LIST_VERSION else "'{}'::text[]"
     rows = connection.execute(_EXISTING.format(schemas=schemas).encode(), [list(publications)]).fetchall()
@@ -137,7 +136,7 @@ def plan(wanted: Iterable[Publication], present: Mapping[str, Publication]) -> l
     return statements
 
 
-def statements(connection: psycopg.Connection[Any], settings: SourceSettings, wanted: Desired) -> list[str]:
+def statements(connection: Connection, settings: SourceSettings, wanted: Desired) -> list[str]:
     """`plan` for the publications that exist now. For wal2json, which needs none: the statements that drop those owned."""
     present = existing(connection, names(settings))
     return plan(wanted.publications, present) if wanted.publications else _unneeded(connection, settings, present)
@@ -206,7 +205,7 @@ ALL_TABLES = "give `source.publication` a name of its own, or DROP PUBLICATION i
 
 
 @translated()
-def apply(connection: psycopg.Connection[Any], statements: Sequence[str]) -> None:
+def apply(connection: Connection, statements: Sequence[str]) -> None:
     """Runs the statements in one transaction. Only a table's owner can add it."""
     with connection.transaction():
         for statement in statements:
@@ -218,12 +217,12 @@ def drop_statements(settings: SourceSettings) -> list[str]:
     return [drop(name) for name in names(settings)]
 
 
-def removal(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
+def removal(connection: Connection, settings: SourceSettings) -> list[str]:
     """Statements that drop the publications that setup made: any but one FOR ALL TABLES."""
     return [drop(found.name) for found in existing(connection, names(settings)).values() if not found.all_tables]
 
 
-def _unneeded(connection: psycopg.Connection[Any], settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
+def _unneeded(connection: Connection, settings: SourceSettings, present: Mapping[str, Publication]) -> list[str]:
     """Statements that drop publications that wal2json does not need: they could make the application's statements fail.
 
     None for publications of other owners, or if another slot of this database may read from them.

@@ -9,11 +9,11 @@ import select
 import struct
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 import psycopg
 from psycopg import pq
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.errors import CdcTrackerError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.sources.postgres.connection import connect
@@ -21,7 +21,7 @@ from cdc_tracker.sources.postgres.faults import When, translate
 from cdc_tracker.sources.postgres.quoting import literal, quoted
 from cdc_tracker.sources.postgres.segments import Frame
 
-WAL_DATA, KEEPALIVE = b"wk"
+WAL_DATA = ord("w")
 POSTGRES_EPOCH_SECONDS = 946_684_800
 
 _KEEPALIVE = struct.Struct(">xQQB")
@@ -29,7 +29,7 @@ _FEEDBACK = struct.Struct(">cQQQqB")
 SILENCE = 30.0  # seconds without a byte until the server is asked to reply; after as long again the connection is given up
 
 
-class ReplicationStream:
+class ReplicationStream(Closing):
     """One walsender's stream. `receive` never blocks; `wait` does, for at most the time given.
 
     `wal_end` is the server's WAL end as last received; `reply_due` is set when the server asks for feedback. Raises
@@ -128,12 +128,6 @@ class ReplicationStream:
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
-
-    def __enter__(self) -> ReplicationStream:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _check_silence(self) -> None:
         """Raises SourceUnavailable after SILENCE seconds without a reply. Before it was asked, this process may not have read."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
 import structlog
 from psycopg.postgres import types
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem, Retry, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, OpenTransaction, Position, Segment, Transaction, table_name
 from cdc_tracker.refusals import Refusal
 from cdc_tracker.sources.postgres import catalog, pgoutput, placement, plugins, publication, slot, wal2json
-from cdc_tracker.sources.postgres.connection import connect, is_leaving, translated
+from cdc_tracker.sources.postgres.connection import Connection, connect, is_leaving, translated
 from cdc_tracker.sources.postgres.drift import drift
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.quoting import quoted
@@ -41,14 +39,14 @@ class StartPoint(NamedTuple):
     timeline: int
 
 
-class Session:
+class Session(Closing):
     """Connects when created; `close` closes both connections. `needs`: captured `schema.table` → what is used of it."""
 
     def __init__(self, settings: SourceSettings, needs: Mapping[str, Need]) -> None:
         self._settings = settings
         self._needs = needs
         self._url = settings.url.get_secret_value()
-        self._control: psycopg.Connection[Any] | None = None
+        self._control: Connection | None = None
         self._refreshed = time.monotonic()
         self._checked = float("-inf")
         self._faults: tuple[Problem, ...] = ()
@@ -63,12 +61,6 @@ class Session:
             raise
         self._state = state
         self.plugin = state.plugin if state else ""
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes both connections."""
@@ -143,7 +135,7 @@ class Session:
             if time.monotonic() > self._checked + CHECK_INTERVAL:
                 self._checked = time.monotonic()
                 self._faults = self._find_faults()
-            return replace(slot.vitals(self._connected(), self._settings.slot), faults=self._faults)
+            return slot.vitals(self._connected(), self._settings.slot)._replace(faults=self._faults)
         except (Retry, SourceError) as error:
             self._lose_control(error)
             return None
@@ -200,7 +192,7 @@ class Session:
             return content
         return bytes(converted)
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> Connection:
         if self._control is None or self._control.closed:
             self._control = connect(self._url, application_name="cdc-tracker control")
         return self._control
@@ -217,7 +209,7 @@ class Session:
                 raise SourceUnavailable("the server is shutting down") from None
 
 
-def published(connection: psycopg.Connection[Any], settings: SourceSettings) -> list[str]:
+def published(connection: Connection, settings: SourceSettings) -> list[str]:
     """The source's publications that exist. Raises SourceError if there are none.
 
     That of inserts is first: PostgreSQL 14 stops searching once it has every operation of a partition, and would use the

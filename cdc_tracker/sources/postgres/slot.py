@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -13,7 +13,7 @@ from psycopg import sql
 from cdc_tracker.errors import Problem, SlotBusy, SlotLost, SourceError, SourceUnavailable
 from cdc_tracker.model import Lsn, format_lsn, parse_lsn
 from cdc_tracker.refusals import Refusal
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.faults import When, plugin_not_listed
 
 HEARTBEAT = "cdc_tracker.heartbeat"
@@ -70,30 +70,36 @@ class SlotState:
 
 _END = "(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)"
 # As JSON: the view's columns depend on the server's version.
-_INSPECT = f"""
-SELECT to_jsonb(s), ({_END} - s.restart_lsn)::int8, a.application_name,
+_VITALS = f"""
+SELECT {_END}::text, to_jsonb(s), ({_END} - s.restart_lsn)::int8, a.application_name,
        coalesce(a.client_addr::text, a.client_hostname), a.usename
-  FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
- WHERE s.slot_name = %s
+  FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
 """
 
 
+class Vitals(NamedTuple):
+    """The WAL's end and the slot, None if it does not exist. `faults`: why changes of mapped tables do not arrive."""
+
+    wal_end: Lsn
+    slot: SlotState | None
+    faults: tuple[Problem, ...] = ()
+
+
 @translated()
-def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
-    """The slot as it is now; None if it does not exist."""
-    row = connection.execute(_INSPECT, [name]).fetchone()
-    if row is None:
-        return None
-    found, retained, application_name, client, user = row
-    pid = found["active_pid"]
+def vitals(connection: Connection, name: str) -> Vitals:
+    """The WAL's end and the slot as it is now, from one query that is cheap enough for every few seconds."""
+    [(end, found, retained, application_name, client, user)] = connection.execute(_VITALS.encode(), [name]).fetchall()
+    if found is None:
+        return Vitals(parse_lsn(end), None)
+    pid, confirmed = found["active_pid"], found["confirmed_flush_lsn"]
     reason = found.get("invalidation_reason") or ("rows_removed" if found.get("conflicting") else "")
-    return SlotState(
+    state = SlotState(
         name=name,
         plugin=found["plugin"] or "",
         database=found["database"] or "",
         temporary=found["temporary"],
         reader=SlotReader(pid, application_name or "", client or "", user or "") if pid else None,
-        confirmed_flush_lsn=_lsn(found["confirmed_flush_lsn"]),
+        confirmed_flush_lsn=None if confirmed is None else parse_lsn(confirmed),
         wal_status=found["wal_status"] or "",
         safe_wal_size=found["safe_wal_size"],
         retained_bytes=retained,
@@ -101,10 +107,12 @@ def inspect(connection: psycopg.Connection[Any], name: str) -> SlotState | None:
         two_phase=found["two_phase"],
         failover=found.get("failover", False),
     )
+    return Vitals(parse_lsn(end), state)
 
 
-def _lsn(text: str | None) -> Lsn | None:
-    return None if text is None else parse_lsn(text)
+def inspect(connection: Connection, name: str) -> SlotState | None:
+    """The slot as it is now; None if it does not exist."""
+    return vitals(connection, name).slot
 
 
 def create_statement(name: str, plugin: str, *, failover: bool = False) -> str:
@@ -115,7 +123,7 @@ def create_statement(name: str, plugin: str, *, failover: bool = False) -> str:
     return sql.SQL("SELECT lsn FROM pg_create_logical_replication_slot({})").format(arguments).as_string(None)
 
 
-def create(connection: psycopg.Connection[Any], name: str, plugin: str, *, failover: bool = False) -> SlotState:
+def create(connection: Connection, name: str, plugin: str, *, failover: bool = False) -> SlotState:
     """Creates the slot: every transaction that commits from now on can be read from it.
 
     It waits for the running transactions, up to CREATE_TIMEOUT: then SourceUnavailable names the oldest. Raises SourceError if a
@@ -142,7 +150,7 @@ def create(connection: psycopg.Connection[Any], name: str, plugin: str, *, failo
     return created
 
 
-def _oldest_transaction(connection: psycopg.Connection[Any]) -> str:
+def _oldest_transaction(connection: Connection) -> str:
     row = connection.execute(
         "SELECT pid, usename, application_name, xact_start::text FROM pg_stat_activity"
         " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
@@ -153,7 +161,7 @@ def _oldest_transaction(connection: psycopg.Connection[Any]) -> str:
 
 
 @translated()
-def drop(connection: psycopg.Connection[Any], name: str) -> bool:
+def drop(connection: Connection, name: str) -> bool:
     """Drops the slot; returns whether it existed. Raises SlotBusy while a session reads from it."""
     cursor = connection.execute(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
@@ -162,13 +170,13 @@ def drop(connection: psycopg.Connection[Any], name: str) -> bool:
 
 
 @translated()
-def clock(connection: psycopg.Connection[Any]) -> int:
+def clock(connection: Connection) -> int:
     """The server's time in microseconds since the Unix epoch, to compare with commit times."""
     [(now,)] = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").fetchall()
     return int(now)
 
 
-def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mapping[str, str]) -> None:
+def probe(connection: Connection, found: SlotState, options: Mapping[str, str]) -> None:
     """Raises the error with which a stream from this slot would end at once. Consumes nothing.
 
     The server decodes the next changes as it would for START_REPLICATION. Returns if another session reads from the slot, or if
@@ -194,12 +202,12 @@ def probe(connection: psycopg.Connection[Any], found: SlotState, options: Mappin
 
 
 @translated()
-def advance(connection: psycopg.Connection[Any], name: str, commit: Lsn) -> None:
+def advance(connection: Connection, name: str, commit: Lsn) -> None:
     """Advances the slot past the transaction whose commit record is at `commit`, without decoding it."""
     connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, format_lsn(commit + 1)])
 
 
-def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
+def has_plugin(connection: Connection, plugin: str) -> bool:
     """Whether the server can load the output plugin, and lets roles use it.
 
     No catalog says so. It tries to create a temporary slot: the server loads the plugin first, so that a missing one fails at
@@ -224,7 +232,7 @@ def has_plugin(connection: psycopg.Connection[Any], plugin: str) -> bool:
 
 
 @translated()
-def heartbeat(connection: psycopg.Connection[Any]) -> bool:
+def heartbeat(connection: Connection) -> bool:
     """Writes one WAL record without content; returns False on a standby, which cannot write.
 
     The message is not transactional: it takes no transaction id, causes no commit, and adds nothing to the journal. It moves the
@@ -237,32 +245,3 @@ def heartbeat(connection: psycopg.Connection[Any]) -> bool:
         [HEARTBEAT],
     ).fetchall()
     return bool(done)
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """The slot's state and the WAL's end, from one query. `faults`: why changes of mapped tables do not arrive."""
-
-    wal_end: Lsn
-    exists: bool
-    confirmed_flush_lsn: Lsn | None
-    retained_bytes: int | None
-    safe_wal_size: int | None
-    wal_status: str
-    active_pid: int | None
-    faults: tuple[Problem, ...] = ()
-
-
-_VITALS = f"""
-SELECT {_END}::text, s.slot_name IS NOT NULL, s.confirmed_flush_lsn::text, ({_END} - s.restart_lsn)::int8,
-       s.safe_wal_size, s.wal_status, s.active_pid
-  FROM (SELECT) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s
-"""
-
-
-@translated()
-def vitals(connection: psycopg.Connection[Any], name: str) -> Vitals:
-    """The slot's state and the WAL's end. Cheap enough for every few seconds."""
-    [row] = connection.execute(_VITALS.encode(), [name]).fetchall()
-    end, exists, confirmed, retained, safe, status, pid = row
-    return Vitals(parse_lsn(end), exists, _lsn(confirmed), retained, safe, status or "", pid)

@@ -6,18 +6,15 @@ Any walsender is a candidate by its application_name, also a logical one: https:
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import psycopg
 
 from cdc_tracker.errors import Problem
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 
 _NAMES = re.compile(r'"((?:[^"]|"")*)"|([^\s,()"]+)')
 
 
 @translated()
-def synchronous(connection: psycopg.Connection[Any], application_name: str) -> Problem | None:
+def synchronous(connection: Connection, application_name: str) -> Problem | None:
     """The problem, if `synchronous_standby_names` names the stream: the application's commits then wait for its confirmation."""
     [(names,)] = connection.execute("SELECT current_setting('synchronous_standby_names')").fetchall()
     named = {(quoted.replace('""', '"') or plain).lower() for quoted, plain in _NAMES.findall(names)}

@@ -6,9 +6,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from types import TracebackType
 from typing import Any
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.errors import Problem
 from cdc_tracker.model import Position, Segment
@@ -30,7 +30,7 @@ SELECT p.pubname FROM pg_publication p
 """
 
 
-class TemporaryStream:
+class TemporaryStream(Closing):
     """A context manager; `segments` streams what commits after it was entered.
 
     wal2json needs no publication. For pgoutput the existing publications are used if they contain every table wanted; else
@@ -47,11 +47,12 @@ class TemporaryStream:
         try:
             self._open()
         except BaseException:
-            self._stack.close()
+            self.close()
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Drops the temporary publications, and closes the connections."""
         self._stack.close()
 
     def _open(self) -> None:

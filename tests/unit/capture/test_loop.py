@@ -21,6 +21,7 @@ from cdc_tracker.sources.postgres.session import StartPoint
 from cdc_tracker.sources.postgres.slot import Vitals
 from cdc_tracker.state import Lock, State
 from tests.unit.journal.samples import segment
+from tests.unit.sources.slots import SLOT
 from tests.unit.state.samples import RECORD
 
 SEGMENTS = [segment(number) for number in range(1, 7)]
@@ -136,7 +137,7 @@ class Server:
         self.confirmed = max(self.confirmed, confirmed)
 
     def vitals(self) -> Vitals:
-        return Vitals(END.commit_lsn, True, self.confirmed, 0, None, "reserved", 1)
+        return Vitals(END.commit_lsn, replace(SLOT, confirmed_flush_lsn=self.confirmed))
 
     def refresh(self, builder: object) -> None:
         pass

@@ -14,8 +14,9 @@ from cdc_tracker.capture import monitor as module
 from cdc_tracker.capture.monitor import CaptureMonitor
 from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.journal import Journal
-from cdc_tracker.sources.postgres.slot import Vitals
+from cdc_tracker.sources.postgres.slot import SlotReader, Vitals
 from cdc_tracker.state import State
+from tests.unit.sources.slots import SLOT
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -31,19 +32,11 @@ def monitor(tmp_path: Path) -> Iterator[CaptureMonitor]:
         yield CaptureMonitor(settings, Retention(age=3600, size=GB), state, journal)
 
 
-WELL = Vitals(
-    wal_end=1000,
-    exists=True,
-    confirmed_flush_lsn=900,
-    retained_bytes=100,
-    safe_wal_size=None,
-    wal_status="reserved",
-    active_pid=7,
-)
+WELL = replace(SLOT, reader=SlotReader(7), confirmed_flush_lsn=900, retained_bytes=100)
 
 
-def vitals(**changes: Any) -> Vitals:
-    return replace(WELL, **changes)
+def vitals(wal_end: int = 1000, *, exists: bool = True, **changes: Any) -> Vitals:
+    return Vitals(wal_end, replace(WELL, **changes) if exists else None)
 
 
 def alarms(monitor: CaptureMonitor) -> list[str]:

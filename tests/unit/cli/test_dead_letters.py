@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import CaptureReport, DeadLetter, DeliveryReport, State
+from cdc_tracker.state import CaptureReport, DeadLetter, DeliveryReport, Outcomes, State
 from tests.unit.cli.conftest import Run
 
 AT = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -27,7 +27,7 @@ def parked(state: State, destination: str, mapping: str, reason: str, count: int
         for n in range(count)
     ]
     counts = {(AT // 3_600_000_000, mapping, outcome): count for outcome in ("matched", "rejected")}
-    state.checkpoints.commit("main", destination, Position(first + count, -1), counts, letters)
+    state.checkpoints.commit("main", destination, Position(first + count, -1), Outcomes(counts, letters))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from cdc_tracker.model import Position
-from cdc_tracker.state import State
+from cdc_tracker.state import Outcomes, State
 from tests.unit.cli.conftest import Run
 
 NOW = int(time.time()) // 3600
@@ -20,18 +20,20 @@ def _counts(state: State) -> None:
         "main",
         "events",
         Position(200, -1),
-        {
-            (NOW, "Order Paid", "matched"): 1500,
-            (NOW, "Order Paid", "delivered"): 1490,
-            (NOW, "Order Paid", "rejected"): 3,
-            (NOW - 1, "Order Paid", "matched"): 1,
-            (NOW - 1, "Order Paid", "delivered"): 1,
-            (NOW - 100, "Old One", "matched"): 1,
-            (NOW - 100, "Old One", "delivered"): 1,
-        },
+        Outcomes(
+            {
+                (NOW, "Order Paid", "matched"): 1500,
+                (NOW, "Order Paid", "delivered"): 1490,
+                (NOW, "Order Paid", "rejected"): 3,
+                (NOW - 1, "Order Paid", "matched"): 1,
+                (NOW - 1, "Order Paid", "delivered"): 1,
+                (NOW - 100, "Old One", "matched"): 1,
+                (NOW - 100, "Old One", "delivered"): 1,
+            }
+        ),
     )
     state.checkpoints.commit(
-        "main", "hook", Position(200, -1), {(NOW, "Order Paid", "matched"): 5, (NOW, "Order Paid", "assumed"): 5}
+        "main", "hook", Position(200, -1), Outcomes({(NOW, "Order Paid", "matched"): 5, (NOW, "Order Paid", "assumed"): 5})
     )
 
 

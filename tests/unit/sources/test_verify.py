@@ -12,6 +12,7 @@ from cdc_tracker.model import Position
 from cdc_tracker.sources.postgres.catalog import ServerIdentity, Switch
 from cdc_tracker.sources.postgres.slot import SlotReader, SlotState
 from cdc_tracker.sources.postgres.verify import CommitTimes, check_start, verify
+from tests.unit.sources.slots import SLOT
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,6 @@ class Known:
     journaled_lsn: int = 5400
 
 
-SLOT = SlotState(
-    name="cdc_tracker",
-    plugin="pgoutput",
-    database="shop",
-    temporary=False,
-    reader=None,
-    confirmed_flush_lsn=5000,
-    wal_status="reserved",
-    safe_wal_size=None,
-    retained_bytes=2000,
-    invalidation_reason="",
-    two_phase=False,
-    failover=False,
-)
 SERVER = ServerIdentity("77", 1, 6000, "shop", 180004, False)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from cdc_tracker.errors import CdcTrackerError, Fenced, StateUnavailable
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import CaptureReport, Job, Lock, State, sent_id
+from cdc_tracker.state import CaptureReport, Job, Lock, Outcomes, State, sent_id
 from cdc_tracker.state.tables import metadata
 from tests.unit.state.job_suite import SPEC
 from tests.unit.state.samples import ALL, RECORD, OpenedStore, letter, rejected
@@ -22,10 +22,10 @@ Write: TypeAlias = Callable[[State, Job], object]
 
 DELIVERY: dict[str, Write] = {
     "checkpoint": lambda state, _: state.checkpoints.commit(
-        "main", "jsonl", Position(300, 0), rejected(1), [letter(250)], sent=[sent_id("b")]
+        "main", "jsonl", Position(300, 0), Outcomes(rejected(1), [letter(250)], sent=[sent_id("b")])
     ),
     "dead letter settled": lambda state, _: state.checkpoints.commit(
-        "main", "jsonl", Position(200, 0), {}, settled=[_letter(state)]
+        "main", "jsonl", Position(200, 0), Outcomes({}, settled=[_letter(state)])
     ),
     "dead letter parked again": lambda state, _: state.dead_letters.finish_retry(
         "main", "jsonl", {}, {_letter(state): Rejection("refused", "a", Position(150, 0), 0)}, {}
@@ -33,7 +33,7 @@ DELIVERY: dict[str, Write] = {
     "dead letters sent again": lambda state, _: state.in_hand.take_letters("main", "jsonl", [_letter(state)]),
     "mappings to send by": lambda state, _: state.in_hand.take_mappings("main", "jsonl", {"a.yml": "version: 1"}),
     "rewind": lambda state, _: state.checkpoints.apply_rewind("main", "jsonl"),
-    "job": lambda state, job: state.jobs.commit(replace(job, state="done"), {(3, "a", "replayed"): 1}),
+    "job": lambda state, job: state.jobs.commit(replace(job, state="done"), Outcomes({(3, "a", "replayed"): 1})),
     "sent ids": lambda state, _: state.sent_ids.trim("main", "jsonl", 2**61),
 }
 CAPTURE: dict[str, Write] = {
@@ -89,11 +89,11 @@ class FenceSuite(OpenedStore):
     def begun(self, state: State) -> Job:
         """A delivery's work of every kind is there; a rewind waits."""
         state.sources.save(RECORD)
-        state.checkpoints.commit("main", "jsonl", Position(200, 0), rejected(1), [letter(150)], sent=[sent_id("a")])
+        state.checkpoints.commit("main", "jsonl", Position(200, 0), Outcomes(rejected(1), [letter(150)], sent=[sent_id("a")]))
         state.dead_letters.queue("main", ALL)
         state.checkpoints.request_rewind("main", "jsonl", Position(120, 0))
         job = state.jobs.create("main", "jsonl", SPEC)
-        state.jobs.commit(replace(job, state="running"), {})
+        state.jobs.commit(replace(job, state="running"), Outcomes({}))
         return job
 
     @pytest.fixture
@@ -126,15 +126,15 @@ class FenceSuite(OpenedStore):
     def test_the_one_that_holds_the_lock_stores_all_its_work(self, state: State, lock: Lock, begun: Job, work: str) -> None:
         state.claim(lock, "main", "jsonl")
         for _ in range(3):
-            state.checkpoints.commit("main", "jsonl", Position(200, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(200, 0), Outcomes({}))
         DELIVERY[work](state, begun)
-        state.checkpoints.commit("main", "jsonl", Position(400, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(400, 0), Outcomes({}))
 
     @pytest.mark.parametrize("ask", REQUESTS)
     def test_what_a_person_asks_for_disturbs_nobody(self, state: State, second: State, lock: Lock, begun: Job, ask: str) -> None:
         state.claim(lock, "main", "jsonl")
         REQUESTS[ask](second, begun)
-        state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
 
     @pytest.mark.parametrize("work", ["checkpoint", "job", "rewind"])
     def test_a_commit_whose_answer_was_lost_is_gone_on_from_whether_it_arrived_or_not(
@@ -144,10 +144,10 @@ class FenceSuite(OpenedStore):
         for _ in range(2):
             with _answer_lost(state):
                 DELIVERY[work](state, begun)
-        state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
         self._takes_over(second, "jsonl")
         with pytest.raises(Fenced):
-            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
 
     @pytest.mark.parametrize("work", DELIVERY)
     def test_a_store_that_was_taken_back_is_not_gone_on_from(self, state: State, lock: Lock, begun: Job, work: str) -> None:
@@ -155,7 +155,7 @@ class FenceSuite(OpenedStore):
         state.claim(lock, "main", "jsonl")
         with state._database.reading() as connection:
             version = connection.execute(text("SELECT version FROM cdc_tracker_checkpoint")).scalar()
-        state.checkpoints.commit("main", "jsonl", Position(200, 0), {})
+        state.checkpoints.commit("main", "jsonl", Position(200, 0), Outcomes({}))
         with state._database.writing() as connection:
             connection.execute(text("UPDATE cdc_tracker_checkpoint SET version = :v"), {"v": version})
         with pytest.raises(Fenced, match="was restored"):
@@ -170,23 +170,23 @@ class FenceSuite(OpenedStore):
                 connection.execute(text("UPDATE cdc_tracker_checkpoint SET version = :v"), {"v": version})
             second.claim(other, "main", "jsonl")
             with pytest.raises(Fenced):
-                state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
-            second.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+                state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
+            second.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
 
     def test_a_lock_that_is_known_to_be_another_s_is_enough(self, state: State, lock: Lock, begun: Job) -> None:
         state.claim(lock, "main", "jsonl")
         lock.lost = Fenced("gone")
         with pytest.raises(Fenced, match="gone"):
-            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
 
     def test_a_checkpoint_that_was_made_anew_is_another_one(self, state: State, second: State, lock: Lock) -> None:
         state.claim(lock, "main", "jsonl")
         state.checkpoints.drop("main")
         with pytest.raises(Fenced, match="removed"):
-            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
         second.checkpoints.create("main", "jsonl", Position(5, 0))
         with pytest.raises(Fenced):
-            state.checkpoints.commit("main", "jsonl", Position(300, 0), {})
+            state.checkpoints.commit("main", "jsonl", Position(300, 0), Outcomes({}))
 
     def test_of_many_that_take_over_from_each_other_every_commit_that_succeeded_is_counted_once(
         self, url: str, state: State
@@ -200,7 +200,7 @@ class FenceSuite(OpenedStore):
                     mine.claim(lock, "main", "jsonl")
                     try:
                         for _ in range(4):
-                            mine.checkpoints.commit("main", "jsonl", Position(200, 0), {(3, "a", "delivered"): 1})
+                            mine.checkpoints.commit("main", "jsonl", Position(200, 0), Outcomes({(3, "a", "delivered"): 1}))
                             done.append(number)
                     except Fenced:
                         pass

@@ -19,6 +19,7 @@ from cdc_tracker.state import (
     JobCounts,
     JobState,
     LedgerRow,
+    Outcomes,
     ReplayProgress,
     ReplaySpec,
     State,
@@ -46,14 +47,14 @@ WORKER = """
 import sys
 from dataclasses import replace
 from cdc_tracker.model import Position
-from cdc_tracker.state import JobCounts, ReplayProgress, State, sent_id
+from cdc_tracker.state import JobCounts, Outcomes, ReplayProgress, State, sent_id
 state = State.open(sys.argv[1])
 job = state.jobs.next("main", "jsonl")
 while True:
     done = job.progress.position.commit_lsn + 1 if job.progress.position else 1
     progress = ReplayProgress(position=Position(done, 0))
     job = replace(job, state="running", progress=progress, counts=JobCounts(sent=done), segment=b"part %d" % done)
-    state.jobs.commit(job, {(3, "Order Paid", "replayed"): 1}, sent=[sent_id(str(done))])
+    state.jobs.commit(job, Outcomes({(3, "Order Paid", "replayed"): 1}, sent=[sent_id(str(done))]))
     print(done, flush=True)
 """
 
@@ -73,7 +74,7 @@ class JobSuite(OpenedStore):
 
     def running(self, state: State, **given: Any) -> Job:
         job = replace(self.job(state, **given), state="running")
-        assert state.jobs.commit(job, {}) == "running"
+        assert state.jobs.commit(job, Outcomes({})) == "running"
         return job
 
     def found(self, state: State, job: Job) -> Job:
@@ -108,14 +109,14 @@ class JobSuite(OpenedStore):
         assert found.spec == BACKFILL and isinstance(found.progress, BackfillProgress)
         assert (found.progress.after, found.progress.last_key, found.progress.key) == (("a", "1"), ("b", "9"), ("k", "id"))
         assert (found.progress.low, found.progress.high, found.progress.running) == (700, 900, (7, 8))
-        state.jobs.commit(replace(found, state="running"), {})
+        state.jobs.commit(replace(found, state="running"), Outcomes({}))
         with state._database.reading() as connection:
             stored = connection.execute(select(jobs.c.progress)).scalar_one()
         assert json.loads(stored) == json.loads(progress)
 
     def test_jobs_are_listed_in_order_without_segments(self, state: State) -> None:
         one = replace(self.running(state), segment=b"x" * 10_000)
-        state.jobs.commit(one, {})
+        state.jobs.commit(one, Outcomes({}))
         two = state.jobs.create("main", "webhook", SPEC)
         three = state.jobs.create("other", "jsonl", SPEC)
         four = self.job(state)
@@ -131,11 +132,11 @@ class JobSuite(OpenedStore):
         other = state.jobs.create("main", "webhook", SPEC)
         one, two = self.job(state), self.job(state)
         assert state.jobs.next("main", "jsonl") == one
-        state.jobs.commit(replace(one, state="running", segment=b"part"), {})
+        state.jobs.commit(replace(one, state="running", segment=b"part"), Outcomes({}))
         following = state.jobs.next("main", "jsonl")
         assert following is not None
         assert (following.id, following.state, following.segment) == (one.id, "running", b"part")
-        state.jobs.commit(replace(one, state="done"), {})
+        state.jobs.commit(replace(one, state="done"), Outcomes({}))
         assert state.jobs.next("main", "jsonl") == two
         assert state.jobs.next("main", "webhook") == other
         assert state.jobs.next("other", "jsonl") is None
@@ -144,7 +145,7 @@ class JobSuite(OpenedStore):
     def test_a_job_that_does_not_run_holds_back_none_behind_it(self, state: State, ended: JobState) -> None:
         one, two = self.running(state), self.job(state)
         if ended == "failed":
-            state.jobs.commit(replace(one, state="failed", trouble="the table is gone"), {})
+            state.jobs.commit(replace(one, state="failed", trouble="the table is gone"), Outcomes({}))
         else:
             state.jobs.control(one.id, "paused" if ended == "paused" else "cancelled")
         assert state.jobs.next("main", "jsonl") == two
@@ -165,14 +166,14 @@ class JobSuite(OpenedStore):
             trouble="the destination does not answer",
         )
         before = state.checkpoints.get("main", "jsonl")
-        assert state.jobs.commit(job, rejected(1), [letter(140)], sent=[sent_id("a")]) == "running"
+        assert state.jobs.commit(job, Outcomes(rejected(1), [letter(140)], sent=[sent_id("a")])) == "running"
         found = self.found(state, job)
         assert found == replace(job, started_at=found.started_at, updated_at=found.updated_at)
         assert found.started_at >= job.created_at
         (parked,) = state.dead_letters.page("main")
         assert self.ledger_row(state) == LedgerRow("jsonl", "Order Paid", 3, 1, 0, 0, 1, 0, 0)
         assert state.sent_ids.find("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
-        state.jobs.commit(job, {}, settled=[parked.id])
+        state.jobs.commit(job, Outcomes({}, settled=[parked.id]))
         assert state.dead_letters.page("main") == []
         assert self.found(state, job).started_at == found.started_at
         assert state.checkpoints.get("main", "jsonl") == before
@@ -180,7 +181,7 @@ class JobSuite(OpenedStore):
     def test_nothing_of_a_commit_that_fails_is_kept(self, state: State) -> None:
         job = self.running(state)
         with pytest.raises(ValueError, match="lost"):
-            state.jobs.commit(replace(job, progress=at(5)), {(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")])
+            state.jobs.commit(replace(job, progress=at(5)), Outcomes({(3, "a", "lost"): 1}, [letter(140)], sent=[sent_id("a")]))
         assert self.found(state, job).progress == ReplayProgress()
         assert state.dead_letters.page("main") == []
         assert state.sent_ids.count("main", "jsonl") == 0
@@ -188,7 +189,7 @@ class JobSuite(OpenedStore):
     def test_a_done_job_keeps_its_counts_but_neither_segment_nor_journal(self, state: State) -> None:
         job = self.running(state, needs=Position(90, 0))
         given = replace(job, state="done", counts=JobCounts(sent=7), segment=b"left", progress=at(9))
-        assert state.jobs.commit(given, {}) == "done"
+        assert state.jobs.commit(given, Outcomes({})) == "done"
         found = self.found(state, job)
         assert (found.finished, found.segment, found.needs) == (True, b"", None)
         assert (found.counts.sent, found.progress) == (7, at(9))
@@ -196,7 +197,7 @@ class JobSuite(OpenedStore):
 
     def test_a_failed_job_keeps_what_it_takes_to_try_again(self, state: State) -> None:
         job = self.running(state, needs=Position(90, 0))
-        assert state.jobs.commit(replace(job, state="failed", segment=b"part", trouble="no such table"), {}) == "failed"
+        assert state.jobs.commit(replace(job, state="failed", segment=b"part", trouble="no such table"), Outcomes({})) == "failed"
         found = self.found(state, job)
         assert (found.finished, found.segment, found.needs, found.trouble) == (False, b"part", Position(90, 0), "no such table")
         assert found.finished_at > 0
@@ -212,7 +213,7 @@ class JobSuite(OpenedStore):
         job = self.running(state, needs=Position(90, 0))
         state.jobs.control(job.id, asked)
         given = replace(job, state=said, progress=at(5), segment=b"part")
-        assert state.jobs.commit(given, {(3, "Order Paid", "replayed"): 4}, sent=[sent_id("a")]) == asked
+        assert state.jobs.commit(given, Outcomes({(3, "Order Paid", "replayed"): 4}, sent=[sent_id("a")])) == asked
         found = self.found(state, job)
         assert (found.state, found.progress, self.ledger_row(state).replayed) == (asked, at(5), 4)
         assert state.sent_ids.count("main", "jsonl") == 1
@@ -222,7 +223,7 @@ class JobSuite(OpenedStore):
         job = self.running(state)
         state.jobs.control(job.id, "paused")
         assert state.jobs.control(job.id, "queued") == "queued"
-        assert state.jobs.commit(replace(job, progress=at(5)), {}) == "running"
+        assert state.jobs.commit(replace(job, progress=at(5)), Outcomes({})) == "running"
         assert self.found(state, job).state == "running"
 
     def test_asking_for_what_is_the_case_changes_nothing(self, state: State) -> None:
@@ -239,9 +240,9 @@ class JobSuite(OpenedStore):
 
     def test_a_person_is_told_what_cannot_be_done_with_a_job(self, state: State) -> None:
         done, cancelled, failed = self.running(state), self.job(state), self.running(state)
-        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.commit(replace(done, state="done"), Outcomes({}))
         state.jobs.control(cancelled.id, "cancelled")
-        state.jobs.commit(replace(failed, state="failed"), {})
+        state.jobs.commit(replace(failed, state="failed"), Outcomes({}))
         for job, to, message in (
             (done, "paused", f"Job {done.id} cannot be paused: it is done"),
             (done, "queued", f"Job {done.id} cannot be resumed: it is done"),
@@ -257,7 +258,7 @@ class JobSuite(OpenedStore):
         with pytest.raises(StateMissing, match="no job 999"):
             state.jobs.control(999, "paused")
         with pytest.raises(StateMissing, match="no job 999"):
-            state.jobs.commit(replace(done, id=999), {(3, "a", "replayed"): 1})
+            state.jobs.commit(replace(done, id=999), Outcomes({(3, "a", "replayed"): 1}))
         assert state.ledger.rows("main") == []
 
     def test_the_journal_keeps_what_the_neediest_unfinished_job_needs(self, state: State) -> None:
@@ -272,9 +273,9 @@ class JobSuite(OpenedStore):
         assert state.jobs.need("main") == Position(10, 0)
         state.jobs.control(cancelled.id, "cancelled")
         assert state.jobs.need("main") == Position(20, 0)
-        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.commit(replace(done, state="done"), Outcomes({}))
         state.jobs.control(paused.id, "paused")
-        state.jobs.commit(replace(failed, state="failed"), {})
+        state.jobs.commit(replace(failed, state="failed"), Outcomes({}))
         assert state.jobs.need("main") == Position(300, 0)
         state.jobs.control(failed.id, "cancelled")
         assert state.jobs.need("main") == Position(300, 1)
@@ -282,7 +283,7 @@ class JobSuite(OpenedStore):
     def test_where_the_source_begins_anew_its_unfinished_jobs_fail_and_keep_no_journal(self, state: State) -> None:
         running, done, paused = self.running(state, needs=Position(90, 0)), self.running(state), self.job(state)
         other = state.jobs.create("other", "jsonl", SPEC, needs=Position(5, 0))
-        state.jobs.commit(replace(done, state="done"), {})
+        state.jobs.commit(replace(done, state="done"), Outcomes({}))
         state.jobs.control(paused.id, "paused")
         state.checkpoints.drop("main")
         assert [job.state for job in state.jobs.all("main")] == ["failed", "done", "failed"]
@@ -291,7 +292,7 @@ class JobSuite(OpenedStore):
         assert found.finished_at > 0
         assert state.jobs.need("main") is None
         assert self.found(state, other) == other
-        assert state.jobs.commit(replace(running, progress=at(5)), {}) == "failed"
+        assert state.jobs.commit(replace(running, progress=at(5)), Outcomes({})) == "failed"
         assert "new epoch" in self.found(state, running).trouble
 
     def test_a_source_that_is_forgotten_takes_its_jobs_and_sent_ids_along(self, state: State) -> None:
@@ -299,7 +300,9 @@ class JobSuite(OpenedStore):
         job = self.running(state)
         for source in ("main", "other"):
             state.checkpoints.create(source, "jsonl", Position(100, -1))
-            state.checkpoints.commit(source, "jsonl", Position(150, 0), {}, sent=[sent_id(str(number)) for number in range(2000)])
+            state.checkpoints.commit(
+                source, "jsonl", Position(150, 0), Outcomes({}, sent=[sent_id(str(number)) for number in range(2000)])
+            )
         other = state.jobs.create("other", "jsonl", SPEC)
         state.forget("main")
         assert state.sources.get("main") is None
@@ -334,7 +337,7 @@ class JobSuite(OpenedStore):
                 with State.open(url) as mine:
                     for done in range(1, 301):
                         segment = b"part %d" % done if done % 2 else b""
-                        mine.jobs.commit(replace(job, progress=at(done), segment=segment), {})
+                        mine.jobs.commit(replace(job, progress=at(done), segment=segment), Outcomes({}))
             except BaseException as error:
                 problems.append(error)
 
@@ -359,7 +362,7 @@ class JobSuite(OpenedStore):
             try:
                 with State.open(url) as mine:
                     for done in range(1, 101):
-                        mine.jobs.commit(replace(job, progress=at(done)), {(3, "Order Paid", "replayed"): 1})
+                        mine.jobs.commit(replace(job, progress=at(done)), Outcomes({(3, "Order Paid", "replayed"): 1}))
             except BaseException as error:
                 problems.append(error)
             finally:

@@ -12,7 +12,7 @@ import pytest
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import State, sent_ids
+from cdc_tracker.state import Outcomes, State, sent_ids
 from cdc_tracker.state.sent_ids import WEEK
 from tests.unit.state.samples import OpenedStore
 
@@ -34,7 +34,7 @@ class SentSuite(OpenedStore):
         for batch in batches:
             found = state.checkpoints.get("main", "jsonl")
             assert found is not None
-            state.checkpoints.commit("main", "jsonl", Position(found.position.commit_lsn + 1, 0), {}, sent=batch)
+            state.checkpoints.commit("main", "jsonl", Position(found.position.commit_lsn + 1, 0), Outcomes({}, sent=batch))
 
     def test_what_was_sent_is_known_and_nothing_else(self, state: State) -> None:
         assert state.sent_ids.find("main", "jsonl", ids(3)) == set()
@@ -53,7 +53,7 @@ class SentSuite(OpenedStore):
 
     def test_an_id_is_known_only_if_the_checkpoint_was_committed_with_it(self, state: State) -> None:
         with pytest.raises(Stop):
-            state.checkpoints.commit("main", "jsonl", Position(50, 0), {}, sent=ids(3))
+            state.checkpoints.commit("main", "jsonl", Position(50, 0), Outcomes({}, sent=ids(3)))
         assert state.sent_ids.find("main", "jsonl", ids(3)) == set()
 
     @pytest.mark.parametrize("batch", [7, 500, 30_000])
@@ -88,7 +88,9 @@ class SentSuite(OpenedStore):
             try:
                 with State.open(url) as mine:
                     for number in range(60):
-                        mine.checkpoints.commit("main", "jsonl", Position(1000 + number, 0), {}, sent=ids(400, number + 2))
+                        mine.checkpoints.commit(
+                            "main", "jsonl", Position(1000 + number, 0), Outcomes({}, sent=ids(400, number + 2))
+                        )
             except BaseException as error:
                 problems.append(error)
 
@@ -118,8 +120,8 @@ class SentSuite(OpenedStore):
         for week in (2900, 2901, 2902):
             with at(monkeypatch, week * WEEK + 5):
                 self.send(state, ids(4000, week))
-                state.checkpoints.commit("main", "webhook", Position(week, 0), {}, sent=ids(10, week))
-                state.checkpoints.commit("other", "jsonl", Position(week, 0), {}, sent=ids(10, week))
+                state.checkpoints.commit("main", "webhook", Position(week, 0), Outcomes({}, sent=ids(10, week)))
+                state.checkpoints.commit("other", "jsonl", Position(week, 0), Outcomes({}, sent=ids(10, week)))
         assert state.sent_ids.since("main", "jsonl") == 2900 * WEEK + 5
         assert state.sent_ids.trim("main", "jsonl", 2900 * WEEK) == 0
         assert state.sent_ids.trim("main", "jsonl", 2902 * WEEK - 1) == 4000  # the second week is not over
@@ -188,7 +190,7 @@ class SentSuite(OpenedStore):
             try:
                 with State.open(url) as mine:
                     for number in range(40):
-                        mine.checkpoints.commit("main", "jsonl", Position(1000 + number, 0), {}, sent=ids(100, number))
+                        mine.checkpoints.commit("main", "jsonl", Position(1000 + number, 0), Outcomes({}, sent=ids(100, number)))
             except BaseException as error:
                 problems.append(error)
 

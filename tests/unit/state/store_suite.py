@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from cdc_tracker.errors import AlreadyRunning, Fenced, StateMissing, Stop
 from cdc_tracker.model import Position
-from cdc_tracker.state import Alarm, CaptureReport, Checkpoint, DeliveryReport, LedgerRow, State, locks, sent_id
+from cdc_tracker.state import Alarm, CaptureReport, Checkpoint, DeliveryReport, LedgerRow, Outcomes, State, locks, sent_id
 from cdc_tracker.state.store import KIND
 from cdc_tracker.state.tables import metadata
 from cdc_tracker.storage.database import Database
@@ -199,7 +199,7 @@ class StoreSuite(OpenedStore):
             assert [(role.role, role.unreadable) for role in state.reports.all("main")] == [("capture", "")]
             assert state.checkpoints.apply_rewind("main", "jsonl") == Position(150, 0)
             job = state.jobs.create("main", "jsonl", SPEC)
-            state.checkpoints.commit("main", "jsonl", Position(160, 0), {}, sent=[sent_id("a")])
+            state.checkpoints.commit("main", "jsonl", Position(160, 0), Outcomes({}, sent=[sent_id("a")]))
             assert state.jobs.next("main", "jsonl") == job
             assert state.sent_ids.find("main", "jsonl", [sent_id("a")]) == {sent_id("a")}
         assert differences(url, metadata, KIND.version_table) == []

@@ -15,7 +15,7 @@ from cdc_tracker.config.settings import StateSettings
 from cdc_tracker.errors import AlreadyRunning, ConfigError, Fenced, StateUnavailable, Stop
 from cdc_tracker.journal.sql.store import KIND as JOURNAL
 from cdc_tracker.model import Position
-from cdc_tracker.state import State
+from cdc_tracker.state import Outcomes, State
 from cdc_tracker.state.store import KIND as STATE
 from cdc_tracker.storage import database as database_module
 from cdc_tracker.storage.database import Kind
@@ -46,14 +46,16 @@ def test_a_full_disk_makes_the_store_unavailable_until_there_is_room_again() -> 
         done = 0
         with pytest.raises(StateUnavailable, match="full") as raised:
             for lsn in range(1, 10_000):
-                state.checkpoints.commit("main", "jsonl", Position(lsn, 0), {(1, "a", "delivered"): 1}, [letter(lsn)] * 20)
+                state.checkpoints.commit(
+                    "main", "jsonl", Position(lsn, 0), Outcomes({(1, "a", "delivered"): 1}, [letter(lsn)] * 20)
+                )
                 done = lsn
         assert "space" in raised.value.hint
         found = state.checkpoints.get("main", "jsonl")
         assert found is not None
         assert found.position == Position(done, 0)
         ballast.unlink()
-        state.checkpoints.commit("main", "jsonl", Position(done + 1, 0), {(1, "a", "delivered"): 1})
+        state.checkpoints.commit("main", "jsonl", Position(done + 1, 0), Outcomes({(1, "a", "delivered"): 1}))
         assert [row.delivered for row in state.ledger.rows("main")] == [done + 1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cdc_tracker.model import Position, Rejection
-from cdc_tracker.state import Selection, State
+from cdc_tracker.state import Outcomes, Selection, State
 from cdc_tracker.state.tables import OUTCOMES
 from tests.unit.state.samples import ALL, OpenedStore, letter, rejected
 
@@ -23,7 +23,7 @@ class TotalsSuite(OpenedStore):
         for lsn in range(101, 106):
             hour = lsn - 100
             counts = {(hour, "a", "matched"): 2, (hour, "a", "delivered"): 1, (hour + 1, "b", "suppressed"): 3}
-            state.checkpoints.commit("main", "jsonl", Position(lsn, 0), counts)
+            state.checkpoints.commit("main", "jsonl", Position(lsn, 0), Outcomes(counts))
         totals = state.ledger.totals("main")["jsonl"]
         assert totals.now == totals.ever == added_up(state)
         assert (totals.now["matched"], totals.now["suppressed"]) == (10, 15)
@@ -38,7 +38,9 @@ class TotalsSuite(OpenedStore):
             assert totals.now == added_up(state)
             seen.append((totals.now["rejected"], totals.ever["rejected"]))
 
-        state.checkpoints.commit("main", "jsonl", Position(120, 0), rejected(3), [letter(lsn) for lsn in (110, 111, 112)])
+        state.checkpoints.commit(
+            "main", "jsonl", Position(120, 0), Outcomes(rejected(3), [letter(lsn) for lsn in (110, 111, 112)])
+        )
         look()
         state.dead_letters.queue("main", ALL)
         look()
@@ -47,11 +49,13 @@ class TotalsSuite(OpenedStore):
         look()
         state.dead_letters.discard("main", Selection([second]))
         look()
-        state.checkpoints.commit("main", "jsonl", Position(121, 0), {(3, "Order Paid", "delivered"): 1}, settled=[third])
+        state.checkpoints.commit(
+            "main", "jsonl", Position(121, 0), Outcomes({(3, "Order Paid", "delivered"): 1}, settled=[third])
+        )
         look()
         assert seen == [(3, 3), (0, 3), (1, 4), (2, 4), (2, 4)]
 
     def test_totals_go_with_their_source(self, state: State) -> None:
-        state.checkpoints.commit("main", "jsonl", Position(101, 0), rejected(1))
+        state.checkpoints.commit("main", "jsonl", Position(101, 0), Outcomes(rejected(1)))
         state.forget("main")
         assert state.ledger.totals("main") == {}

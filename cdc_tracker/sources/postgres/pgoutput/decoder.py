@@ -8,18 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from cdc_tracker.model import (
-    UNCHANGED,
-    UNLOGGED,
-    Change,
-    OpenTransaction,
-    Position,
-    Relation,
-    Row,
-    Segment,
-    Text,
-    Transaction,
-)
+from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
 from cdc_tracker.sources.postgres.pgoutput.messages import (
     BEGIN,
     DELETE,

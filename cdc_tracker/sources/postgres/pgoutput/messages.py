@@ -10,7 +10,7 @@ from cdc_tracker.sources.postgres.segments import OUR_PREFIXES, IncompleteRow
 
 POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Unix epoch
 
-BEGIN, COMMIT, ORIGIN, RELATION, TYPE = b"BCORY"
+BEGIN, COMMIT, RELATION = b"BCR"
 INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE = b"IUDTM"
 KEY, OLD, NULL, UNCHANGED_MARK, TEXT = b"KOnut"
 LEFT_OUT = ord("x")  # cdc-tracker's own kind of cell: left out by capture, as the row was too large

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Any
 
 import psycopg
 from psycopg import pq
 
 from cdc_tracker.errors import SourceUnavailable
+from cdc_tracker.sources.postgres.connection import Connection
 
 
-def copy_lines(
-    connection: psycopg.Connection[Any], statement: bytes, most: int, patience: float
-) -> tuple[list[memoryview], bool]:
+def copy_lines(connection: Connection, statement: bytes, most: int, patience: float) -> tuple[list[memoryview], bool]:
     """(lines without their newline, whether these are all). It stops at `most` bytes; the connection must be closed then.
 
     Raises psycopg's errors, and SourceUnavailable if the server is silent for `patience` seconds.

@@ -12,7 +12,7 @@ from psycopg import sql
 from cdc_tracker.errors import SourceError
 from cdc_tracker.model import table_name
 from cdc_tracker.sources.postgres import catalog
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.faults import translate
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where, shown, texts
@@ -53,12 +53,12 @@ SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALIT
 """
 
 
-def usable_key(connection: psycopg.Connection[Any], table: str) -> Key:
+def usable_key(connection: Connection, table: str) -> Key:
     """The key to read `schema.table` by. Raises SourceError if the table cannot be read, with the reason."""
     return key_of(connection, readable(connection, table))
 
 
-def readable(connection: psycopg.Connection[Any], table: str) -> Table:
+def readable(connection: Connection, table: str) -> Table:
     """The catalog's description of a table whose rows can be read. Raises SourceError for any other."""
     found = catalog.tables(connection, [table]).get(table)
     if found is None:
@@ -76,7 +76,7 @@ def readable(connection: psycopg.Connection[Any], table: str) -> Table:
 
 
 @translated()
-def _check_rights(connection: psycopg.Connection[Any], table: Table) -> None:
+def _check_rights(connection: Connection, table: Table) -> None:
     """Raises SourceError, with the statements for the table's owner, if the role may not read the whole table."""
     user, schema, name = quoted(connection.info.user), quoted(table.schema), quoted(table.schema, table.name)
     if not table.can_select:
@@ -93,7 +93,7 @@ def _check_rights(connection: psycopg.Connection[Any], table: Table) -> None:
 
 
 @translated()
-def key_of(connection: psycopg.Connection[Any], table: Table) -> Key:
+def key_of(connection: Connection, table: Table) -> Key:
     """The key to read the table by. Raises SourceError if it has none that serves."""
     row = connection.execute(_KEYS, [table.oid]).fetchone()
     if row is None:
@@ -121,7 +121,7 @@ def _unchecked(text: str) -> Any:
     return text  # sql.SQL wants a LiteralString, which a user's SQL cannot be; without format() braces have no meaning
 
 
-def extent(connection: psycopg.Connection[Any], table: str, where: Where = None, conditions: Sequence[Condition] = ()) -> Extent:
+def extent(connection: Connection, table: str, where: Where = None, conditions: Sequence[Condition] = ()) -> Extent:
     """The planner's estimate; reads nothing. Raises SourceError if PostgreSQL refuses a condition."""
     found = readable(connection, table)
     for text in texts(where):
@@ -140,7 +140,7 @@ def refusal(error: psycopg.Error, what: str) -> SourceError | None:
     return SourceError(f"{what}: PostgreSQL says: {reason}", hint="correct the condition: it is SQL as after WHERE")
 
 
-def _explain(connection: psycopg.Connection[Any], table: Table, conditions: Sequence[Condition], what: str) -> dict[str, Any]:
+def _explain(connection: Connection, table: Table, conditions: Sequence[Condition], what: str) -> dict[str, Any]:
     query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {} WHERE {}").format(
         source_of(table), sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true")
     )

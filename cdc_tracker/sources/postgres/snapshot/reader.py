@@ -10,15 +10,15 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from cdc_tracker.closing import Closing
 from cdc_tracker.errors import CdcTrackerError, SourceError
 from cdc_tracker.model import Lsn, Segment
-from cdc_tracker.sources.postgres.connection import connect
+from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.faults import translate
 from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where
@@ -74,7 +74,7 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, pg_current_snaps
 """
 
 
-class TableReader:
+class TableReader(Closing):
     """Reads `columns` of `schema.table` in key order, of the rows for which `where` (a user's SQL) and `conditions` are true.
 
     Columns that the table lacks and those in `never_capture` are left out, as in the stream; those of the key are always read.
@@ -110,14 +110,8 @@ class TableReader:
         self._statement_timeout, self._lock_timeout = statement_timeout, lock_timeout
         self._max_bytes, self._patience = max_bytes, patience
         self._pace = Pace(max_bytes)
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: Connection | None = None
         self._query: TableQuery | None = None
-
-    def __enter__(self) -> TableReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the connection; the next read opens another."""
@@ -172,7 +166,7 @@ class TableReader:
             self.close()
             raise
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> Connection:
         if self._connection is None:
             connection = connect(self._url, application_name="cdc-tracker backfill", statement_timeout=self._statement_timeout)
             try:
@@ -183,7 +177,7 @@ class TableReader:
             self._connection = connection
         return self._connection
 
-    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+    def _prepare(self, connection: Connection) -> None:
         settings = {
             "lock_timeout": f"{round(self._lock_timeout * 1000)}",
             "idle_in_transaction_session_timeout": "60000",  # a worker stopped in mid-read holds its lock no longer
@@ -215,7 +209,7 @@ class TableReader:
         return _Read(lines, last, end, query, read_at, _running(running))
 
     def _rows(
-        self, connection: psycopg.Connection[Any], query: TableQuery, after: Sequence[str] | None, limit: int
+        self, connection: Connection, query: TableQuery, after: Sequence[str] | None, limit: int
     ) -> tuple[list[memoryview], tuple[str, ...] | None, bool]:
         """(lines, the key up to which the table was scanned, whether that is its end)."""
         span, most = self._pace.span(limit), self._pace.rows(limit)
@@ -235,9 +229,7 @@ class TableReader:
         last = bound if bound and not some_left else query.key_of(lines[-1]) if lines else None
         return lines, last, bound is None and not some_left
 
-    def _bound(
-        self, connection: psycopg.Connection[Any], query: TableQuery, after: Sequence[str] | None, span: int
-    ) -> tuple[str, ...] | None:
+    def _bound(self, connection: Connection, query: TableQuery, after: Sequence[str] | None, span: int) -> tuple[str, ...] | None:
         """The key `span` rows ahead, where the read ends however few rows the conditions leave; None if the table ends before."""
         keys = query.select(query.key.columns, self._order, after) + sql.SQL(" LIMIT 1 OFFSET {}").format(sql.Literal(span - 1))
         result = connection.execute(keys).pgresult

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import psycopg
 from psycopg import sql
 
 from cdc_tracker.errors import SourceError
 from cdc_tracker.model import Relation
+from cdc_tracker.sources.postgres.connection import Connection
 from cdc_tracker.sources.postgres.snapshot.key import Key, key_of, readable, source_of
 from cdc_tracker.sources.postgres.snapshot.rows import Description, cells
 from cdc_tracker.tables import Table
@@ -71,7 +71,7 @@ class TableQuery:
 
 
 def table_query(
-    connection: psycopg.Connection[Any], name: str, columns: Collection[str], never_capture: Collection[str], fingerprint: str
+    connection: Connection, name: str, columns: Collection[str], never_capture: Collection[str], fingerprint: str
 ) -> TableQuery:
     """The query of the table `name`: the key's columns and those of `columns` that exist.
 

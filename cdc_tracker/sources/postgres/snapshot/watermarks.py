@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
-
-import psycopg
+from typing import Literal
 
 from cdc_tracker.errors import SourceError
 from cdc_tracker.model import Lsn, parse_lsn
-from cdc_tracker.sources.postgres.connection import translated
+from cdc_tracker.sources.postgres.connection import Connection, translated
 from cdc_tracker.sources.postgres.segments import WATERMARK as PREFIX
 
 WATERMARK = PREFIX.decode()
@@ -22,7 +20,7 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text 
 
 
 @translated()
-def write_watermark(connection: psycopg.Connection[Any], job: int, mark: Literal["low", "high"]) -> Lsn:
+def write_watermark(connection: Connection, job: int, mark: Literal["low", "high"]) -> Lsn:
     """Writes a watermark, committed on return, and returns an LSN just before it. Raises SourceError on a standby.
 
     The connection must be in autocommit and outside a transaction. Transactions that others see as committed before the call have

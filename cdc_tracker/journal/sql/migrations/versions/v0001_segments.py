@@ -25,9 +25,7 @@ def upgrade() -> None:
     )
     op.create_index("cdc_tracker_segment_number", "cdc_tracker_segment", ["source", "number"], unique=True)
     op.create_index(
-        "cdc_tracker_segment_last",
-        "cdc_tracker_segment",
-        ["source", "last_lsn", "last_ordinal", "number", "last_time"],
+        "cdc_tracker_segment_last", "cdc_tracker_segment", ["source", "last_lsn", "last_ordinal", "number", "last_time"]
     )
     if op.get_bind().dialect.name == "postgresql":
         # Segments are compressed already: stored out of line as they are, no second compression tried.
