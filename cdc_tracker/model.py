@@ -28,9 +28,12 @@ def format_lsn(lsn: Lsn) -> str:
 def parse_lsn(text: str) -> Lsn:
     """`16/B374D848` → int. Raises ValueError if the text is not a pg_lsn."""
     high, slash, low = text.strip().partition("/")
-    if not slash or not 0 < len(high) <= 8 or not 0 < len(low) <= 8:
-        raise ValueError(f"not an LSN: {text!r} (expected something like 16/B374D848)")
-    return (int(high, 16) << 32) | int(low, 16)
+    try:
+        if slash and len(high) <= 8 and len(low) <= 8:
+            return (int(high, 16) << 32) | int(low, 16)
+    except ValueError:
+        pass
+    raise ValueError(f"not an LSN: {text!r} (expected something like 16/B374D848)")
 
 
 class Position(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dead_letters import park
@@ -11,6 +13,9 @@ from cdc_tracker.delivery.outcomes import Kind
 from cdc_tracker.errors import StateUnavailable
 from cdc_tracker.model import DELIVERED, REPEATED, Event, Outcome, Position, Receipt, Rejection, Suppression
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, Outcomes, State, sent_id
+
+T = TypeVar("T")
+PAUSE = 0.5  # seconds between two tries of a state store that is unavailable
 
 
 class Tally:
@@ -200,3 +205,27 @@ def refusal(event: Event, receipt: Receipt) -> Rejection:
     """A destination's refusal of an event as a Rejection."""
     place = (event.mapping, event.position, event.committed_at)
     return Rejection(receipt.reason, *place, field=receipt.field, detail=receipt.detail, event_id=event.message_id)
+
+
+def until_stored(
+    store: Callable[[], T],
+    *,
+    abandon: Callable[[], bool],
+    on_trouble: Callable[[StateUnavailable], None],
+    on_recovery: Callable[[], None] = lambda: None,
+) -> T | None:
+    """Calls `store` until the state store takes it, and returns its result; None if `abandon()` is true after a failure."""
+    failed = False
+    while True:
+        try:
+            stored = store()
+        except StateUnavailable as error:
+            failed = True
+            on_trouble(error)
+        else:
+            if failed:
+                on_recovery()
+            return stored
+        if abandon():
+            return None
+        time.sleep(PAUSE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -30,14 +31,12 @@ def parse_target(text: str, now: datetime) -> Target:
     if text.lower() == "earliest":
         return EARLIEST
     if "/" in text:
-        return Target(lsn=_lsn(text))
+        return Target(lsn=parse_lsn(text))
     if not text.replace(".", "", 1).isdigit():  # a bare number is ambiguous
-        ago = _ago(text)
-        if ago is not None:
-            return Target(time_us=int((now.timestamp() - ago) * 1_000_000))
-        moment = _moment(text)
-        if moment is not None:
-            return Target(time_us=to_micros(moment))
+        with suppress(ValueError):
+            return Target(time_us=int((now.timestamp() - parse_duration(text)) * 1_000_000))
+        with suppress(ValueError):
+            return Target(time_us=to_micros(parse_iso(text)))
     raise ValueError(
         f"{text!r} is not a point in history: write an LSN (16/B374D848), an ISO time (2026-01-31T12:00:00Z), how long ago "
         "(2h, 7d) or earliest"
@@ -149,25 +148,3 @@ def _until_time(journal: Journal, time_us: int) -> Position:
         if inside:
             found = segment.last
     return found
-
-
-def _lsn(text: str) -> Lsn:
-    try:
-        return parse_lsn(text)
-    except ValueError:
-        raise ValueError(f"not an LSN: {text!r} (expected something like 16/B374D848)") from None
-
-
-def _ago(text: str) -> float | None:
-    try:
-        return parse_duration(text)
-    except ValueError:
-        return None
-
-
-def _moment(text: str) -> datetime | None:
-    """A time without a zone is UTC, as in all output."""
-    try:
-        return parse_iso(text)
-    except ValueError:
-        return None

@@ -8,13 +8,12 @@ from typing import TypeVar
 
 import structlog
 
-from cdc_tracker.delivery.accounting import Accounting
+from cdc_tracker.delivery.accounting import Accounting, until_stored
 from cdc_tracker.delivery.held_checkpoint import HeldCheckpoint
 from cdc_tracker.delivery.mapping_versions import MappingVersions
 from cdc_tracker.delivery.reconciliation import Reconciliation
 from cdc_tracker.delivery.report import DeliveryReporter
 from cdc_tracker.delivery.sender import send
-from cdc_tracker.delivery.storing import until_stored
 from cdc_tracker.destinations.base import Cursor, Destination, HoldsCheckpoint, KeyedCheckpoint
 from cdc_tracker.errors import CdcTrackerError, StateUnavailable
 from cdc_tracker.journal import Journal

@@ -4,5 +4,3 @@ from cdc_tracker.journal.base import Horizon, Trimmed, Waiting, segments_between
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql.notifier import Waiter
 from cdc_tracker.journal.sql.store import Journal
-
-__all__ = ["Horizon", "Journal", "Trimmed", "Waiter", "Waiting", "decode", "encode", "segments_between"]

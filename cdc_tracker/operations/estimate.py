@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 from cdc_tracker.config.config import Config
-from cdc_tracker.delivery.jobs.event_time import event_time
+from cdc_tracker.delivery.jobs.spec import event_time
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import Destination
 from cdc_tracker.errors import Stop

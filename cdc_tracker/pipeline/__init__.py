@@ -3,5 +3,3 @@
 from cdc_tracker.pipeline.decode import decoder, excerpts, whole_changes
 from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.route import route_of
-
-__all__ = ["Pipeline", "decoder", "excerpts", "route_of", "whole_changes"]

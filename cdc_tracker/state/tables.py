@@ -13,12 +13,20 @@ def _text(name: str, *, key: bool = False) -> Column[str]:
     return Column(name, Text, primary_key=key, nullable=False)
 
 
+def _texts(*names: str, key: bool = False) -> list[Column[str]]:
+    return [_text(name, key=key) for name in names]
+
+
 def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=false())
 
 
 def _big(name: str, *, key: bool = False, nullable: bool = False) -> Column[int]:
     return Column(name, BigInteger, primary_key=key, nullable=nullable, autoincrement=False)
+
+
+def _bigs(*names: str) -> list[Column[int]]:
+    return [_big(name) for name in names]
 
 
 def _version() -> Column[int]:
@@ -30,29 +38,18 @@ sources = Table(
     "cdc_tracker_source",
     metadata,
     _text("name", key=True),
-    _text("system_id"),
-    _text("database"),
-    _text("slot"),
-    _text("plugin"),
-    _text("namespace"),
-    _big("epoch"),
-    _big("created_lsn"),
-    _big("confirmed_lsn"),
-    _big("timeline"),
-    _big("journaled_lsn"),
+    *_texts("system_id", "database", "slot", "plugin", "namespace"),
+    *_bigs("epoch", "created_lsn", "confirmed_lsn", "timeline", "journaled_lsn"),
     _version(),
 )
 
 checkpoints = Table(
     "cdc_tracker_checkpoint",
     metadata,
-    _text("source", key=True),
-    _text("destination", key=True),
+    *_texts("source", "destination", key=True),
     _big("partition", key=True),  # of the journal; the SQL journal has only 0
-    _big("lsn"),
-    _big("ordinal"),
-    _big("high_lsn"),  # the furthest the checkpoint has been: events below it are sent again
-    _big("high_ordinal"),
+    *_bigs("lsn", "ordinal"),
+    *_bigs("high_lsn", "high_ordinal"),  # the furthest the checkpoint has been: events below it are sent again
     _big("rewind_lsn", nullable=True),
     _big("rewind_ordinal", nullable=True),
     _big("updated_at"),
@@ -66,28 +63,24 @@ OUTCOMES = ("matched", "delivered", "assumed", "rejected", "suppressed", "replay
 ledger = Table(
     "cdc_tracker_ledger",
     metadata,
-    _text("source", key=True),
-    _text("destination", key=True),
-    _text("mapping", key=True),
+    *_texts("source", "destination", "mapping", key=True),
     _big("hour", key=True),  # of the commit: hours since the Unix epoch
-    *(_big(outcome) for outcome in OUTCOMES),
+    *_bigs(*OUTCOMES),
     Index("cdc_tracker_ledger_hour", "source", "hour"),
 )
 
 totals = Table(  # of the ledger, updated with it: probes must not read a year of hours every few seconds
     "cdc_tracker_total",
     metadata,
-    _text("source", key=True),
-    _text("destination", key=True),
-    *(_big(outcome) for outcome in OUTCOMES),  # the ledger's sums: a retried dead letter leaves `rejected`
-    *(_big(f"{outcome}_ever") for outcome in OUTCOMES),  # how often each has happened: only grows
+    *_texts("source", "destination", key=True),
+    *_bigs(*OUTCOMES),  # the ledger's sums: a retried dead letter leaves `rejected`
+    *_bigs(*(f"{outcome}_ever" for outcome in OUTCOMES)),  # how often each has happened: only grows
 )
 
 in_hand = Table(  # what each delivery is about to send
     "cdc_tracker_in_hand",
     metadata,
-    _text("source", key=True),
-    _text("destination", key=True),
+    *_texts("source", "destination", key=True),
     _text("mappings"),  # JSON: the texts of the mapping files with which events were last sent
     _text("letters"),  # JSON: ids of the dead letters that are being sent again in one call
 )
@@ -96,21 +89,12 @@ dead_letters = Table(
     "cdc_tracker_dead_letter",
     metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),
-    _text("source"),
-    _text("destination"),
-    _text("mapping"),
-    _big("lsn"),
-    _big("ordinal"),
-    _text("reason"),
-    _text("field"),
-    _text("value_type"),
-    _text("detail"),
-    _text("event_id"),
-    _text("state"),
+    *_texts("source", "destination", "mapping"),
+    *_bigs("lsn", "ordinal"),
+    *_texts("reason", "field", "value_type", "detail", "event_id", "state"),
     _big("attempts"),
     Column("counted", Boolean, nullable=False),
-    _big("committed_at"),
-    _big("created_at"),
+    *_bigs("committed_at", "created_at"),
     Column("segment", LargeBinary, nullable=False),  # last, so that reading the others touches no overflow page
     Index("cdc_tracker_dead_letter_place", "source", "destination", "mapping", "lsn", "ordinal", unique=True),
     Index("cdc_tracker_dead_letter_queue", "source", "state", "destination", "id", "reason"),  # with reason: to count by it
@@ -121,12 +105,9 @@ dead_letters = Table(
 roles = Table(
     "cdc_tracker_role",
     metadata,
-    _text("source", key=True),
-    _text("role", key=True),
+    *_texts("source", "role", key=True),
     _big("pid"),
-    _text("host"),
-    _text("state"),
-    _text("detail"),  # JSON
+    *_texts("host", "state", "detail"),  # detail: JSON
     _big("updated_at"),
     Column("process", Text, nullable=False, server_default=""),  # process_identity.identity()
 )
@@ -135,12 +116,12 @@ jobs = Table(
     "cdc_tracker_job",
     metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),
-    *(_text(name) for name in ("source", "destination", "kind", "state")),
-    *(_text(name) for name in ("spec", "progress", "counts")),  # JSON
+    *_texts("source", "destination", "kind", "state"),
+    *_texts("spec", "progress", "counts"),  # JSON
     _big("needs_lsn", nullable=True),
     _big("needs_ordinal", nullable=True),
     _text("trouble"),
-    *(_big(name) for name in ("created_at", "started_at", "finished_at", "updated_at")),
+    *_bigs("created_at", "started_at", "finished_at", "updated_at"),
     _big("digest"),  # of its segment, 0 if there is none: the segment is written only if this has changed
     Index("cdc_tracker_job_queue", "source", "destination", "state", "id"),
     sqlite_autoincrement=True,
@@ -157,8 +138,7 @@ sent_weeks = Table(
     "cdc_tracker_sent_week",
     metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),
-    _text("source"),
-    _text("destination"),
+    *_texts("source", "destination"),
     _big("week"),  # in which they were sent: weeks since the Unix epoch
     _big("ids"),  # how many
     _big("since", nullable=True),  # when the first was stored; NULL once their removal has begun

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from cdc_tracker.delivery.batching import split_by_limits
+from cdc_tracker.delivery.batcher import split_by_limits
 from cdc_tracker.delivery.sender import Backoff, Interrupted, send
 from cdc_tracker.destinations.base import Destination, DestinationSettings, HoldsCheckpoint
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import structlog
 
 from cdc_tracker.delivery.batcher import Batcher, PendingBatch
-from cdc_tracker.delivery.jobs.event_time import event_time
 from cdc_tracker.delivery.jobs.overlap import MARGIN, Overlap, Reading
+from cdc_tracker.delivery.jobs.spec import event_time
 from cdc_tracker.delivery.jobs.steps import PORTION, Pause, Steps, Work
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import SourceUnavailable

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from cdc_tracker.delivery.accounting import counted_as, is_held, refusal
-from cdc_tracker.delivery.batching import split_by_limits
+from cdc_tracker.delivery.batcher import split_by_limits
 from cdc_tracker.delivery.dead_letters import remake
 from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS

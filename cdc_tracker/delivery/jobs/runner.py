@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from msgspec.structs import replace as struct_replace
 
 from cdc_tracker.config.settings import SourceSettings
-from cdc_tracker.delivery.accounting import Tally
+from cdc_tracker.delivery.accounting import Tally, until_stored
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.backfill import Backfill
@@ -23,7 +23,6 @@ from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
 from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps, Work
 from cdc_tracker.delivery.sender import NothingPasses
 from cdc_tracker.delivery.sent_ledger import suppress_already_sent
-from cdc_tracker.delivery.storing import until_stored
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnavailable, Stop
 from cdc_tracker.journal import Journal

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cdc_tracker.config.settings import SourceSettings
+from cdc_tracker.destinations.support.event_view import EventRejected, read_event
 from cdc_tracker.errors import Stop
 from cdc_tracker.mapping.schema.declared import Mapping as EventMapping
+from cdc_tracker.model import Event
 from cdc_tracker.sources.postgres.snapshot import Condition, TableReader, since
 from cdc_tracker.state import BackfillSpec
+from cdc_tracker.times import parse_iso, to_micros
 
 CHUNK = 5_000  # rows read at once at most
 MINUTE = 60.0
@@ -66,3 +70,10 @@ def conditions_of(
     column = mapping.timestamp.expression.column if mapping.timestamp else None
     timed = column is not None and (from_us is not None or to_us is not None)
     return texts, [since(column, from_us, to_us)] if timed and column else []
+
+
+def event_time(event: Event) -> int:
+    """Returns the time that the event states, in microseconds since the Unix epoch; that of its commit if the text is no time."""
+    with suppress(ValueError, EventRejected):
+        return to_micros(parse_iso(read_event(event).timestamp))
+    return event.committed_at

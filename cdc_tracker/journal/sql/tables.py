@@ -6,6 +6,8 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
 
+_MEASURES = ("first_lsn", "first_ordinal", "last_lsn", "last_ordinal", "first_time", "last_time", "frames", "changes", "bytes")
+
 metadata = MetaData()
 
 segments = Table(
@@ -15,15 +17,7 @@ segments = Table(
     Column("source", Text, nullable=False),
     Column("number", BigInteger, nullable=False),  # of this source, without gaps: newest - oldest + 1 counts them
     Column("total", BigInteger, nullable=False),  # bytes of this source up to and with this one: a sum without a scan
-    Column("first_lsn", BigInteger, nullable=False),
-    Column("first_ordinal", BigInteger, nullable=False),
-    Column("last_lsn", BigInteger, nullable=False),
-    Column("last_ordinal", BigInteger, nullable=False),
-    Column("first_time", BigInteger, nullable=False),
-    Column("last_time", BigInteger, nullable=False),
-    Column("frames", BigInteger, nullable=False),
-    Column("changes", BigInteger, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in _MEASURES),
     Column("segment", LargeBinary, nullable=False),  # last, so that reading the others touches no overflow page
     Index("cdc_tracker_segment_number", "source", "number", unique=True),
     Index("cdc_tracker_segment_last", "source", "last_lsn", "last_ordinal", "number"),

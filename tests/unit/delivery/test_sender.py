@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from cdc_tracker.delivery.batching import split_by_limits
+from cdc_tracker.delivery.batcher import split_by_limits
 from cdc_tracker.delivery.sender import Backoff, Interrupted, NothingPasses, send
 from cdc_tracker.destinations.base import Limits
 from cdc_tracker.destinations.memory import MemoryDestination

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cdc_tracker.delivery.batching import split_by_limits
+from cdc_tracker.delivery.batcher import split_by_limits
 from cdc_tracker.destinations.snowplow import SnowplowDestination, SnowplowSettings
 from cdc_tracker.errors import DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, Outcome

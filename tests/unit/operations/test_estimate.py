@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.delivery.jobs.event_time import event_time
+from cdc_tracker.delivery.jobs.spec import event_time
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Event, Position

@@ -5,18 +5,3 @@ from cdc_tracker.sources.postgres.snapshot.key import Extent, Key, extent, usabl
 from cdc_tracker.sources.postgres.snapshot.reader import Chunk, TableReader
 from cdc_tracker.sources.postgres.snapshot.rows import Decoder, excerpt
 from cdc_tracker.sources.postgres.snapshot.watermarks import WATERMARK, write_watermark
-
-__all__ = [
-    "WATERMARK",
-    "Chunk",
-    "Condition",
-    "Decoder",
-    "Extent",
-    "Key",
-    "TableReader",
-    "excerpt",
-    "extent",
-    "since",
-    "usable_key",
-    "write_watermark",
-]

@@ -8,5 +8,3 @@ the segment.
 from cdc_tracker.sources.postgres.wal2json.builder import Builder, Describe, options
 from cdc_tracker.sources.postgres.wal2json.decoder import Decoder, excerpt, left_off
 from cdc_tracker.sources.postgres.wal2json.frames import Description
-
-__all__ = ["Builder", "Decoder", "Describe", "Description", "excerpt", "left_off", "options"]
