@@ -128,6 +128,7 @@ class Delivery:
                         self._go_back(error)
                         grown = True
             self._dispatcher.settle(0)
+            self._jobs.settled()
             self._commit()
         except (Interrupted, NothingPasses):
             self._commit()

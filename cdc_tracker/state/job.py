@@ -6,7 +6,7 @@ kept as it is, and the job fails when it is to run. `version` is 1 if it is abse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -52,14 +52,15 @@ class BackfillSpec(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ReplayProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`position`: everything up to it is dealt with; None: nothing yet."""
+    """`position`: everything up to it is dealt with; None: nothing yet. `sending`: what comes next may have been sent."""
 
     position: Position | None = None
+    sending: bool = False
     version: int = 1
 
 
 class BackfillProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Beside the job's segment, which is the chunk being sent."""
+    """Beside the job's segment, which is the chunk being sent. `sending`: as for a replay."""
 
     after: tuple[str, ...] | None = None  # the key after which the current or the next chunk begins
     low: Lsn = 0  # the chunk's watermarks
@@ -70,6 +71,7 @@ class BackfillProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
     rows: int = 0  # read so far
     running: tuple[int, ...] = ()
     key: tuple[str, ...] = ()  # the columns of `after`
+    sending: bool = False
     version: int = 1
 
 
@@ -127,6 +129,18 @@ class Job:
     started_at: int = 0
     finished_at: int = 0
     updated_at: int = 0
+
+    @property
+    def may_have_sent(self) -> bool:
+        """Whether its next batch may have been sent before a kill. That of a backfill is of its segment."""
+        marked = not isinstance(self.progress, Unreadable) and self.progress.sending
+        return (self.state == "running" or marked) and (self.kind == "replay" or bool(self.segment))
+
+    def marked(self, *, sending: bool) -> Job:
+        """The job with its progress marked: `sending` as long as what comes next may be on its way."""
+        if isinstance(self.progress, Unreadable):
+            return self
+        return replace(self, progress=msgspec.structs.replace(self.progress, sending=sending))
 
     @property
     def finished(self) -> bool:

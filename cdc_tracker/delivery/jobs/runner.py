@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from msgspec.structs import asdict
-from msgspec.structs import replace as struct_replace
 
 from cdc_tracker.config.settings import SourceSettings
-from cdc_tracker.delivery.accounting import Tally, until_stored
+from cdc_tracker.delivery.accounting import Tally
 from cdc_tracker.delivery.batcher import PendingBatch
 from cdc_tracker.delivery.dispatcher import Dispatcher
 from cdc_tracker.delivery.jobs.backfill import Backfill
 from cdc_tracker.delivery.jobs.overlap import Overlap
 from cdc_tracker.delivery.jobs.replay import Replay
+from cdc_tracker.delivery.jobs.run import Run
 from cdc_tracker.delivery.jobs.spec import reader_of, rows_at_once
-from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Steps, Work
+from cdc_tracker.delivery.jobs.steps import BYTES, EVENTS, Pause, Work
 from cdc_tracker.delivery.sender import NothingPasses
 from cdc_tracker.delivery.sent_ledger import suppress_already_sent
-from cdc_tracker.destinations.base import Limits
-from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, StateUnavailable, Stop
+from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
+from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, Retry, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.mapping import Mappings, load_texts
-from cdc_tracker.model import START, Event, Outcome, Position, Receipt
+from cdc_tracker.model import START, Event, Position, Receipt
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import (
     CAPTURE,
@@ -55,22 +55,6 @@ class Pipelines(Protocol):
     def __call__(self, mappings: Mappings, *, only: Collection[str] | None) -> Pipeline: ...
 
 
-@dataclass
-class _Run:
-    """A running job."""
-
-    job: Job
-    tally: Tally
-    work: Work
-    steps: Steps
-    only_missing: bool
-    max_rate: float | None  # events a second
-    allowed: float = 0.0  # when the next batch may be sent (time.monotonic)
-    uncertain: bool = False
-    cut_short: bool = False  # the last run may have sent the next batch
-    trouble: str = ""
-
-
 class Jobs:
     """The jobs of one destination. Used on the delivery loop's thread.
 
@@ -82,7 +66,7 @@ class Jobs:
         *,
         settings: SourceSettings,
         name: str,
-        limits: Limits,
+        destination: Destination,
         state: State,
         journal: Journal,
         pipelines: Pipelines,
@@ -90,13 +74,15 @@ class Jobs:
         abandon: Callable[[], bool],
     ) -> None:
         self._settings, self._source, self._name = settings, settings.name, name
+        limits = destination.limits
         self._limits = replace(limits, events=min(limits.events, EVENTS), batch_bytes=min(limits.batch_bytes, BYTES))
         self._state, self._journal, self._pipelines = state, journal, pipelines
         self._keep_ids, self._abandon = keep_ids, abandon
         self._read = START  # how far the live stream has been read
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._doubted_at: int | None = None  # the dispatcher's passes when the destination failed at every event of a batch
         self._again = 0.0
+        self._doubtful = isinstance(destination, HoldsCheckpoint)  # the last run may have sent a batch that is not accounted for
 
     @property
     def active(self) -> bool:
@@ -104,8 +90,8 @@ class Jobs:
 
     @property
     def cut_short(self) -> bool:
-        """The last run may have sent the running job's next batch. A destination knows only the last out-of-band batch again."""
-        return self._run is not None and self._run.cut_short
+        """The last run may have sent the next batch of a job. A destination knows only the last out-of-band batch again."""
+        return self._doubtful or (self._run is not None and self._run.cut_short)
 
     def note(self, events: Sequence[Event]) -> None:
         """Notes events of the live stream that are about to be sent, for a backfill to compare its rows with."""
@@ -113,19 +99,37 @@ class Jobs:
             self._run.work.note(events)
 
     def look(self, high: Position) -> None:
-        """Begins the next job, and takes note if the running one was paused or cancelled. `high`: see Tally."""
+        """Begins the next job, and takes note if the running one was paused or cancelled. `high`: see Tally.
+
+        Nothing may be in flight. A job that was cut short goes first, whatever was asked of it since: once another batch has
+        gone, the destination would take its batch again. If it does not run any more, that batch is all that is sent of it.
+        """
         run = self._run
         if run is not None:
             stored = self._state.jobs.get(run.job.id)
-            if stored is None or stored.state != "running":
+            if stored is None or stored.finished:
                 self._leave("is gone" if stored is None else stored.state)
+            elif (stored.state != "running") is not run.stays:
+                self.settled()
+                self._leave(stored.state)
             else:
                 run.work.lagging = self._is_lagging()
-                self._explain(run, run.work.trouble)
+                run.explain(run.work.trouble)
         if self._run is None and time.monotonic() >= self._again:
-            job = self._state.jobs.next(self._source, self._name)
+            job = self._cut_short() or self._state.jobs.next(self._source, self._name)
             if job is not None:
                 self._begin(job, high)
+
+    def _cut_short(self) -> Job | None:
+        unfinished = self._state.jobs.all(self._source, destination=self._name, unfinished=True) if self._doubtful else []
+        found = next((job for each in unfinished if (job := self._state.jobs.get(each.id)) and job.may_have_sent), None)
+        self._doubtful = found is not None
+        return found
+
+    def settled(self) -> None:
+        """Stores that nothing of the running job is in flight, so that it is not taken for cut short after a restart."""
+        if self._run is not None:
+            self._run.commit(sending=self._run.cut_short)
 
     def step(self, dispatcher: Dispatcher, read: Position) -> bool:
         """Does one small step; returns False if there is nothing to do now. `read`: how far the live stream has been read.
@@ -141,6 +145,10 @@ class Jobs:
             given = next(run.steps, None)
             if isinstance(given, PendingBatch):
                 self._submit(run, given, dispatcher)
+                if run.stays:
+                    dispatcher.settle(0)
+                    self.settled()
+                    self._leave("not to be continued")
             elif given is None:
                 dispatcher.settle(0)
                 self._end(run)
@@ -157,6 +165,8 @@ class Jobs:
         """Postpones the running job: the destination took nothing of what is in flight. It resumes from what is stored."""
         if self._run is not None:
             self._doubted_at = dispatcher.passes
+            if error.out_of_band:  # a batch that the destination has would not have failed
+                self._run.cut_short = self._doubtful = False
             self._postpone(self._run, dispatcher, error)
 
     def close(self) -> None:
@@ -173,14 +183,15 @@ class Jobs:
             log.warning("job not started yet", job=job.id, error=str(error), hint=error.hint)
             return
         except Stop as error:
-            self._state.jobs.commit(replace(job, state="failed", trouble=_message(error)), Outcomes({}))
+            failed = replace(job.marked(sending=False), state="failed", trouble=_message(error))
+            self._state.jobs.commit(failed, Outcomes({}))
             log.error("job failed", job=job.id, error=str(error), hint=error.hint)
             return
         tally = Tally(self._state, self._source, self._name, high if job.kind == "replay" else START, keep_ids=self._keep_ids)
-        self._run = run = _Run(job, tally, work, work.steps(), spec.only_missing, spec.max_rate)
-        run.cut_short = job.state == "running"
+        stays = job.state not in ("queued", "running")
+        self._run = run = Run(job, spec, tally, work, self._state, self._abandon, job.may_have_sent, stays)
         log.info("job resumed" if job.started_at else "job started", job=job.id, kind=job.kind, destination=self._name)
-        self._commit(run)
+        run.commit()
 
     def _prepared(self, job: Job) -> tuple[Spec, Work]:
         match job.spec, job.progress:
@@ -219,25 +230,27 @@ class Jobs:
 
     def _store(self) -> None:
         if self._run is not None:
-            self._commit(self._run)
+            self._run.commit()
 
-    def _end(self, run: _Run) -> None:
-        self._commit(run, "done")
+    def _end(self, run: Run) -> None:
+        self._doubtful = False
+        run.commit("done", sending=False)
         log.info("job done", job=run.job.id, **{key: value for key, value in asdict(run.job.counts).items() if value})
         self._leave("")
 
-    def _fail(self, run: _Run, dispatcher: Dispatcher, error: Stop) -> None:
+    def _fail(self, run: Run, dispatcher: Dispatcher, error: Stop) -> None:
         dispatcher.settle(0)
         run.trouble = _message(error)
         log.error("job failed", job=run.job.id, error=str(error), hint=error.hint)
-        self._commit(run, "failed")
+        self._doubtful = False
+        run.commit("failed", sending=False)
         self._leave("")
 
-    def _postpone(self, run: _Run, dispatcher: Dispatcher, error: Retry) -> None:
+    def _postpone(self, run: Run, dispatcher: Dispatcher, error: Retry) -> None:
         dispatcher.settle(0)
         run.trouble = _message(error)
         log.warning("job postponed", job=run.job.id, error=str(error), hint=error.hint, again_in=f"{AGAIN:.0f}s")
-        self._commit(run)
+        run.commit(sending=run.cut_short)
         self._leave("")
         self._again = time.monotonic() + AGAIN
 
@@ -250,68 +263,25 @@ class Jobs:
 
     # From batches to progress.
 
-    def _submit(self, run: _Run, batch: PendingBatch, dispatcher: Dispatcher) -> None:
-        if run.only_missing:
+    def _submit(self, run: Run, batch: PendingBatch, dispatcher: Dispatcher) -> None:
+        if run.spec.only_missing:
             suppress_already_sent(batch, self._state, self._source, self._name)
-        if run.max_rate:
-            run.allowed = max(run.allowed, time.monotonic()) + batch.matched / run.max_rate
+        if run.spec.max_rate:
+            run.allowed = max(run.allowed, time.monotonic()) + batch.matched / run.spec.max_rate
         out_of_band = f"job {run.job.id} at {batch.upto}"
         others_passed = self._doubted_at is not None and dispatcher.passes > self._doubted_at  # since then others have passed
         done = partial(self._take, run, batch)
         dispatcher.submit(batch.events, START, done, out_of_band=out_of_band, history=True, others_passed=others_passed)
 
-    def _take(self, run: _Run, batch: PendingBatch, receipts: list[Receipt]) -> None:
-        run.tally.take(batch, receipts)
+    def _take(self, run: Run, batch: PendingBatch, receipts: list[Receipt]) -> None:
         if receipts:
             self._doubted_at = None
-        refused, left_out = (
-            sum(receipt.outcome is outcome for receipt in receipts) for outcome in (Outcome.REJECTED, Outcome.SUPPRESSED)
-        )
-        run.job = replace(
-            run.job,
-            counts=run.job.counts.plus(
-                matched=batch.matched,
-                sent=len(receipts) - refused - left_out,
-                rejected=refused + len(batch.rejections),
-                withheld=len(batch.suppressions) + left_out,
-            ),
-        )
-        run.work.done(batch.upto)
-        run.cut_short, run.trouble = False, ""
-        self._commit(run)
-
-    def _commit(self, run: _Run, state: Any = "running") -> None:
-        """Commits progress, ledger and dead letters in one transaction. Retries while the state store is unavailable."""
-        counts = struct_replace(run.job.counts, read=run.work.rows)
-        run.job = run.work.updated(replace(run.job, state=state, trouble=run.trouble, counts=counts))
-        tally = run.tally
-
-        def store() -> bool:
-            if not (run.uncertain and self._arrived(run.job)):
-                run.uncertain = True  # after a lost connection it is not known whether the commit took place
-                self._state.jobs.commit(run.job, tally.outcomes)
-            return True
-
-        def not_stored(error: StateUnavailable) -> None:
-            log.warning("job not stored yet", job=run.job.id, error=str(error), hint=error.hint)
-
-        if until_stored(store, abandon=self._abandon, on_trouble=not_stored):
-            run.uncertain = False
-            tally.clear()
-
-    def _arrived(self, job: Job) -> bool:
-        stored = self._state.jobs.get(job.id)
-        return stored is not None and stored.progress == job.progress and stored.counts == job.counts
+        self._doubtful = False
+        run.take(batch, receipts)
 
     def _is_lagging(self) -> bool:
         """Whether capture is so far behind the server that a backfill must wait."""
         return (self._state.reports.last(self._source, CAPTURE, CaptureReport).lag_bytes or 0) > LAG
-
-    def _explain(self, run: _Run, why: str) -> None:
-        """Stores in the job, once, why it makes no progress."""
-        if why != run.trouble:
-            run.trouble = why
-            self._commit(run)
 
 
 def _message(error: CdcTrackerError) -> str:

@@ -82,7 +82,7 @@ class Stage:
         jobs = Jobs(
             settings=SourceSettings.model_validate({"name": "main", "url": "postgresql://nobody"}),
             name="d",
-            limits=destination.limits,
+            destination=destination,
             state=state,
             journal=self.journal,
             pipelines=self.pipeline,

@@ -169,6 +169,59 @@ def test_a_job_that_was_cut_short_goes_before_one_that_was_resumed_meanwhile(sta
     assert sorted(replayed(destination)) == sorted([*range(ROWS), *range(ROWS)])
 
 
+def cut_short(stage: Stage, destination: Holder, *, parked: int = 0) -> Job:
+    """A replay whose first batch the destination has taken, and the state store does not know it; then it was paused."""
+    job = delivered(stage, destination, parked)
+    dead = threading.Event()
+    front = TrappedHolder(destination, dead)
+    front.faults["deliver"] = Fault(Killed(), 1, after=True)
+    with pytest.raises(Killed), stage.delivering(front, state=Trap(stage.state, dead)) as role:  # type: ignore[arg-type]
+        until(lambda: not role.is_alive(), "it has ended")
+    stage.state.jobs.control(job.id, "paused")
+    return job
+
+
+def test_a_job_that_was_paused_after_it_was_cut_short_sends_no_batch_twice_once_another_job_has_run(stage: Stage) -> None:
+    destination = Holder()
+    first = cut_short(stage, destination)
+    assert isinstance(first.spec, ReplaySpec)
+    second = stage.state.jobs.create("main", "d", first.spec, total=ROWS)
+    with stage.delivering(destination):
+        until(lambda: state_of(stage, second).state == "done", "the other job is done")
+        assert state_of(stage, first).state == "paused"
+        assert state_of(stage, first).counts.sent == 10, "of the paused job only what had arrived is counted"
+        stage.state.jobs.control(first.id, "queued")
+        until(lambda: state_of(stage, first).state == "done", "the first job is done")
+    assert sorted(replayed(destination)) == sorted([*range(ROWS), *range(ROWS)])
+    assert state_of(stage, first).counts.sent == state_of(stage, second).counts.sent == ROWS
+
+
+def test_a_job_that_was_paused_after_it_was_cut_short_sends_no_batch_twice_once_dead_letters_were_sent(stage: Stage) -> None:
+    destination = Holder()
+    job = cut_short(stage, destination, parked=4)
+    stage.state.dead_letters.queue("main", Selection())
+    with stage.delivering(destination):
+        until(lambda: not stage.parked(), "the dead letters are sent")
+        stage.state.jobs.control(job.id, "queued")
+        until(lambda: state_of(stage, job).state == "done", "the job is done")
+    assert sorted(held(destination)) == [*range(ROWS), *range(100, 104), *range(1000, 1000 + ROWS)]
+
+
+def test_a_job_that_was_paused_with_nothing_in_flight_sends_nothing_after_a_restart(stage: Stage) -> None:
+    destination = SlowWithJobs()
+    job = delivered(stage, destination)
+    with stage.delivering(destination):
+        until(lambda: state_of(stage, job).counts.sent >= 10, "a batch has arrived")
+    stopped_at = len(replayed(destination))
+    stage.state.jobs.control(job.id, "paused")
+    with stage.delivering(destination):
+        stage.rows(900)
+        until(lambda: 900 in held(destination), "the stream goes on")
+        time.sleep(1.5)  # two looks at the jobs
+    assert len(replayed(destination)) == stopped_at < ROWS
+    assert state_of(stage, job).counts.sent == stopped_at
+
+
 def test_a_job_at_whose_every_event_the_destination_fails_waits_and_the_stream_goes_on(stage: Stage) -> None:
     destination = Holder()
     job = delivered(stage, destination)
