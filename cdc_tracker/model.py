@@ -162,7 +162,7 @@ class Op(enum.StrEnum):
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One row change, truncate, snapshot read or logical message.
 
-    `new` and `old` have the columns that were asked for (see Wanted in sources.postgres.segments), not all columns of the
+    `new` and `old` have the columns that were asked for (see Wanted in sources.postgres.decoding), not all columns of the
     relation. For an update under the default replica identity that does not change the key, `old` has the key's text, and
     UNLOGGED elsewhere.
     `lsn` is the change's own WAL address, `index` its number among consecutive changes of the transaction that share that

@@ -22,7 +22,7 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from cdc_tracker.capture.gaps import times_of
-from cdc_tracker.capture.monitor import CaptureMonitor, retention_holders
+from cdc_tracker.capture.monitor import CaptureMonitor
 from cdc_tracker.config.settings import Retention, SourceSettings
 from cdc_tracker.errors import (
     JournalUnavailable,
@@ -80,12 +80,10 @@ class Capture:
         self._name = settings.name
         self._journal = journal
         self._state = state
-        self._destinations = destinations
-        self._left_out: frozenset[str] | None = None  # had a checkpoint at the start, and are not configured
         self._stop, self._verify = stop, verify
         self._standby = standby
         self._to_its_end = to_its_end
-        self._monitor = CaptureMonitor(settings, retention, state, journal)
+        self._monitor = CaptureMonitor(settings, retention, state, journal, destinations)
         self._journal_end = START
         self._appended: Position | None = None  # the journal's last change, as this process left it
         self._confirmed: Lsn = 0
@@ -236,14 +234,7 @@ class Capture:
         return lowest.commit_lsn
 
     def _lowest_checkpoint(self, of: Callable[[Checkpoint], Position] | None = None) -> Position | None:
-        return min(map(of or attrgetter("needs"), self._checkpoints().values()), default=None)
-
-    def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Returns the checkpoints of configured destinations, and of one that `setup` has added since this process started."""
-        found = self._state.checkpoints.all(self._name)
-        if self._left_out is None:
-            self._left_out = frozenset(found).difference(self._destinations)
-        return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
+        return min(map(of or attrgetter("needs"), self._monitor.checkpoints().values()), default=None)
 
     # What is due from time to time.
 
@@ -259,18 +250,9 @@ class Capture:
             session.heartbeat()
         if now >= self._due["trim"]:
             self._due["trim"] = now + TRIM
-            self._trim()
+            self._monitor.trim()
         self._monitor.seen = builder.seen.commit_lsn
         self._monitor.write()
-
-    def _trim(self) -> None:
-        try:
-            checkpoints = self._checkpoints()
-            held = retention_holders(checkpoints, self._state.jobs.all(self._name, unfinished=True)) if checkpoints else []
-        except StateUnavailable as error:
-            log.warning("journal not trimmed", error=str(error))
-            return
-        self._monitor.trim(held)
 
     # Retries.
 

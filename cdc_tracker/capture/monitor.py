@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,12 +56,14 @@ class CaptureMonitor:
     retention: Retention
     stores: State
     journal: Journal
+    destinations: Collection[str] = ()  # configured
     state: str = "starting"
     seen: Lsn = 0
     confirmed: Lsn = 0
     undecodable: Lsn = 0  # commit of the transaction that the server cannot decode; 0 if there is none, or it is not known
     retention_blocked: bool = False
     report: CaptureReport = field(default_factory=lambda: CaptureReport(since=now_micros()))
+    _left_out: frozenset[str] | None = None  # had a checkpoint at the start, and are not configured
     _holder: str = ""
     _recalled: bool = False
     _server_end: Lsn = 0
@@ -144,12 +146,21 @@ class CaptureMonitor:
             f"sends them again under the same ids; what committed before {since} cannot be rewound to any more"
         )
 
-    def trim(self, held: list[RetentionHolder]) -> None:
-        """Removes the segments that retention and the first of `held` do not need."""
-        keep_after, self._holder = held[0] if held else (START, "")
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Returns the checkpoints of configured destinations, and of one that `setup` has added since this process started."""
+        found = self.stores.checkpoints.all(self.settings.name)
+        if self._left_out is None:
+            self._left_out = frozenset(found).difference(self.destinations)
+        return {name: checkpoint for name, checkpoint in found.items() if name not in self._left_out}
+
+    def trim(self) -> None:
+        """Removes the segments that neither retention nor any checkpoint or unfinished job needs."""
         try:
+            found = self.checkpoints()
+            held = retention_holders(found, self.stores.jobs.all(self.settings.name, unfinished=True)) if found else []
+            keep_after, self._holder = held[0] if held else (START, "")
             trimmed = self.journal.trim(age_s=self.retention.age, size=self.retention.size, keep_after=keep_after)
-        except JournalUnavailable as error:
+        except (StateUnavailable, JournalUnavailable) as error:
             log.warning("journal not trimmed", error=str(error))
             return
         self.retention_blocked = trimmed.blocked

@@ -120,7 +120,7 @@ def plan_one(
             only_missing=only_missing,
             **asdict(wanted),
         ),
-        key=tuple(key.columns),
+        key=key,
         rows=size.rows,
         bytes=size.bytes,
         kind=kind,

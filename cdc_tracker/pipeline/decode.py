@@ -9,7 +9,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.model import START, Change, Position, Segment
 from cdc_tracker.pipeline.debezium_envelope import every_column
 from cdc_tracker.sources.postgres import pgoutput, snapshot, wal2json
-from cdc_tracker.sources.postgres.segments import Decoder, Wanted
+from cdc_tracker.sources.postgres.decoding import Decoder, Wanted
 
 _DECODERS: dict[str, Callable[[Wanted], Decoder]] = {
     "pgoutput": pgoutput.Decoder,

@@ -250,12 +250,5 @@ def _timestamp(event: Mapping[str, Any], change: Change) -> str:
 
 
 def _rejection(error: _Invalid, change: Change) -> Rejection:
-    return Rejection(
-        reason=error.reason,
-        mapping=KEY,
-        position=change.position,
-        committed_at=change.transaction.committed_at,
-        field=error.field,
-        value_type=error.value_type,
-        detail=error.detail,
-    )
+    place = (KEY, change.position, change.transaction.committed_at)
+    return Rejection(error.reason, *place, field=error.field, value_type=error.value_type, detail=error.detail)

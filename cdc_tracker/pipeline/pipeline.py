@@ -17,7 +17,7 @@ from cdc_tracker.pipeline.decode import decoder, readable
 from cdc_tracker.pipeline.outbox import KEY as OUTBOX
 from cdc_tracker.pipeline.outbox import OutboxReader
 from cdc_tracker.pipeline.steps import Build, Step, through
-from cdc_tracker.sources.postgres.segments import Decoder
+from cdc_tracker.sources.postgres.decoding import Decoder
 from cdc_tracker.sources.postgres.values import codec
 
 

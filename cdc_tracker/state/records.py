@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+import msgspec
+
 from cdc_tracker.model import Lsn, Position, Rejection
 
 HOUR = 3_600_000_000  # in microseconds
@@ -84,21 +86,8 @@ class DeadLetter:
     @classmethod
     def of(cls, source: str, destination: str, rejection: Rejection, segment: bytes, *, counted: bool = True) -> DeadLetter:
         """A new one, for Checkpoints.commit or Jobs.commit."""
-        return cls(
-            id=0,
-            source=source,
-            destination=destination,
-            mapping=rejection.mapping,
-            position=rejection.position,
-            reason=rejection.reason,
-            field=rejection.field,
-            value_type=rejection.value_type,
-            detail=rejection.detail,
-            event_id=rejection.event_id,
-            segment=segment,
-            committed_at=rejection.committed_at,
-            counted=counted,
-        )
+        same = msgspec.structs.asdict(rejection)
+        return cls(id=0, source=source, destination=destination, segment=segment, counted=counted, **same)
 
     @property
     def hour(self) -> int:

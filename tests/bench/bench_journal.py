@@ -20,7 +20,7 @@ from cdc_tracker.delivery.points import Target, located, range_of
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position, Segment
 from cdc_tracker.sources.postgres import pgoutput
-from cdc_tracker.sources.postgres.segments import walk
+from cdc_tracker.sources.postgres.decoding import walk
 from tests.unit.pipeline import frames
 
 ROWS = 19  # of a transaction: with its begin, 100 of them fill a segment

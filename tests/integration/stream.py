@@ -18,9 +18,10 @@ from pydantic import SecretStr
 from cdc_tracker.config.settings import SourceSettings
 from cdc_tracker.model import START, Change, Lsn, Position, Relation, Segment, Text, Transaction, parse_lsn
 from cdc_tracker.sources.postgres import pgoutput, slot, wal2json
+from cdc_tracker.sources.postgres.decoding import Decoder, Wanted
 from cdc_tracker.sources.postgres.needs import Need
 from cdc_tracker.sources.postgres.publication import ALL_OPERATIONS
-from cdc_tracker.sources.postgres.segments import PAYLOAD, Decoder, SegmentBuilder, Wanted
+from cdc_tracker.sources.postgres.segments import PAYLOAD, SegmentBuilder
 from cdc_tracker.sources.postgres.session import Session
 from tests.postgres import Database
 

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_tracker.errors import SourceError, SourceUnavailable
 from cdc_tracker.model import Position, parse_lsn
-from cdc_tracker.sources.postgres.snapshot import Key, since, usable_key
+from cdc_tracker.sources.postgres.snapshot import since, usable_key
 from tests.integration.stream import flushed
 from tests.integration.tables import chunks, decode, read_all, reader, rows
 from tests.postgres import Database
@@ -121,9 +121,9 @@ def test_without_a_primary_key_a_unique_index_serves(database: Database) -> None
             usable_key(connection, "public.t")
         assert "unique index on NOT NULL columns" in refused.value.hint
         connection.execute("CREATE UNIQUE INDEX t_da ON t (d, a) INCLUDE (b)")
-        assert usable_key(connection, "public.t") == Key(("d", "a"))
+        assert usable_key(connection, "public.t") == ("d", "a")
         connection.execute("ALTER TABLE t ADD PRIMARY KEY (a)")
-        assert usable_key(connection, "public.t") == Key(("a",))
+        assert usable_key(connection, "public.t") == ("a",)
 
 
 def test_what_is_no_table_is_refused_with_its_reason(database: Database) -> None:

@@ -12,7 +12,8 @@ import msgspec
 
 from cdc_tracker.model import START, Position, Segment
 from cdc_tracker.sources.postgres import pgoutput, wal2json
-from cdc_tracker.sources.postgres.segments import Decoder, SegmentBuilder, Wanted
+from cdc_tracker.sources.postgres.decoding import Decoder, Wanted
+from cdc_tracker.sources.postgres.segments import SegmentBuilder
 
 FOLDER = Path(__file__).parent
 PLUGINS = ("pgoutput", "wal2json")

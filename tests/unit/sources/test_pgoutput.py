@@ -21,7 +21,7 @@ from cdc_tracker.model import (
     Transaction,
 )
 from cdc_tracker.sources.postgres import pgoutput
-from cdc_tracker.sources.postgres.segments import Wanted
+from cdc_tracker.sources.postgres.decoding import Wanted
 from tests.unit.sources.damage import damaged, every_column, survives
 from tests.wal import recording
 

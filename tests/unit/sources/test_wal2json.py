@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdc_tracker.model import START, UNCHANGED, UNLOGGED, Change, Column, Missing, OpenTransaction, Position, Segment, Transaction
 from cdc_tracker.sources.postgres import wal2json
-from cdc_tracker.sources.postgres.segments import Wanted
+from cdc_tracker.sources.postgres.decoding import Wanted
 from tests.unit.sources.damage import damaged, every_column, survives
 from tests.wal import recording
 

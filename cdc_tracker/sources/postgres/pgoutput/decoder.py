@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Change, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
+from cdc_tracker.sources.postgres.decoding import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
 from cdc_tracker.sources.postgres.pgoutput.messages import (
     BEGIN,
     DELETE,
@@ -27,7 +28,6 @@ from cdc_tracker.sources.postgres.pgoutput.messages import (
     truncated,
 )
 from cdc_tracker.sources.postgres.pgoutput.rows import compiled, readers
-from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
 
 
 class _RowReader(NamedTuple):

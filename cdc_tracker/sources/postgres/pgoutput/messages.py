@@ -6,7 +6,8 @@ import struct
 from codecs import BOM_UTF8
 
 from cdc_tracker.model import UNCHANGED, Column, Missing, Relation, Text, Transaction
-from cdc_tracker.sources.postgres.segments import OUR_PREFIXES, IncompleteRow
+from cdc_tracker.sources.postgres.decoding import IncompleteRow
+from cdc_tracker.sources.postgres.segments import OUR_PREFIXES
 
 POSTGRES_EPOCH = 946_684_800_000_000  # 2000-01-01 in microseconds since the Unix epoch
 

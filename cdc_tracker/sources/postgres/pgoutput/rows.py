@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from cdc_tracker.generated import Names, define
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Relation, Row, Text
+from cdc_tracker.sources.postgres.decoding import IncompleteRow
 from cdc_tracker.sources.postgres.pgoutput.messages import CELL, LEFT_OUT, NULL, TEXT, cells_of
-from cdc_tracker.sources.postgres.segments import IncompleteRow
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 """`_RowReader`'s: inserted, new, old."""

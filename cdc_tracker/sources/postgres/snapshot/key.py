@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -18,12 +18,8 @@ from cdc_tracker.sources.postgres.quoting import quoted
 from cdc_tracker.sources.postgres.snapshot.conditions import Condition, Where, shown, texts
 from cdc_tracker.tables import Table
 
-
-@dataclass(frozen=True)
-class Key:
-    """Columns that identify one row and are never NULL: those of the primary key, else of a unique index."""
-
-    columns: tuple[str, ...]
+Key: TypeAlias = tuple[str, ...]
+"""Columns that identify one row and are never NULL: those of the primary key, else of a unique index."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def key_of(connection: Connection, table: Table) -> Key:
             hint="a backfill needs a primary key, or a unique index on NOT NULL columns without expressions or WHERE, with the "
             "columns' own collation and default operator class",
         )
-    return Key(tuple(row[0]))
+    return tuple(row[0])
 
 
 def source_of(table: Table) -> sql.Composable:

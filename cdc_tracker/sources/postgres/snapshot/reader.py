@@ -202,9 +202,9 @@ class TableReader(Closing):
         if fingerprint != query.fingerprint:
             query = table_query(connection, self._name, self._columns, self._never_capture, fingerprint)
             self._query = query
-        if after is not None and self._key not in ((), query.key.columns):
+        if after is not None and self._key not in ((), query.key):
             raise SourceError(f"the key of {self._name} has changed since the backfill began", hint="start a new backfill")
-        self._key = query.key.columns
+        self._key = query.key
         lines, last, end = self._rows(connection, query, after, limit)
         return _Read(lines, last, end, query, read_at, _running(running))
 
@@ -231,7 +231,7 @@ class TableReader(Closing):
 
     def _bound(self, connection: Connection, query: TableQuery, after: Sequence[str] | None, span: int) -> tuple[str, ...] | None:
         """The key `span` rows ahead, where the read ends however few rows the conditions leave; None if the table ends before."""
-        keys = query.select(query.key.columns, self._order, after) + sql.SQL(" LIMIT 1 OFFSET {}").format(sql.Literal(span - 1))
+        keys = query.select(query.key, self._order, after) + sql.SQL(" LIMIT 1 OFFSET {}").format(sql.Literal(span - 1))
         result = connection.execute(keys).pgresult
         if result is None or not result.ntuples:
             return None

@@ -16,10 +16,9 @@ import msgspec
 
 from cdc_tracker.generated import define
 from cdc_tracker.model import Change, Column, Lsn, OpenTransaction, Position, Relation, Row, Segment, Text, Transaction
-from cdc_tracker.sources.postgres.segments import NOWHERE, Step, Wanted, excerpts, opened, past, walk
+from cdc_tracker.sources.postgres.decoding import HEADER, NOWHERE, Step, Wanted, excerpts, opened, past, walk
 
 PLUGIN = "snapshot"
-_FRAME = struct.Struct(">IQ")
 _ESCAPED = re.compile(r"\\(.)")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
@@ -44,7 +43,7 @@ class Description(msgspec.Struct, frozen=True):
 
 def segment_of(lines: Sequence[bytes | memoryview], relation: bytes, low: Lsn, read_at: int) -> Segment:
     """The segment of a chunk. `relation` is a Description as JSON; `read_at` is in microseconds since the Unix epoch."""
-    pack = _FRAME.pack
+    pack = HEADER.pack
     return Segment(
         plugin=PLUGIN,
         frames=b"".join([part for line in lines for part in (pack(len(line), low), line)]),
@@ -88,7 +87,7 @@ class Decoder:
             return
         transaction, ordinal, _, index = opened(segment.open)
         low = transaction.commit_lsn
-        frames, unpack, new = segment.frames, _FRAME.unpack_from, tuple.__new__
+        frames, unpack, new = segment.frames, HEADER.unpack_from, tuple.__new__
         at, end = 0, len(frames)
         skipping = segment.first <= after
         while at < end:

@@ -52,12 +52,12 @@ class TableQuery:
             sql.SQL(", ").join(map(sql.Identifier, columns)),
             source_of(self.table),
             sql.SQL(" AND ").join(wanted) if wanted else sql.SQL("true"),
-            sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(direction)) for name in self.key.columns),
+            sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(direction)) for name in self.key),
         )
 
     def _compared(self, sign: str, key: Sequence[str]) -> sql.Composable:
         """`("a", "b") > ('1'::integer, 'x'::text)`: compared in the index's order, by the columns' own collation."""
-        names = sql.SQL(", ").join(map(sql.Identifier, self.key.columns))
+        names = sql.SQL(", ").join(map(sql.Identifier, self.key))
         values = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(type_name))  # the type as the catalog writes it
             for text, type_name in zip(key, self.types, strict=True)
@@ -67,7 +67,7 @@ class TableQuery:
     def key_of(self, line: bytes | memoryview) -> tuple[str, ...]:
         """The key of a line that was read."""
         row = cells(line)
-        return tuple(str(row[self.columns.index(column)]) for column in self.key.columns)
+        return tuple(str(row[self.columns.index(column)]) for column in self.key)
 
 
 def table_query(
@@ -79,18 +79,18 @@ def table_query(
     """
     table = readable(connection, name)
     key = key_of(connection, table)
-    if excluded := set(never_capture) & set(key.columns):
+    if excluded := set(never_capture) & set(key):
         raise SourceError(
             f"{name} can only be read by its key, but never_capture excludes {', '.join(sorted(excluded))}",
             hint="a backfill would store the key's values",
         )
-    wanted = (set(columns) - set(never_capture)) | set(key.columns)
+    wanted = (set(columns) - set(never_capture)) | set(key)
     found = tuple(column for column in table.relation.columns if column.name in wanted)
     types = {column.name: column.type_name for column in table.columns}
     return TableQuery(
         table,
         key,
-        tuple(types[column] for column in key.columns),
+        tuple(types[column] for column in key),
         tuple(column.name for column in found),
         msgspec.json.encode(Description.of(Relation(table.schema, table.name, found, table.relation.identity))),
         fingerprint,

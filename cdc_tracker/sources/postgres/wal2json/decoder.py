@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from cdc_tracker.model import Change, Column, Lsn, Missing, OpenTransaction, Position, Relation, Row, Segment, Transaction
-from cdc_tracker.sources.postgres.segments import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
+from cdc_tracker.sources.postgres.decoding import NOWHERE, IncompleteRow, Step, Wanted, end_of, excerpts, opened, past, walk
 from cdc_tracker.sources.postgres.wal2json.frames import FRAME, MINUS_ZERO, Cell, Description, Frame, odd, transaction_of
 from cdc_tracker.sources.postgres.wal2json.rows import RowReader, compile_row
 

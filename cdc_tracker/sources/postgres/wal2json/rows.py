@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cdc_tracker.generated import Names, define
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Missing, Relation, Row, Text
-from cdc_tracker.sources.postgres.segments import IncompleteRow
+from cdc_tracker.sources.postgres.decoding import IncompleteRow
 from cdc_tracker.sources.postgres.wal2json.frames import Cell, Description, Frame
 
 BYTEA = 17
