@@ -7,7 +7,6 @@ from cdc_tracker.state.job import (
     BackfillSpec,
     Job,
     JobCounts,
-    JobKind,
     JobState,
     ReplayProgress,
     ReplaySpec,
@@ -16,7 +15,7 @@ from cdc_tracker.state.job import (
 )
 from cdc_tracker.state.locks import Lock
 from cdc_tracker.state.outcomes import Outcomes
-from cdc_tracker.state.records import HOUR, Checkpoint, Counts, DeadLetter, InHand, LedgerRow, LetterState, SourceRecord, Totals
+from cdc_tracker.state.records import HOUR, Checkpoint, DeadLetter, LedgerRow, LetterState, SourceRecord, Totals
 from cdc_tracker.state.reports import (
     CAPTURE,
     SUPERVISOR,

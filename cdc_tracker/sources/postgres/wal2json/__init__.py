@@ -5,6 +5,6 @@ leaf of a partitioned table, and does not say which columns are the key: `descri
 the segment.
 """
 
-from cdc_tracker.sources.postgres.wal2json.builder import Builder, Describe, options
+from cdc_tracker.sources.postgres.wal2json.builder import Builder, options
 from cdc_tracker.sources.postgres.wal2json.decoder import Decoder, excerpt, left_off
 from cdc_tracker.sources.postgres.wal2json.frames import Description
