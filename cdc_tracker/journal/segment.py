@@ -50,15 +50,15 @@ class _Header(msgspec.Struct, array_like=True):
 
     @classmethod
     def of(cls, segment: Segment) -> _Header:
-        same = {name: getattr(segment, name) for name in _SAME}
-        return cls(**same, open=_Open.of(segment.open) if segment.open else None)
+        s, opened = segment, _Open.of(segment.open) if segment.open else None
+        return cls(s.plugin, s.count, s.changes, s.first, s.last, s.first_time, s.last_time, s.relations, opened)
 
     def segment(self, frames: bytes) -> Segment:
-        same = {name: getattr(self, name) for name in _SAME}
-        return Segment(frames=frames, **same, open=self.open.opened() if self.open else None)
+        opened = self.open.opened() if self.open else None
+        places = (self.first, self.last, self.first_time, self.last_time)
+        return Segment(self.plugin, frames, self.count, self.changes, *places, self.relations, opened)
 
 
-_SAME = _Header.__struct_fields__[:-1]  # fields that are stored as they are
 _header_decoder = msgspec.msgpack.Decoder(_Header)
 
 
