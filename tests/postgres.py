@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 from tests.ports import free_ports
 
 NAMES = ("pg15", "pg16", "pg18")
@@ -130,17 +130,8 @@ class Server:
 
     def start(self) -> Server:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self.bindir / "postgres"), "-D", str(self.data)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=ends_with_us(signal.SIGQUIT),  # noqa: PLW1509 - prctl only; on SIGQUIT it shuts down at once
-                user=self._uid,
-                group=self._gid,
-            )
+            command = [str(self.bindir / "postgres"), "-D", str(self.data)]
+            self._process = spawn(command, log, signal.SIGQUIT, cwd="/", user=self._uid, group=self._gid)  # which ends it at once
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

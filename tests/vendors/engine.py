@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 from tests.vendors.kit import EngineUnavailable
 
 START_SECONDS = 60.0
@@ -56,16 +56,7 @@ class Program:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._root,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for pytest, which then stops us in order
-                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
-            )
+            self._process = spawn(self._command, log, cwd=self._root, env=self._environment)
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

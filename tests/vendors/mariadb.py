@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pymysql
 
-from cdc_tracker.worker.processes import ends_with_us
+from cdc_tracker.worker.processes import spawn
 from tests.ports import free_ports
 from tests.vendors.kit import EngineUnavailable, Kit, OpenKit, Place, made
 from tests.vendors.sql import call_of_row, dropped, kept
@@ -60,17 +60,8 @@ class MariaDb:
         # Other than ours, so that a test notices who relies on the server's: zone, mode, character set.
         options += ["--default-time-zone=+05:30", "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES", "--character-set-server=latin1"]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._server, *common, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                preexec_fn=ends_with_us(),  # noqa: PLW1509 - prctl only
-                user=self._account.pw_uid if self._account else None,
-                group=self._account.pw_gid if self._account else None,
-            )
+            uid, gid = (self._account.pw_uid, self._account.pw_gid) if self._account else (None, None)
+            self._process = spawn([self._server, *common, *options], log, cwd="/", user=uid, group=gid)
         deadline = time.monotonic() + START_SECONDS
         while not self.socket.exists():  # it is there once connections are taken
             if self._process.poll() is not None or time.monotonic() > deadline:
