@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dict
@@ -32,7 +33,7 @@ from cdc_tracker.model import (
     split_name,
 )
 
-_BOOL, _INT8, _TEXT, _DATE, _TIMESTAMPTZ, _NUMERIC, _JSONB = 16, 20, 25, 1082, 1184, 1700, 3802
+_BOOL, _INT8, _TEXT, _DATE, _TIMESTAMP, _TIMESTAMPTZ, _NUMERIC, _JSONB = 16, 20, 25, 1082, 1114, 1184, 1700, 3802
 _OIDS: list[tuple[type, int]] = [(bool, _BOOL), (int, _INT8), (Decimal, _NUMERIC), (dict, _JSONB), (list, _JSONB), (str, _TEXT)]
 _DECLARED = {
     "number": _NUMERIC,
@@ -46,6 +47,7 @@ _DECLARED = {
 _FROM_TEXT = frozenset({_NUMERIC, _TIMESTAMPTZ, _DATE})
 _LETTERS = {"insert": Op.INSERT.value, "update": Op.UPDATE.value, "delete": Op.DELETE.value}
 _COMMITTED = Transaction(1, 0x1000000, 946_684_800_000_000)  # 2000-01-01T00:00:00Z
+_CLOCK = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?")  # a time without a zone
 _SPACE = uuid.UUID(int=0)
 
 
@@ -157,9 +159,15 @@ def _rows(mapping: Mapping, example: Example) -> tuple[dict[str, Any] | None, di
 
 
 def _oid(mapping: Mapping, name: str, values: list[Any]) -> int:
-    """The type oid of a column, inferred from its values and from the type that the mapping declares."""
+    """The type oid of a column, inferred from its values and from the type that the mapping declares.
+
+    With `timezone`, a time that is written without a zone is in a column without one.
+    """
     declared = _declared(mapping, name)
-    found = {next(oid for kind, oid in _OIDS if isinstance(value, kind)) for value in values if value is not None}
+    texts = [value for value in values if value is not None]
+    if mapping.timezone and texts and all(isinstance(text, str) and _CLOCK.fullmatch(text) for text in texts):
+        return _TIMESTAMP
+    found = {next(oid for kind, oid in _OIDS if isinstance(value, kind)) for value in texts}
     if not found:
         return declared or _TEXT
     if found == {_TEXT} and declared in _FROM_TEXT:
@@ -200,8 +208,8 @@ def _text(value: Any, oid: int, label: str) -> str | None:
         return canonical(value)
     if oid == _NUMERIC:
         return _numeric(value, label)
-    if oid == _TIMESTAMPTZ:
-        return _time(value, label)
+    if oid in {_TIMESTAMP, _TIMESTAMPTZ}:
+        return _time(value, label) if oid == _TIMESTAMPTZ else str(value).replace("T", " ")
     return value if isinstance(value, str) else canonical(value)
 
 

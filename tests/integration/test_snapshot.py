@@ -175,6 +175,17 @@ def test_a_time_range_fits_columns_of_every_type_of_time(database: Database, typ
     assert len(ids(None, None)) == 13
 
 
+@pytest.mark.parametrize(("type_name", "there"), [("timestamptz", "0 1 2"), ("timestamp", "1 2 3"), ("date", "0 1 2")])
+def test_a_time_range_takes_timestamps_as_those_of_the_time_zone(database: Database, type_name: str, there: str) -> None:
+    database.execute(f"CREATE TABLE t (id int PRIMARY KEY, at {type_name})")
+    database.execute(
+        "SET timezone = 'UTC'; INSERT INTO t SELECT i, timestamp '2026-03-01' + i * interval '1d' FROM generate_series(0, 9) i"
+    )
+    march = 1772323200_000000  # 2026-03-01 in UTC, at one o'clock in Berlin
+    conditions = [since("at", march, march + 3 * DAY, timezone="Europe/Berlin")]
+    assert [row["id"] for row in read_all(database, "public.t", conditions=conditions)] == there.split()
+
+
 def test_a_chunk_ends_early_where_its_rows_are_large(database: Database) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, body text)")
     database.execute("INSERT INTO t SELECT i, repeat(i::text, 100000 / length(i::text)) FROM generate_series(1, 50) i")

@@ -69,7 +69,7 @@ def conditions_of(
     texts = [text for text in (mapping.backfill.where if mapping.backfill else None, where) if text]
     column = mapping.timestamp.expression.column if mapping.timestamp else None
     timed = column is not None and (from_us is not None or to_us is not None)
-    return texts, [since(column, from_us, to_us)] if timed and column else []
+    return texts, [since(column, from_us, to_us, timezone=mapping.timezone)] if timed and column else []
 
 
 def event_time(event: Event) -> int:

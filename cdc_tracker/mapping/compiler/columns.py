@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Scope, column_of, missing, present
+from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Scope, column_of, missing, present, trimmed
 
 _SIGNS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _SAME_AS_TEXT = TEXT_KINDS | {"integer", "boolean", "date", "timestamp", "timestamptz"}
@@ -36,6 +36,11 @@ class ColumnCompiler:
         is_text = f"({name} := {column.source}).__class__ is {text}"
         return f"({name} if {is_text} or {name} is None else {fail}({name}, {column.label!r}))"
 
+    def compared_text(self, column: ColumnRef, *, looped: bool) -> str:
+        """As `text`, but of a char(n) without the trailing blanks, which do not count when it is compared."""
+        text = self.text(column, looped=looped)
+        return f"{self.scope.runtime(trimmed)}({text})" if column.padded else text
+
     def compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, *, looped: bool) -> str | None:
         """Source of a comparison, if texts are enough for it; else None."""
         if isinstance(sign, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
@@ -56,18 +61,18 @@ class ColumnCompiler:
             return self._equal(right, sign, left, looped=looped)
         if column is None:  # the operation does not have the row, so the column is None
             return repr(sign != "==") if is_column and isinstance(right, ast.Constant) else None
-        other = self._other_text(right, column.codec.kind, looped=looped)
-        return f"({self.text(column, looped=looped)} {sign} {other})" if other is not None else None
+        other = self._other_text(right, column, looped=looped)
+        return f"({self.compared_text(column, looped=looped)} {sign} {other})" if other is not None else None
 
-    def _other_text(self, node: ast.expr, kind: str, *, looped: bool) -> str | None:
-        """Source of the text that a column of this kind has if it equals the node; None if texts do not tell."""
+    def _other_text(self, node: ast.expr, column: ColumnRef, *, looped: bool) -> str | None:
+        """Source of the text that the column has if it equals the node; None if texts do not tell."""
         if isinstance(node, ast.Constant):
-            text = _as_text(node.value, kind)
+            text = _as_text(node.value, column)
             return repr(text) if text is not None else None
         other, _ = self.ref(node)
-        if other is None or other.codec.kind != kind or kind not in _SAME_AS_TEXT:
+        if other is None or other.codec.kind != column.codec.kind or column.codec.kind not in _SAME_AS_TEXT:
             return None
-        return self.text(other, looped=looped)
+        return None if column.zoned or other.zoned else self.compared_text(other, looped=looped)
 
     def _in(self, left: ast.expr, sign: str, right: ast.expr, *, looped: bool) -> str | None:
         """Membership in a list of constants."""
@@ -76,12 +81,12 @@ class ColumnCompiler:
             return None
         texts = []
         for each in right.elts:
-            text = _as_text(each.value, column.codec.kind) if isinstance(each, ast.Constant) else None
+            text = _as_text(each.value, column) if isinstance(each, ast.Constant) else None
             if text is None and not _is_none(each):
                 return None
             texts.append(text)
         values = self.scope.constant(tuple(texts), f"{column.variable}_values")
-        return f"({self.text(column, looped=looped)} {sign} {values})"
+        return f"({self.compared_text(column, looped=looped)} {sign} {values})"
 
     def _order(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, *, looped: bool) -> str | None:
         """An integer column and an integer constant."""
@@ -98,12 +103,13 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _as_text(value: object, kind: str) -> str | None:
-    """The text that a column of this kind has if it equals the constant; None if texts do not tell."""
+def _as_text(value: object, column: ColumnRef) -> str | None:
+    """The text that the column has if it equals the constant; None if texts do not tell."""
+    kind = column.codec.kind
     if isinstance(value, bool):
         return {True: "t", False: "f"}[value] if kind == "boolean" else None
     if isinstance(value, int):
         return str(value) if kind == "integer" else None
     if isinstance(value, str) and kind in TEXT_KINDS:
-        return value.lower() if kind == "uuid" else value
+        return value.lower() if kind == "uuid" else value.rstrip(" ") if column.padded else value
     return None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_tracker.mapping.compiler.columns import ColumnCompiler
-from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Let, Scope, optional
+from cdc_tracker.mapping.compiler.scope import TEXT_KINDS, ColumnRef, Let, Scope, optional, trimmed
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.budget import charged, rounds
 from cdc_tracker.mapping.language.functions import FUNCTIONS
@@ -177,7 +177,7 @@ class ExpressionCompiler:
             return after
         earlier = ExpressionCompiler(self.scope.before())
         if (before := earlier.columns.compared(now, ast.NotIn(), values, looped=inside.looped)) is None:
-            before = self._operator("lacks", earlier._source(now, inside), self._source(values, inside))
+            before = self._operator("lacks", earlier._operand(now, inside), self._source(values, inside))
         return f"({after} and {before})"
 
     def _JoinedStr(self, node: ast.JoinedStr, inside: _Inside) -> tuple[str, str]:  # noqa: N802
@@ -225,14 +225,19 @@ class ExpressionCompiler:
     def _Compare(self, node: ast.Compare, inside: _Inside) -> tuple[str, str]:  # noqa: N802
         if len(node.ops) == 1:
             return self._compared(node.left, node.ops[0], node.comparators[0], inside), "boolean"
-        values = [self._source(each, inside) for each in (node.left, *node.comparators)]
+        values = [self._operand(each, inside) for each in (node.left, *node.comparators)]
         signs = [self.scope.runtime(getattr(op, name), name) for name in (_COMPARE[type(each)] for each in node.ops)]
         return self._call(_chain, f"({', '.join(signs)})", *values), "boolean"
 
     def _compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, inside: _Inside) -> str:
         if by_texts := self.columns.compared(left, sign, right, looped=inside.looped):
             return by_texts
-        return self._operator(_COMPARE[type(sign)], self._source(left, inside), self._source(right, inside))
+        return self._operator(_COMPARE[type(sign)], self._operand(left, inside), self._operand(right, inside))
+
+    def _operand(self, node: ast.expr, inside: _Inside) -> str:
+        """Source of what is compared: of a char(n) its text without trailing blanks."""
+        column, source = self.columns.ref(node)[0], self._source(node, inside)
+        return self._call(trimmed, source) if column is not None and column.padded else source
 
     # Displays and comprehensions
 

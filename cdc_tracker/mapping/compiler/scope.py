@@ -43,6 +43,8 @@ class ColumnRef:
     source: str  # new[3]
     codec: Codec
     may_be_missing: bool
+    zoned: bool = False  # its text is not that of the codec's kind
+    padded: bool = False  # trailing blanks do not count when it is compared
 
 
 class Let(NamedTuple):
@@ -113,6 +115,11 @@ def column_of(node: ast.expr) -> tuple[str, str] | None:
 def missing(value: Missing, label: str) -> None:
     """Raises MissingValue."""
     raise MissingValue(value, label)
+
+
+def trimmed(text: str | None) -> str | None:
+    """The text of a char(n) as PostgreSQL compares it: without trailing blanks."""
+    return text and text.rstrip(" ")
 
 
 def present(label: str) -> Callable[[Any], Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.checks import holds_special, without_specials
 from cdc_tracker.mapping.compiler.kinds import NO_TIME, SPECIAL, WORDS
+from cdc_tracker.mapping.language import zones
 from cdc_tracker.mapping.language.moments import to_moment
-from cdc_tracker.model import canonical
+from cdc_tracker.mapping.language.operators import ExpressionError
+from cdc_tracker.model import Codec, canonical
 from cdc_tracker.times import from_micros
 
 if TYPE_CHECKING:
@@ -24,6 +27,29 @@ _FITS = "must be a time that JSON can express"
 def committed_at(microseconds: int) -> datetime:
     """A transaction's commit time, in UTC, from microseconds since the Unix epoch."""
     return from_micros(microseconds)
+
+
+@cache
+def in_zone(codec: Codec, timezone: str) -> Codec:
+    """The Codec of a timestamp without time zone, or of an array of them, as times in UTC: the clocks of the zone showed them.
+
+    Its `load` raises ExpressionError for a time that UTC has outside of the years 1 to 9999.
+    """
+    zone = zones.zone(timezone)
+    assert zone is not None  # noqa: S101  mapping files are refused otherwise
+
+    def load(text: str) -> Any:
+        try:
+            return instants(codec.load(text))
+        except OverflowError:
+            raise ExpressionError("a time is outside of the years 1 to 9999 in UTC") from None
+
+    def instants(value: Any) -> Any:
+        if isinstance(value, list):
+            return [instants(each) for each in value]
+        return zones.instant(value, zone) if isinstance(value, datetime) else value
+
+    return Codec("timestamptz" if codec.kind == "timestamp" else codec.kind, load, lambda text: canonical(load(text)))
 
 
 def event_time(value: Any) -> str | None:

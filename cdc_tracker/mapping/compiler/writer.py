@@ -17,12 +17,13 @@ from cdc_tracker.mapping.compiler.expressions import ExpressionCompiler
 from cdc_tracker.mapping.compiler.kinds import TOASTABLE
 from cdc_tracker.mapping.compiler.rejections import Reject, Rejections
 from cdc_tracker.mapping.compiler.scope import FIXED_NAMES, TEXT_KINDS, ColumnRef, Scope, column_of
-from cdc_tracker.mapping.compiler.timestamp import committed_at
+from cdc_tracker.mapping.compiler.timestamp import committed_at, in_zone
 from cdc_tracker.mapping.schema.declared import Mapping, Placed
 from cdc_tracker.model import Codec, Event, Op, Relation, canonical, format_lsn
 
 _OPERATIONS = {"c": "insert", "r": "insert", "u": "update", "d": "delete"}
 _CHEAP = TEXT_KINDS | {"integer", "boolean"}
+_BPCHAR, _TIMESTAMP, _TIMESTAMPS = 1042, 1114, 1115  # type oids of char(n), of timestamps without time zone, of their arrays
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,26 @@ class RowLayout:
             for row, columns in (("new", new), ("old", old))
             for place, name in enumerate(columns)
         }
-        self._codecs = {column.name: codec(column.type_oid) for column in relation.columns}
+        self._types = {column.name: column.type_oid for column in relation.columns}
+        self._codec = codec
         self.make_id = envelope.id_maker(space)
         self.source_prefix = envelope.source_prefix(database, relation)
 
-    def column(self, op: str, row: str, name: str) -> ColumnRef | None:
-        """The column, or None if the operation does not have that row: expressions see None then."""
+    def column(self, op: str, row: str, name: str, timezone: str | None = None) -> ColumnRef | None:
+        """The column, or None if the operation does not have that row: expressions see None then.
+
+        `timezone`: of the clocks that a timestamp without time zone was read from; it then is a time in UTC.
+        """
         if (row == "new" and op == Op.DELETE) or (row == "old" and op in {Op.INSERT, Op.READ}):
             return None
-        if name not in self._codecs:  # a fault already; the rest of the mapping is still checked
+        if name not in self._types:  # a fault already; the rest of the mapping is still checked
             return ColumnRef(f"{row}.{name}", "absent", "None", _UNKNOWN, may_be_missing=False)
-        (place, variable), codec = self._columns[row, name], self._codecs[name]
+        (place, variable), oid = self._columns[row, name], self._types[name]
+        zoned = timezone is not None and oid in {_TIMESTAMP, _TIMESTAMPS}
+        codec = in_zone(self._codec(oid), timezone) if zoned and timezone else self._codec(oid)
         missing = self.relation.identity != "f" if row == "old" else op == Op.UPDATE and codec.kind in TOASTABLE
-        return ColumnRef(f"{row}.{name}", variable, f"{row}[{place}]", codec, missing or self.relation.incomplete)
+        missing = missing or self.relation.incomplete
+        return ColumnRef(f"{row}.{name}", variable, f"{row}[{place}]", codec, missing, zoned, padded=oid == _BPCHAR)
 
 
 class Writer:
@@ -94,9 +102,8 @@ class Writer:
 
     def _scope(self) -> Scope:
         constants: dict[str, Any] = {"__builtins__": {}, "Event": Event, "Error": Exception}
-        column = lambda row, name: self.layout.column(self.op, row, name)  # noqa: E731
         named = {name: placed.expression.node for name, placed in self.mapping.let.items()}
-        scope = Scope(column, {}, named, constants, self.layout.names.copy(), self._repeated())
+        scope = Scope(self.column, {}, named, constants, self.layout.names.copy(), self._repeated())
         scope.keywords |= {
             "op": (repr(_OPERATIONS[self.op]), "text"),
             "table": (repr(self.layout.relation.name), "text"),
@@ -112,7 +119,7 @@ class Writer:
         counts: dict[str, int] = {}
         for placed in self.mapping.expressions():
             for use in placed.expression.uses if column_of(placed.expression.node) is None else ():
-                column = self.layout.column(self.op, use.row, use.name)
+                column = self.column(use.row, use.name)
                 if column is not None and column.codec.kind not in _CHEAP:
                     counts[column.variable] = counts.get(column.variable, 0) + 1
         return frozenset(variable for variable, count in counts.items() if count > 1)
@@ -162,10 +169,14 @@ class Writer:
 
     # Columns
 
+    def column(self, row: str, name: str) -> ColumnRef | None:
+        """The column as the mapping reads it, or None if the operation does not have that row."""
+        return self.layout.column(self.op, row, name, self.mapping.timezone)
+
     def bare(self, placed: Placed) -> ColumnRef | None:
         """The column, if the expression is nothing but a column."""
         named = column_of(placed.expression.node)
-        return self.layout.column(self.op, *named) if named else None
+        return self.column(*named) if named else None
 
     def text(self, column: ColumnRef) -> str:
         """The variable with the column's text (or None, or Missing)."""

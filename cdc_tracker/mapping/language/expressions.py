@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from cdc_tracker.config.nearest import nearest
+from cdc_tracker.mapping.language import zones
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 
 MAX_LENGTH = 4_000
@@ -153,6 +154,13 @@ class _Columns(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         let = self.named.get(node.id)
         return ast.copy_location(copy.copy(let.node), node) if let and let.is_column else node
+
+
+def refused_zone(name: object) -> str:
+    """Why a text does not name a time zone; empty if it does."""
+    if isinstance(name, str) and zones.zone(name):
+        return ""
+    return f"there is no time zone {_cut(str(name))}{nearest(str(name), zones.names(), list_all=0) or ', such as Europe/Berlin'}"
 
 
 def refused_name(name: str) -> str:
@@ -366,6 +374,9 @@ class _Checking:
             self.refuse(node, f"arguments are positional only: {FUNCTIONS[name].signature}")
         if not FUNCTIONS[name].least <= len(node.args) <= FUNCTIONS[name].most:
             self.refuse(node, f"wrong number of arguments ({len(node.args)}): {FUNCTIONS[name].signature}")
+        for argument, word in zip(node.args, FUNCTIONS[name].takes, strict=False):
+            if word == "zone" and isinstance(argument, ast.Constant) and (refused := refused_zone(argument.value)):
+                self.refuse(argument, refused)
         uses, lets = len(self.uses), len(self.lets)
         self.expression(node.args[0], local, depth)
         if name == "entered":

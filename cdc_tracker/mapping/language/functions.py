@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cdc_tracker.mapping.language import operators as op
-from cdc_tracker.mapping.language.moments import date_diff, epoch, iso, moment
+from cdc_tracker.mapping.language.moments import clock, date_diff, epoch, iso, moment
 from cdc_tracker.mapping.language.operators import ExpressionError, type_name
 from cdc_tracker.model import canonical
 from cdc_tracker.times import to_micros
@@ -346,7 +346,24 @@ FUNCTIONS: dict[str, Function] = _table(
             "moment",
             *_on(lambda v: moment("timestamp", v), "timestamptz"),
         ),
-        ("date(value)", "the UTC day of what timestamp takes", "moment", *_on(lambda v: moment("date", v).date(), "date")),
+        (
+            "date(value[, zone])",
+            "the day of what timestamp takes, in the time zone; without one in UTC",
+            "moment zone",
+            *_on(lambda v, *zone: (at := clock("date", v, *zone)) and at.date(), "date"),
+        ),
+        (
+            "hour(value[, zone])",
+            "the hour of the day, 0 to 23, likewise",
+            "moment zone",
+            *_on(lambda v, *zone: (at := clock("hour", v, *zone)) and at.hour, "integer"),
+        ),
+        (
+            "weekday(value[, zone])",
+            "the day of the week, 1 (Monday) to 7 (Sunday), likewise",
+            "moment zone",
+            *_on(lambda v, *zone: (at := clock("weekday", v, *zone)) and at.isoweekday(), "integer"),
+        ),
         ("iso(value)", "ISO 8601 text of what timestamp takes", "moment", *_on(iso, "text")),
         ("epoch(value)", "seconds since 1970, exact", "moment", *_on(epoch, "number")),
         (

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from cdc_tracker.mapping.language import operators as op
+from cdc_tracker.mapping.language import zones
 from cdc_tracker.mapping.language.operators import ExpressionError, type_name
 from cdc_tracker.model import Special
 from cdc_tracker.times import from_micros, to_micros
@@ -41,6 +42,26 @@ def moment(name: str, value: Any) -> datetime:
     if found is None:
         raise ExpressionError(f"{name}() takes a timestamp, ISO 8601 text or seconds since 1970, not this {type_name(value)}")
     return found
+
+
+def clock(name: str, value: Any, zone: Any = "UTC") -> datetime | None:
+    """What the clocks of the zone show at the moment; a day without a time is its midnight in any zone. None without a zone.
+
+    Raises ExpressionError, which names the function `name`, if there is no such zone.
+    """
+    if zone is None:
+        return None
+    found = zones.zone(zone) if isinstance(zone, str) else None
+    if found is None:
+        raise ExpressionError(f"{name}() takes the name of a time zone, such as 'Europe/Berlin', not this {type_name(zone)}")
+    at = moment(name, value)
+    day = isinstance(value, date) and not isinstance(value, datetime)
+    if zone == "UTC" or day or (isinstance(value, str) and len(value) == len("2026-01-31")):
+        return at
+    try:
+        return at.astimezone(found)
+    except OverflowError:
+        raise ExpressionError(f"{name}() takes times up to the year 9999") from None
 
 
 def iso(value: Any) -> str:

@@ -22,6 +22,7 @@ ARGUMENTS: dict[str, frozenset[str] | None] = {
     "digits": TEXTS | NUMBERS | {"boolean"},
     "numeral": TEXTS | NUMBERS,
     "truth": TEXTS | {"boolean", "integer", "number"},
+    "zone": TEXTS,
     "moment": TEXTS | TIMES | {"integer", "decimal", "number"},
 }
 """What an argument may be: the kinds for which the function does not always raise; None: all.

@@ -73,6 +73,7 @@ class Mapping:
     destinations: tuple[str, ...] | None
     backfill: BackfillShape | None
     special_values: SpecialValues
+    timezone: str | None  # of columns without one
     examples: tuple[Example, ...]
     example_places: tuple[str, ...] = ()
 

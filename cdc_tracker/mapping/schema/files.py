@@ -15,7 +15,7 @@ from cdc_tracker.config import yaml_file
 from cdc_tracker.config.explain import explain
 from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
-from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem, parse, refused_name
+from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem, parse, refused_name, refused_zone
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.shape import MAX_NAME, Defaults, EventShape, FileShape, Properties, Property
 
@@ -155,6 +155,7 @@ class _EventReader:
             destinations=self._destinations(),
             backfill=event.backfill,
             special_values=event.special_values if "special_values" in given else self.defaults.special_values or "text",
+            timezone=self._timezone(),
             examples=tuple(event.examples),
             example_places=tuple(self.document.where((*self.loc, "examples", index)) for index in range(len(event.examples))),
         )
@@ -289,6 +290,13 @@ class _EventReader:
         if names == []:
             self.problem((*self.loc, "destinations"), "names no destination; omit it to send to all")
         return tuple(dict.fromkeys(names)) if names is not None else None
+
+    def _timezone(self) -> str | None:
+        event, defaults = self.event.timezone, self.defaults.timezone
+        name, loc = (event, self.loc) if event is not None else (defaults, ("defaults",))
+        if name is not None and (refused := refused_zone(name)):
+            self.problem((*loc, "timezone"), refused)
+        return name
 
     def _context(self) -> tuple[Member, ...]:
         own = self.members(self.event.context, (*self.loc, "context"), "context")

@@ -203,6 +203,7 @@ class EventShape(_Shape):
     destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
     backfill: BackfillShape | None = None
     special_values: SpecialValues = "text"
+    timezone: str | None = None
     examples: list[Example] = []
 
     @field_validator("table")
@@ -232,6 +233,7 @@ class Defaults(_Shape):
     context: Properties = {}
     destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
     special_values: SpecialValues | None = None
+    timezone: str | None = None
 
     @field_validator("context")
     @classmethod

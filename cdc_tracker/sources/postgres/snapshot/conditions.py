@@ -71,15 +71,22 @@ def shown(text: str) -> str:
     return f"`{line}`" if len(line) <= 100 else f"`{line[:100]}…`"
 
 
-def since(column: str, from_us: int | None, to_us: int | None) -> Condition:
+def since(column: str, from_us: int | None, to_us: int | None, *, timezone: str | None = None) -> Condition:
     """A condition that is true if `column` is at or after `from_us` and before `to_us` (microseconds since the Unix epoch).
 
     The column must be a timestamptz, a timestamp (taken as UTC) or a date (its midnight), as for an event's time; PostgreSQL
-    refuses other types. NULL is in no range. An index on the column is used.
+    refuses other types. NULL is in no range. An index on the column is used, unless a `timezone` is given, as which a timestamp
+    is taken then: only PostgreSQL knows which type the column has.
     """
     bounds = [(">=", from_us), ("<", to_us)]
+    value: Condition = sql.Identifier(column)
+    if timezone is not None:
+        value = sql.SQL(
+            "CASE pg_typeof({column}) WHEN 'timestamp'::regtype THEN {column}::timestamp AT TIME ZONE {zone} "
+            "ELSE {column}::timestamptz END"
+        ).format(column=value, zone=sql.Literal(timezone))
     parts = [
-        sql.SQL("{} {} {}").format(sql.Identifier(column), sql.SQL(sign), sql.Literal(_utc(moment)))
+        sql.SQL("{} {} {}").format(value, sql.SQL(sign), sql.Literal(_utc(moment)))
         for sign, moment in bounds
         if moment is not None
     ]
