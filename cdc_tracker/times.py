@@ -31,6 +31,12 @@ def to_micros(moment: datetime) -> int:
     return (aware(moment) - EPOCH) // _MICROSECOND
 
 
+def iso_to_micros(text: str) -> int:
+    """ISO 8601 text as microseconds since the Unix epoch; without a zone it is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)  # each event has one: so without the calls of the two functions above
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // _MICROSECOND
+
+
 def from_micros(micros: int) -> datetime:
     """A datetime in UTC. Raises OverflowError outside the years 1 to 9999."""
     return EPOCH + timedelta(microseconds=micros)

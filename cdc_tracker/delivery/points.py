@@ -11,7 +11,7 @@ from cdc_tracker.errors import Stop
 from cdc_tracker.journal import Horizon, Journal
 from cdc_tracker.model import Change, Lsn, Position, Segment, format_lsn, parse_lsn
 from cdc_tracker.pipeline import decoder
-from cdc_tracker.times import for_display, parse_iso, to_micros
+from cdc_tracker.times import for_display, iso_to_micros
 from cdc_tracker.units import parse_duration
 
 
@@ -36,7 +36,7 @@ def parse_target(text: str, now: datetime) -> Target:
         with suppress(ValueError):
             return Target(time_us=int((now.timestamp() - parse_duration(text)) * 1_000_000))
         with suppress(ValueError):
-            return Target(time_us=to_micros(parse_iso(text)))
+            return Target(time_us=iso_to_micros(text))
     raise ValueError(
         f"{text!r} is not a point in history: write an LSN (16/B374D848), an ISO time (2026-01-31T12:00:00Z), how long ago "
         "(2h, 7d) or earliest"

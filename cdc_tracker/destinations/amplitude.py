@@ -23,31 +23,32 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded, read_event
-from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.base import DestinationSettings, Limits
+from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, EventRejected, decoded, read_call
+from cdc_tracker.destinations.support.http import Http, HttpSettings, OptionalUrl, Reply
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, levels, members, quoted
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, request_groups, viewed_properties, worse
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, send_groups, viewed_properties
+from cdc_tracker.destinations.support.vendor import INVALID_IDS, HttpDestination, check_id, translated
 from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
 
 _HOSTS = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
 _PATHS = {"live": "/2/httpapi", "history": "/batch", "identify": "/identify", "groupidentify": "/groupidentify"}
-_INVALID_IDS = {"anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "", "{}", "lmy47d", "0", "-1"}
-_INVALID_IDS |= {"00000000-0000-0000-0000-000000000000"}
+_INVALID_IDS = INVALID_IDS | {"lmy47d"}
 _AT_ONCE = 1_000  # identifications per request: 1,024 are documented for groups
 _LIVE_ROUNDS = 2  # requests to HTTP V2, which names few events at a time, before /batch
 _THROTTLED = 30.0  # seconds
 _DEPTH = 40  # nested objects, the properties included
-
 
 Revenue = Literal["revenue", "price", "quantity", "productId", "revenueType", "currency"]
 
@@ -56,7 +57,7 @@ class AmplitudeSettings(HttpSettings):
     type: Literal["amplitude"] = "amplitude"
     api_key: SecretStr = Field(min_length=1)
     region: Literal["us", "eu"] = "us"
-    endpoint: str | None = Field(default=None, description="instead of the region's address, such as your own proxy")
+    endpoint: OptionalUrl = Field(default=None, description="instead of the region's address, such as your own proxy")
     min_id_length: int = Field(default=1, ge=1, le=1024, description="shorter ids are rejected")
     group_type: str = Field(default="company", min_length=1, description="the group type of your groups in the project")
     revenue: dict[Revenue, str] = Field(
@@ -67,11 +68,6 @@ class AmplitudeSettings(HttpSettings):
     batch_events: int = Field(default=2_000, ge=1, le=2_000, description="plans without Growth: Amplitude recommends 10")
     batch_size: Size = Field(default=1_000_000, ge=10_000)
     compression: Literal["none", "gzip"] = "gzip"
-
-    @field_validator("endpoint")
-    @classmethod
-    def _url(cls, endpoint: str | None) -> str | None:
-        return endpoint and check_url(endpoint).rstrip("/")
 
 
 class _Answer(msgspec.Struct):
@@ -93,17 +89,15 @@ _FITS = {"revenue": _NUMBER, "price": _NUMBER, "quantity": _WHOLE, "productId": 
 _EXPECTED = {_NUMBER: "a number", _WHOLE: "a whole number", _TEXT: "a text"}
 
 
-class AmplitudeDestination:
+class AmplitudeDestination(HttpDestination):
     """DELIVERED means that Amplitude reported every event of the request as ingested; users and groups are ASSUMED."""
 
     Settings: ClassVar[type[DestinationSettings]] = AmplitudeSettings
-    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
     duplicate_handling: ClassVar[str] = (
         "drops an event of one device or user and insert_id within 7 days, and counts it again after that; a user or a group is "
         "set to the same values again"
     )
     dedupe_window: ClassVar[float] = 7 * 86_400.0
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: AmplitudeSettings, base: Path) -> None:
         host = settings.endpoint or _HOSTS[settings.region]
@@ -120,16 +114,9 @@ class AmplitudeDestination:
         self._http = Http(self._urls["live"], settings, base, [self._key])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        receipts: list[Receipt | None] = [None] * len(batch.events)
-        items: list[Item] = []
         recent = math.inf if batch.history else time.time_ns() // 1000 - self._history_after
-        for index, event in enumerate(batch.events):
-            try:
-                items.extend(self._items(index, event, recent))
-            except EventRejected as rejected:
-                receipts[index] = rejected.receipt
-        self._send(request_groups(items) if items else (), receipts)
-        return [receipt or DELIVERED for receipt in receipts]
+        receipts, made = translated(batch.events, partial(self._items, recent))
+        return send_groups(receipts, list(chain.from_iterable(made)), self._send)
 
     def probe(self) -> None:
         """Sends an empty list of events: Amplitude checks the key and keeps nothing."""
@@ -138,14 +125,11 @@ class AmplitudeDestination:
         if reply.status != 400:
             self._http.check(reply)
 
-    def close(self) -> None:
-        self._http.close()
-
     # Translation.
 
-    def _items(self, index: int, event: Event, recent: float) -> list[Item]:
-        call = read_event(event)
-        group = call.read_context().group
+    def _items(self, recent: float, index: int, event: Event) -> list[Item]:
+        call = read_call(event)
+        group = (call.context or NO_CONTEXT).group
         if event.type == "alias":
             raise EventRejected("not_supported", "type", "alias has no counterpart in Amplitude's HTTP APIs")
         user = self._checked_id(call.user_id, "userId") if call.user_id else None
@@ -192,13 +176,12 @@ class AmplitudeDestination:
         return b"".join(made)
 
     def _checked_id(self, name: str, field: str) -> str:
-        if name.lower() in _INVALID_IDS:
-            raise EventRejected("id_invalid", field, f"Amplitude does not accept {name!r} as an id")
+        check_id("Amplitude", _INVALID_IDS, name, field)
         if len(name) < self._shortest:
             raise EventRejected("id_invalid", field, f"the id has fewer than {self._shortest} characters: see `min_id_length`")
         return name
 
-    def _group(self, index: int, call: EventView, who: bytes) -> list[Item]:
+    def _group(self, index: int, call: Call, who: bytes) -> list[Item]:
         _check_depth(members(call.traits), "traits")
         group = quoted(call.group_id)
         form = b'{"group_type":%b,"group_value":%b,"group_properties":{"$set":{%b}}}'
@@ -210,22 +193,8 @@ class AmplitudeDestination:
 
     # Sending.
 
-    def _send(self, groups: Iterable[tuple[str, Sequence[Item]]], receipts: list[Receipt | None]) -> None:
-        """Sends the groups in order and fills in receipts. After a RETRY, later items of that user or group are RETRY, too."""
-        held: set[Hashable] = set()
-        for kind, items in groups:
-            free = [item for item in items if held.isdisjoint(item.about)] if held else items
-            answers = iter(self._send_by_age(free) if kind == "events" else self._identify(kind, free))
-            for item in items:
-                waits = held and not held.isdisjoint(item.about)
-                receipt = (
-                    Receipt(Outcome.RETRY, "an earlier event of the same user or group must be sent first")
-                    if waits
-                    else next(answers)
-                )
-                receipts[item.index] = worse(receipts[item.index], receipt)
-                if receipt.outcome is Outcome.RETRY:
-                    held.update(item.about)
+    def _send(self, kind: str, items: Sequence[Item]) -> list[Receipt]:
+        return self._send_by_age(items) if kind == "events" else self._identify(kind, items)
 
     def _send_by_age(self, items: Sequence[Item]) -> list[Receipt]:
         """Sends old events to /batch first. Among events, their time and not the order of sending counts."""

@@ -19,13 +19,14 @@ from typing import ClassVar, Literal
 import msgspec
 from pydantic import Field, SecretStr
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import EventRejected, EventView, read_event
+from cdc_tracker.destinations.base import DestinationSettings, Limits
+from cdc_tracker.destinations.support.event_view import Call, EventRejected, read_event
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, quoted
 from cdc_tracker.destinations.support.request_groups import Part, send_parts
+from cdc_tracker.destinations.support.vendor import HttpDestination, translated, unsupported
 from cdc_tracker.errors import DestinationBlocked
-from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
+from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 
 HOSTS = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.com"}
@@ -52,14 +53,12 @@ class HeapSettings(HttpSettings):
     event_size: Size = Field(default=250_000, ge=100, description="a guess, too")
 
 
-class HeapDestination:
+class HeapDestination(HttpDestination):
     """Sends tracks in one request and user properties in another. Both can be repeated without effect."""
 
     Settings: ClassVar[type[DestinationSettings]] = HeapSettings
-    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
     duplicate_handling: ClassVar[str] = "drops it by its idempotency_key; user properties are set to the same values again"
     dedupe_window: ClassVar[float] = math.inf
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: HeapSettings, base: Path) -> None:
         self.limits = Limits(settings.batch_events, settings.batch_size, settings.event_size, in_flight=settings.in_flight)
@@ -72,35 +71,12 @@ class HeapDestination:
         self._http = Http(f"{host}/api/track", settings, base, [app])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        receipts: list[Receipt | None] = [None] * len(batch.events)
-        tracks: list[tuple[int, bytes]] = []
-        users: list[tuple[int, bytes]] = []
-        for i, event in enumerate(batch.events):
-            try:
-                call = read_event(event)
-                if call.type == "track":
-                    tracks.append((i, self._track(call, event)))
-                elif call.type == "identify":
-                    users.append((i, self._user(call)))
-                elif self._skip:
-                    receipts[i] = SUPPRESSED
-                else:
-                    detail = f"Heap has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
-                    raise EventRejected("not_supported", "type", detail)
-            except EventRejected as rejected:
-                receipts[i] = rejected.receipt
+        receipts, made = translated(batch.events, self._translate)
         parts: list[Part] = []
-        for made, name, url in ((users, b'"users"', self._properties_url), (tracks, b'"events"', None)):
-            if made:
-                parts.append(([i for i, _ in made], partial(self._send, name, [body for _, body in made], url)))
+        for is_user, name, url in ((True, b'"users"', self._properties_url), (False, b'"events"', None)):
+            if found := [(index, body) for index, user, body in made if user is is_user]:
+                parts.append(([index for index, _ in found], partial(self._send, name, [body for _, body in found], url)))
         return send_parts(receipts, parts)
-
-    def probe(self) -> None:
-        """Reaches the host. It does not check the app id: only an event would."""
-        self._http.reach()
-
-    def close(self) -> None:
-        self._http.close()
 
     def _send(self, name: bytes, bodies: list[bytes], url: str | None) -> list[Receipt]:
         body = b"%b%b:[%b]}" % (self._head, name, b",".join(bodies))
@@ -110,7 +86,16 @@ class HeapDestination:
         self._http.check(reply)
         return [ASSUMED] * len(bodies)
 
-    def _track(self, call: EventView, event: Event) -> bytes:
+    def _translate(self, index: int, event: Event) -> tuple[int, bool, bytes]:
+        """The event's index, whether it is about a user's properties, and its body."""
+        call = read_event(event)
+        if call.type == "track":
+            return index, False, self._track(call, event)
+        if call.type == "identify":
+            return index, True, self._user(call)
+        raise unsupported("Heap", call.type, skip=self._skip)
+
+    def _track(self, call: Call, event: Event) -> bytes:
         if not call.event or len(call.event) > _MOST_TEXT + 1:
             raise EventRejected("invalid_name", "event", f"Heap accepts names of 1 to {_MOST_TEXT + 1} characters")
         _, timestamp = event_time(call, event)
@@ -122,14 +107,14 @@ class HeapDestination:
             self._flat(call.properties, "properties"),
         )
 
-    def _user(self, call: EventView) -> bytes:
+    def _user(self, call: Call) -> bytes:
         if not call.user_id:
             raise EventRejected(
                 "not_supported", "userId", "Heap keeps properties of identified users only, and this call has no userId"
             )
         return b'{%b,"properties":{%b}}' % (self._identity(call), self._flat(call.traits, "traits"))
 
-    def _identity(self, call: EventView) -> bytes:
+    def _identity(self, call: Call) -> bytes:
         """`identity`, or without a userId the `user_id`, the number that Heap's scripts give a browser. Never both."""
         if call.user_id:
             if len(call.user_id) > _MOST_IDENTITY:

@@ -25,43 +25,30 @@ import base64
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import quote
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import EventRejected, EventView, read_event
-from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.base import DestinationSettings, Limits
+from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, EventRejected, read_call
+from cdc_tracker.destinations.support.http import Http, HttpSettings, OptionalUrl, Reply
 from cdc_tracker.destinations.support.json_splice import event_time, levels, members, quoted
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, keys, request_groups, viewed_properties, worse
+from cdc_tracker.destinations.support.request_groups import VIEWED, Item, keys, send_groups, viewed_properties
+from cdc_tracker.destinations.support.vendor import INVALID_IDS, HttpDestination, check_id, translated
 from cdc_tracker.errors import BatchRejected
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size
 
 _HOSTS = {"us": "https://api.mixpanel.com", "eu": "https://api-eu.mixpanel.com", "in": "https://api-in.mixpanel.com"}
 _PATHS = {"import": "/import?strict=1", "engage": "/engage?strict=1&verbose=1&ip=0", "groups": "/groups?strict=1&verbose=1"}
-_INVALID_IDS = {
-    "",
-    "anon",
-    "anonymous",
-    "nil",
-    "none",
-    "null",
-    "n/a",
-    "na",
-    "undefined",
-    "unknown",
-    "<nil>",
-    "0",
-    "-1",
-    "true",
-    "false",
-}
-_INVALID_IDS |= {"[]", "{}", "00000000-0000-0000-0000-000000000000"}
+_INVALID_IDS = INVALID_IDS | {"anon", "<nil>", "true", "false", "[]"}
+_checked_id = partial(check_id, "Mixpanel", _INVALID_IDS)
 _RESERVED = ("time", "distinct_id", "$insert_id", "$user_id", "$device_id")
 _ID_LENGTH = 36
 _KEYS = 254  # of an object, and elements of a list
@@ -78,17 +65,12 @@ class MixpanelSettings(HttpSettings):
     service_account: str = Field(default="", description="its username; without one, the token authenticates")
     service_secret: SecretStr = SecretStr("")
     region: Literal["us", "eu", "in"] = "us"
-    endpoint: str | None = Field(default=None, description="instead of the region's address, such as your own proxy")
+    endpoint: OptionalUrl = Field(default=None, description="instead of the region's address, such as your own proxy")
     id_merge: Literal["simplified", "original"] = Field(default="simplified", description="as the project's settings say")
     group_key: str = Field(default="company", min_length=1, description="the property that names the group in the project")
     batch_events: int = Field(default=2_000, ge=1, le=2_000)
     batch_size: Size = Field(default=2_000_000, ge=10_000)
     compression: Literal["none", "gzip"] = "gzip"
-
-    @field_validator("endpoint")
-    @classmethod
-    def _url(cls, endpoint: str | None) -> str | None:
-        return endpoint and check_url(endpoint).rstrip("/")
 
     @model_validator(mode="after")
     def _whole_account(self) -> MixpanelSettings:
@@ -115,17 +97,15 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer | int)
 
 
-class MixpanelDestination:
+class MixpanelDestination(HttpDestination):
     """DELIVERED means that Mixpanel counted the event as imported; profiles and groups are mostly ASSUMED."""
 
     Settings: ClassVar[type[DestinationSettings]] = MixpanelSettings
-    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
     duplicate_handling: ClassVar[str] = (
         "drops all but the latest event of one name, time, user and $insert_id, in reports at once and in storage later (raw "
         "exports show them all); a profile is set to the same values again"
     )
     dedupe_window: ClassVar[float] = math.inf
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: MixpanelSettings, base: Path) -> None:
         self.limits = Limits(settings.batch_events, settings.batch_size - 64, _EVENT_BYTES, in_flight=settings.in_flight)
@@ -143,18 +123,8 @@ class MixpanelDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         latest = time.time_ns() // 1000 + _MOST_AHEAD
-        receipts: list[Receipt | None] = [None] * len(batch.events)
-        items: list[Item] = []
-        for index, event in enumerate(batch.events):
-            try:
-                items.extend(self._items(index, event, latest))
-            except EventRejected as rejected:
-                receipts[index] = rejected.receipt
-        for kind, group in request_groups(items) if items else ():
-            for item, receipt in zip(group, self._post(kind, [item.body for item in group]), strict=True):
-                before = receipts[item.index]
-                receipts[item.index] = receipt if before is None else worse(before, receipt)
-        return [receipt or DELIVERED for receipt in receipts]
+        receipts, made = translated(batch.events, partial(self._items, latest))
+        return send_groups(receipts, list(chain.from_iterable(made)), self._post)
 
     def probe(self) -> None:
         """Sends an empty list of events: Mixpanel checks the credentials and keeps nothing."""
@@ -162,14 +132,11 @@ class MixpanelDestination:
         if reply.status != 400:
             self._http.check(reply)
 
-    def close(self) -> None:
-        self._http.close()
-
     # Translation.
 
-    def _items(self, index: int, event: Event, latest: int) -> list[Item]:
-        call = read_event(event)
-        context = call.read_context()
+    def _items(self, latest: int, index: int, event: Event) -> list[Item]:
+        call = read_call(event)
+        context = call.context or NO_CONTEXT
         group = context.group
         micros, _ = event_time(call, event)
         if not _EARLIEST <= micros <= latest:
@@ -192,7 +159,7 @@ class MixpanelDestination:
             return [Item(index, "groups", self._group(call, micros), group=call.group_id)]
         return [Item(index, "import", self._alias(call, event.type, made), user, device, previous=call.previous_id)]
 
-    def _event(self, call: EventView, name: str, made: bytes, inner: bytes, group_id: str) -> bytes:
+    def _event(self, call: Call, name: str, made: bytes, inner: bytes, group_id: str) -> bytes:
         """The event's properties as they are, followed by the reserved ones."""
         group = b""
         if group_id:
@@ -204,13 +171,13 @@ class MixpanelDestination:
         comma = b"," if inner else b""
         return b'{"event":%b,"properties":{%b%b%b%b%b}}' % (quoted(name), inner, comma, made, self._who(call), group)
 
-    def _who(self, call: EventView) -> bytes:
+    def _who(self, call: Call) -> bytes:
         if not self._simplified:
             return b',"distinct_id":' + quoted(call.user_id or call.anonymous_id)
         user = b',"$user_id":%b' % quoted(call.user_id) if call.user_id else b""
         return user + b',"$device_id":%b' % quoted(call.anonymous_id) if call.anonymous_id else user
 
-    def _link(self, call: EventView, made: bytes) -> bytes:
+    def _link(self, call: Call, made: bytes) -> bytes:
         """An event that merges the two ids."""
         who = self._who(call)
         if not self._simplified:
@@ -218,13 +185,13 @@ class MixpanelDestination:
             who += b',"$identified_id":%b,"$anon_id":%b,"token":%b' % ids
         return b'{"event":"$identify","properties":{%b%b}}' % (made, who)
 
-    def _alias(self, call: EventView, kind: str, made: bytes) -> bytes:
+    def _alias(self, call: Call, kind: str, made: bytes) -> bytes:
         if kind != "alias" or self._simplified:
             raise EventRejected("not_supported", "type", f"{kind} has no effect in a Mixpanel project with simplified ID merge")
         ids = quoted(_checked_id(call.previous_id, "previousId")), quoted(call.user_id), self._token
         return b'{"event":"$create_alias","properties":{%b,"distinct_id":%b,"alias":%b,"token":%b}}' % (made, *ids)
 
-    def _profile(self, call: EventView, micros: int, is_active: bool) -> bytes:
+    def _profile(self, call: Call, micros: int, is_active: bool) -> bytes:
         """A profile update. A row that changed, perhaps years ago, is no sign of activity: `Last Seen` stays as it is."""
         device = f"$device:{call.anonymous_id}" if self._simplified else call.anonymous_id
         traits = members(call.traits)
@@ -232,7 +199,7 @@ class MixpanelDestination:
         about = self._token, quoted(call.user_id or device), micros // 1_000_000, b"" if is_active else b',"$ignore_time":true'
         return b'{"$token":%b,"$distinct_id":%b,"$time":%d%b,"$set":{%b}}' % (*about, traits)
 
-    def _group(self, call: EventView, micros: int) -> bytes:
+    def _group(self, call: Call, micros: int) -> bytes:
         traits = members(call.traits)
         _check_limits(traits, "traits")
         about = self._token, quoted(self._group_key), quoted(_checked_id(call.group_id, "groupId")), micros // 1_000_000
@@ -240,20 +207,20 @@ class MixpanelDestination:
 
     # Sending.
 
-    def _post(self, kind: str, bodies: Sequence[bytes]) -> list[Receipt]:
-        body = b"[%b]" % b",".join(bodies)
+    def _post(self, kind: str, items: Sequence[Item]) -> list[Receipt]:
+        body = b"[%b]" % b",".join([item.body for item in items])
         reply = self._http.post(body, self._headers[kind], url=self._urls[kind], packed=kind == "import")
         answer = reply.read(_ANSWER)
         if isinstance(answer, _Answer) and answer.failed_records and (reply.ok or reply.status == 400):
-            return self._named(answer, len(bodies), reply)
+            return self._named(answer, len(items), reply)
         self._http.check(reply)
         if answer is None:
-            return self._http.unreadable(reply, len(bodies))
-        if isinstance(answer, _Answer) and answer.num_records_imported == len(bodies):
-            return [DELIVERED] * len(bodies)
+            return self._http.unreadable(reply, len(items))
+        if isinstance(answer, _Answer) and answer.num_records_imported == len(items):
+            return [DELIVERED] * len(items)
         if kind != "import" and (answer == 0 or (isinstance(answer, _Answer) and answer.status == 0)):
             raise BatchRejected(f"{reply.place} answered 0: {self._http.quoted(reply.text)}")
-        return [ASSUMED] * len(bodies)
+        return [ASSUMED] * len(items)
 
     def _named(self, answer: _Answer, count: int, reply: Reply) -> list[Receipt]:
         """The failed records that the answer names are REJECTED. Raises BatchRejected if its counts disagree."""
@@ -266,12 +233,6 @@ class MixpanelDestination:
 
     def _refused(self, record: _Failed) -> Receipt:
         return Receipt(Outcome.REJECTED, "refused", record.field, self._http.quoted(record.message))
-
-
-def _checked_id(name: str | None, field: str) -> str:
-    if not name or name.lower() in _INVALID_IDS:
-        raise EventRejected("id_invalid", field, f"Mixpanel does not accept {name!r} as an id")
-    return name
 
 
 def _is_insert_id(text: str) -> bool:

@@ -25,12 +25,13 @@ import msgspec
 from pydantic import Field, SecretStr
 
 from cdc_tracker import __version__
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded, optional_text, read_event
+from cdc_tracker.destinations.base import DestinationSettings, Limits
+from cdc_tracker.destinations.support.event_view import ABSENT, NO_CONTEXT, Call, EventRejected, decoded, read_call
 from cdc_tracker.destinations.support.http import UNREADABLE, BaseUrl, Http, HttpSettings, Reply, retry_after
-from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, object_with, quoted
+from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
 from cdc_tracker.destinations.support.request_groups import send_parts
+from cdc_tracker.destinations.support.vendor import HttpDestination, translated
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
@@ -68,7 +69,14 @@ class _Result(msgspec.Struct, frozen=True, gc=False):
 
 
 _OK = _Result("ok")
-_WITH_ADDRESS = b'"$is_server":true,"$ip":%b'
+_NO_ADDRESS, _ADDRESS = b'"$is_server":true,"$geoip_disable":true', b'"$is_server":true,"$ip":%b'
+
+
+_V1 = (  # by whether it may create no person: options beside the properties, and the last of our properties
+    (b'"options":{"disable_skew_correction":true},', b""),
+    (b'"options":{"disable_skew_correction":true,"process_person_profile":false},', b""),
+)
+_V0 = ((b"", b',"$lib":"cdc-tracker"'), (b"", b',"$lib":"cdc-tracker","$process_person_profile":false'))
 
 
 class _Results(msgspec.Struct):
@@ -87,6 +95,7 @@ class _Translated(msgspec.Struct, gc=False):
     """An event in PostHog's shape. `who`, `other`: its persons' ids. `updates`: it changes a person for later events."""
 
     index: int
+    micros: int
     uuid: str
     timestamp: str
     body: bytes
@@ -100,17 +109,15 @@ _FAILURE = msgspec.json.Decoder(_Failure)
 _PAGE = msgspec.json.Decoder(_Page)
 
 
-class PosthogDestination:
+class PosthogDestination(HttpDestination):
     """DELIVERED as v1 reports, ASSUMED on v0. An empty batch detects, once, which of the two the server has."""
 
     Settings: ClassVar[type[DestinationSettings]] = PosthogSettings
-    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
     duplicate_handling: ClassVar[str] = (
         "replaces it by the repeated one (same uuid, name, day and distinct_id) when its storage is tidied up, and may count "
         "both until then"
     )
     dedupe_window: ClassVar[float] = math.inf
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: PosthogSettings, base: Path) -> None:
         self.limits = Limits(settings.batch_events, settings.batch_size, settings.event_size, in_flight=settings.in_flight)
@@ -124,20 +131,12 @@ class PosthogDestination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         if self._api == "auto":
             self._detect_api()
-        receipts: list[Receipt | None] = [None] * len(batch.events)
-        old: list[_Translated] = []
-        live: list[_Translated] = []
-        since = 0 if batch.history else int((time.time() - _HISTORY) * 1_000_000)
-        for i, event in enumerate(batch.events):
-            try:
-                micros, made = self._translate(i, event)
-            except EventRejected as rejected:
-                receipts[i] = rejected.receipt
-                continue
-            (old if batch.history or micros < since else live).append(made)
-        parts = [(part, history) for made, history in ((old, True), (live, False)) for part in _split_requests(made)]
+        since = math.inf if batch.history else int((time.time() - _HISTORY) * 1_000_000)
+        receipts, made = translated(batch.events, self._translate)
+        old, live = [one for one in made if one.micros < since], [one for one in made if one.micros >= since]
+        parts = [(part, history) for events, history in ((old, True), (live, False)) for part in _split_requests(events)]
         return send_parts(
-            receipts, [([one.index for one in made], partial(self._send, made, history)) for made, history in parts]
+            receipts, [([one.index for one in part], partial(self._send, part, history)) for part, history in parts]
         )
 
     def probe(self) -> None:
@@ -148,9 +147,6 @@ class PosthogDestination:
         if not _knows_v1(reply) and (self._api == "v1" or not _lacks_v1(reply)):
             self._http.check(reply)
         return None
-
-    def close(self) -> None:
-        self._http.close()
 
     def _detect_api(self) -> None:
         """Sends v1 an empty batch, which it refuses with an error of its own. Sends no event."""
@@ -189,10 +185,10 @@ class PosthogDestination:
         }
         return self._http.post(body, headers)
 
-    def _translate(self, index: int, event: Event) -> tuple[int, _Translated]:
-        call = read_event(event)
-        context = call.read_context()
-        address, group = optional_text(context.ip, "context.ip"), context.group
+    def _translate(self, index: int, event: Event) -> _Translated:
+        call = read_call(event)
+        context = call.context or NO_CONTEXT
+        address, group = context.given_address, context.group
         micros, timestamp = event_time(call, event)
         name, own, theirs = self._translate_call(call, group)
         distinct = call.user_id or call.anonymous_id or (f"${self._group_type}_{call.group_id}" if call.group_id else "")
@@ -203,58 +199,59 @@ class PosthogDestination:
         check_id_length(distinct, _ID_BYTES, "userId" if call.user_id else "anonymousId")
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
             raise EventRejected("invalid_name", "event", f"PostHog accepts names of {_NAME_BYTES} bytes at most")
-        own.append(b'"$is_server":true,"$geoip_disable":true' if not address else _WITH_ADDRESS % quoted(address))
         identifier = legal_id(event.message_id, is_uuid)
-        head = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",' % (
+        nobody = not (call.user_id or self._always)
+        options, ending = (_V0 if self._api == "v0" else _V1)[nobody]
+        inner = members(theirs)
+        body = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",%b"properties":{%b%b%b%b%b}}' % (
             name,
             identifier.encode(),
             quoted(distinct),
             timestamp.encode(),
+            options,
+            own,
+            _ADDRESS % quoted(address) if address else _NO_ADDRESS,
+            ending,
+            b"," if inner else b"",
+            inner,
         )
-        nobody = not (call.user_id or self._always)
-        if self._api != "v0":
-            head += b'"options":{"disable_skew_correction":true%b},' % (b',"process_person_profile":false' if nobody else b"")
-        else:
-            own += [b'"$lib":"cdc-tracker"', *([b'"$process_person_profile":false'] if nobody else [])]  # v1 has a header for it
-        body = head + b'"properties":' + object_with(b",".join(own), theirs) + b"}"
         updates = call.type not in ("track", "page", "screen")
         other = (call.anonymous_id or call.previous_id or "") if updates else ""
-        return micros, _Translated(index, identifier, timestamp, body, distinct, other, updates)
+        return _Translated(index, micros, identifier, timestamp, body, distinct, other, updates)
 
-    def _translate_call(self, call: EventView, context_group: str) -> tuple[bytes, list[bytes], msgspec.Raw]:
-        """PostHog's name of the event as JSON, the members to add to its properties, and its properties."""
+    def _translate_call(self, call: Call, context_group: str) -> tuple[bytes, bytes, msgspec.Raw]:
+        """PostHog's name of the event as JSON, the members to add to its properties, each with a comma, and its properties."""
         if call.type == "track":
             group = call.group_id or context_group
-            own = [b'"$groups":{%b:%b}' % (quoted(self._group_type), quoted(group))] if group else []
+            own = b'"$groups":{%b:%b},' % (quoted(self._group_type), quoted(group)) if group else b""
             return quoted(call.event), own, call.properties
         if call.type == "identify":
             return self._identify(call)
         if call.type == "alias":
             _check_merge(call.previous_id, "previousId")
             _check_merge(call.user_id, "userId")
-            return b'"$create_alias"', [b'"alias":' + quoted(call.previous_id)], msgspec.Raw(b"")
+            return b'"$create_alias"', b'"alias":%b,' % quoted(call.previous_id), ABSENT
         if call.type == "group":
-            about = b'"$group_type":%b,"$group_key":%b,"$group_set":{%b}'
-            own = [about % (quoted(self._group_type), quoted(call.group_id), members(call.traits))]
-            return b'"$groupidentify"', own, msgspec.Raw(b"")
-        own = [b'"name":' + quoted(call.name)] if call.name else []
+            about = quoted(self._group_type), quoted(call.group_id), members(call.traits)
+            return b'"$groupidentify"', b'"$group_type":%b,"$group_key":%b,"$group_set":{%b},' % about, ABSENT
+        own = b'"name":%b,' % quoted(call.name) if call.name else b""
         if call.type == "screen":
-            own += [b'"$screen_name":' + quoted(call.name)] if call.name else []
+            own += b'"$screen_name":%b,' % quoted(call.name) if call.name else b""
             return b'"$screen"', own, call.properties
         url = decoded(_PAGE, call.properties).url if members(call.properties) else None
-        own += [b'"$current_url":' + quoted(url)] if url else []
+        own += b'"$current_url":%b,' % quoted(url) if url else b""
         return b'"$pageview"', own, call.properties
 
-    def _identify(self, call: EventView) -> tuple[bytes, list[bytes], msgspec.Raw]:
+    def _identify(self, call: Call) -> tuple[bytes, bytes, msgspec.Raw]:
         """With only an anonymousId there is no id to merge it with: the traits are set on it."""
-        own = [b'"$set":{%b}' % members(call.traits)]
+        own = b'"$set":{%b},' % members(call.traits)
         if not call.user_id:
-            return b'"$set"', own, msgspec.Raw(b"")
+            return b'"$set"', own, ABSENT
         _check_merge(call.user_id, "userId")
         if call.anonymous_id and call.anonymous_id != call.user_id:
             _check_merge(call.anonymous_id, "anonymousId")
-            own.insert(0, b'"$anon_distinct_id":' + quoted(call.anonymous_id))
-        return b'"$identify"', own, msgspec.Raw(b"")
+            own = b'"$anon_distinct_id":%b,%b' % (quoted(call.anonymous_id), own)
+        return b'"$identify"', own, ABSENT
 
 
 def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:

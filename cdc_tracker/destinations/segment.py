@@ -12,19 +12,19 @@ Unknown: the effect of `sentAt` if the worker's clock is wrong. Segment adjusts 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import DestinationSettings, Limits
 from cdc_tracker.destinations.support.event_view import decoded
-from cdc_tracker.destinations.support.http import Http, HttpSettings, Reply, check_url
+from cdc_tracker.destinations.support.http import Http, HttpSettings, OptionalUrl, Reply
 from cdc_tracker.destinations.support.json_splice import MEMBERS
 from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.vendor import HttpDestination
 from cdc_tracker.model import ASSUMED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size
@@ -44,11 +44,8 @@ class TrackingSettings(HttpSettings):
     event_size: Size = Field(default=32 * 1024, ge=100, description="larger events are parked as event_too_large")
 
 
-class TrackingDestination:
+class TrackingDestination(HttpDestination):
     """Posts `{"batch": […]}`, made of the events' own bytes."""
-
-    guarantee: ClassVar[Guarantee] = "once within the vendor's window"
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, url: str, headers: Mapping[str, str], settings: TrackingSettings, base: Path) -> None:
         size = settings.batch_size - _OVERHEAD
@@ -92,13 +89,6 @@ class TrackingDestination:
         """The receipts after a 2xx."""
         return [ASSUMED] * len(events)
 
-    def probe(self) -> None:
-        """Reaches the host. It does not check the write key: only an event would."""
-        self._http.reach()
-
-    def close(self) -> None:
-        self._http.close()
-
 
 def basic(key: str) -> dict[str, str]:
     """The header with the write key as Segment requires it: a user without a password."""
@@ -108,14 +98,9 @@ def basic(key: str) -> dict[str, str]:
 class SegmentSettings(TrackingSettings):
     type: Literal["segment"] = "segment"
     region: Literal["us", "eu"] = "us"
-    endpoint: str | None = Field(default=None, description="another address than the region's, such as a proxy of yours")
+    endpoint: OptionalUrl = Field(default=None, description="another address than the region's, such as a proxy of yours")
     batch_events: int = Field(default=2_500, ge=1, description="Segment rejects what is above 2,500, but answers 200")
     batch_size: Size = Field(default=500_000, ge=1_000)
-
-    @field_validator("endpoint")
-    @classmethod
-    def _url(cls, endpoint: str | None) -> str | None:
-        return endpoint and check_url(endpoint).rstrip("/")
 
 
 class SegmentDestination(TrackingDestination):

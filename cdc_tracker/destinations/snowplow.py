@@ -13,7 +13,6 @@ included, not against a collector. Unknown: whether every collector accepts gzip
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,10 +20,19 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import ContextView, EventRejected, EventView, decoded, read_event
+from cdc_tracker.destinations.support.event_view import (
+    NO_CONTEXT,
+    Call,
+    ContextView,
+    EventRejected,
+    decoded,
+    read_call,
+    read_event,
+)
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id, snake_case
+from cdc_tracker.destinations.support.vendor import HttpDestination, translated
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size
 
@@ -73,14 +81,13 @@ class SnowplowSettings(HttpSettings):
         return schemas
 
 
-class SnowplowDestination:
+class SnowplowDestination(HttpDestination):
     """ASSUMED means collected."""
 
     Settings: ClassVar[type[DestinationSettings]] = SnowplowSettings
     guarantee: ClassVar[Guarantee] = "at least once"
     duplicate_handling: ClassVar[str] = "keeps it again under the same event_id, by which its data models drop repeats"
     dedupe_window: ClassVar[float] = 0.0
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: SnowplowSettings, base: Path) -> None:
         self.limits = Limits(settings.batch_events, settings.batch_size, settings.event_size, in_flight=settings.in_flight)
@@ -96,28 +103,14 @@ class SnowplowDestination:
         self._http = Http(settings.collector + settings.path, settings, base)
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        receipts: list[Receipt] = []
-        bodies: list[bytes] = []
-        for event in batch.events:
-            try:
-                bodies.append(self._translate(event))
-                receipts.append(ASSUMED)
-            except EventRejected as rejected:
-                receipts.append(rejected.receipt)
+        receipts, bodies = translated(batch.events, self._translate)
         if bodies:
             body = b"".join((_BEGIN, b",".join(bodies), b"]}"))
             self._http.check(self._http.post(body, {}, content_type="application/json; charset=utf-8"))
-        return receipts
+        return [receipt or ASSUMED for receipt in receipts]
 
-    def probe(self) -> None:
-        """Reaches the collector."""
-        self._http.reach()
-
-    def close(self) -> None:
-        self._http.close()
-
-    def _translate(self, event: Event) -> bytes:
-        call = read_event(event)
+    def _translate(self, index: int, event: Event) -> bytes:
+        call = read_call(event)
         micros, _ = event_time(call, event)
         schema = self._schemas.get(call.event or call.type) or self._schema(call)
         data = _WRAP % (_EVENT, b'{"schema":"%b","data":%b}' % (schema, _data(call)))
@@ -127,12 +120,12 @@ class SnowplowDestination:
             micros // 1000,
             micros // 1000,
             _identity(call),
-            _device(call.read_context()),
+            _device(call.context or NO_CONTEXT),
             quoted(data.decode()),
-            self._entities(call) if self._settings.contexts else b"",
+            self._entities(event) if self._settings.contexts else b"",
         )
 
-    def _schema(self, call: EventView) -> bytes:
+    def _schema(self, call: Call) -> bytes:
         """The declared schema of the event's name, else one made from `vendor`, the name and `version`. Cached by name."""
         name = call.event or call.type
         schema = self._settings.schemas.get(name, "")
@@ -149,8 +142,8 @@ class SnowplowDestination:
             self._schemas[name] = schema.encode()
         return schema.encode()
 
-    def _entities(self, call: EventView) -> bytes:
-        context = decoded(MEMBERS, bytes(call.context) or b"{}", "context")
+    def _entities(self, event: Event) -> bytes:
+        context = decoded(MEMBERS, bytes(read_event(event).context) or b"{}", "context")
         found = [
             b'{"schema":"%b","data":%b}' % (schema.encode(), bytes(context[key]))
             for key, schema in self._settings.contexts.items()
@@ -161,7 +154,7 @@ class SnowplowDestination:
         return b',"co":' + quoted((_WRAP % (_CONTEXTS, b"[%b]" % b",".join(found))).decode())
 
 
-def _data(call: EventView) -> bytes:
+def _data(call: Call) -> bytes:
     """The self-describing data: properties or traits, ids without a field of their own, and names of pages and screens."""
     if call.type == "identify":
         return b"{%b}" % members(call.traits)
@@ -174,7 +167,7 @@ def _data(call: EventView) -> bytes:
     return b"{%b}" % members(call.properties)
 
 
-def _identity(call: EventView) -> bytes:
+def _identity(call: Call) -> bytes:
     """`uid` is the user's id, `duid` the browser's."""
     user, browser = call.user_id, call.anonymous_id
     if user and len(user) > 255:

@@ -16,7 +16,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import math
 import re
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ from cdc_tracker.destinations.support.event_view import read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.destinations.support.naming import legal_id, snake_case
+from cdc_tracker.destinations.support.vendor import HttpDestination
 from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import iso
@@ -111,14 +111,13 @@ def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-class WebhookDestination:
+class WebhookDestination(HttpDestination):
     """DELIVERED means that the receiver answered 2xx."""
 
     Settings: ClassVar[type[DestinationSettings]] = WebhookSettings
     guarantee: ClassVar[Guarantee] = "at least once"
     duplicate_handling: ClassVar[str] = "receives it again, under the same messageId (without batches also the same webhook-id)"
     dedupe_window: ClassVar[float] = 0.0
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: WebhookSettings, base: Path) -> None:
         self._batched = settings.batch is not False
@@ -146,13 +145,6 @@ class WebhookDestination:
             body = b'{"type":"batch","timestamp":%b,"data":[%b]}' % (quoted(timestamp), data)
         self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body, content)
         return [DELIVERED] * len(events)
-
-    def probe(self) -> None:
-        """Reaches the host. It does not check the secret: only the receiver can verify a signature."""
-        self._http.reach()
-
-    def close(self) -> None:
-        self._http.close()
 
     def _each(self, batch: Batch) -> list[Receipt]:
         """One request per event. After a failure the rest is RETRY, so that the order is kept."""

@@ -12,7 +12,7 @@ from cdc_tracker.mapping.schema.declared import Mapping as EventMapping
 from cdc_tracker.model import Event
 from cdc_tracker.sources.postgres.snapshot import Condition, TableReader, since
 from cdc_tracker.state import BackfillSpec
-from cdc_tracker.times import parse_iso, to_micros
+from cdc_tracker.times import iso_to_micros
 
 CHUNK = 5_000  # rows read at once at most
 MINUTE = 60.0
@@ -75,5 +75,5 @@ def conditions_of(
 def event_time(event: Event) -> int:
     """Returns the time that the event states, in microseconds since the Unix epoch; that of its commit if the text is no time."""
     with suppress(ValueError, EventRejected):
-        return to_micros(parse_iso(read_event(event).timestamp))
+        return iso_to_micros(read_event(event).timestamp)
     return event.committed_at

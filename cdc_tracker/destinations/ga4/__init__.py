@@ -21,7 +21,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -32,13 +32,14 @@ from pydantic import Field, SecretStr
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.ga4.parameters import MOST, Parameters, event_name
-from cdc_tracker.destinations.support.event_view import ABSENT, ContextView, EventRejected, EventView, decoded, read_event
+from cdc_tracker.destinations.support.event_view import ABSENT, NO_CONTEXT, Call, ContextView, EventRejected, decoded, read_call
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import event_time, quoted
 from cdc_tracker.destinations.support.naming import legal_id
 from cdc_tracker.destinations.support.request_groups import Part, send_parts
+from cdc_tracker.destinations.support.vendor import HttpDestination, translated, unsupported
 from cdc_tracker.errors import DestinationBlocked
-from cdc_tracker.model import ASSUMED, SUPPRESSED, Batch, Event, Receipt
+from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 
 HOSTS = {"us": "https://www.google-analytics.com", "eu": "https://region1.google-analytics.com"}
 MAX_AGE = 72 * 3600.0
@@ -92,9 +93,10 @@ class _Consent(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Translated(msgspec.Struct, gc=False):
-    """An event in GA4's shape. `when`: its time as a JSON member, also for the request."""
+    """An event in GA4's shape. `client`: the members of its request. `when`: its time as a member of both."""
 
     index: int
+    client: bytes
     when: bytes
     body: bytes
 
@@ -111,7 +113,7 @@ _CONSENT = msgspec.json.Decoder(_Consent | None)
 _VALIDATION = msgspec.json.Decoder(_Validation)
 
 
-class Ga4Destination:
+class Ga4Destination(HttpDestination):
     """Every accepted event is ASSUMED: GA4 reports nothing more."""
 
     Settings: ClassVar[type[DestinationSettings]] = Ga4Settings
@@ -135,20 +137,8 @@ class Ga4Destination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         oldest = (time.time() - MAX_AGE) * 1_000_000 if self._settings.too_old == "reject" else -math.inf
-        receipts: list[Receipt | None] = [None] * len(batch.events)
-        clients: dict[bytes, list[_Translated]] = {}
-        for i, event in enumerate(batch.events):
-            try:
-                call = read_event(event)
-                context = call.read_context()
-                consent = None if context.consent is ABSENT else decoded(_CONSENT, context.consent, "context.consent")
-                if call.type not in ("track", "page"):
-                    receipts[i] = self._unsupported(call)
-                    continue
-                clients.setdefault(self._client(call, context, consent), []).append(self._translate(i, call, event, oldest))
-            except EventRejected as rejected:
-                receipts[i] = rejected.receipt
-        return send_parts(receipts, self._requests(clients))
+        receipts, made = translated(batch.events, partial(self._translate, oldest))
+        return send_parts(receipts, self._requests(made))
 
     def probe(self) -> None:
         """Sends a request to the validation server, which keeps nothing and checks neither measurement_id nor secret."""
@@ -160,17 +150,7 @@ class Ga4Destination:
             said = self._http.quoted("; ".join(message.description for message in messages))
             raise DestinationBlocked(f"{reply.place} rejects the request: {said}", hint="correct `measurement_id` or `host`")
 
-    def close(self) -> None:
-        self._http.close()
-
-    def _unsupported(self, call: EventView) -> Receipt:
-        if self._settings.unsupported == "skip":
-            return SUPPRESSED
-        raise EventRejected(
-            "not_supported", "type", f"GA4 has no counterpart of {call.type}: `unsupported: skip` leaves such calls out"
-        )
-
-    def _client(self, call: EventView, context: ContextView, consent: _Consent | None) -> bytes:
+    def _client(self, call: Call, context: ContextView, consent: _Consent | None) -> bytes:
         """The members that all events of a request share: client, user, consent and device."""
         who = call.anonymous_id or call.user_id
         if not who:
@@ -190,7 +170,13 @@ class Ga4Destination:
                 given.append(f'"{key}":"{state}"')
         return b',"consent":{%b}' % ",".join(given).encode() if given else b""
 
-    def _translate(self, index: int, call: EventView, event: Event, oldest: float) -> _Translated:
+    def _translate(self, oldest: float, index: int, event: Event) -> _Translated:
+        call = read_call(event)
+        context = call.context or NO_CONTEXT
+        consent = None if context.consent is ABSENT else decoded(_CONSENT, context.consent, "context.consent")
+        if call.type not in ("track", "page"):
+            raise unsupported("GA4", call.type, skip=self._settings.unsupported == "skip")
+        client = self._client(call, context, consent)
         micros, _ = event_time(call, event)
         if micros < oldest:
             raise EventRejected("too_old", "timestamp", "GA4 takes events of the last 72 hours, and would redate this one")
@@ -204,7 +190,8 @@ class Ga4Destination:
         made["timestamp_micros"] = when = b'"timestamp_micros":%d' % micros
         if len(made) > MOST:
             raise EventRejected("too_many_properties", "properties", f"GA4 takes {MOST} parameters, and these make {len(made)}")
-        return _Translated(index, when, b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values())))
+        body = b'{"name":"%b",%b,"params":{%b}}' % (name.encode(), when, b",".join(made.values()))
+        return _Translated(index, client, when, body)
 
     def _id(self, event: Event) -> bytes:
         """The messageId as the value of a parameter."""
@@ -221,7 +208,10 @@ class Ga4Destination:
             made["transaction_id"] = b'"transaction_id":' + found.partition(b":")[2]
         made.setdefault("transaction_id", b'"transaction_id":' + self._id(event))
 
-    def _requests(self, clients: dict[bytes, list[_Translated]]) -> Iterator[Part]:
+    def _requests(self, made: Iterable[_Translated]) -> Iterator[Part]:
+        clients: dict[bytes, list[_Translated]] = {}
+        for one in made:
+            clients.setdefault(one.client, []).append(one)
         for client, events in clients.items():
             room = _REQUEST_BYTES - len(client) - 60
             request: list[_Translated] = []

@@ -10,7 +10,7 @@ import msgspec
 from cdc_tracker.destinations.support.event_view import EventView, read_event
 from cdc_tracker.errors import BatchRejected, ConfigError
 from cdc_tracker.model import Event
-from cdc_tracker.times import parse_iso, to_micros
+from cdc_tracker.times import iso_to_micros
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +64,6 @@ def _micros(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return to_micros(parse_iso(text))
+        return iso_to_micros(text)
     except (ValueError, OverflowError):
         raise BatchRejected("the event's timestamp is not a time") from None

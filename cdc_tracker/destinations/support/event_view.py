@@ -1,8 +1,8 @@
 """An event's body as destinations read it: ids, names and time decoded once, everything else kept as the bytes that it is.
 
 `msgspec.Raw` keeps `properties`, `traits` and `context` byte for byte, so numbers stay exact and the same event always gives the
-same output. Parts of the context are decoded only by the destinations that use them, so an odd value there (`"ip": 7`) matters
-to no other.
+same output. `read_event` keeps the context whole; `read_call` divides it in the same pass, for destinations that use parts of it.
+A part is decoded only by those that use it, so an odd value there (`"ip": 7`) matters to no other.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ class ContextView(msgspec.Struct, rename="camel", frozen=True, gc=False):
     group_id: msgspec.Raw = ABSENT
     active: msgspec.Raw = ABSENT
     consent: msgspec.Raw = ABSENT
-    source: msgspec.Raw = ABSENT
 
     @property
     def group(self) -> str:
         """The group in which the event happened; empty if there is none. Raises EventRejected if it is not text."""
-        return optional_text(self.group_id, "context.groupId")
+        return "" if self.group_id is ABSENT else _optional_text(self.group_id, "context.groupId")
+
+    @property
+    def given_address(self) -> str:
+        """The device's address as the event has it; empty if there is none. Raises EventRejected if it is not text."""
+        return "" if self.ip is ABSENT else _optional_text(self.ip, "context.ip")
 
     @property
     def is_active(self) -> bool:
@@ -62,6 +66,9 @@ class ContextView(msgspec.Struct, rename="camel", frozen=True, gc=False):
         return _hint(self.user_agent)
 
 
+NO_CONTEXT = ContextView()
+
+
 class SourceView(msgspec.Struct, frozen=True, gc=False):
     """The table and the transaction that an event or a raw change comes from; a logical message has no table."""
 
@@ -70,7 +77,7 @@ class SourceView(msgspec.Struct, frozen=True, gc=False):
     xid: int = msgspec.field(default=0, name="txId")
 
 
-class EventView(msgspec.Struct, rename="camel", gc=False):
+class Call(msgspec.Struct, rename="camel", gc=False):
     """A track, identify, group, alias, page or screen call. A field that the call does not have is empty, ids are None."""
 
     type: str
@@ -84,23 +91,32 @@ class EventView(msgspec.Struct, rename="camel", gc=False):
     timestamp: str = ""  # ISO 8601
     properties: msgspec.Raw = ABSENT
     traits: msgspec.Raw = ABSENT
-    context: msgspec.Raw = ABSENT
 
     @property
     def title(self) -> str:
         """The name of a track, page or screen call; empty for the others."""
         return self.event or self.name
 
-    def read_context(self) -> ContextView:
-        """Raises EventRejected if the context is not an object."""
-        if self.context is ABSENT:
-            return _NO_CONTEXT
-        return decoded(_CONTEXT, self.context, "context") or _NO_CONTEXT
+
+class CallInContext(Call, rename="camel", gc=False):
+    """A call with the parts of its context that destinations use; null is no context."""
+
+    context: ContextView | None = None
+
+
+class EventView(Call, rename="camel", gc=False):
+    """A call with its whole context, undecoded."""
+
+    context: msgspec.Raw = ABSENT
 
     def read_source(self) -> SourceView:
         """Raises EventRejected if the context or its source is not an object of texts."""
-        source = self.read_context().source
-        return SourceView() if source is ABSENT else decoded(_SOURCE, source, "context.source")
+        found = None if self.context is ABSENT else decoded(_SOURCE, self.context, "context")
+        return found.source if found else SourceView()
+
+
+class _Sourced(msgspec.Struct, gc=False):
+    source: SourceView = SourceView()
 
 
 class ChangeView(msgspec.Struct, gc=False):
@@ -111,18 +127,25 @@ class ChangeView(msgspec.Struct, gc=False):
 
 
 _EVENT = msgspec.json.Decoder(EventView)
+_CALL = msgspec.json.Decoder(CallInContext)
 _CHANGE = msgspec.json.Decoder(ChangeView)
-_CONTEXT = msgspec.json.Decoder(ContextView | None)
-_SOURCE = msgspec.json.Decoder(SourceView)
+_SOURCE = msgspec.json.Decoder(_Sourced | None)
 _TEXT = msgspec.json.Decoder(str)
 _OPTIONAL_TEXT = msgspec.json.Decoder(str | None)
-_NO_CONTEXT = ContextView()
 
 
 def read_event(event: Event) -> EventView:
     """Raises EventRejected if the body is not a call in the Segment spec's shape."""
     try:
         return _EVENT.decode(event.body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _rejected(error) from None
+
+
+def read_call(event: Event) -> CallInContext:
+    """Raises EventRejected if the body is not a call in the Segment spec's shape, or its context is not an object."""
+    try:
+        return _CALL.decode(event.body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _rejected(error) from None
 
@@ -151,9 +174,9 @@ def _rejected(error: Exception, path: str = "") -> EventRejected:
     return EventRejected("type_mismatch", field, f"the event is not in the shape of a call: {error}")
 
 
-def optional_text(raw: msgspec.Raw, path: str) -> str:
-    """A text of the event; empty if it is absent or null. Raises EventRejected if it is of another type."""
-    return "" if raw is ABSENT else decoded(_OPTIONAL_TEXT, raw, path) or ""
+def _optional_text(raw: msgspec.Raw, path: str) -> str:
+    """Empty for null."""
+    return decoded(_OPTIONAL_TEXT, raw, path) or ""
 
 
 def _hint(raw: msgspec.Raw) -> str:

@@ -97,6 +97,8 @@ def check_url(text: str) -> str:
 
 BaseUrl = Annotated[str, AfterValidator(lambda text: check_url(text).rstrip("/"))]
 """A setting: an http(s) URL that paths are appended to."""
+OptionalUrl = Annotated[str | None, AfterValidator(lambda text: text and check_url(text).rstrip("/"))]
+"""The same, for an address that is used instead of the vendor's; empty is none."""
 
 
 class Http:

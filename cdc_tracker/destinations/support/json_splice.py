@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from cdc_tracker.destinations.support.event_view import EventRejected, EventView, decoded
+from cdc_tracker.destinations.support.event_view import Call, EventRejected, decoded
 from cdc_tracker.model import Event
-from cdc_tracker.times import iso, parse_iso, to_micros
+from cdc_tracker.times import iso, iso_to_micros
 
 MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 """An object's keys and undecoded values. Of a repeated key the last value counts, as in most parsers."""
@@ -64,7 +64,7 @@ def object_with(own: bytes, raw: msgspec.Raw) -> bytes:
     return b"{%b,%b}" % (own, theirs) if own and theirs else b"{%b}" % (own or theirs)
 
 
-def event_time(call: EventView, event: Event) -> tuple[int, str]:
+def event_time(call: Call, event: Event) -> tuple[int, str]:
     """The event's time in microseconds since the Unix epoch, and as RFC 3339 in UTC. Without one, the time of its commit.
 
     Raises EventRejected if the timestamp is no time, or is in UTC outside the years 1 to 9999.
@@ -73,7 +73,7 @@ def event_time(call: EventView, event: Event) -> tuple[int, str]:
     if not text:
         return event.committed_at, iso(event.committed_at)
     try:
-        micros = to_micros(parse_iso(text))
+        micros = iso_to_micros(text)
     except ValueError:
         raise EventRejected("timestamp_invalid", "timestamp", "the timestamp is not a time in ISO 8601") from None
     if text[-1] == "Z" and text[10:11] == "T":

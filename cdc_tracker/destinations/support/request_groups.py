@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
-from cdc_tracker.destinations.support.event_view import EventView, decoded
+from cdc_tracker.destinations.support.event_view import Call, decoded
 from cdc_tracker.destinations.support.json_splice import MEMBERS, members, quoted
 from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
-from cdc_tracker.model import Outcome, Receipt
+from cdc_tracker.model import DELIVERED, Outcome, Receipt
 
 VIEWED = {"page": "Page Viewed", "screen": "Screen Viewed"}
 """The events that page and screen calls become for vendors that know events only."""
@@ -22,7 +23,7 @@ def keys(inner: bytes) -> list[str]:
     return list(found)
 
 
-def viewed_properties(call: EventView) -> bytes:
+def viewed_properties(call: Call) -> bytes:
     """A page's or screen's properties without their braces, with its name added as `name` unless they have one."""
     inner = members(call.properties)
     if not call.name or "name" in keys(inner):
@@ -75,9 +76,40 @@ def request_groups(items: Sequence[Item]) -> Iterable[tuple[str, Sequence[Item]]
 _SEVERITY = (Outcome.DELIVERED, Outcome.ASSUMED, Outcome.REJECTED, Outcome.RETRY)
 
 
-def worse(one: Receipt | None, other: Receipt) -> Receipt:
+def worse(one: Receipt, other: Receipt) -> Receipt:
     """The receipt that counts for an event of two items: RETRY before REJECTED before ASSUMED before DELIVERED."""
-    return other if one is None or _SEVERITY.index(other.outcome) > _SEVERITY.index(one.outcome) else one
+    return other if _SEVERITY.index(other.outcome) > _SEVERITY.index(one.outcome) else one
+
+
+_WAITS = Receipt(Outcome.RETRY, "an earlier event of the same user or group must be sent first")
+
+
+def send_groups(
+    receipts: list[Receipt | None], items: Sequence[Item], send: Callable[[str, Sequence[Item]], Sequence[Receipt]]
+) -> list[Receipt]:
+    """Sends the items in the requests of `request_groups`, and completes the receipts: those of rejected events are there.
+
+    `send` returns a receipt for each item of a request. After a RETRY, later items of that person or group are RETRY, too.
+    """
+    held: set[Hashable] = set()
+    for kind, group in request_groups(items) if items else ():
+        for item, receipt in _answered(group, held, partial(send, kind)):
+            before = receipts[item.index]
+            receipts[item.index] = receipt if before is None else worse(before, receipt)
+            if receipt.outcome is Outcome.RETRY:
+                held.update(item.about)
+    return [receipt or DELIVERED for receipt in receipts]
+
+
+def _answered(
+    group: Sequence[Item], held: set[Hashable], send: Callable[[Sequence[Item]], Sequence[Receipt]]
+) -> Iterable[tuple[Item, Receipt]]:
+    """Sends the items that nothing holds back; returns each item of the group with its receipt."""
+    if not held:
+        return zip(group, send(group), strict=True)
+    waits = [not held.isdisjoint(item.about) for item in group]
+    answers = iter(send([item for item, late in zip(group, waits, strict=True) if not late]))
+    return [(item, _WAITS if late else next(answers)) for item, late in zip(group, waits, strict=True)]
 
 
 Part = tuple[Sequence[int], Callable[[], Sequence[Receipt]]]

@@ -272,6 +272,16 @@ def test_what_comes_after_a_throttled_event_of_the_same_person_waits(vendor: Amp
     assert vendor.users == {"u-1": {}}
 
 
+def test_each_event_gets_its_own_receipt_also_behind_two_of_a_throttled_person(
+    vendor: AmplitudeServer, amplitude: Destination
+) -> None:
+    vendor.throttled, vendor.silenced = {"fast"}, {"noisy"}
+    events = [call(0, userId="fast"), call(1, userId="fast"), call(2), call(3, anonymousId="noisy"), call(4)]
+    receipts = amplitude.deliver(batch(*events))
+    assert [receipt.outcome for receipt in receipts] == [RETRY, RETRY, Outcome.DELIVERED, REJECTED, Outcome.DELIVERED]
+    assert [event["insert_id"] for event in vendor.events] == ["id-2", "id-4"]
+
+
 def test_where_all_is_throttled_it_waits_as_amplitude_asks(vendor: AmplitudeServer, amplitude: Destination) -> None:
     vendor.throttled = {"u-1"}
     with pytest.raises(DestinationUnavailable, match="throttles all users") as caught:

@@ -208,6 +208,14 @@ def test_what_ga4_would_drop_or_falsify_is_refused_here_alone(made: Any, reason:
     assert len(vendor.events) == 2
 
 
+def test_a_client_all_of_whose_events_are_refused_has_no_request(vendor: Ga4Server) -> None:
+    destination = opened(vendor)
+    receipts = destination.deliver(batch(call(0, userId="gone", event="!!!"), call(1)))
+    destination.close()
+    assert [receipt.outcome for receipt in receipts] == [Outcome.REJECTED, Outcome.ASSUMED]
+    assert len(vendor.requests) == 1
+
+
 def test_calls_without_a_counterpart_can_be_left_out(vendor: Ga4Server) -> None:
     receipts, _ = settled(opened(vendor, unsupported="skip"), batch(call(0), call(1, "identify", traits={})))
     assert receipts == [ASSUMED, SUPPRESSED]
