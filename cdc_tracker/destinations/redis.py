@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+import redis
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
@@ -49,13 +50,6 @@ from cdc_tracker.errors import (
 )
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Duration
-
-try:
-    import redis
-except ImportError as error:
-    raise ConfigError(
-        "the destination type `redis` needs redis-py, which is not installed", hint="pip install 'cdc-tracker[redis]'"
-    ) from error
 
 # Replaces the token: another writer's next batch is refused. KEYS: the state. ARGV: the prefix of its fields, the new token.
 _TAKE_OVER = """

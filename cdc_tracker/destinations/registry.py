@@ -33,9 +33,10 @@ def load(type_name: str) -> type[Destination]:
         kind = found[0].load()
     except Exception as error:  # importing runs the package's code
         what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        hint = _installed_by(found[0]) if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(
             f"the destination type `{type_name}` cannot be loaded: {what}",
-            hint=f"{declared}: install what that package needs",
+            hint=hint or f"{declared}: install what that package needs",
         ) from error
     _adopt_earlier_names(kind)
     if faults := list(_faults(kind)):
@@ -110,6 +111,12 @@ def _unknown(type_name: str) -> ConfigError:
     known = names()
     meant = nearest(type_name, known, list_all=0)
     return ConfigError(f"there is no destination type `{type_name}`{meant}", hint=f"there are: {', '.join(known)}")
+
+
+def _installed_by(point: EntryPoint) -> str:
+    """The command that installs the client of a type: its package's extra of the same name. Empty if it has none."""
+    extras = point.dist.metadata.get_all("Provides-Extra", []) if point.dist else []
+    return f"pip install '{_package(point)}[{point.name}]'" if point.name in extras else ""
 
 
 def _package(point: EntryPoint) -> str:

@@ -29,9 +29,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.kafka.checkpoints import Stored, Watch, digest, make_topic, read
-from cdc_tracker.destinations.kafka.client import KafkaError, KafkaException, Message, Producer
 from cdc_tracker.destinations.kafka.connection import TRANSACTION, Connection, discard
 from cdc_tracker.destinations.kafka.faults import FENCED
 from cdc_tracker.destinations.kafka.plain import PlainKafka

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-from cdc_tracker.destinations.kafka.client import AdminClient, Consumer, KafkaError, KafkaException, NewTopic, TopicPartition
 from cdc_tracker.model import Position
 
 _TAIL = 2_000  # offsets read first: the position of a running destination is among them

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from cdc_tracker.destinations.kafka.client import AdminClient, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
 from cdc_tracker.destinations.kafka.faults import translated
 from cdc_tracker.destinations.kafka.settings import MOST_CHARACTERS, KafkaSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, key_maker, operation

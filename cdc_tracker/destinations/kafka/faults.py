@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cdc_tracker.destinations.kafka.client import KafkaError
+from confluent_kafka import KafkaError
+
 from cdc_tracker.errors import (
     AlreadyRunning,
     BatchRejected,

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.kafka.client import KafkaError, KafkaException, Message, Producer
 from cdc_tracker.destinations.kafka.connection import Connection, Report, discard
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
 from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, Stop, TooLarge

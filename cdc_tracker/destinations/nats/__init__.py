@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+from nats import errors
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.nats.client import NotFoundError, ServiceUnavailableError, errors
 from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loop, Refusal, Wire
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal

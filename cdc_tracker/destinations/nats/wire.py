@@ -8,8 +8,9 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-
-from cdc_tracker.destinations.nats.client import Client, Msg, errors
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 T = TypeVar("T")
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
+import pika
+from pika import exceptions, spec
 from pydantic import Field, SecretStr, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.rabbitmq.client import exceptions, pika, spec
 from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from cdc_tracker.destinations.rabbitmq.client import Channel, IOLoop, SelectConnection, exceptions, pika, spec
+import pika
+from pika import exceptions, spec
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.channel import Channel
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each failure several times over; we say it once
 
 UNROUTABLE = "no queue takes this routing key"
 

@@ -41,6 +41,14 @@ def test_a_type_whose_package_is_broken_says_which(tmp_path: Path, monkeypatch: 
     assert "some-vendor" in caught.value.hint
 
 
+def test_a_missing_client_is_named_with_the_extra_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(tmp_path, "broken = no_such_module:Thing", "Provides-Extra: broken\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="`broken` cannot be loaded: No module named 'no_such_module'") as caught:
+        load("broken")
+    assert caught.value.hint == "pip install 'some-vendor[broken]'"
+
+
 def test_a_type_that_two_packages_declare_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, "jsonl = elsewhere:Thing")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -48,8 +56,8 @@ def test_a_type_that_two_packages_declare_is_refused(tmp_path: Path, monkeypatch
         load("jsonl")
 
 
-def _install(folder: Path, entry_point: str) -> None:
+def _install(folder: Path, entry_point: str, more: str = "") -> None:
     info = folder / "some_vendor-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-vendor\nVersion: 1.0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-vendor\nVersion: 1.0\n" + more)
     (info / "entry_points.txt").write_text(f"[cdc_tracker.destinations]\n{entry_point}\n")
