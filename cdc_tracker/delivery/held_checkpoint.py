@@ -9,10 +9,10 @@ from typing import TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
+from cdc_tracker.delivery.faults import Fault, held_position, sound
 from cdc_tracker.delivery.report import DeliveryReporter
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.destinations.base import HoldsCheckpoint
-from cdc_tracker.destinations.support.faults import Fault, held_position, sound
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import Batch, Position
 from cdc_tracker.times import wait

@@ -10,8 +10,8 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from cdc_tracker.delivery.batcher import split_by_limits
+from cdc_tracker.delivery.faults import Fault, checked, sound
 from cdc_tracker.destinations.base import Destination, HoldsCheckpoint
-from cdc_tracker.destinations.support.faults import Fault, checked, sound
 from cdc_tracker.errors import (
     BatchRejected,
     CdcTrackerError,

@@ -36,8 +36,16 @@ from cdc_tracker.destinations.base import DestinationSettings, Limits
 from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, EventRejected, decoded, read_call
 from cdc_tracker.destinations.support.http import Http, HttpSettings, OptionalUrl, Reply
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, levels, members, quoted
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, send_groups, viewed_properties
-from cdc_tracker.destinations.support.vendor import INVALID_IDS, HttpDestination, check_id, translated
+from cdc_tracker.destinations.support.vendor import (
+    INVALID_IDS,
+    VIEWED,
+    HttpDestination,
+    Item,
+    check_id,
+    send_groups,
+    translated,
+    viewed_properties,
+)
 from cdc_tracker.errors import BatchRejected, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size

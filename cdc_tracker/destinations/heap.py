@@ -23,8 +23,7 @@ from cdc_tracker.destinations.base import DestinationSettings, Limits
 from cdc_tracker.destinations.support.event_view import Call, EventRejected, read_event
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, quoted
-from cdc_tracker.destinations.support.request_groups import Part, send_parts
-from cdc_tracker.destinations.support.vendor import HttpDestination, translated, unsupported
+from cdc_tracker.destinations.support.vendor import HttpDestination, Part, send_parts, translated, unsupported
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 from cdc_tracker.units import Size

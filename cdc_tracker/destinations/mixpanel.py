@@ -39,8 +39,17 @@ from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, EventR
 from cdc_tracker.destinations.support.http import Http, HttpSettings, OptionalUrl, Reply
 from cdc_tracker.destinations.support.json_splice import event_time, levels, members, quoted
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.request_groups import VIEWED, Item, keys, send_groups, viewed_properties
-from cdc_tracker.destinations.support.vendor import INVALID_IDS, HttpDestination, check_id, translated
+from cdc_tracker.destinations.support.vendor import (
+    INVALID_IDS,
+    VIEWED,
+    HttpDestination,
+    Item,
+    check_id,
+    keys,
+    send_groups,
+    translated,
+    viewed_properties,
+)
 from cdc_tracker.errors import BatchRejected
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Size

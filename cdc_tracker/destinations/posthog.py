@@ -30,8 +30,7 @@ from cdc_tracker.destinations.support.event_view import ABSENT, NO_CONTEXT, Call
 from cdc_tracker.destinations.support.http import UNREADABLE, BaseUrl, Http, HttpSettings, Reply, retry_after
 from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
-from cdc_tracker.destinations.support.request_groups import send_parts
-from cdc_tracker.destinations.support.vendor import HttpDestination, translated
+from cdc_tracker.destinations.support.vendor import HttpDestination, send_parts, translated
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.times import now_iso
 from cdc_tracker.units import Size

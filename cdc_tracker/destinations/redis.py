@@ -24,21 +24,20 @@ against Redis 7.0.
 from __future__ import annotations
 
 import hashlib
-import math
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import redis
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr
 
-from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Limits
+from cdc_tracker.destinations.support.exactly_once import NamedBatches, Stored
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template
+from cdc_tracker.destinations.support.urls import of_scheme, passwords, said
 from cdc_tracker.errors import (
     AlreadyRunning,
     CdcTrackerError,
@@ -48,7 +47,7 @@ from cdc_tracker.errors import (
     DestinationUnavailable,
     TooLarge,
 )
-from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.model import Batch, Position
 from cdc_tracker.units import Duration
 
 # Replaces the token: another writer's next batch is refused. KEYS: the state. ARGV: the prefix of its fields, the new token.
@@ -110,76 +109,37 @@ class RedisSettings(FormatSettings):
 
     type: Literal["redis"] = "redis"
     in_flight: int = Field(default=1, ge=1, le=1, description="always 1: the position moves in order")
-    url: SecretStr = Field(description="redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH")
-    stream: str = Field(description="a key; {event}, {type}, {schema} and {table} stand for the event's own")
+    url: Annotated[SecretStr, of_scheme("redis", "rediss", "unix")] = Field(
+        description="redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// for TLS, or unix://PATH"
+    )
+    stream: Annotated[str, AfterValidator(check_template)] = Field(
+        description="a key; {event}, {type}, {schema} and {table} stand for the event's own"
+    )
     state_key: str | None = Field(default=None, min_length=1, description="the key of our position; default cdc-tracker:NAME")
     maxlen: int | None = Field(default=None, ge=1, description="about how many entries a stream keeps; older ones are removed")
     wait_replicas: int = Field(default=0, ge=0, le=100, description="a batch counts once so many replicas have it")
     timeout: Duration = Field(default=30.0, gt=0, description="for connecting, for an answer, and for the replicas")
 
-    @field_validator("url")
-    @classmethod
-    def _redis_url(cls, url: SecretStr) -> SecretStr:
-        if urlsplit(url.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return url
 
-    @field_validator("stream")
-    @classmethod
-    def _template(cls, stream: str) -> str:
-        return check_template(stream)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """The state in Redis."""
-
-    token: str
-    position: Position | None
-    out_of_band: str
-
-
-class RedisDestination:
+class RedisDestination(NamedBatches):
     """Connects when first needed."""
 
     Settings: ClassVar[type[DestinationSettings]] = RedisSettings
-    guarantee: ClassVar[Guarantee] = "exactly once"
     duplicate_handling: ClassVar[str] = "appends it again: after a rewind the streams hold the same message-id more than once"
-    dedupe_window: ClassVar[float] = 0.0
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: RedisSettings, base: Path) -> None:
+        super().__init__()
         # Redis does nothing else while the script runs: a batch of 2,000 takes it some milliseconds.
         self.limits = Limits(2_000, batch_bytes=4 * 1024**2, event_bytes=64 * 1024**2, whole_changes=True)
         self._settings = settings
         self._names = NameTemplate(settings.stream)
         self._key = settings.state_key or f"cdc-tracker:{name}"
         self._fields = ""  # prefix of this cursor's
-        self._owns: Callable[[Position], bool] = lambda position: False
-        self._owner, self._count = secrets.token_hex(8), 0
-        self._stored: _Stored | None = None
-        self._attempt = ("", "")  # contents and token of the last batch without an answer
+        self._stored: Stored | None = None
         self._redis = self._client()
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._fields, self._owns = f"{cursor.key}:", owns
-
-    def deliver(self, batch: Batch) -> list[Receipt]:
-        """Adds all events and the position, or nothing."""
-        stored = self._ready()
-        out_of_band = _digest(batch.out_of_band) if batch.out_of_band else stored.out_of_band
-        if not batch.out_of_band or out_of_band != stored.out_of_band:
-            position = stored.position if batch.out_of_band else batch.upto
-            self._write(batch, stored, replace(stored, token=self._token(batch), position=position, out_of_band=out_of_band))
-        return [DELIVERED] * len(batch.events)
-
-    def position(self) -> Position | None:
-        return self._ready().position
-
-    def rewind(self, to: Position) -> None:
-        stored = self._ready()
-        batch = Batch((), to)
-        self._write(batch, stored, replace(stored, token=self._token(batch), position=to))
 
     def probe(self) -> None:
         with self._translated():
@@ -205,16 +165,16 @@ class RedisDestination:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"redis: `url` is not one: {type(error).__name__}") from None
 
-    def _ready(self) -> _Stored:
+    def _ready(self) -> Stored:
         """The state in Redis, after taking it over from the process that wrote before."""
         if self._stored is not None:
             return self._stored
         with self._translated():
-            token = self._next()
+            token = self._next_name()
             found = self._redis.eval(_TAKE_OVER, 1, self._key, self._fields, token)
             if self._fields and not found[0]:
                 found = self._inherited(token) or found
-        self._stored = _Stored(token, _position(*found[:2]), (found[2] or b"").decode())
+        self._stored = Stored(_position(*found[:2]), (found[2] or b"").decode(), token)
         return self._stored
 
     def _inherited(self, token: str) -> list[bytes] | None:
@@ -227,7 +187,7 @@ class RedisDestination:
             raise CheckpointMoved(f"{self}: another worker was quicker to take over the position in {self._key}")
         return list(found)
 
-    def _write(self, batch: Batch, before: _Stored, after: _Stored) -> None:
+    def _write(self, batch: Batch, before: Stored, after: Stored) -> None:
         keys = [self._key]
         fields: list[Any] = []
         numbers: dict[str, int] = {}
@@ -238,20 +198,18 @@ class RedisDestination:
                 keys.append(stream)
                 number = numbers[stream] = len(keys)
             fields += [number, event.message_id, event.type, event.body]
-        self._attempt = (_contents(batch), after.token)
         with self._translated():
-            said = self._call(keys, before.token, after, fields)
-            self._check(said)
+            self._check(self._call(keys, before.batch, after, fields))
             if self._settings.wait_replicas:
                 self._wait()
-        self._stored, self._attempt = after, ("", "")
+        self._stored = after
 
-    def _call(self, keys: list[str], follows: str, stored: _Stored, fields: list[Any]) -> str:
+    def _call(self, keys: list[str], follows: str, stored: Stored, fields: list[Any]) -> str:
         lsn, ordinal = stored.position if stored.position is not None else ("", "")
         arguments = [
             *keys,
             follows,
-            stored.token,
+            stored.batch,
             lsn,
             ordinal,
             stored.out_of_band,
@@ -260,13 +218,14 @@ class RedisDestination:
             *fields,
         ]
         try:
-            said = self._redis.evalsha(_SHA, len(keys), *arguments)
+            answer = self._redis.evalsha(_SHA, len(keys), *arguments)
         except redis.exceptions.NoScriptError:
-            said = self._redis.eval(_SCRIPT, len(keys), *arguments)
-        return bytes(said).decode()
+            answer = self._redis.eval(_SCRIPT, len(keys), *arguments)
+        return bytes(answer).decode()
 
-    def _check(self, said: str) -> None:
-        answer, _, rest = said.partition(" ")
+    def _check(self, answer: str) -> None:
+        """Raises the error that the script's answer means; returns if the batch is stored."""
+        answer, _, rest = answer.partition(" ")
         if answer == "KIND":
             kind, _, key = rest.partition(" ")
             raise DestinationBlocked(
@@ -290,14 +249,6 @@ class RedisDestination:
         if have < wanted:
             raise DestinationUnavailable(f"{self}: {have} of {wanted} replicas have the batch")
 
-    def _token(self, batch: Batch) -> str:
-        """The same token for a batch that is tried again, a new one for any other."""
-        return self._attempt[1] if self._attempt[0] == _contents(batch) else self._next()
-
-    def _next(self) -> str:
-        self._count += 1
-        return f"{self._owner}-{self._count}"
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -306,9 +257,7 @@ class RedisDestination:
             raise self._translate(error) from None
 
     def _translate(self, error: redis.exceptions.RedisError) -> CdcTrackerError:
-        password = urlsplit(self._settings.url.get_secret_value()).password
-        text = " ".join(str(error).split())
-        text = f"{self}: {text.replace(password, '***') if password else text}"
+        text = f"{self}: {said(error, passwords(self._settings.url.get_secret_value()))}"
         if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
             return DestinationBlocked(text, hint=_BLOCKED["WRONGPASS"])
         for code, hint in (_BLOCKED | _TEMPORARY).items():
@@ -331,11 +280,3 @@ _SIGNS = {
 
 def _position(lsn: bytes | None, ordinal: bytes | None) -> Position | None:
     return Position(int(lsn), int(ordinal)) if lsn and ordinal else None
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _contents(batch: Batch) -> str:
-    return _digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))

@@ -1,16 +1,21 @@
-"""The available destinations: the entry points of the group `cdc_tracker.destinations`, of this package and of plugins."""
+"""The available destinations: the entry points of the group `cdc_tracker.destinations`, of this package and of plugins.
+
+With `dry_run`, a stand-in: events go all the way, but nothing is sent.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, ClassVar, cast, get_args
 
 from cdc_tracker.config.nearest import nearest
-from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee
+from cdc_tracker.destinations.base import Destination, DestinationSettings, Guarantee, Limits
 from cdc_tracker.errors import ConfigError
+from cdc_tracker.model import SUPPRESSED, Batch, Receipt
 
 GROUP = "cdc_tracker.destinations"
 
@@ -60,6 +65,34 @@ def described(settings: DestinationSettings) -> type[Destination]:
     chosen = cast("type[Destination]", choose(settings))
     _adopt_earlier_names(chosen)
     return chosen
+
+
+def dry(kind: type[Destination]) -> type[Destination]:
+    """A class with the promises of `kind` that opens and sends nothing, and holds no checkpoint."""
+
+    class DryRun:
+        Settings: ClassVar[type[DestinationSettings]] = kind.Settings
+        guarantee: ClassVar[Guarantee] = kind.guarantee
+        duplicate_handling: ClassVar[str] = kind.duplicate_handling
+        dedupe_window: ClassVar[float] = kind.dedupe_window
+        age_limit: ClassVar[float] = kind.age_limit
+        limits = Limits(events=10_000, batch_bytes=1024**2, event_bytes=1024**2)  # for counting only
+
+        def __init__(self, name: str, settings: Any, base: Path) -> None:
+            self._made = (name, settings, base)
+
+        def deliver(self, batch: Batch) -> list[Receipt]:
+            return [SUPPRESSED] * len(batch.events)
+
+        def probe(self) -> None:
+            """Probes the real destination."""
+            with closing(kind(*self._made)) as real:
+                real.probe()
+
+        def close(self) -> None:
+            pass
+
+    return DryRun
 
 
 def _adopt_earlier_names(kind: object) -> None:

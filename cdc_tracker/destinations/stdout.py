@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.json_lines import as_lines
+from cdc_tracker.destinations.support.formats import as_lines
 from cdc_tracker.errors import DestinationUnavailable, Stop
 from cdc_tracker.model import DELIVERED, Batch, Receipt
 

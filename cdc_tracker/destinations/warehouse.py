@@ -25,14 +25,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.support import arrow_columns
+from cdc_tracker.destinations.support.exactly_once import moved
 from cdc_tracker.destinations.support.naming import snake_case
-from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, ConfigError, DestinationBlocked, DestinationUnavailable
+from cdc_tracker.destinations.support.urls import passwords, said
+from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.units import Duration
 
@@ -195,10 +196,7 @@ class WarehouseDestination:
             found = self._in_thread(self._read_checkpoint)
             if self._possible and found not in self._possible:
                 self._possible = []
-                raise CheckpointMoved(
-                    f"{self._settings.engine}/{self._settings.dataset}: the position stored there is not the one stored last",
-                    hint="it was restored or dropped, or another worker writes there. Nothing was loaded",
-                )
+                raise moved(f"{self._settings.engine}/{self._settings.dataset}")
             self._stored, self._possible = found, [found]
         return self._stored
 
@@ -234,10 +232,7 @@ class WarehouseDestination:
 
     def _translated(self, error: Exception) -> CdcTrackerError:
         chain = list(_chain(error))
-        said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
-        for secret in self._secrets:
-            said = said.replace(secret, "**********")
-        text = f"{self._settings.engine}/{self._settings.dataset}: {said[:400]}"
+        text = f"{self._settings.engine}/{self._settings.dataset}: {said(chain[-1], self._secrets)[:400]}"
         kinds = {kind.__name__ for each in chain for kind in type(each).__mro__}
         if "MissingDependencyException" in kinds or "ModuleNotFoundError" in kinds:
             return ConfigError(text, hint=f"pip install 'dlt[{self._settings.engine}]'")
@@ -280,9 +275,7 @@ def _credentials(engine: str, secret: str) -> Any:
 def _secrets_of(secret: str) -> Iterator[str]:
     """Returns the texts to redact: the whole text, a URL's password, the values of the JSON."""
     yield secret
-    with suppress(ValueError):
-        password = urlsplit(secret).password
-        yield from {password, unquote(password)} if password else ()
+    yield from passwords(secret)
     with suppress(ValueError):
         found = json.loads(secret)
         yield from (value for value in found.values() if isinstance(value, str) and len(value) > 5)

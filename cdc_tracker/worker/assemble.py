@@ -13,7 +13,6 @@ from cdc_tracker.config.config import Config
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.destinations import registry
 from cdc_tracker.destinations.base import NOTHING_MORE, Destination
-from cdc_tracker.destinations.dry_run import dry
 from cdc_tracker.errors import ConfigError, MappingError, Problem
 from cdc_tracker.journal import Journal
 from cdc_tracker.refusals import Refusal
@@ -63,7 +62,7 @@ def open_destination(config: Config, name: str, *, dry_run: bool = False) -> Des
     if settings is None:
         raise ConfigError(f"{config.path}: there is no destination {name!r}{nearest(name, list(config.destinations))}")
     kind = registry.described(settings)
-    return (dry(kind) if dry_run else kind)(name, settings, config.base)
+    return (registry.dry(kind) if dry_run else kind)(name, settings, config.base)
 
 
 def load_mappings(config: Config, texts: Mapping[str, str] | None = None) -> Mappings:

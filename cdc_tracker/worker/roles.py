@@ -16,13 +16,13 @@ import structlog
 from cdc_tracker import logs, mapping
 from cdc_tracker.capture.loop import Capture
 from cdc_tracker.config.config import Config
+from cdc_tracker.delivery.faults import Fault
 from cdc_tracker.delivery.jobs.runner import Jobs
 from cdc_tracker.delivery.loop import Delivery
 from cdc_tracker.delivery.mapping_versions import LoadedMappings, MappingVersions
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.delivery.start import ensure_checkpoint
 from cdc_tracker.destinations.base import Cursor, Destination
-from cdc_tracker.destinations.support.faults import Fault
 from cdc_tracker.errors import NEEDS_A_PERSON, AlreadyRunning, CdcTrackerError, Fenced, Stop
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position

@@ -36,8 +36,7 @@ from cdc_tracker.destinations.support.event_view import ABSENT, NO_CONTEXT, Call
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
 from cdc_tracker.destinations.support.json_splice import event_time, quoted
 from cdc_tracker.destinations.support.naming import legal_id
-from cdc_tracker.destinations.support.request_groups import Part, send_parts
-from cdc_tracker.destinations.support.vendor import HttpDestination, translated, unsupported
+from cdc_tracker.destinations.support.vendor import HttpDestination, Part, send_parts, translated, unsupported
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
 

@@ -17,8 +17,6 @@ before a crash is not appended a second time.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -33,14 +31,12 @@ from pydantic import Field
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
 from cdc_tracker.destinations.jsonl.checkpoint import PAGE, State, decode, owner_of, owner_page, write
-from cdc_tracker.destinations.support.formats import FormatSettings
-from cdc_tracker.destinations.support.json_lines import as_lines
-from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, DestinationBlocked, DestinationUnavailable, Stop
+from cdc_tracker.destinations.support.folders import disk_errors, lock, make_folder, sync_folder, try_writing
+from cdc_tracker.destinations.support.formats import FormatSettings, as_lines
+from cdc_tracker.errors import AlreadyRunning, CheckpointMoved, Stop
 from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
 from cdc_tracker.storage.files import is_at
 from cdc_tracker.units import Size
-
-_BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 class JsonlSettings(FormatSettings):
@@ -83,54 +79,50 @@ class JsonlDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return. Raises DestinationUnavailable if the disk is full or fails: nothing has changed then."""
-        try:
+        with disk_errors(self._folder):
             self._ready()
-            data = as_lines(batch.events)
-            if batch.out_of_band:
-                state = replace(self._state, out_of_band=hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).digest())
-                if state.out_of_band == self._state.out_of_band:
-                    return [DELIVERED] * len(batch.events)
-            else:
-                state = replace(self._state, position=batch.upto)
-            if state.length and state.length + len(data) > self._settings.rotate_size:
-                state = self._rotate(state)
-            self._dirty = True
-            write(self._data, data, state.length)
-            self._sync(self._data)
-            self._store(replace(state, length=state.length + len(data)))
-            self._dirty = False
-            self._check()
-        except OSError as error:
-            with suppress(OSError):
-                self._restore()
-            raise self._translated(error) from error
+            try:
+                self._write(batch)
+            except OSError:
+                with suppress(OSError):
+                    self._restore()
+                raise
         return [DELIVERED] * len(batch.events)
 
+    def _write(self, batch: Batch) -> None:
+        if batch.out_of_band:
+            state = replace(self._state, out_of_band=hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).digest())
+            if state.out_of_band == self._state.out_of_band:
+                return
+        else:
+            state = replace(self._state, position=batch.upto)
+        data = as_lines(batch.events)
+        if state.length and state.length + len(data) > self._settings.rotate_size:
+            state = self._rotate(state)
+        self._dirty = True
+        write(self._data, data, state.length)
+        self._sync(self._data)
+        self._store(replace(state, length=state.length + len(data)))
+        self._dirty = False
+        self._check()
+
     def position(self) -> Position | None:
-        try:
+        with disk_errors(self._folder):
             self._ready()
-        except OSError as error:
-            raise self._translated(error) from error
         return self._state.position
 
     def rewind(self, to: Position) -> None:
-        try:
+        with disk_errors(self._folder):
             self._ready()
             self._dirty = True
             self._store(replace(self._state, position=to))
             self._dirty = False
-        except OSError as error:
-            raise self._translated(error) from error
 
     def probe(self) -> None:
         """Writes and removes a small file in the folder. Takes no lock, so it can run beside the worker."""
-        trial = self._folder / f".{self._stem}.probe"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            trial.write_bytes(b"probe")
-            trial.unlink()
-        except OSError as error:
-            raise self._translated(error) from error
+        with disk_errors(self._folder):
+            make_folder(self._folder, durable=False)
+            try_writing(self._folder, self._stem)
 
     def close(self) -> None:
         for fd in (self._data, self._slots):
@@ -148,7 +140,7 @@ class JsonlDestination:
 
     def _open(self) -> None:
         """Opens the files of the plain name, or of the cursor if those belong to another source."""
-        self._make_folder()
+        make_folder(self._folder, durable=self._settings.fsync)
         if not self._open_files(self._plain):
             self._open_files(f"{self._plain}.{self._key}")
 
@@ -219,13 +211,7 @@ class JsonlDestination:
         )
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                f"another process is writing to {self._folder / self._stem}-*.jsonl",
-                hint="two destinations, or two workers, must not share a path: stop the other one or change `path`",
-            ) from None
+        lock(self._slots, f"{self._folder / self._stem}-*.jsonl")
 
     def _load(self) -> None:
         slots = [decode(os.pread(self._slots, PAGE, at)) for at in (0, PAGE)]
@@ -274,7 +260,7 @@ class JsonlDestination:
             self._check()
         os.ftruncate(self._data, self._state.length)
         self._sync(self._data)
-        self._sync_folder(self._folder)
+        self._sync_names()
         self._dirty = False
 
     def _rotate(self, state: State) -> State:
@@ -283,7 +269,7 @@ class JsonlDestination:
         fd = os.open(self._file(state.number + 1), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.close(self._data)
         self._data = fd
-        self._sync_folder(self._folder)
+        self._sync_names()
         return replace(state, number=state.number + 1, length=0)
 
     def _store(self, state: State) -> None:
@@ -298,19 +284,9 @@ class JsonlDestination:
         if self._settings.fsync:
             os.fdatasync(fd)
 
-    def _make_folder(self) -> None:
-        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            self._sync_folder(folder.parent)
-
-    def _sync_folder(self, folder: Path) -> None:
+    def _sync_names(self) -> None:
         if self._settings.fsync:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(self._folder)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{self._stem}-{number:06d}.jsonl"
@@ -318,11 +294,3 @@ class JsonlDestination:
     def _numbers(self) -> list[int]:
         pattern = re.compile(re.escape(self._stem) + r"-(\d{6,})\.jsonl")
         return sorted(int(found[1]) for path in self._folder.iterdir() if (found := pattern.fullmatch(path.name)))
-
-    def _translated(self, error: OSError) -> DestinationUnavailable:
-        text = f"cannot write to {self._folder}: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DestinationUnavailable(text, hint="free some space there: nothing is lost, and delivery continues by itself")
-        if error.errno in _BLOCKED:
-            return DestinationBlocked(text, hint="make it a folder that the worker's user may write to")
-        return DestinationUnavailable(text)

@@ -21,79 +21,50 @@ events, tombstones). Tested against Apache Kafka 4.1 (KRaft).
 
 from __future__ import annotations
 
-import math
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.kafka.checkpoints import Stored, Watch, digest, make_topic, read
-from cdc_tracker.destinations.kafka.connection import TRANSACTION, Connection, discard
-from cdc_tracker.destinations.kafka.faults import FENCED
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Limits
+from cdc_tracker.destinations.kafka.checkpoints import Watch, encode, make_topic, read
+from cdc_tracker.destinations.kafka.connection import FENCED, TRANSACTION, Connection, discard
 from cdc_tracker.destinations.kafka.plain import PlainKafka
 from cdc_tracker.destinations.kafka.settings import KafkaSettings
+from cdc_tracker.destinations.support.exactly_once import NamedBatches, Stored, moved
 from cdc_tracker.errors import CheckpointMoved, DestinationUnavailable
-from cdc_tracker.model import DELIVERED, START, Batch, Position, Receipt
+from cdc_tracker.model import START, Batch, Position
 
 
-class KafkaDestination:
+class KafkaDestination(NamedBatches):
     """Exactly once. With `transactions: false` a PlainKafka delivers: see `of`."""
 
     Settings: ClassVar[type[DestinationSettings]] = KafkaSettings
-    guarantee: ClassVar[Guarantee] = "exactly once"
     duplicate_handling: ClassVar[str] = "keeps it again: after a rewind the topics hold the same message-id more than once"
-    dedupe_window: ClassVar[float] = 0.0
-    age_limit: ClassVar[float] = math.inf
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> type[KafkaDestination | PlainKafka]:
         return cls if settings.transactions else PlainKafka
 
     def __init__(self, name: str, settings: KafkaSettings, base: Path) -> None:
+        super().__init__()
         self.limits = Limits(5_000, 8 * 1024**2, settings.event_size, whole_changes=True)
         self._settings = settings
         self._connection = Connection(settings)
         self._id = settings.transactional_id or f"cdc-tracker-{name}"
         self._old_id = ""  # of versions without cursors
-        self._owns: Callable[[Position], bool] = lambda position: False
         self._producer: Producer | None = None
         self._watch = Watch(self._connection.client, settings.checkpoint_topic, settings.timeout)
         self._stored = Stored()
         self._possible: list[Stored] = []  # possibly stored: the last, and those of transactions without an answer
         self._failed: list[tuple[KafkaError, str | None]] = []  # failures in the current transaction
-        self._instance, self._count = secrets.token_hex(8), 0
         self._interrupted = False  # a call to the cluster has failed since the last commit
-        self._attempt = ("", "")  # contents and name of the last batch whose commit was not answered
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._old_id, self._owns = self._id, owns
         self._id = f"{self._old_id}.{cursor.key}"
-
-    def deliver(self, batch: Batch) -> list[Receipt]:
-        """Stores all events and the position, durably, or nothing."""
-        self._ready()
-        contents = digest("\n".join([str(batch.upto), batch.out_of_band, *[event.message_id for event in batch.events]]))
-        moved = {"out_of_band": digest(batch.out_of_band)} if batch.out_of_band else {"position": batch.upto}
-        stored = replace(self._stored, batch=self._name(contents), **moved)
-        taken = stored.batch == self._stored.batch or (batch.out_of_band and stored.out_of_band == self._stored.out_of_band)
-        if not taken:
-            self._attempt = (contents, stored.batch)
-            self._write(batch, stored)
-        self._attempt = ("", "")
-        return [DELIVERED] * len(batch.events)
-
-    def position(self) -> Position | None:
-        self._ready()
-        return self._stored.position
-
-    def rewind(self, to: Position) -> None:
-        self._ready()
-        self._write(Batch((), to), Stored(to, self._stored.out_of_band))
 
     def probe(self) -> None:
         """Does not touch transactions: that would shut out the worker that delivers."""
@@ -105,17 +76,10 @@ class KafkaDestination:
             self._producer = None
         self._watch.close()
 
-    def _name(self, contents: str) -> str:
-        """The same name for a batch that is tried again, a new one for any other."""
-        if self._attempt[0] == contents:
-            return self._attempt[1]
-        self._count += 1
-        return f"{self._instance}-{self._count}"
-
-    def _ready(self) -> None:
-        """Creates the only producer with this id, and reads the stored position."""
+    def _ready(self) -> Stored:
+        """Creates the only producer with this id, and reads what is stored."""
         if self._producer is not None:
-            return
+            return self._stored
         try:
             producer = self._fenced(self._id)
             try:
@@ -136,10 +100,11 @@ class KafkaDestination:
         self._connection.forget_errors()
         if inherited is not None:
             try:
-                self._write(Batch((), START), inherited, remove=self._old_id)
+                self._commit(Batch((), START), inherited, remove=self._old_id)
             except BaseException:
                 self.close()  # the position must be read again
                 raise
+        return self._stored
 
     def _fenced(self, name: str) -> Producer:
         """Returns the only producer with that id: earlier ones are shut out, and their open transactions are ended."""
@@ -171,10 +136,7 @@ class KafkaDestination:
     def _moved(self) -> CheckpointMoved:
         self.close()
         self._possible = []
-        return CheckpointMoved(
-            f"{self._connection}: the position in {self._settings.checkpoint_topic} is not the one stored last",
-            hint="topics were recreated or restored, or another worker writes there. Nothing was written",
-        )
+        return moved(f"{self._connection}, topic {self._settings.checkpoint_topic}")
 
     def _check(self) -> None:
         """Raises CheckpointMoved if the record stored last is gone."""
@@ -186,8 +148,11 @@ class KafkaDestination:
         if shrunk:
             raise self._moved()
 
-    def _write(self, batch: Batch, stored: Stored, *, remove: str = "") -> None:
-        """Commits the events and the position in one transaction. `bury`: the id of an earlier position to remove with it."""
+    def _write(self, batch: Batch, before: Stored, after: Stored) -> None:
+        self._commit(batch, after)
+
+    def _commit(self, batch: Batch, stored: Stored, *, remove: str = "") -> None:
+        """Commits the events and the position in one transaction. `remove`: the id of an earlier position to remove with it."""
         producer, topic = self._producer, self._settings.checkpoint_topic
         if producer is None:
             raise DestinationUnavailable("not connected")
@@ -200,7 +165,7 @@ class KafkaDestination:
             for event in batch.events:
                 for record in self._connection.records(event):
                     self._connection.produce(producer, record, self._report)
-            producer.produce(topic, stored.encode(), self._id.encode(), partition=0, on_delivery=self._report)
+            producer.produce(topic, encode(stored), self._id.encode(), partition=0, on_delivery=self._report)
             if remove:
                 producer.produce(topic, None, remove.encode(), partition=0, on_delivery=self._report)
             certain = False
@@ -233,7 +198,7 @@ class KafkaDestination:
             # Not by another worker: the cluster fences the producer of a transaction that takes too long, and a request of the
             # producer before this one, sent when the cluster did not answer, fences this one if it arrives late.
             raise DestinationUnavailable(f"{self._connection}: the transaction was aborted by the cluster after {seconds:.0f} s")
-        raise self._connection.translated_error(error if error.code() in FENCED else cause, topic) from None
+        raise self._connection.translated(error if error.code() in FENCED else cause, topic) from None
 
     def _aborted(self, producer: Producer) -> bool:
         abort: Callable[[float], None] = producer.abort_transaction
@@ -245,8 +210,4 @@ class KafkaDestination:
         return True
 
 
-_CONSEQUENCES = (
-    KafkaError._INCONSISTENT,
-    KafkaError._PURGE_QUEUE,
-    KafkaError._PURGE_INFLIGHT,
-)  # consequences of another error
+_CONSEQUENCES = (KafkaError._INCONSISTENT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)  # of another error

@@ -15,9 +15,7 @@ other transaction ends or times out.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from cdc_tracker.destinations.support.exactly_once import Stored
 from cdc_tracker.model import Position
 
 _TAIL = 2_000  # offsets read first: the position of a running destination is among them
@@ -36,27 +35,15 @@ _CONFIG = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record. `batch` names the batch that it was stored with; `out_of_band`: digest of the last out-of-band name."""
-
-    position: Position | None = None
-    out_of_band: str = ""
-    batch: str = ""
-
-    def encode(self) -> bytes:
-        lsn, ordinal = self.position if self.position is not None else (None, None)
-        return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": self.out_of_band, "batch": self.batch})
+def encode(record: Stored) -> bytes:
+    lsn, ordinal = record.position if record.position is not None else (None, None)
+    return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": record.out_of_band, "batch": record.batch})
 
 
 def decode(value: bytes) -> Stored:
     read = msgspec.json.decode(value)
     position = None if read["commit_lsn"] is None else Position(read["commit_lsn"], read["ordinal"])
     return Stored(position, read["aside"], read["batch"])
-
-
-def digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def make_topic(client: dict[str, Any], topic: str, timeout: float) -> None:

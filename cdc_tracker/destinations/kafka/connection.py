@@ -1,4 +1,4 @@
-"""Producers and records, for delivery with and without transactions."""
+"""Producers, records and the cluster's errors, for delivery with and without transactions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,42 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from cdc_tracker.destinations.kafka.faults import translated
 from cdc_tracker.destinations.kafka.settings import MOST_CHARACTERS, KafkaSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, key_maker, operation
-from cdc_tracker.errors import CdcTrackerError, ConfigError
+from cdc_tracker.destinations.support.urls import redacted
+from cdc_tracker.errors import (
+    AlreadyRunning,
+    BatchRejected,
+    CdcTrackerError,
+    ConfigError,
+    DestinationBlocked,
+    DestinationUnavailable,
+    TooLarge,
+)
 from cdc_tracker.model import RAW, Event, Op
 
 TRANSACTION = 60.0  # seconds after which the cluster ends an open transaction
 _PRODUCER_ONLY = ("compression", "batch.", "linger", "queue.", "partitioner", "retries", "retry.backoff", "sticky.", "message.")
 _log = logging.getLogger("cdc_tracker.kafka")
+
+FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+_REFUSED = (
+    KafkaError.INVALID_RECORD,
+    KafkaError._INVALID_DIFFERENT_RECORD,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.INVALID_MSG,
+)
+_LOGIN = (KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError._SSL)
+_FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "allow it WRITE and DESCRIBE on the topics, and READ on the checkpoint topic",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "allow it WRITE and DESCRIBE on the transactional id, by a prefixed ACL",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "allow it IDEMPOTENT_WRITE on the cluster",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "allow it READ on the group of the same name as the transactional id",
+}
+_NO_TOPIC = KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_EXCEPTION
+_FORBIDDEN |= dict.fromkeys(_NO_TOPIC, "make the topic, or let the brokers do so (auto.create.topics.enable)")
 
 Report = Callable[[KafkaError | None, Any], None]
 
@@ -107,13 +134,28 @@ class Connection:
             raise self.translated(error) from None
         wrong = found.topics[topic].error if topic else None
         if wrong is not None and wrong.code() != KafkaError.LEADER_NOT_AVAILABLE:  # it is being created
-            raise self.translated_error(wrong, topic)
+            raise self.translated(wrong, topic)
 
-    def translated(self, error: KafkaException, topic: str | None = None) -> CdcTrackerError:
-        return self.translated_error(error.args[0], topic)
-
-    def translated_error(self, error: KafkaError, topic: str | None = None) -> CdcTrackerError:
-        return translated(error, str(self), topic=topic, behind=self._last_error, secrets=self._secrets)
+    def translated(self, failure: KafkaError | KafkaException, topic: str | None = None) -> CdcTrackerError:
+        """The error as a CdcTrackerError. The last error of a connection says more than a timeout."""
+        error = failure.args[0] if isinstance(failure, KafkaException) else failure
+        code, behind = error.code(), self._last_error
+        text = redacted(f"{self}: {f'topic {topic}: ' if topic else ''}{error.str()}", self._secrets)
+        if code in FENCED:
+            return AlreadyRunning(
+                f"{self}: another producer has taken over this transactional.id",
+                hint="another worker delivers to this destination, or another installation uses the same name: stop it, or set "
+                "`transactional_id`. Nothing was written twice",
+            )
+        if code in _LOGIN or (behind is not None and behind.code() in _LOGIN):
+            said = text if code in _LOGIN or behind is None else f"{self}: {behind.str()}"
+            return DestinationBlocked(said, hint="correct the credentials and security.protocol in `config`")
+        if code in _FORBIDDEN:
+            return DestinationBlocked(text, hint=_FORBIDDEN[code])
+        if code in _TOO_LARGE or code in _REFUSED:
+            return TooLarge(text) if code in _TOO_LARGE else BatchRejected(text)
+        said = f" ({behind.str()})" if behind is not None and behind.code() != code else ""
+        return DestinationUnavailable(text + said)
 
     def forget_errors(self) -> None:
         """Forgets earlier errors. To be called after a success."""
@@ -149,12 +191,7 @@ class Connection:
         try:
             self.producer()
         except KafkaException as error:
-            raise ConfigError(f"kafka: config: {self._masked(error.args[0].str())}") from None
-
-    def _masked(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+            raise ConfigError(f"kafka: config: {redacted(error.args[0].str(), self._secrets)}") from None
 
 
 def discard(producer: Producer) -> None:

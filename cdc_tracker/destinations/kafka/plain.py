@@ -42,7 +42,7 @@ class PlainKafka:
             self.close()  # an idempotent producer that has lost count is replaced
         topics = [self._connection.topic(event) for event in batch.events]
         errors = [
-            None if answer is None else self._connection.translated_error(answer, topic)
+            None if answer is None else self._connection.translated(answer, topic)
             for answer, topic in zip(answers, topics, strict=True)
         ]
         # A broker refuses a record batch as a whole: which event is at fault shows when it is sent alone.

@@ -16,7 +16,7 @@ import asyncio
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from nats import errors
@@ -28,6 +28,7 @@ from cdc_tracker.destinations.nats.wire import GONE, LATE, PAYLOAD, UNHEARD, Loo
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal
 from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.urls import of_scheme, passwords, redacted, said
 from cdc_tracker.errors import CdcTrackerError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import DELIVERED, Batch, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
@@ -42,7 +43,9 @@ class NatsSettings(FormatSettings):
     template: ClassVar[str] = "subject"
 
     type: Literal["nats"] = "nats"
-    url: list[SecretStr] = Field(min_length=1, description="nats://[USER:PASSWORD@]HOST:PORT or tls://…; a list for a cluster")
+    url: list[Annotated[SecretStr, of_scheme("nats", "tls", "ws", "wss")]] = Field(
+        min_length=1, description="nats://[USER:PASSWORD@]HOST:PORT or tls://…; a list for a cluster"
+    )
     subject: str = Field(
         default="cdc_tracker.{type}.{event}", description="{event}, {type}, {schema} and {table} stand for the event's own"
     )
@@ -55,14 +58,6 @@ class NatsSettings(FormatSettings):
     @classmethod
     def _listed(cls, url: object) -> object:
         return [url] if isinstance(url, str | SecretStr) else url
-
-    @field_validator("url")
-    @classmethod
-    def _nats_url(cls, urls: list[SecretStr]) -> list[SecretStr]:
-        for url in urls:
-            if urlsplit(url.get_secret_value()).scheme not in ("nats", "tls", "ws", "wss"):
-                raise ValueError("must begin with nats:// or tls://")
-        return urls
 
     @field_validator("subject")
     @classmethod
@@ -205,14 +200,14 @@ class NatsDestination:
         return DestinationUnavailable(text)
 
     def _translated(self, error: BaseException) -> CdcTrackerError:
-        said = " ".join(str(error).split()) or type(error).__name__
+        what = said(error)
         if isinstance(error, NotFoundError):
             return DestinationBlocked(f"{self}: {error.description}", hint="create the stream, or correct `stream`")
         if isinstance(error, ServiceUnavailableError | errors.NoRespondersError):
-            return DestinationUnavailable(f"{self}: {said}", hint="check that JetStream is enabled (-js) and has a leader")
+            return DestinationUnavailable(f"{self}: {what}", hint="check that JetStream is enabled (-js) and has a leader")
         if isinstance(error, TimeoutError):
-            said = f"no answer within {self._settings.timeout:g} s"
-        text = self._masked(f"{self}: {said}" + (f" ({self._last_error})" if self._last_error else ""))
+            what = f"no answer within {self._settings.timeout:g} s"
+        text = redacted(f"{self}: {what}" + (f" ({self._last_error})" if self._last_error else ""), self._secrets())
         if "permissions violation" in text.lower():
             return DestinationBlocked(text, hint="allow its user to publish to the subjects, and to subscribe to _INBOX.>")
         if isinstance(error, errors.AuthorizationError) or any(sign in text.lower() for sign in _LOGIN):
@@ -226,12 +221,9 @@ class NatsDestination:
             return Receipt(Outcome.REJECTED, "event_too_large", detail=f"{self}: {refusal.text}")
         return Receipt(Outcome.RETRY, f"{self}: {refusal.text}")
 
-    def _masked(self, text: str) -> str:
-        for url in self._settings.url:
-            parts = urlsplit(url.get_secret_value())
-            for secret in (parts.password, parts.username):
-                text = text.replace(secret, "***") if secret else text
-        return text
+    def _secrets(self) -> list[str]:
+        urls = [url.get_secret_value() for url in self._settings.url]
+        return [secret for url in urls for secret in (*passwords(url), urlsplit(url).username or "")]  # a token is a user's name
 
     def _discard(self, wire: Wire) -> None:
         with self._lock:

@@ -21,14 +21,10 @@ Google. Tested on local disks and against moto's S3; never against Amazon or Goo
 
 from __future__ import annotations
 
-import hashlib
 import io
-import math
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -36,13 +32,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 from pydantic import Field, SecretStr, field_validator
 
-from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.parquet.record import SUFFIX, Growing, Record, decode, encode
+from cdc_tracker.destinations.base import Cursor, DestinationSettings, Limits
+from cdc_tracker.destinations.parquet.log import SUFFIX, Growing, Record, decode, encode, newest, record_name, records_among
 from cdc_tracker.destinations.parquet.stores import Bucket, Folder, Store
 from cdc_tracker.destinations.support import arrow_columns
-from cdc_tracker.destinations.support.naming import snake_case
+from cdc_tracker.destinations.support.exactly_once import NamedBatches, Stored, moved
+from cdc_tracker.destinations.support.naming import TABLES, identifier, snake_case
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, CheckpointMoved
-from cdc_tracker.model import DELIVERED, Batch, Position, Receipt
+from cdc_tracker.model import Batch, Position, Receipt
 from cdc_tracker.times import SECOND, from_micros, to_micros
 from cdc_tracker.units import Size
 
@@ -54,7 +51,6 @@ _MOST_GROWING = 200  # partitions whose last file may still grow
 _RECORDS = 100  # earlier ones to keep, so that an old request that arrives late finds its number taken
 _HOUR = 3600 * SECOND
 _FIRST_HOUR, _LAST_HOUR = (to_micros(moment) // _HOUR for moment in (datetime.min, datetime.max))
-_BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
 
 
 class ParquetSettings(DestinationSettings):
@@ -90,24 +86,14 @@ class ParquetSettings(DestinationSettings):
         return value
 
 
-@dataclass
-class _Attempt:
-    """The batch that was being written when something failed: it may have been stored nevertheless."""
-
-    token: str
-    batch: tuple[object, ...]
-
-
-class ParquetDestination:
+class ParquetDestination(NamedBatches):
     """Opens its store when first needed, and locks it if it is a folder."""
 
     Settings: ClassVar[type[DestinationSettings]] = ParquetSettings
-    guarantee: ClassVar[Guarantee] = "exactly once"
     duplicate_handling: ClassVar[str] = "appends it again: after a rewind the files hold the same id more than once"
-    dedupe_window: ClassVar[float] = 0.0
-    age_limit: ClassVar[float] = math.inf
 
     def __init__(self, name: str, settings: ParquetSettings, base: Path) -> None:
+        super().__init__()
         arrow_columns.arrow("parquet")
         self.limits = Limits(events=50_000, batch_bytes=32 * 1024**2, event_bytes=1 << 30, whole_changes=True)
         self._settings = settings
@@ -115,11 +101,8 @@ class ParquetDestination:
         self._name = re.sub(r"[^\w.-]", "_", name)
         self._store = _store(settings, self._name, base)
         self._old: Store | None = None  # the log of versions without cursors
-        self._owns: Callable[[Position], bool] = lambda position: False
         self._record: Record | None = None
         self._possible: set[str] = set()  # tokens that the newest record may have, one whose write failed included
-        self._found = ""  # the last batch that counted when the store was opened
-        self._attempt: _Attempt | None = None
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._old, self._owns, self._name = self._store, owns, cursor.key
@@ -127,39 +110,8 @@ class ParquetDestination:
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         """Durable on return, whole or not at all. Raises DestinationUnavailable if the store is full or cannot be reached."""
-        record = self._ready()
-        self._check(record)
-        receipts = [DELIVERED] * len(batch.events)
-        identity = (batch.upto, batch.out_of_band, tuple(event.message_id for event in batch.events))
-        attempt, self._attempt = self._attempt, None
-        if attempt and attempt.token == self._found and attempt.batch == identity:
-            return receipts  # the previous try failed after its batch counted
-        out_of_band = (
-            hashlib.blake2b(batch.out_of_band.encode(), digest_size=16).hexdigest() if batch.out_of_band else record.out_of_band
-        )
-        if batch.out_of_band and out_of_band == record.out_of_band:
-            return receipts
-        token = secrets.token_hex(8)
-        made = msgspec.structs.replace(
-            record,
-            sequence=record.sequence + 1,
-            token=token,
-            batch=token,
-            position=record.position if batch.out_of_band else batch.upto,
-            out_of_band=out_of_band,
-        )
-        self._attempt = _Attempt(token, identity)
-        self._write(made, batch)
-        self._attempt = None
-        return receipts
-
-    def position(self) -> Position | None:
-        return self._ready().reached
-
-    def rewind(self, to: Position) -> None:
-        record = self._ready()
-        changed = {"sequence": record.sequence + 1, "token": secrets.token_hex(8), "position": to}
-        self._write(msgspec.structs.replace(record, **changed), Batch((), to))
+        self._check(self._newest())
+        return super().deliver(batch)
 
     def probe(self) -> None:
         """Writes and removes a small file. Takes no lock, so it can run beside the worker."""
@@ -169,22 +121,25 @@ class ParquetDestination:
         self._record = None
         self._store.close()
 
-    def _ready(self) -> Record:
-        """Returns this process's newest record. The first time, completes the store's newest and writes one after it."""
+    def _ready(self) -> Stored:
+        record = self._newest()
+        return Stored(record.reached, record.out_of_band, record.batch)
+
+    def _newest(self) -> Record:
+        """This process's newest record. The first time, completes the store's newest and writes one after it."""
         if self._record is None:
             self._store.close()
             self._store.open()
             names = self._store.names()
-            records = _records(names)
-            found = _newest(self._store) if records else self._inherited()
+            records = records_among(names)
+            found = newest(self._store) if records else self._inherited()
             if self._possible and found.token not in self._possible:
                 raise self._moved()
             self._possible.add(found.token)
             self._store.publish(found.moves)
-            self._found = found.batch
-            ours = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
+            ours = found.following()
             self._commit(ours)
-            old = [name for name in records if name <= _name(ours.sequence - _RECORDS)]
+            old = [name for name in records if name <= record_name(ours.sequence - _RECORDS)]
             self._store.remove(old + [name for name in names if not name.endswith(SUFFIX)])
             self._record = ours
         return self._record
@@ -193,15 +148,15 @@ class ParquetDestination:
         """The record that an earlier version stored without a cursor, if it is this source's. Shuts out its writer."""
         if self._old is None or not self._old.used():
             return Record()
-        found = _newest(self._old)
+        found = newest(self._old)
         if found.reached is None or not self._owns(found.reached):
             return Record()
         try:
             self._old.open()
-            found = _newest(self._old)
+            found = newest(self._old)
             self._old.publish(found.moves)
-            last = msgspec.structs.replace(found, sequence=found.sequence + 1, token=secrets.token_hex(8), moves=[])
-            if not self._old.commit(_name(last.sequence), encode(last)):
+            last = found.following()
+            if not self._old.commit(record_name(last.sequence), encode(last)):
                 raise AlreadyRunning(f"another process is writing to {self._settings.path}", hint="stop it first")
         finally:
             self._old.close()
@@ -209,7 +164,7 @@ class ParquetDestination:
 
     def _check(self, record: Record) -> None:
         """Raises CheckpointMoved if the record that the next one follows is gone."""
-        name = _name(record.sequence)
+        name = record_name(record.sequence)
         data = self._store.read(name)
         if data is None or decode(name, data).token != record.token:
             raise self._moved()
@@ -217,12 +172,10 @@ class ParquetDestination:
     def _moved(self) -> CheckpointMoved:
         self.close()
         self._possible.clear()
-        return CheckpointMoved(
-            f"{self._settings.path}: the newest record there is not the one written last",
-            hint="the files were restored or removed, or another worker writes there. The batch was not written",
-        )
+        return moved(self._settings.path)
 
-    def _write(self, record: Record, batch: Batch) -> None:
+    def _write(self, batch: Batch, before: Stored, after: Stored) -> None:
+        record = self._newest().following(position=after.position, out_of_band=after.out_of_band, batch=after.batch)
         self._record = None  # until this succeeds, only the store knows
         growing = dict(record.growing)
         moves: list[tuple[str, str]] = []
@@ -240,18 +193,18 @@ class ParquetDestination:
         record = msgspec.structs.replace(record, moves=moves, growing=dict(list(growing.items())[-_MOST_GROWING:]))
         self._commit(record)
         self._store.publish(moves)
-        self._store.remove([_name(record.sequence - _RECORDS)])
+        self._store.remove([record_name(record.sequence - _RECORDS)])
         self._record = record
 
     def _commit(self, record: Record) -> None:
         self._possible.add(record.token)
-        if not self._store.commit(_name(record.sequence), encode(record)):
+        if not self._store.commit(record_name(record.sequence), encode(record)):
             self._resolve_conflict(record)
         self._possible = {record.token}
 
     def _resolve_conflict(self, record: Record) -> None:
         """A record of this number exists. Returns if a first try wrote it, whose answer was lost; else raises AlreadyRunning."""
-        name = _name(record.sequence)
+        name = record_name(record.sequence)
         data = self._store.read(name)
         if data is not None and decode(name, data).token != record.token:
             raise AlreadyRunning(
@@ -321,20 +274,6 @@ def _store(settings: ParquetSettings, name: str, base: Path) -> Store:
     return Bucket(settings.path, name, options, [secret] if secret else [])
 
 
-def _newest(store: Store) -> Record:
-    records = _records(store.names())
-    data = store.read(records[-1]) if records else None
-    return decode(records[-1], data) if data is not None else Record()
-
-
-def _records(names: list[str]) -> list[str]:
-    return sorted(name for name in names if name.endswith(SUFFIX))
-
-
-def _name(sequence: int) -> str:
-    return f"{sequence:012d}{SUFFIX}"
-
-
 def _moments(rows: pa.Table) -> list[int]:
     """The events' times in microseconds; the commit's if an event has none."""
     own, commits = (rows[name].cast("int64").to_pylist() for name in ("timestamp", "committed_at"))
@@ -347,11 +286,4 @@ def _hour(micros: int) -> int:
 
 def _folder(kind: str, event: str | None) -> str:
     """A folder's name: the event's in snake case, in 100 bytes, with a hash if it was cut or nothing is left."""
-    if kind in _BY_TYPE:
-        return _BY_TYPE[kind]
-    name = snake_case(event or "event")
-    encoded = name.encode()
-    if name and len(encoded) <= 100:
-        return name
-    digest = hashlib.sha256((event or "").encode()).hexdigest()[:8]
-    return (encoded[:91].decode(errors="ignore") + "_" + digest).lstrip("_")
+    return TABLES.get(kind) or identifier(snake_case(event or "event"), 100, event or "event").lstrip("_")

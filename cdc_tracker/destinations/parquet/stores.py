@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,10 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cdc_tracker.destinations.support.folders import disk_errors, lock, make_folder, sync_folder, try_writing
+from cdc_tracker.destinations.support.urls import said
 from cdc_tracker.errors import AlreadyRunning, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 
 LOG = "_cdc_tracker"  # readers of data lakes skip names that begin with an underscore
-_BLOCKED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 class Store(ABC):
@@ -71,68 +70,65 @@ class Folder(Store):
         self._lock = -1
 
     def open(self) -> None:
-        with self._troubles():
-            self._make(self._log)
+        with disk_errors(self._root):
+            make_folder(self._log)
             self._lock = os.open(self._log / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock(self._lock, str(self._root))
+            except AlreadyRunning:
                 self.close()
-                raise AlreadyRunning(
-                    f"another process is writing to {self._root}",
-                    hint="two workers must not share a path and a name: stop the other one or change `path`",
-                ) from None
+                raise
 
     def used(self) -> bool:
         return self._log.is_dir()
 
     def names(self) -> list[str]:
-        with self._troubles():
+        with disk_errors(self._root):
             return [path.name for path in self._log.iterdir() if path.name != "lock"]
 
     def read(self, name: str) -> bytes | None:
-        with self._troubles():
+        with disk_errors(self._root):
             try:
                 return (self._log / name).read_bytes()
             except FileNotFoundError:
                 return None
 
     def stage(self, name: str, data: bytes) -> None:
-        with self._troubles(), (self._log / name).open("wb") as file:
+        with disk_errors(self._root), (self._log / name).open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def commit(self, name: str, data: bytes) -> bool:
-        with self._troubles():
+        with disk_errors(self._root):
             if (self._log / name).exists():
                 return False
             self.stage(f"{name}.new", data)
-            _sync(self._log)  # the staged files are durable before the record that names them
+            sync_folder(self._log)  # the staged files are durable before the record that names them
             (self._log / f"{name}.new").rename(self._log / name)
-            _sync(self._log)
+            sync_folder(self._log)
             return True
 
     def publish(self, moves: Sequence[tuple[str, str]]) -> None:
-        with self._troubles():
+        with disk_errors(self._root):
             folders = set()
             for name, path in moves:
                 target = self._root / path
                 if (self._log / name).exists():
-                    self._make(target.parent)
+                    make_folder(target.parent)
                     (self._log / name).rename(target)
                 folders.add(target.parent)
             for folder in folders:
                 with suppress(FileNotFoundError):  # moved already, and removed by someone since
-                    _sync(folder)
+                    sync_folder(folder)
 
     def remove(self, names: Sequence[str]) -> None:
-        with self._troubles():
+        with disk_errors(self._root):
             for name in names:
                 (self._log / name).unlink(missing_ok=True)
 
     def fetch(self, path: str, size: int) -> bytes | None:
-        with self._troubles():
+        with disk_errors(self._root):
             try:
                 data = (self._root / path).read_bytes()
             except FileNotFoundError:
@@ -140,44 +136,14 @@ class Folder(Store):
             return data if len(data) == size else None
 
     def probe(self) -> None:
-        with self._troubles():
-            self._make(self._root)
-            trial = self._root / f".{self._log.name}.probe"
-            trial.write_bytes(b"probe")
-            trial.unlink()
+        with disk_errors(self._root):
+            make_folder(self._root)
+            try_writing(self._root, self._log.name)
 
     def close(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
         self._lock = -1
-
-    def _make(self, folder: Path) -> None:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for each in missing:
-            _sync(each.parent)
-
-    @contextmanager
-    def _troubles(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            text = f"cannot write to {self._root}: {error.strerror or error}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DestinationUnavailable(
-                    text, hint="free some space there: nothing is lost, and delivery continues by itself"
-                ) from error
-            if error.errno in _BLOCKED:
-                raise DestinationBlocked(text, hint="make it a folder that the worker's user may write to") from error
-            raise DestinationUnavailable(text) from error
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Bucket(Store):
@@ -271,10 +237,7 @@ class Bucket(Store):
         except CdcTrackerError:
             raise
         except Exception as error:  # two vendors' clients', and those of their HTTP and login libraries
-            said = " ".join(str(error).split()) or type(error).__name__
-            for secret in self._secrets:
-                said = said.replace(secret, "**********")
-            text = f"cannot write to {self._url}: {said[:500]}"
+            text = f"cannot write to {self._url}: {said(error, self._secrets)[:500]}"
             if isinstance(error, PermissionError | FileNotFoundError) or _refused(error):
                 hint = "correct the bucket's name and the credentials; they need to list, get, put and delete objects"
                 raise DestinationBlocked(text, hint=hint) from None

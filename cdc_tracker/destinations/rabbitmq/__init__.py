@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, ClassVar, Literal
 
 import pika
 from pika import exceptions, spec
@@ -27,6 +28,7 @@ from cdc_tracker.destinations.rabbitmq.link import UNROUTABLE, Link
 from cdc_tracker.destinations.support.formats import FormatSettings
 from cdc_tracker.destinations.support.name_templates import NameTemplate, check_template, literal
 from cdc_tracker.destinations.support.naming import legal_id
+from cdc_tracker.destinations.support.urls import of_scheme, passwords, said
 from cdc_tracker.errors import CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
 from cdc_tracker.units import Duration, Size
@@ -47,7 +49,7 @@ class RabbitmqSettings(FormatSettings):
     in_flight: int = Field(
         default=1, ge=1, le=1, description="always 1: one channel, in order, with many messages ahead of the confirms"
     )
-    url: SecretStr = Field(description="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
+    url: Annotated[SecretStr, of_scheme("amqp", "amqps")] = Field(description="amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
     exchange: str = Field(default="", description="empty: the default one, where the routing key names a queue")
     routing_key: str = Field(
         default="{type}.{event}", description="{event}, {type}, {schema} and {table} stand for the event's own"
@@ -59,13 +61,6 @@ class RabbitmqSettings(FormatSettings):
     event_size: Size = Field(default=16 * 1024**2, ge=1_000, description="the largest event; RabbitMQ 4 takes 16 MiB")
     ca: Path | None = Field(default=None, description="a file of CA certificates to trust instead of the usual ones")
     timeout: Duration = Field(default=30.0, gt=0, description="for connecting, and for all confirms of a batch")
-
-    @field_validator("url")
-    @classmethod
-    def _amqp_url(cls, url: SecretStr) -> SecretStr:
-        if urlsplit(url.get_secret_value()).scheme not in ("amqp", "amqps"):
-            raise ValueError("must begin with amqp:// or amqps://")
-        return url
 
     @field_validator("routing_key")
     @classmethod
@@ -100,10 +95,8 @@ class RabbitmqDestination:
     def deliver(self, batch: Batch) -> list[Receipt]:
         link = self._connected()
         try:
-            answers = link.publish([self._message(event) for event in batch.events])
-        except (exceptions.AMQPError, OSError) as error:
-            self.close()
-            raise self._translated(error, link) from None
+            with self._errors(link):
+                answers = link.publish([self._message(event) for event in batch.events])
         except BaseException:
             self.close()
             raise
@@ -114,13 +107,11 @@ class RabbitmqDestination:
 
     def probe(self) -> None:
         """Connects and checks that the exchange exists."""
-        link = Link(self._parameters, self._settings.timeout)
+        link = self._open()
         try:
-            link.open()
             if self._settings.exchange:
-                link.find(self._settings.exchange)
-        except (exceptions.AMQPError, OSError) as error:
-            raise self._translated(error, link) from None
+                with self._errors(link):
+                    link.find(self._settings.exchange)
         finally:
             link.close()
 
@@ -150,14 +141,25 @@ class RabbitmqDestination:
     def _connected(self) -> Link:
         if self._link is None or not self._link.usable:
             self.close()
-            link = Link(self._parameters, self._settings.timeout)
-            try:
-                link.open()
-            except (exceptions.AMQPError, OSError) as error:
-                link.close()
-                raise self._translated(error, link) from None
-            self._link = link
+            self._link = self._open()
         return self._link
+
+    def _open(self) -> Link:
+        link = Link(self._parameters, self._settings.timeout)
+        try:
+            with self._errors(link):
+                link.open()
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    @contextmanager
+    def _errors(self, link: Link) -> Iterator[None]:
+        try:
+            yield
+        except (exceptions.AMQPError, OSError) as error:
+            raise self._translated(error, link) from None
 
     def _message(self, event: Event) -> tuple[str, str, bytes, spec.BasicProperties]:
         properties = pika.BasicProperties(
@@ -177,9 +179,7 @@ class RabbitmqDestination:
         return Receipt(Outcome.RETRY, f"{self}: {answer}")
 
     def _translated(self, error: BaseException, link: Link) -> CdcTrackerError:
-        said = " ".join(str(error).split()) or type(error).__name__
-        password = unquote(urlsplit(self._settings.url.get_secret_value()).password or "")
-        text = f"{self}: {said.replace(password, '***') if password else said}"
+        text = f"{self}: {said(error, passwords(self._settings.url.get_secret_value()))}"
         if isinstance(error, exceptions.ProbableAuthenticationError):
             return DestinationBlocked(text, hint="correct user and password in `url`")
         if isinstance(error, exceptions.ProbableAccessDeniedError):

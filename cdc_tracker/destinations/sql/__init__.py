@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from cdc_tracker.destinations.base import Cursor, DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.sql import kinds
-from cdc_tracker.destinations.sql.faults import translated
+from cdc_tracker.destinations.sql.database import Database
+from cdc_tracker.destinations.sql.mysql import MySql
+from cdc_tracker.destinations.sql.postgresql import PostgreSql
+from cdc_tracker.destinations.sql.sqlite import Sqlite
 from cdc_tracker.destinations.sql.tracks import Checkpoints, Tracks
 from cdc_tracker.destinations.sql.typed import TypedTables
 from cdc_tracker.destinations.support.event_view import EventView, read_event
-from cdc_tracker.errors import CdcTrackerError, CheckpointMoved, DestinationBlocked
+from cdc_tracker.destinations.support.exactly_once import moved
+from cdc_tracker.errors import CdcTrackerError, DestinationBlocked
 from cdc_tracker.model import DELIVERED, REPEATED, Batch, Position, Receipt
 
+_POSTGRESQL, _MYSQL = ("postgresql", "postgres"), ("mysql", "mariadb")
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 
@@ -43,7 +47,7 @@ class SqlSettings(DestinationSettings):
 
     @model_validator(mode="after")
     def _holds(self) -> SqlSettings:
-        kinds.check(self.url.get_secret_value(), self.schema_)
+        _check_url(self.url.get_secret_value(), self.schema_)
         return self
 
 
@@ -62,7 +66,7 @@ class SqlDestination:
 
     def __init__(self, name: str, settings: SqlSettings, base: Path) -> None:
         self.limits = Limits(events=5_000, batch_bytes=8 * 1024**2, event_bytes=1 << 40, whole_changes=True)
-        self._database = kinds.opened(settings.url.get_secret_value(), settings.schema_, base)
+        self._database = _opened(settings.url.get_secret_value(), settings.schema_, base)
         self._tracks = Tracks(self._database, settings.table)
         self._checkpoints = Checkpoints(self._database, name)
         reserved = {settings.table, self._checkpoints.table}
@@ -147,10 +151,7 @@ class SqlDestination:
     def _check(self, holds: bool) -> None:
         if not holds:
             self._expected = []
-            raise CheckpointMoved(
-                f"{self._database}: the position stored there is not the one stored last",
-                hint="the database was restored or emptied, or another worker writes to it. Nothing was written",
-            )
+            raise moved(self._database)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -177,7 +178,33 @@ class SqlDestination:
                 self._typed.forget()
 
     def _translated(self, error: SQLAlchemyError) -> CdcTrackerError:
-        trouble = translated(error, self._database)
+        trouble = self._database.translated(error)
         if isinstance(trouble, DestinationBlocked):
             self._database.close()  # MySQL grants a database to new sessions only
         return trouble
+
+
+def _check_url(url: str, schema: str | None) -> None:
+    """Raises ValueError if the settings are invalid; without the URL, which may contain a password."""
+    try:
+        address = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise ValueError("`url` is not a database URL such as postgresql://user@host/database") from None
+    kind = address.drivername.partition("+")[0]
+    if kind not in (*_POSTGRESQL, *_MYSQL, "sqlite"):
+        raise ValueError(f"`url`: {kind} is not supported; postgresql://…, mysql://…, mariadb://… and sqlite:///FILE are")
+    if kind == "sqlite" and (address.database or ":memory:") == ":memory:":
+        raise ValueError("`url`: sqlite needs a file: sqlite:///FILE")
+    if kind in _MYSQL and not address.database:
+        raise ValueError("`url` names no database: mysql://user@host/database")
+    if kind not in _POSTGRESQL and schema:
+        raise ValueError("`schema` is for PostgreSQL only")
+
+
+def _opened(url: str, schema: str | None, base: Path) -> Database:
+    """The database of a URL that passed `_check_url`. Connects when first needed."""
+    address = make_url(url)
+    kind = address.drivername.partition("+")[0]
+    if kind == "sqlite":
+        return Sqlite(address, base)
+    return MySql(address) if kind in _MYSQL else PostgreSql(address, schema)

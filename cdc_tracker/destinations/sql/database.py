@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import msgspec
 from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from cdc_tracker.errors import CdcTrackerError
+from cdc_tracker.errors import CdcTrackerError, DestinationUnavailable
 
 Row = Mapping[str, Any]
 
@@ -42,9 +43,9 @@ class Database(ABC):
     def connect(self, url: URL) -> Engine:
         """Returns the engine, with one connection at most."""
 
-    @abstractmethod
     def __str__(self) -> str:
         """Its name in messages, without credentials."""
+        return f"{self._url.host or 'local'}/{self._url.database or ''}"
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -108,9 +109,23 @@ class Database(ABC):
         """Prevents another destination from creating the same table at the same time."""
         yield
 
-    @abstractmethod
     def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
         """Returns the privileges that the user lacks, as texts that follow `not allowed to`."""
+        missing = []
+        for table in tables:
+            if columns := self.columns(connection, table):
+                missing += [] if self.may_write(connection, table, columns) else [f"SELECT, INSERT and UPDATE in {table}"]
+            elif not self.may_create(connection, table):
+                missing.append(f"create {table}")
+        return missing
+
+    @abstractmethod
+    def may_write(self, connection: Connection, table: str, columns: Mapping[str, str]) -> bool:
+        """Whether the user may read, insert and update rows of the table, which has these columns."""
+
+    @abstractmethod
+    def may_create(self, connection: Connection, table: str) -> bool:
+        """Whether the user may create the table, which does not exist."""
 
     # Rows.
 
@@ -126,20 +141,37 @@ class Database(ABC):
     def bind(self, kind: str, value: Any) -> object:
         """A value as a parameter for a typed column of that kind; None if it would not be exact."""
 
-    @abstractmethod
     def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
         """Inserts rows, except those whose key exists. `kinds`: the type of each column; a row omits what is NULL.
 
         Returns the number of inserted rows; None if the database does not report it.
         """
+        if not rows:
+            return 0
+        names = ", ".join(self.quoted(name) for name in kinds)
+        source, parameters = self.source(kinds, rows)
+        statement = f"INSERT INTO {self.qualified(table)} ({names}) {source} {self.unless_exists(self.quoted(key))}"
+        return connection.execute(text(statement), parameters).rowcount
+
+    def source(self, kinds: Mapping[str, str], rows: Sequence[Row]) -> tuple[str, Any]:
+        """The part of an INSERT that has the rows, and its parameters: numbered, since not every name is valid for one."""
+        labels = {name: f"p{i}" for i, name in enumerate(kinds)}
+        values = f"VALUES ({', '.join(f':{label}' for label in labels.values())})"
+        return values, [{label: row.get(name) for name, label in labels.items()} for row in rows]
+
+    def unless_exists(self, key: str) -> str:
+        """The clause that leaves out rows whose key exists."""
+        return f"ON CONFLICT ({key}) DO NOTHING"
+
+    def replacing(self, key: str, others: Sequence[str]) -> str:
+        """The clause that updates the other columns of a row whose key exists."""
+        return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in others)}"
 
     def store(self, connection: Connection, table: str, row: Row, key: str) -> None:
         """Inserts the row, or replaces the one with its key."""
-        names = ", ".join(row)
         labels = ", ".join(f":{name}" for name in row)
-        others = ", ".join(f"{name} = excluded.{name}" for name in row if name != key)
-        statement = f"INSERT INTO {self.qualified(table)} ({names}) VALUES ({labels}) ON CONFLICT ({key}) DO UPDATE SET {others}"
-        connection.execute(text(statement), dict(row))
+        clause = self.replacing(key, [name for name in row if name != key])
+        connection.execute(text(f"INSERT INTO {self.qualified(table)} ({', '.join(row)}) VALUES ({labels}) {clause}"), dict(row))
 
     # Failures.
 
@@ -147,12 +179,10 @@ class Database(ABC):
     def fault(self, cause: BaseException) -> CdcTrackerError:
         """A driver's error as a CdcTrackerError, without the statement and its values."""
 
+    def translated(self, error: SQLAlchemyError) -> CdcTrackerError:
+        """The error as a CdcTrackerError with the driver's message, but without the statement and its values."""
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return DestinationUnavailable(f"{self}: {error}") if cause is None else self.fault(cause)
+
     def said(self, message: object) -> str:
         return f"{self}: {' '.join(str(message).split())}"
-
-
-def placeholders(columns: Mapping[str, str], rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
-    """`VALUES (:p0, …)` and the parameters, which are numbered: not every column's name is valid for a parameter."""
-    labels = {name: f"p{i}" for i, name in enumerate(columns)}
-    values = f"VALUES ({', '.join(f':{label}' for label in labels.values())})"
-    return values, [{label: row.get(name) for name, label in labels.items()} for row in rows]

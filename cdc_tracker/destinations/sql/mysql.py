@@ -26,15 +26,8 @@ from typing import Any, ClassVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from cdc_tracker.destinations.sql.database import Database, Row, placeholders
-from cdc_tracker.errors import (
-    BatchRejected,
-    CdcTrackerError,
-    ConfigError,
-    DestinationBlocked,
-    DestinationUnavailable,
-    TooLarge,
-)
+from cdc_tracker.destinations.sql.database import Database, Row
+from cdc_tracker.errors import BatchRejected, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import canonical
 from cdc_tracker.times import parse_iso
 
@@ -99,9 +92,6 @@ class MySql(Database):
 
         return engine
 
-    def __str__(self) -> str:
-        return f"{self._url.host or 'local'}/{self._url.database}"
-
     def quoted(self, name: str) -> str:
         return "`" + name.replace("`", "``") + "`"
 
@@ -123,22 +113,14 @@ class MySql(Database):
         finally:
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": _LOCK})
 
-    def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        """Determined by statements that change nothing: grants may come from roles, wildcards and levels."""
-        missing = []
-        for table in tables:
-            name = self.qualified(table)
-            if columns := self.columns(connection, table):
-                first = self.quoted(next(iter(columns)))
-                trials = [
-                    f"INSERT INTO {name} SELECT * FROM {name} WHERE 1 = 0",
-                    f"UPDATE {name} SET {first} = {first} WHERE 1 = 0",
-                ]
-                if not all(self._may(connection, trial) for trial in trials):
-                    missing.append(f"SELECT, INSERT and UPDATE in {table}")
-            elif not self._may(connection, f"CREATE TABLE {name} LIKE cdc_tracker_is_not_there"):
-                missing.append(f"create {table}")
-        return missing
+    def may_write(self, connection: Connection, table: str, columns: Mapping[str, str]) -> bool:
+        """Tries statements that change nothing: grants may come from roles, wildcards and levels."""
+        name, first = self.qualified(table), self.quoted(next(iter(columns)))
+        trials = f"INSERT INTO {name} SELECT * FROM {name} WHERE 1 = 0", f"UPDATE {name} SET {first} = {first} WHERE 1 = 0"
+        return all(self._may(connection, trial) for trial in trials)
+
+    def may_create(self, connection: Connection, table: str) -> bool:
+        return self._may(connection, f"CREATE TABLE {self.qualified(table)} LIKE cdc_tracker_is_not_there")
 
     def _may(self, connection: Connection, trial: str) -> bool:
         try:
@@ -172,18 +154,17 @@ class MySql(Database):
         return value if isinstance(value, str) else canonical(value)
 
     def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
-        if not rows:
-            return 0
         if any(self._too_long(row) for row in rows):
             raise TooLarge(f"{self}: an event is above the server's max_allowed_packet of {self._packet} bytes")
-        names = ", ".join(self.quoted(name) for name in kinds)
-        values, parameters = placeholders(kinds, rows)
-        id_ = self.quoted(key)
-        # With another row's key it is NULL, which the column rejects: only a repeated id is left out.
-        same = f"{id_} = IF({id_} = VALUES({id_}), {id_}, NULL)"
-        statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON DUPLICATE KEY UPDATE {same}"
-        connection.execute(text(statement), parameters)
-        return None  # the driver's count includes repeated ids
+        count = super().insert(connection, table, kinds, rows, key)
+        return None if rows else count  # the driver's count includes repeated ids
+
+    def unless_exists(self, key: str) -> str:
+        """With another row's key it is NULL, which the column rejects: only a repeated id is left out."""
+        return f"ON DUPLICATE KEY UPDATE {key} = IF({key} = VALUES({key}), {key}, NULL)"
+
+    def replacing(self, key: str, others: Sequence[str]) -> str:
+        return f"ON DUPLICATE KEY UPDATE {', '.join(f'{name} = VALUES({name})' for name in others)}"
 
     def _too_long(self, row: Row) -> bool:
         """Whether its statement may be above max_allowed_packet: the server would close the connection, each time."""
@@ -192,12 +173,6 @@ class MySql(Database):
             return False
         size = sum(len(value.encode()) + sum(value.count(char) for char in "'\"\\\n\r\0\x1a") for value in texts)
         return size + 4096 > self._packet
-
-    def store(self, connection: Connection, table: str, row: Row, key: str) -> None:
-        names, labels = ", ".join(row), ", ".join(f":{name}" for name in row)
-        others = ", ".join(f"{name} = VALUES({name})" for name in row if name != key)
-        statement = f"INSERT INTO {self.qualified(table)} ({names}) VALUES ({labels}) ON DUPLICATE KEY UPDATE {others}"
-        connection.execute(text(statement), dict(row))
 
     def fault(self, cause: BaseException) -> CdcTrackerError:
         code, message = _code(cause), str(cause.args[1] if len(cause.args) > 1 else cause)

@@ -64,9 +64,6 @@ class PostgreSql(Database):
             url, connect_args={**given, "prepare_threshold": None}, pool_size=1, max_overflow=0, hide_parameters=True
         )
 
-    def __str__(self) -> str:
-        return f"{self._url.host or 'local'}/{self._url.database or ''}"
-
     def begin(self, connection: Connection) -> None:
         connection.execute(_BEGIN)
 
@@ -97,28 +94,17 @@ class PostgreSql(Database):
             return None
         return value if isinstance(value, str) else canonical(value)
 
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
-        """One statement and one parameter for the whole batch: three times as fast as arrays, and little work in Python."""
-        if not rows:
-            return 0
+    def source(self, kinds: Mapping[str, str], rows: Sequence[Row]) -> tuple[str, Any]:
+        """One parameter for the whole batch: three times as fast as arrays, and little work in Python."""
         names = ", ".join(self.quoted(name) for name in kinds)
         columns = ", ".join(f"{self.quoted(name)} {kind}" for name, kind in kinds.items())
-        source = f"SELECT {names} FROM json_to_recordset(CAST(:rows AS json)) AS r({columns})"
-        statement = f"INSERT INTO {self.qualified(table)} ({names}) {source} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
-        return connection.execute(text(statement), {"rows": canonical(rows)}).rowcount
+        return f"SELECT {names} FROM json_to_recordset(CAST(:rows AS json)) AS r({columns})", {"rows": canonical(rows)}
 
-    def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        missing = []
-        for table in tables:
-            if self.columns(connection, table):
-                query = text("SELECT has_table_privilege(:table, p) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p")
-                if not all(connection.execute(query, {"table": self.qualified(table)}).scalars()):
-                    missing.append(f"SELECT, INSERT and UPDATE in {table}")
-            elif not self._may_create(connection):
-                missing.append(f"create {table}")
-        return missing
+    def may_write(self, connection: Connection, table: str, columns: Mapping[str, str]) -> bool:
+        query = text("SELECT has_table_privilege(:table, p) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p")
+        return all(connection.execute(query, {"table": self.qualified(table)}).scalars())
 
-    def _may_create(self, connection: Connection) -> bool:
+    def may_create(self, connection: Connection, table: str) -> bool:
         query = """SELECT CASE WHEN to_regnamespace(quote_ident(s)) IS NULL
                    THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege(s, 'CREATE') END
                    FROM (SELECT coalesce(:schema, current_schema(), 'public') AS s) n"""

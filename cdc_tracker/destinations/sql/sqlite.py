@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 
-from cdc_tracker.destinations.sql.database import Database, Row, placeholders
+from cdc_tracker.destinations.sql.database import Database
 from cdc_tracker.errors import BatchRejected, CdcTrackerError, ConfigError, DestinationBlocked, DestinationUnavailable
 from cdc_tracker.model import canonical
 from cdc_tracker.storage.files import identity
@@ -66,8 +66,11 @@ class Sqlite(Database):
         rows = connection.execute(text("SELECT name, type FROM pragma_table_info(:table)"), {"table": table})
         return {str(name): str(kind).lower() for name, kind in rows}
 
-    def missing_privileges(self, connection: Connection, tables: Sequence[str]) -> list[str]:
-        return []  # its transaction began with a write lock: an unwritable file has failed already
+    def may_write(self, connection: Connection, table: str, columns: Mapping[str, str]) -> bool:
+        return True  # its transaction began with a write lock: an unwritable file has failed already
+
+    def may_create(self, connection: Connection, table: str) -> bool:
+        return True
 
     def bind(self, kind: str, value: Any) -> object:
         """A number as SQLite's own if that is exact, else as text."""
@@ -79,14 +82,6 @@ class Sqlite(Database):
             return value if -(2**63) <= value < 2**63 else str(value)
         near = float(value)
         return near if Decimal(repr(near)) == value else canonical(value)
-
-    def insert(self, connection: Connection, table: str, kinds: Mapping[str, str], rows: Sequence[Row], key: str) -> int | None:
-        if not rows:
-            return 0
-        names = ", ".join(self.quoted(name) for name in kinds)
-        values, parameters = placeholders(kinds, rows)
-        statement = f"INSERT INTO {self.qualified(table)} ({names}) {values} ON CONFLICT ({self.quoted(key)}) DO NOTHING"
-        return connection.execute(text(statement), parameters).rowcount
 
     def fault(self, cause: BaseException) -> CdcTrackerError:
         said = self.said(cause)

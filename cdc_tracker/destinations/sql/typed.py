@@ -16,7 +16,6 @@ Nothing is lost if something does not fit: `tracks` has every event whole.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -29,11 +28,10 @@ from sqlalchemy import Connection
 
 from cdc_tracker.destinations.sql.database import Database
 from cdc_tracker.destinations.support.event_view import EventView
-from cdc_tracker.destinations.support.naming import snake_case
+from cdc_tracker.destinations.support.naming import TABLES, identifier, snake_case
 from cdc_tracker.errors import DestinationBlocked
 from cdc_tracker.model import canonical
 
-_BY_TYPE = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
 _FIXED = ("message_id", "event", "user_id", "anonymous_id", "group_id", "previous_id", "timestamp")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 _MOST_BYTES = 63
@@ -47,7 +45,7 @@ class TypedTables:
     def __init__(self, database: Database, reserved: set[str]) -> None:
         """`reserved`: the destination's other tables, whose names no event may have."""
         self._database = database
-        self._reserved = reserved | set(_BY_TYPE.values())
+        self._reserved = reserved | set(TABLES.values())
         self._kinds = {name: kind for kind, name in database.typed.items()}
         self._known: dict[str, dict[str, str]] = {}  # table → column → the database's type
 
@@ -106,8 +104,8 @@ class TypedTables:
             self._known[table] = database.columns(connection, table)
 
     def _table(self, event: EventView) -> str:
-        if event.type in _BY_TYPE:
-            return _BY_TYPE[event.type]
+        if event.type in TABLES:
+            return TABLES[event.type]
         name = self._identifier(event.event or "event")
         return f"{name[:57]}_event" if name in self._reserved else name
 
@@ -125,13 +123,7 @@ class TypedTables:
     def _identifier(self, text: str) -> str:
         """Snake case, not beginning with a digit, within 63 bytes; with a hash if it was cut; a hash alone if nothing is left."""
         name = self._database.identifier(snake_case(text))
-        if name[:1].isdigit():
-            name = "_" + name
-        encoded = name.encode()
-        if name and len(encoded) <= _MOST_BYTES:
-            return name
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return encoded[: _MOST_BYTES - 9].decode(errors="ignore") + "_" + digest
+        return identifier(f"_{name}" if name[:1].isdigit() else name, _MOST_BYTES, text)
 
     def _kind_of_column(self, kind: str) -> str:
         """Returns the kind of values that a column accepts; a type that someone else chose accepts text only."""

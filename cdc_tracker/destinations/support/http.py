@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings
 from cdc_tracker.destinations.support.deadline import bounded, within
+from cdc_tracker.destinations.support.urls import redacted, said
 from cdc_tracker.errors import BatchRejected, ConfigError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import Outcome, Receipt
 from cdc_tracker.units import Duration
@@ -149,9 +150,9 @@ class Http:
         status = reply.status
         if reply.ok:
             return
-        said = self.quoted(reply.text)
+        answer = self.quoted(reply.text)
         phrase = httpx.codes.get_reason_phrase(status)
-        text = f"{reply.place} answered {status} {phrase}".rstrip() + (f": {said}" if said else "")
+        text = f"{reply.place} answered {status} {phrase}".rstrip() + (f": {answer}" if answer else "")
         wait = retry_after(reply.headers)
         if status in _OF_EVENTS:
             raise BatchRejected(text)
@@ -179,7 +180,7 @@ class Http:
 
     def quoted(self, text: str) -> str:
         """A vendor's text as errors and receipts show it: one line, shortened, without secrets."""
-        return " ".join(self._redacted(text).split())[:_QUOTED]
+        return " ".join(redacted(text, self._secrets).split())[:_QUOTED]
 
     def close(self) -> None:
         self._client.close()
@@ -200,9 +201,9 @@ class Http:
                 hint="correct the key or header in the settings: it may end with a newline or contain non-ASCII letters",
             ) from None
         except httpx.HTTPError as error:
-            said = self._redacted(str(error)) or type(error).__name__
-            hint = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in said else ""
-            raise DestinationUnavailable(f"cannot reach {place}: {said}", hint=hint) from None
+            what = said(error, self._secrets)
+            hint = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in what else ""
+            raise DestinationUnavailable(f"cannot reach {place}: {what}", hint=hint) from None
 
     def _reply(self, response: httpx.Response, place: str) -> Reply:
         """A Reply with as much of the body as can be read in time: the status alone says whether the request was taken."""
@@ -216,13 +217,8 @@ class Http:
         except httpx.TimeoutException:
             fault = f"it did not end within {self._timeout:g} s"
         except httpx.HTTPError as error:
-            fault = self._redacted(str(error)) or type(error).__name__
+            fault = said(error, self._secrets)
         return Reply(response.status_code, response.headers, read[:_ANSWER_BYTES].decode(errors="replace"), place, fault)
-
-    def _redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -15,9 +15,11 @@ from functools import lru_cache
 _WORD_END = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _OTHER = re.compile(r"\W+|_+")
 _OURS = uuid.uuid5(uuid.NAMESPACE_URL, "cdc-tracker:message-id")
-_DIGITS = 16  # hexadecimal digits of the hash after a shortened name
 is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 """Matches a UUID in lower case with hyphens, as event ids are written."""
+
+TABLES = {"identify": "identifies", "group": "groups", "alias": "aliases", "page": "pages", "screen": "screens"}
+"""The names of tables and folders for the calls that are not tracks, as Segment's warehouses have them."""
 
 
 @lru_cache(maxsize=10_000)
@@ -33,8 +35,14 @@ def legal_id(text: str, fits: Callable[[str], object]) -> str:
 
 def within(name: str, limit: int) -> str:
     """The name in at most `limit` bytes of UTF-8: a longer one is cut and ends with a hash of the whole."""
-    encoded = name.encode()
-    if len(encoded) <= limit:
-        return name
-    digest = hashlib.sha256(encoded).hexdigest()[:_DIGITS]
-    return f"{encoded[: limit - _DIGITS - 1].decode(errors='ignore')}_{digest}"
+    return _cut(name, limit, name, 16) if len(name.encode()) > limit else name
+
+
+def identifier(name: str, limit: int, original: str) -> str:
+    """As `within`, with a short hash of the text that the name was made from; the hash alone if nothing is left of it."""
+    return name if name and len(name.encode()) <= limit else _cut(name, limit, original, 8)
+
+
+def _cut(name: str, limit: int, hashed: str, digits: int) -> str:
+    digest = hashlib.sha256(hashed.encode()).hexdigest()[:digits]
+    return f"{name.encode()[: limit - digits - 1].decode(errors='ignore')}_{digest}"

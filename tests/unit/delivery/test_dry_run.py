@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc_tracker.destinations.dry_run import dry
 from cdc_tracker.destinations.jsonl import JsonlDestination
-from cdc_tracker.destinations.registry import load, names
+from cdc_tracker.destinations.registry import dry, load, names
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.model import SUPPRESSED
 from tests.vendors.kit import batch, events

@@ -14,7 +14,7 @@ import pytest
 
 from cdc_tracker.delivery.sender import Backoff, send
 from cdc_tracker.destinations.base import Destination
-from cdc_tracker.destinations.support.request_groups import Item, request_groups
+from cdc_tracker.destinations.support.vendor import Item, request_groups
 from cdc_tracker.errors import BatchRejected, CdcTrackerError, DestinationBlocked, DestinationUnavailable, TooLarge
 from cdc_tracker.model import ASSUMED, DELIVERED, Batch, Event, Outcome, Position, Receipt
 from tests.proxy import closed_proxy

@@ -10,8 +10,7 @@ import pytest
 
 from cdc_tracker.delivery.sender import send
 from cdc_tracker.destinations.base import Destination, Requirements
-from cdc_tracker.destinations.dry_run import dry
-from cdc_tracker.destinations.registry import described, load
+from cdc_tracker.destinations.registry import described, dry, load
 from cdc_tracker.destinations.segment import SegmentDestination
 from cdc_tracker.destinations.stdout import StdoutDestination
 from cdc_tracker.model import Batch, Event, Outcome, Position

@@ -1,9 +1,13 @@
-"""The records of the log: each has the position reached, and the files of the batch that reached it."""
+"""The log: its records have the position reached and the files of the batch that reached it. Their names sort by number."""
 
 from __future__ import annotations
 
+import secrets
+from typing import Any
+
 import msgspec
 
+from cdc_tracker.destinations.parquet.stores import Store
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import Position
 
@@ -20,7 +24,7 @@ class Growing(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     sequence: int = 0
     token: str = ""  # of the attempt that wrote it
-    batch: str = ""  # token of the last record that brought a batch
+    batch: str = ""  # name of the last batch or rewind
     position: tuple[int, int] | None = None
     out_of_band: str = msgspec.field(default="", name="aside")  # digest of the name of the last out-of-band batch
     moves: list[tuple[str, str]] = []  # from the log to the data
@@ -29,6 +33,10 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def reached(self) -> Position | None:
         return Position(*self.position) if self.position else None
+
+    def following(self, **changed: Any) -> Record:
+        """The next record, with a token of its own and no files yet."""
+        return msgspec.structs.replace(self, sequence=self.sequence + 1, token=secrets.token_hex(8), moves=[], **changed)
 
 
 def encode(record: Record) -> bytes:
@@ -43,3 +51,19 @@ def decode(name: str, data: bytes) -> Record:
             f"the record {name} is damaged: {error}",
             hint="restore it, or move the files and the folder _cdc_tracker away and rewind",
         ) from error
+
+
+def record_name(sequence: int) -> str:
+    return f"{sequence:012d}{SUFFIX}"
+
+
+def records_among(names: list[str]) -> list[str]:
+    """The names of records, in order."""
+    return sorted(name for name in names if name.endswith(SUFFIX))
+
+
+def newest(store: Store) -> Record:
+    """The store's newest record; an empty one if there is none."""
+    records = records_among(store.names())
+    data = store.read(records[-1]) if records else None
+    return decode(records[-1], data) if data is not None else Record()
