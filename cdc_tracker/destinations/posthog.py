@@ -26,7 +26,7 @@ from pydantic import Field, SecretStr
 
 from cdc_tracker import __version__
 from cdc_tracker.destinations.base import DestinationSettings, Limits
-from cdc_tracker.destinations.support.event_view import ABSENT, NO_CONTEXT, Call, EventRejected, decoded, read_call
+from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, EventRejected, decoded, read_call
 from cdc_tracker.destinations.support.http import UNREADABLE, BaseUrl, Http, HttpSettings, Reply, retry_after
 from cdc_tracker.destinations.support.json_splice import check_id_length, event_time, members, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id
@@ -38,8 +38,7 @@ from cdc_tracker.units import Size
 HOSTS = {"us": "https://us.i.posthog.com", "eu": "https://eu.i.posthog.com"}
 V1, V0 = "/i/v1/analytics/events", "/batch/"
 _HISTORY = 48 * 3600  # seconds; older events go as a historical migration
-_ID_BYTES = 200
-_NAME_BYTES = 200
+_ID_BYTES = _NAME_BYTES = 200
 _INVALID_IDS = {"0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend"}
 _INVALID_IDS |= {"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null"}
 _INVALID_IDS |= {"system", "true", "undefined", "user"}
@@ -69,8 +68,6 @@ class _Result(msgspec.Struct, frozen=True, gc=False):
 
 _OK = _Result("ok")
 _NO_ADDRESS, _ADDRESS = b'"$is_server":true,"$geoip_disable":true', b'"$is_server":true,"$ip":%b'
-
-
 _V1 = (  # by whether it may create no person: options beside the properties, and the last of our properties
     (b'"options":{"disable_skew_correction":true},', b""),
     (b'"options":{"disable_skew_correction":true,"process_person_profile":false},', b""),
@@ -129,7 +126,7 @@ class PosthogDestination(HttpDestination):
 
     def deliver(self, batch: Batch) -> list[Receipt]:
         if self._api == "auto":
-            self._detect_api()
+            self._api = self._server_api()
         since = math.inf if batch.history else int((time.time() - _HISTORY) * 1_000_000)
         receipts, made = translated(batch.events, self._translate)
         old, live = [one for one in made if one.micros < since], [one for one in made if one.micros >= since]
@@ -141,21 +138,18 @@ class PosthogDestination(HttpDestination):
     def probe(self) -> None:
         """v1: an empty batch shows whether the key is well-formed. v0: only reaches the host."""
         if self._api == "v0":
-            return self._http.reach()
-        reply = self._post_v1([], "", False)
-        if not _knows_v1(reply) and (self._api == "v1" or not _lacks_v1(reply)):
-            self._http.check(reply)
-        return None
+            self._http.reach()
+        else:
+            self._server_api()
 
-    def _detect_api(self) -> None:
+    def _server_api(self) -> Literal["v1", "v0"]:
         """Sends v1 an empty batch, which it refuses with an error of its own. Sends no event."""
         reply = self._post_v1([], "", False)
         if _knows_v1(reply):
-            self._api = "v1"
-        elif _lacks_v1(reply):
-            self._api = "v0"
-        else:
+            return "v1"
+        if self._api == "v1" or not _lacks_v1(reply):
             self._http.check(reply)
+        return "v0"
 
     def _send(self, made: Sequence[_Translated], history: bool) -> Sequence[Receipt]:
         if self._api == "v0":
@@ -189,7 +183,7 @@ class PosthogDestination(HttpDestination):
         context = call.context or NO_CONTEXT
         address, group = context.given_address, context.group
         micros, timestamp = event_time(call, event)
-        name, own, theirs = self._translate_call(call, group)
+        name, own, inner = self._translate_call(call, group)
         distinct = call.user_id or call.anonymous_id or (f"${self._group_type}_{call.group_id}" if call.group_id else "")
         if not distinct:
             raise EventRejected("identity_missing", "userId", "PostHog needs a distinct_id")
@@ -199,9 +193,7 @@ class PosthogDestination(HttpDestination):
         if len(name) > _NAME_BYTES and len(call.event.encode()) > _NAME_BYTES:
             raise EventRejected("invalid_name", "event", f"PostHog accepts names of {_NAME_BYTES} bytes at most")
         identifier = legal_id(event.message_id, is_uuid)
-        nobody = not (call.user_id or self._always)
-        options, ending = (_V0 if self._api == "v0" else _V1)[nobody]
-        inner = members(theirs)
+        options, ending = (_V0 if self._api == "v0" else _V1)[not (call.user_id or self._always)]
         body = b'{"event":%b,"uuid":"%b","distinct_id":%b,"timestamp":"%b",%b"properties":{%b%b%b%b%b}}' % (
             name,
             identifier.encode(),
@@ -218,39 +210,39 @@ class PosthogDestination(HttpDestination):
         other = (call.anonymous_id or call.previous_id or "") if updates else ""
         return _Translated(index, micros, identifier, timestamp, body, distinct, other, updates)
 
-    def _translate_call(self, call: Call, context_group: str) -> tuple[bytes, bytes, msgspec.Raw]:
-        """PostHog's name of the event as JSON, the members to add to its properties, each with a comma, and its properties."""
+    def _translate_call(self, call: Call, context_group: str) -> tuple[bytes, bytes, bytes]:
+        """PostHog's name of the event as JSON, the members to add to its properties, each with a comma, and its members."""
         if call.type == "track":
             group = call.group_id or context_group
             own = b'"$groups":{%b:%b},' % (quoted(self._group_type), quoted(group)) if group else b""
-            return quoted(call.event), own, call.properties
+            return quoted(call.event), own, members(call.properties)
         if call.type == "identify":
             return self._identify(call)
         if call.type == "alias":
             _check_merge(call.previous_id, "previousId")
             _check_merge(call.user_id, "userId")
-            return b'"$create_alias"', b'"alias":%b,' % quoted(call.previous_id), ABSENT
+            return b'"$create_alias"', b'"alias":%b,' % quoted(call.previous_id), b""
         if call.type == "group":
             about = quoted(self._group_type), quoted(call.group_id), members(call.traits)
-            return b'"$groupidentify"', b'"$group_type":%b,"$group_key":%b,"$group_set":{%b},' % about, ABSENT
+            return b'"$groupidentify"', b'"$group_type":%b,"$group_key":%b,"$group_set":{%b},' % about, b""
         own = b'"name":%b,' % quoted(call.name) if call.name else b""
         if call.type == "screen":
             own += b'"$screen_name":%b,' % quoted(call.name) if call.name else b""
-            return b'"$screen"', own, call.properties
+            return b'"$screen"', own, members(call.properties)
         url = decoded(_PAGE, call.properties).url if members(call.properties) else None
         own += b'"$current_url":%b,' % quoted(url) if url else b""
-        return b'"$pageview"', own, call.properties
+        return b'"$pageview"', own, members(call.properties)
 
-    def _identify(self, call: Call) -> tuple[bytes, bytes, msgspec.Raw]:
+    def _identify(self, call: Call) -> tuple[bytes, bytes, bytes]:
         """With only an anonymousId there is no id to merge it with: the traits are set on it."""
         own = b'"$set":{%b},' % members(call.traits)
         if not call.user_id:
-            return b'"$set"', own, ABSENT
+            return b'"$set"', own, b""
         _check_merge(call.user_id, "userId")
         if call.anonymous_id and call.anonymous_id != call.user_id:
             _check_merge(call.anonymous_id, "anonymousId")
             own = b'"$anon_distinct_id":%b,%b' % (quoted(call.anonymous_id), own)
-        return b'"$identify"', own, ABSENT
+        return b'"$identify"', own, b""
 
 
 def _split_requests(made: list[_Translated]) -> list[list[_Translated]]:
@@ -286,8 +278,7 @@ def _check_merge(identifier: str | None, field: str) -> None:
 
 
 def _knows_v1(reply: Reply) -> bool:
-    found = reply.read(_FAILURE)
-    return reply.status == 400 and found is not None and found.error == "empty_batch"
+    return reply.status == 400 and (reply.read(_FAILURE) or _Failure()).error == "empty_batch"
 
 
 def _lacks_v1(reply: Reply) -> bool:

@@ -1,20 +1,20 @@
 """Events as entries of Redis streams, each exactly once.
 
-A batch is one call of a script, which Redis runs atomically: it adds the events and stores the position, or does nothing.
-A script that fails half way is not undone, so it first checks what could stop it: that every key is a stream or does not exist.
-Full memory, a read-only replica and a disk that cannot be written stop it at its first write.
+A batch is one call of a script, which Redis runs atomically: it adds the events and stores the position, or does nothing. Redis
+does not undo a script that fails halfway. So the script first checks that every key is a stream or does not exist. Full memory, a
+read-only replica and a disk that cannot be written stop it at its first write.
 
-The state is a hash with fields for each cursor. A token is stored with the position and changes with every batch. A batch names
-the token that it follows, and its own:
+The state is a hash with fields for each cursor. The name of the last batch is stored with the position, as `token`. The script
+gets the token that the batch follows and its own, and compares them with the stored one:
 
-- its own token is stored: the answer was lost, and the events are not added again;
-- the token that it follows is stored: the events are added;
-- the token of another process is stored: a second worker is running, and this one stops;
+- its own token: the answer was lost, and the events are not added again;
+- the token that it follows: the events are added;
+- the token of another process: a second worker is running, and this one stops;
 - an older token of this process, or none: Redis was restored or emptied, or has lost its last seconds. Nothing is added;
   raises CheckpointMoved, and the core compares the stored position with its own.
 
-A replica applies a script's effects as a whole, too, so after a failover position and events agree. How much a crash of the
-server loses depends on its settings: nothing with `appendonly yes` and `appendfsync always`; `wait_replicas` waits for copies.
+A replica applies the effects of a script as a whole, too, so position and events agree after a failover. The server's settings
+decide how much its crash loses: nothing with `appendonly yes` and `appendfsync always`; `wait_replicas` waits for copies.
 Redis Cluster is not supported: all keys of a script would have to be in one slot.
 
 Sources: the documentation of Redis on XADD, EVAL, transactions, persistence, replication and WAIT; that of redis-py. Tested
@@ -50,7 +50,7 @@ from cdc_tracker.errors import (
 from cdc_tracker.model import Batch, Position
 from cdc_tracker.units import Duration
 
-# Replaces the token: another writer's next batch is refused. KEYS: the state. ARGV: the prefix of its fields, the new token.
+# Replaces the token, so that the next batch of another writer is refused. KEYS: the state. ARGV: prefix of its fields, new token.
 _TAKE_OVER = """
 local ours = ARGV[1]
 redis.call('HSET', KEYS[1], ours .. 'token', ARGV[2])
@@ -129,12 +129,12 @@ class RedisDestination(NamedBatches):
 
     def __init__(self, name: str, settings: RedisSettings, base: Path) -> None:
         super().__init__()
-        # Redis does nothing else while the script runs: a batch of 2,000 takes it some milliseconds.
+        # Redis serves nobody else while the script runs, which takes some milliseconds for a batch of 2,000.
         self.limits = Limits(2_000, batch_bytes=4 * 1024**2, event_bytes=64 * 1024**2, whole_changes=True)
         self._settings = settings
         self._names = NameTemplate(settings.stream)
         self._key = settings.state_key or f"cdc-tracker:{name}"
-        self._fields = ""  # prefix of this cursor's
+        self._fields = ""  # prefix of the cursor's fields
         self._stored: Stored | None = None
         self._redis = self._client()
 
@@ -166,7 +166,7 @@ class RedisDestination(NamedBatches):
             raise ConfigError(f"redis: `url` is not one: {type(error).__name__}") from None
 
     def _ready(self) -> Stored:
-        """The state in Redis, after taking it over from the process that wrote before."""
+        """Returns the state in Redis. The first time, shuts out the process that wrote before."""
         if self._stored is not None:
             return self._stored
         with self._translated():
@@ -178,7 +178,7 @@ class RedisDestination(NamedBatches):
         return self._stored
 
     def _inherited(self, token: str) -> list[bytes] | None:
-        """The state that an earlier version stored without a cursor, if it is this source's."""
+        """Takes over the state that an earlier version stored without a cursor. Returns None if it is not this source's."""
         before, *found = self._redis.hmget(self._key, "token", "commit_lsn", "ordinal", "aside")
         position = _position(*found[:2])
         if position is None or not self._owns(position):

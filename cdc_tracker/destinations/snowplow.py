@@ -17,20 +17,13 @@ import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import msgspec
 from pydantic import Field, field_validator
 
 from cdc_tracker.destinations.base import DestinationSettings, Guarantee, Limits
-from cdc_tracker.destinations.support.event_view import (
-    NO_CONTEXT,
-    Call,
-    ContextView,
-    EventRejected,
-    decoded,
-    read_call,
-    read_event,
-)
+from cdc_tracker.destinations.support.event_view import NO_CONTEXT, Call, ContextView, EventRejected, decoded, read_call
 from cdc_tracker.destinations.support.http import BaseUrl, Http, HttpSettings
-from cdc_tracker.destinations.support.json_splice import MEMBERS, event_time, members, object_with, quoted
+from cdc_tracker.destinations.support.json_splice import event_time, members, object_with, quoted
 from cdc_tracker.destinations.support.naming import is_uuid, legal_id, snake_case
 from cdc_tracker.destinations.support.vendor import HttpDestination, translated
 from cdc_tracker.model import ASSUMED, Batch, Event, Receipt
@@ -79,6 +72,13 @@ class SnowplowSettings(HttpSettings):
             if not _SCHEMA.fullmatch(schema):
                 raise ValueError(f"`{name}` needs a schema such as iglu:com.acme/order_paid/jsonschema/1-0-0")
         return schemas
+
+
+class _Entities(msgspec.Struct, gc=False):
+    context: dict[str, msgspec.Raw] | None = None
+
+
+_ENTITIES = msgspec.json.Decoder(_Entities)
 
 
 class SnowplowDestination(HttpDestination):
@@ -143,7 +143,7 @@ class SnowplowDestination(HttpDestination):
         return schema.encode()
 
     def _entities(self, event: Event) -> bytes:
-        context = decoded(MEMBERS, bytes(read_event(event).context) or b"{}", "context")
+        context = decoded(_ENTITIES, event.body).context or {}
         found = [
             b'{"schema":"%b","data":%b}' % (schema.encode(), bytes(context[key]))
             for key, schema in self._settings.contexts.items()

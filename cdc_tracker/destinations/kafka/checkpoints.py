@@ -1,16 +1,16 @@
 """The positions of destinations, stored in Kafka itself.
 
-They are in a compacted topic. The key is a transactional id, so only the producer with that id can write the position. There is
-an id for each cursor; in earlier versions for each destination. The offsets of a consumer group could be part of a transaction,
-too, but Kafka removes them a week after the last commit of a group without members (offsets.retention.minutes), and a
-destination may be idle for longer.
+They are records of a compacted topic. A record's key is a transactional id, so only the producer with that id can write it. Each
+cursor has an id; in earlier versions each destination. Offsets of a consumer group could also be part of a transaction, but Kafka
+removes them a week after the last commit of a group without members (offsets.retention.minutes), and a destination may be idle
+for longer.
 
-A record is read only after `init_transactions`, which shuts out every older producer of the id and ends its transactions: nothing
-that the read has not seen can be committed later.
+A record is read only after `init_transactions`. That shuts out every older producer with the id and ends its transactions, so no
+record of theirs can be committed after the read.
 
-Several destinations share the one partition. An open transaction of another one hides everything after it from a reader of
-committed records. So the log's end is read first, and the reader waits until committed records reach it: at most until the
-other transaction ends or times out.
+Several destinations share one partition. An open transaction of one hides all later records from readers of committed records.
+So the log's end is read first, and the reader waits until the committed records reach it: at most until the other transaction
+ends or times out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from confluent_kafka.cimpl import NewTopic
 from cdc_tracker.destinations.support.exactly_once import Stored
 from cdc_tracker.model import Position
 
-_TAIL = 2_000  # offsets read first: the position of a running destination is among them
+_TAIL = 2_000  # offsets that are read first: they contain the position of a running destination
 _CONFIG = {
     "cleanup.policy": "compact",
     "segment.bytes": str(16 * 1024**2),
@@ -36,11 +36,13 @@ _CONFIG = {
 
 
 def encode(record: Stored) -> bytes:
+    """The record as JSON; `aside` is the earlier name of `out_of_band`."""
     lsn, ordinal = record.position if record.position is not None else (None, None)
     return msgspec.json.encode({"commit_lsn": lsn, "ordinal": ordinal, "aside": record.out_of_band, "batch": record.batch})
 
 
 def decode(value: bytes) -> Stored:
+    """Reads a record that `encode` wrote."""
     read = msgspec.json.decode(value)
     position = None if read["commit_lsn"] is None else Position(read["commit_lsn"], read["ordinal"])
     return Stored(position, read["aside"], read["batch"])
@@ -79,7 +81,7 @@ def read(client: dict[str, Any], topic: str, keys: list[bytes], timeout: float) 
 
 
 class Watch:
-    """Detects that the topic ends before a record written to it: it was recreated or restored, or lost its last records."""
+    """Detects a topic that lost a record written to it: it was recreated or restored, or its last records are gone."""
 
     def __init__(self, client: dict[str, Any], topic: str, timeout: float) -> None:
         self._client, self._topic, self._timeout = client, topic, timeout
@@ -87,7 +89,7 @@ class Watch:
         self._end = 0
 
     def shrunk(self) -> bool:
-        """Raises KafkaException if the cluster does not answer."""
+        """Whether the topic is gone, or shorter than before. Raises KafkaException if the cluster does not answer."""
         self._consumer = self._consumer or _uncommitted(self._client)
         try:
             _, high = _ends(self._consumer, self._topic, self._timeout)
@@ -100,7 +102,7 @@ class Watch:
         return bool(shrunk)
 
     def wrote(self) -> None:
-        """Notes a record that was written after the last known end."""
+        """Counts a record that was written since the last call of `shrunk`."""
         self._end += 1
 
     def close(self) -> None:
@@ -140,12 +142,12 @@ def _last(client: dict[str, Any], begin: TopicPartition, end: int, keys: list[by
                 error, offset = message.error(), message.offset()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
-                reached = max(reached, offset or 0)  # transaction markers and compacted records come as no message
+                reached = max(reached, offset or 0)  # markers of transactions and compacted records arrive as no message
                 key = message.key()
                 if error is None and isinstance(key, bytes) and key in keys:
                     value = message.value()
                     found |= {key: decode(value)} if value else {}
-                    if not value:  # a cursor has taken it over
+                    if not value:  # a tombstone: the record of a cursor has replaced it
                         found.pop(key, None)
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "a transaction of another destination is still open"))

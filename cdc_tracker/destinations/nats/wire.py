@@ -14,11 +14,14 @@ from nats.aio.msg import Msg
 
 T = TypeVar("T")
 
-UNHEARD, LATE, GONE, PAYLOAD = 503, -1, -2, -3  # no subscriber, no answer, no connection, above the server's max_payload
+UNHEARD, LATE, GONE, PAYLOAD = 503, -1, -2, -3
+"""Codes of a Refusal: no subscriber, no answer, no connection, larger than the server's max_payload."""
 
 
 class Refusal(NamedTuple):
-    code: int  # JetStream's, or one of the four above
+    """Why a message was not stored. `code`: JetStream's, or one of the four above."""
+
+    code: int
     text: str
 
 
@@ -32,9 +35,9 @@ _ACK = msgspec.json.Decoder(_Ack)
 
 
 class Wire:
-    """A connection, and the publishes that wait for their acknowledgement. Used on the event loop only.
+    """A connection, and the messages that wait for their acknowledgement. To be used on the event loop only.
 
-    nats-py's publish_async is not used: its future never gets the error of a refusal.
+    nats-py's publish_async is not used: its future does not get the error of a refused message.
     """
 
     def __init__(self) -> None:
@@ -44,10 +47,12 @@ class Wire:
         self._waiting: dict[str, asyncio.Future[Refusal | None]] = {}
 
     async def listen(self) -> None:
+        """Subscribes to the acknowledgements. To be called once, after connecting."""
         self._inbox = self.client.new_inbox()
         await self.client.subscribe(f"{self._inbox}.*", cb=self._answered)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> asyncio.Future[Refusal | None]:
+        """Sends a message. The future's result is the reason why it was not stored; None if it was."""
         self._count += 1
         reply = f"{self._inbox}.{self._count}"
         future = self._waiting[reply] = asyncio.get_running_loop().create_future()
@@ -60,6 +65,7 @@ class Wire:
         return future
 
     async def answers(self, pending: list[asyncio.Future[Refusal | None]], timeout: float) -> list[Refusal | None]:
+        """The results of the futures, in order. After `timeout` seconds those without an answer are LATE."""
         if pending:
             await asyncio.wait(pending, timeout=timeout)
         for reply in list(self._waiting):
@@ -68,7 +74,7 @@ class Wire:
         return [future.result() for future in pending]
 
     async def cut(self) -> None:
-        """The connection is lost, and with it the answers."""
+        """Called when the connection is lost: all messages that wait are GONE."""
         for reply in list(self._waiting):
             self._settle(reply, Refusal(GONE, "the connection was cut"))
 
@@ -98,6 +104,7 @@ class Loop:
         self._lock = threading.Lock()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs the coroutine on the loop and returns its result, or raises its exception. From any other thread."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -106,6 +113,7 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
+        """Stops the loop and its thread. A later call of `run` starts new ones."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:

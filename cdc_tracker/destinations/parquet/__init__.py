@@ -1,19 +1,19 @@
 """Events as Parquet files, each exactly once, in a folder or a bucket of S3 or Google Cloud Storage.
 
-A batch becomes one file for each partition that it touches. The files go into a log first, where no reader looks
-(`_cdc_tracker/CURSOR/`; `_cdc_tracker/NAME/` in versions without cursors), then a record that names them and the position; then
-they are moved into their partitions:
+A batch becomes one file for each partition that it has events for. The files are first written into a log that no reader looks at
+(`_cdc_tracker/CURSOR/`; `_cdc_tracker/NAME/` in versions without cursors). Then a record is written that names them and the
+position. Then the files are moved into their partitions:
 
-- killed before the record is durable: nothing counts, the staged files are removed, and the events are sent again;
-- killed after it: position and files count, and moving the files is completed at the next start.
+- after a kill before the record is durable, nothing counts: the staged files are removed, and the events are sent again;
+- after a later kill, position and files count, and the next start moves the remaining files.
 
 So every file that a reader's `**/*.parquet` matches counts, and appears once. Records are numbered and never overwritten: a
-bucket refuses to create an object that exists, so a second worker, or an old request that arrives late, cannot undo a later
+bucket refuses to create an object that exists. So neither a second worker nor an old request that arrives late can undo a later
 record. A worker writes a record when it starts, which shuts out the previous worker. If the previous record is not the one
 written last, somebody restored or removed the files.
 
-A quiet table's batches contain an event or two; a file for each would be too many. So while the last file of a partition is
-smaller than `grow`, it is replaced, atomically, by one with the batch's rows added.
+Batches of a quiet table contain one or two events, and a file for each would be too many. So while the last file of a partition
+is smaller than `grow`, it is replaced, atomically, by one to which the batch's rows are added.
 
 Sources: those of fsspec, s3fs and gcsfs: `pipe_file(mode="create")` sends If-None-Match: * to S3 and ifGenerationMatch=0 to
 Google. Tested on local disks and against moto's S3; never against Amazon or Google themselves, nor any server for gs://.
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _FIELDS = ("date", "hour", "event", "type")
 _MOST_GROWING = 200  # partitions whose last file may still grow
-_RECORDS = 100  # earlier ones to keep, so that an old request that arrives late finds its number taken
+_RECORDS = 100  # earlier ones that are kept, so that an old request that arrives late finds its number in use
 _HOUR = 3600 * SECOND
 _FIRST_HOUR, _LAST_HOUR = (to_micros(moment) // _HOUR for moment in (datetime.min, datetime.max))
 
@@ -102,7 +102,7 @@ class ParquetDestination(NamedBatches):
         self._store = _store(settings, self._name, base)
         self._old: Store | None = None  # the log of versions without cursors
         self._record: Record | None = None
-        self._possible: set[str] = set()  # tokens that the newest record may have, one whose write failed included
+        self._possible: set[str] = set()  # tokens that the newest record may have: also those of failed writes
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
         self._old, self._owns, self._name = self._store, owns, cursor.key
@@ -145,7 +145,7 @@ class ParquetDestination(NamedBatches):
         return self._record
 
     def _inherited(self) -> Record:
-        """The record that an earlier version stored without a cursor, if it is this source's. Shuts out its writer."""
+        """Shuts out a writer of an earlier version, without a cursor, and returns its record; an empty one if it is not ours."""
         if self._old is None or not self._old.used():
             return Record()
         found = newest(self._old)
@@ -176,7 +176,7 @@ class ParquetDestination(NamedBatches):
 
     def _write(self, batch: Batch, before: Stored, after: Stored) -> None:
         record = self._newest().following(position=after.position, out_of_band=after.out_of_band, batch=after.batch)
-        self._record = None  # until this succeeds, only the store knows
+        self._record = None  # to be read again if this fails
         growing = dict(record.growing)
         moves: list[tuple[str, str]] = []
         try:
@@ -203,7 +203,7 @@ class ParquetDestination(NamedBatches):
         self._possible = {record.token}
 
     def _resolve_conflict(self, record: Record) -> None:
-        """A record of this number exists. Returns if a first try wrote it, whose answer was lost; else raises AlreadyRunning."""
+        """Called if a record with this number exists. Raises AlreadyRunning unless a try without an answer wrote it."""
         name = record_name(record.sequence)
         data = self._store.read(name)
         if data is not None and decode(name, data).token != record.token:

@@ -22,16 +22,19 @@ class Growing(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
+    """What is stored after a batch, a rewind or a start."""
+
     sequence: int = 0
     token: str = ""  # of the attempt that wrote it
     batch: str = ""  # name of the last batch or rewind
     position: tuple[int, int] | None = None
     out_of_band: str = msgspec.field(default="", name="aside")  # digest of the name of the last out-of-band batch
-    moves: list[tuple[str, str]] = []  # from the log to the data
-    growing: dict[str, Growing] = {}  # by partition, the one touched last at the end
+    moves: list[tuple[str, str]] = []  # name in the log → path of the data
+    growing: dict[str, Growing] = {}  # by partition; the last that was written is at the end
 
     @property
     def reached(self) -> Position | None:
+        """The position; None before the first batch."""
         return Position(*self.position) if self.position else None
 
     def following(self, **changed: Any) -> Record:
@@ -40,10 +43,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def encode(record: Record) -> bytes:
+    """The record as JSON."""
     return msgspec.json.encode(record)
 
 
 def decode(name: str, data: bytes) -> Record:
+    """Reads the record of that name. Raises Stop if it is damaged."""
     try:
         return msgspec.json.decode(data, type=Record)
     except msgspec.DecodeError as error:
@@ -54,6 +59,7 @@ def decode(name: str, data: bytes) -> Record:
 
 
 def record_name(sequence: int) -> str:
+    """Names sort by number."""
     return f"{sequence:012d}{SUFFIX}"
 
 

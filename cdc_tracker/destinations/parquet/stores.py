@@ -64,6 +64,8 @@ class Store(ABC):
 
 
 class Folder(Store):
+    """A folder on this machine. Files are durable by fsync, and appear by renaming."""
+
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
         self._log = root / LOG / name

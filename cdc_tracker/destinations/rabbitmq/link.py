@@ -12,13 +12,16 @@ from pika import exceptions, spec
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.channel import Channel
 
-logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each failure several times over; we say it once
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each failure several times; cdc-tracker reports it once
 
 UNROUTABLE = "no queue takes this routing key"
 
 
 class Link:
-    """One connection with one channel in confirm mode. Its callbacks run in the calling thread, while a method waits."""
+    """One connection with one channel in confirm mode. Callbacks run in the calling thread while a method waits.
+
+    Methods raise AMQPError or OSError; TimeoutError, an OSError, after `timeout` seconds.
+    """
 
     def __init__(self, parameters: pika.URLParameters, timeout: float) -> None:
         self._timeout = timeout
@@ -29,10 +32,10 @@ class Link:
         self.alarm = ""  # the broker's reason for blocking publishers
         self._channel: Channel | None = None
         self._ready = False
-        self._answers: dict[int, str] = {}  # delivery tag → why it was not taken; empty if it was
-        self._returned: set[tuple[str, str]] = set()  # message id and routing key: an id may occur twice
+        self._answers: dict[int, str] = {}  # delivery tag → why it was not stored; empty if it was
+        self._returned: set[tuple[str, str]] = set()  # message id and routing key: two messages may have the same id
         self._last = 0  # delivery tag
-        self._lowest = 1  # lower tags are answered, or of an earlier batch
+        self._lowest = 1  # lower delivery tags are answered, or belong to an earlier batch
         self._connection: Any = SelectConnection(
             parameters,
             on_open_callback=self._opened,
@@ -43,22 +46,24 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """Whether it is open, after reading what has arrived."""
+        """Reads what has arrived. Returns whether the connection is open."""
         if self._failed is None and not self._closed:
-            self._loop.call_later(0, lambda: None)  # so that it does not wait
+            self._loop.call_later(0, lambda: None)  # so that the next line does not wait
             self._turn()
         return self._failed is None and not self._closed and self._ready
 
     def open(self) -> None:
+        """Waits until messages can be published."""
         self._until(lambda: self._ready, "connecting")
 
     def find(self, exchange: str) -> None:
+        """Raises an AMQPError if there is no such exchange."""
         found: list[Any] = []
         self._on_channel().exchange_declare(exchange, passive=True, callback=found.append)
         self._until(lambda: bool(found), "looking for the exchange")
 
     def publish(self, messages: list[tuple[str, str, bytes, spec.BasicProperties]]) -> list[str]:
-        """Returns for each message why it was not taken; empty if it was."""
+        """Publishes the messages and waits for all confirms. Returns for each why it was not stored; empty if it was."""
         channel, first = self._on_channel(), self._last + 1
         self._lowest = first
         self._answers.clear()
@@ -72,6 +77,7 @@ class Link:
         return [UNROUTABLE if (m[3].message_id, m[1]) in returned else answer for m, answer in zip(messages, said, strict=True)]
 
     def close(self) -> None:
+        """Closes the connection; drops it if the broker does not answer within 2 seconds."""
         if self._closed:
             return
         self._closed = True
@@ -86,7 +92,7 @@ class Link:
         self._loop.close()
 
     def _wait(self, seconds: float) -> None:
-        """For the connection's end."""
+        """Waits for the connection's end, at most so many seconds."""
         waker, deadline = self._loop.call_later(seconds, lambda: None), time.monotonic() + seconds
         while not self._gone and time.monotonic() < deadline:
             self._turn()

@@ -1,17 +1,17 @@
-"""MySQL (8.0.17 and newer) and MariaDB (10.2 and newer), through PyMySQL, tables of InnoDB.
+"""MySQL (8.0.17 and newer) and MariaDB (10.2 and newer), through PyMySQL, with InnoDB tables.
 
-Tested against MariaDB 10.11, not against MySQL itself. Particulars:
+Tested against MariaDB 10.11, not against MySQL itself.
 
-- Strict SQL mode, set for the session: a value that does not fit is an error, and the event is rejected, rather than cut off.
-  INSERT IGNORE would turn such errors into warnings; so ON DUPLICATE KEY UPDATE leaves out a message id that exists, and fails
+- Each session uses strict SQL mode: a value that does not fit raises an error, and the event is rejected; the value is not cut.
+  INSERT IGNORE would turn such errors into warnings. So ON DUPLICATE KEY UPDATE leaves out a message id that exists, and fails
   on any other unique key, which someone may have added.
-- Text compares byte by byte and without padding: `a` and `a ` are two ids.
-- JSON is LONGTEXT: MySQL's JSON type turns numbers into doubles, and JSON_VALID of either knows no deep nesting.
-- Times are DATETIME(6), in UTC: TIMESTAMP ends in 2038.
-- CREATE and ALTER commit. So a batch creates its tables and columns before its first row, and a table or column that a killed
-  worker left behind is used by the next one.
-- Whether a commit survives a crash of the server is the server's setting (`innodb_flush_log_at_trx_commit`). The position is
-  in the same database, so a server that lost commits is sent the lost events again, as far as the journal reaches back.
+- Text is compared byte by byte and without padding: `a` and `a ` are two ids.
+- JSON is stored as LONGTEXT: MySQL's JSON type turns numbers into doubles, and both servers refuse deep nesting in JSON.
+- Times are stored as DATETIME(6) in UTC: TIMESTAMP ends in 2038.
+- CREATE and ALTER commit. So a batch creates its tables and columns before its first row, and the next worker uses a table or
+  column that a killed one left behind.
+- The server's settings decide whether a commit survives its crash (`innodb_flush_log_at_trx_commit`). The position is in the same
+  database, so the lost events are sent again, as far as the journal reaches back.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _WHOLE_DIGITS, _FRACTION_DIGITS = 35, 30
 _ALL_DIGITS = Context(prec=10**6, Emax=10**9, Emin=-(10**9))
 
-_VALUE = {1048, 1062, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1452, 1644, 3140, 3819, 4025}  # an event is at fault
+_VALUE = {1048, 1062, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1452, 1644, 3140, 3819, 4025}  # caused by an event's values
 _NO_LOGIN = {1044, 1045, 1130, 1251, 1698, 1820, 1862, 2058, 2059, 2061, 3118}
 _NO_PRIVILEGE = {1142, 1143, 1227}
 _READ_ONLY = {1290, 1792, 1836}
@@ -55,6 +55,8 @@ _QUOTED = re.compile(r"'.*'(?= for )", re.DOTALL)  # a value, in the messages ab
 
 
 class MySql(Database):
+    """MySQL or MariaDB, whichever answers."""
+
     key_type = "varchar(255)"
     time_type = "datetime(6)"
     json_type = "longtext"
@@ -96,7 +98,7 @@ class MySql(Database):
         return "`" + name.replace("`", "``") + "`"
 
     def identifier(self, name: str) -> str:
-        """Names have no characters beyond U+FFFF, and columns that differ in case only are the same to it."""
+        """Folds case, because columns whose names differ in case only are the same, and drops characters above U+FFFF."""
         folded = (low if len(low := char.upper().lower()) == 1 else char for char in name)
         return "".join(char for char in folded if char <= "\uffff")
 
@@ -105,7 +107,7 @@ class MySql(Database):
 
     @contextmanager
     def tables_locked(self, connection: Connection) -> Iterator[None]:
-        """By a lock of the session: CREATE ends the locks of the transaction."""
+        """Takes a lock of the session: CREATE would end those of the transaction."""
         if connection.execute(text("SELECT GET_LOCK(:name, 10)"), {"name": _LOCK}).scalar() != 1:
             raise DestinationUnavailable(f"{self}: another session has been creating tables for 10 seconds")
         try:
@@ -160,14 +162,14 @@ class MySql(Database):
         return None if rows else count  # the driver's count includes repeated ids
 
     def unless_exists(self, key: str) -> str:
-        """With another row's key it is NULL, which the column rejects: only a repeated id is left out."""
+        """Leaves out repeated ids only: for a conflict with another key the value is NULL, which the column rejects."""
         return f"ON DUPLICATE KEY UPDATE {key} = IF({key} = VALUES({key}), {key}, NULL)"
 
     def replacing(self, key: str, others: Sequence[str]) -> str:
         return f"ON DUPLICATE KEY UPDATE {', '.join(f'{name} = VALUES({name})' for name in others)}"
 
     def _too_long(self, row: Row) -> bool:
-        """Whether its statement may be above max_allowed_packet: the server would close the connection, each time."""
+        """Whether its statement may exceed max_allowed_packet. The server would close the connection each time."""
         texts = [value for value in row.values() if isinstance(value, str)]
         if sum(map(len, texts)) * 8 < self._packet:
             return False

@@ -5,13 +5,13 @@
   table of this destination gets the suffix `_event`.
 - Columns: property or trait names in snake_case; nested objects flattened (`address.city` → address_city); arrays as JSON text.
   A name that every table has, or that the database reserves (PostgreSQL's xmin), gets the prefix `property_`. If two properties
-  of one event have the same column, the first is kept.
-- Types: boolean, numeric (exact), timestamptz (ISO 8601 with an offset), else text; decided by the first value that is not null.
-  Later values that do not fit become NULL here; text takes every value. A table has at most 1,000 columns (MySQL: 180), a row of
-  PostgreSQL as many values as go into 8 KB (300 long ones), a number of MySQL 35 digits before the point and 30 behind it.
+  of an event map to one column, the first is kept.
+- Types: boolean, numeric (exact), timestamptz (ISO 8601 with an offset), else text. The first value that is not null decides.
+  Later values that do not fit become NULL here; a text column accepts every value. Limits: 1,000 columns in a table (MySQL: 180);
+  in PostgreSQL 8 KB for a row (300 long values); in MySQL 35 digits before the decimal point of a number and 30 after it.
 - Names above 63 bytes are cut and end with a hash.
 
-Nothing is lost if something does not fit: `tracks` has every event whole.
+No value is lost if it does not fit: `tracks` contains every event whole.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ from cdc_tracker.model import canonical
 _FIXED = ("message_id", "event", "user_id", "anonymous_id", "group_id", "previous_id", "timestamp")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 _MOST_BYTES = 63
-_KEPT_WITHIN = 26  # bytes of a value, or of what leads to it
+_KEPT_WITHIN = 26  # most bytes of a value in its row; PostgreSQL stores a longer one elsewhere and keeps a pointer
 _TEXT = ("text", "varchar", "bpchar", "longtext", "mediumtext")
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class TypedTables:
+    """Creates and fills the tables of one destination."""
+
     def __init__(self, database: Database, reserved: set[str]) -> None:
         """`reserved`: the destination's other tables, whose names no event may have."""
         self._database = database
@@ -54,7 +56,7 @@ class TypedTables:
         self._known.clear()
 
     def make_room(self, connection: Connection, events: list[EventView]) -> dict[str, list[dict[str, Any]]]:
-        """Creates the tables and columns that the events need; returns the rows of each table. Some databases commit at once."""
+        """Creates the tables and columns that the events need. Returns the rows by table. Some databases commit at once."""
         tables: dict[str, list[dict[str, Any]]] = {}
         for event in events:
             tables.setdefault(self._table(event), []).append(self._row(event))
@@ -121,7 +123,7 @@ class TypedTables:
         return row
 
     def _identifier(self, text: str) -> str:
-        """Snake case, not beginning with a digit, within 63 bytes; with a hash if it was cut; a hash alone if nothing is left."""
+        """Returns the text in snake case, not beginning with a digit, in at most 63 bytes. See naming.identifier."""
         name = self._database.identifier(snake_case(text))
         return identifier(f"_{name}" if name[:1].isdigit() else name, _MOST_BYTES, text)
 
