@@ -262,7 +262,7 @@ class AmplitudeDestination(HttpDestination):
         for start in range(0, len(items), _AT_ONCE):
             bodies = b",".join([item.body for item in items[start : start + _AT_ONCE]])
             fields = {"api_key": self._key, "identification": f"[{bodies.decode()}]"}
-            reply = self._http.post_form(fields, {}, url=self._urls[kind])
+            reply = self._http.post_form(fields, url=self._urls[kind])
             self._check_key(reply)
             self._http.check(reply)
         return [ASSUMED] * len(items)

@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
@@ -29,9 +30,8 @@ from cdc_tracker.destinations.support.event_view import read_event
 from cdc_tracker.destinations.support.http import Http, HttpSettings, check_url
 from cdc_tracker.destinations.support.json_splice import quoted
 from cdc_tracker.destinations.support.naming import legal_id, snake_case
-from cdc_tracker.destinations.support.vendor import HttpDestination
-from cdc_tracker.errors import BatchRejected, DestinationUnavailable, TooLarge
-from cdc_tracker.model import DELIVERED, Batch, Event, Outcome, Receipt
+from cdc_tracker.destinations.support.vendor import HttpDestination, send_parts
+from cdc_tracker.model import DELIVERED, Batch, Event, Receipt
 from cdc_tracker.times import iso
 
 _VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?").fullmatch  # what every server takes as a header's value: visible ASCII
@@ -133,9 +133,9 @@ class WebhookDestination(HttpDestination):
         self._http = Http(url, settings, base, [*secrets, *self._headers.values(), *_secret_parts(url)])
 
     def deliver(self, batch: Batch) -> list[Receipt]:
-        if not self._batched:
-            return self._each(batch)
         events = batch.events
+        if not self._batched:
+            return send_parts([None] * len(events), [([i], partial(self._single, event)) for i, event in enumerate(events)])
         ids = ",".join([event.message_id for event in events])
         if self._cloud:
             content, body = "cloudevents-batch+json", b"[%b]" % b",".join([self._cloud_event(event) for event in events])
@@ -146,30 +146,14 @@ class WebhookDestination(HttpDestination):
         self._post("batch_" + hashlib.sha256(ids.encode()).hexdigest()[:32], body, content)
         return [DELIVERED] * len(events)
 
-    def _each(self, batch: Batch) -> list[Receipt]:
-        """One request per event. After a failure the rest is RETRY, so that the order is kept."""
-        receipts: list[Receipt] = []
-        for event in batch.events:
-            try:
-                self._single(event)
-                receipts.append(DELIVERED)
-            except BatchRejected as error:
-                receipts.append(Receipt(Outcome.REJECTED, "refused", detail=str(error)))
-            except TooLarge as error:
-                receipts.append(Receipt(Outcome.REJECTED, "too_large", detail=str(error)))
-            except DestinationUnavailable as error:
-                if not receipts:
-                    raise
-                left = len(batch.events) - len(receipts)
-                return receipts + [Receipt(Outcome.RETRY, str(error), retry_after=error.retry_after)] * left
-        return receipts
-
-    def _single(self, event: Event) -> None:
+    def _single(self, event: Event) -> list[Receipt]:
         if self._cloud:
-            return self._post(event.message_id, self._cloud_event(event), "cloudevents+json")
-        kind, timestamp, _ = _describe(event)
-        head = b'{"type":%b,"timestamp":%b,"data":' % (quoted(kind), quoted(timestamp))
-        return self._post(event.message_id, head + event.body + b"}", "json")
+            self._post(event.message_id, self._cloud_event(event), "cloudevents+json")
+        else:
+            kind, timestamp, _ = _describe(event)
+            head = b'{"type":%b,"timestamp":%b,"data":' % (quoted(kind), quoted(timestamp))
+            self._post(event.message_id, head + event.body + b"}", "json")
+        return [DELIVERED]
 
     def _cloud_event(self, event: Event) -> bytes:
         """The event as a CloudEvent. `subject` is the user that it is about."""

@@ -71,9 +71,8 @@ class KafkaDestination(NamedBatches):
         self._connection.probe()
 
     def close(self) -> None:
-        if self._producer is not None:
-            discard(self._producer)
-            self._producer = None
+        discard(self._producer)
+        self._producer = None
         self._watch.close()
 
     def _ready(self) -> Stored:

@@ -194,8 +194,10 @@ class Connection:
             raise ConfigError(f"kafka: config: {redacted(error.args[0].str(), self._secrets)}") from None
 
 
-def discard(producer: Producer) -> None:
-    """Drops a producer and what it has not sent, after a last round of its error callbacks."""
+def discard(producer: Producer | None) -> None:
+    """Drops a producer, if there is one, and what it has not sent, after a last round of its error callbacks."""
+    if producer is None:
+        return
     with suppress(KafkaException):  # it may have failed for good
         producer.purge()
         producer.flush(0)

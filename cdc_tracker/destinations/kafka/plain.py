@@ -54,9 +54,8 @@ class PlainKafka:
         self._connection.probe()
 
     def close(self) -> None:
-        if self._producer is not None:
-            discard(self._producer)
-            self._producer = None
+        discard(self._producer)
+        self._producer = None
 
     def _sent(self, producer: Producer, batch: Batch) -> list[KafkaError | None]:
         """The error of each event; None if it was taken."""

@@ -136,14 +136,9 @@ class Http:
             sent["Content-Encoding"] = "gzip"
         return self._request("POST", url, body, sent)
 
-    def post_form(self, fields: Mapping[str, str], headers: Mapping[str, str], *, url: str | None = None) -> Reply:
+    def post_form(self, fields: Mapping[str, str], *, url: str | None = None) -> Reply:
         """Sends the fields as an HTML form, never compressed: few receivers of forms decompress."""
-        sent = {"Content-Type": "application/x-www-form-urlencoded", **headers}
-        return self._request("POST", url, urlencode(fields).encode(), sent)
-
-    def get(self, headers: Mapping[str, str], *, url: str | None = None) -> Reply:
-        """Sends a GET, for probes."""
-        return self._request("GET", url, b"", headers)
+        return self._request("POST", url, urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded"})
 
     def check(self, reply: Reply) -> None:
         """Raises the error that the status means; returns if it is 2xx."""

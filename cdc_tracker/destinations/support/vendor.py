@@ -177,31 +177,29 @@ Part = tuple[Sequence[int], Callable[[], Sequence[Receipt]]]
 def send_parts(receipts: list[Receipt | None], parts: Iterable[Part]) -> list[Receipt]:
     """Sends the parts one after the other and returns `receipts` with the missing ones filled in.
 
-    Raises what the first request raises. If a later one fails, the events sent before it keep their receipts, and it and all
-    after it are RETRY.
+    Raises what the first request raises, unless it refuses a single event. If a later one fails, the events sent before it keep
+    their receipts, and it and all after it are RETRY.
     """
-    failure = ""
-    wait: float | None = None
-    taken = False
+    again: Receipt | None = None  # of the events after a failure
+    answered = False
     for indexes, send in parts:
-        answers: Sequence[Receipt] = ()
-        if not failure:
+        answers: Sequence[Receipt | None] = ()
+        if again is None:
             try:
                 answers = send()
-                taken = True
             except (TooLarge, BatchRejected) as error:
                 if len(indexes) == 1:
                     code = "too_large" if isinstance(error, TooLarge) else "refused"
                     answers = [Receipt(Outcome.REJECTED, code, detail=str(error))]
-                elif not taken:
-                    raise
+                elif answered:
+                    again = Receipt(Outcome.RETRY, str(error))
                 else:
-                    failure = str(error)
-            except DestinationUnavailable as error:
-                if not taken:
                     raise
-                failure, wait = str(error), error.retry_after
-        again = Receipt(Outcome.RETRY, failure, retry_after=wait)
+            except DestinationUnavailable as error:
+                if not answered:
+                    raise
+                again = Receipt(Outcome.RETRY, str(error), retry_after=error.retry_after)
+            answered = True
         for i, receipt in zip(indexes, answers or [again] * len(indexes), strict=True):
             receipts[i] = receipt
     return [receipt for receipt in receipts if receipt is not None]
