@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from cdc_tracker.cli import cli
 from cdc_tracker.config.config import Config
 from cdc_tracker.destinations import registry
-from cdc_tracker.mapping import load, run_examples
+from cdc_tracker.mapping import findings, load, load_texts, run_examples
 from cdc_tracker.mapping.language.expressions import NAMES
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 from cdc_tracker.mapping.schema.shape import Defaults, EventShape, Example, FileShape, Property
@@ -291,6 +291,14 @@ def test_every_mapping_file_in_the_documentation_loads_and_its_examples_hold(nam
     path.write_text(text)
     failed = [str(result) for result in run_examples(load([path]), codec) if not result.passed]
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [*mapping_files(), *((path.stem, path.read_text()) for path in sorted((ROOT / "mappings").glob("*.yml")))]
+)
+def test_no_mapping_of_ours_is_complained_about(name: str, text: str) -> None:
+    loaded = load_texts({f"{name}.yml": text})
+    assert [*loaded.warnings, *findings(loaded, None, codec)] == []
 
 
 def test_the_mapping_reference_has_examples_to_run() -> None:

@@ -212,9 +212,9 @@ class EventShape(_Shape):
         try:
             schema, name = split_name(table)
         except ValueError:
-            schema = ""
+            schema, name = "", table.strip('."') or "orders"
         if not schema or "." not in table:
-            raise ValueError(f"must include the schema, such as public.{table.strip('.') or 'orders'}")
+            raise ValueError(f"must include the schema, such as {table_name('public', name)}")
         return table_name(schema, name)
 
     @field_validator("context")
