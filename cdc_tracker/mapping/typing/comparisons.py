@@ -92,6 +92,8 @@ def _unlike_texts(a: Operand, b: Operand) -> Mismatch | None:
     labels = b.type.labels
     if labels is None:
         return None
+    if a.type.value is not UNKNOWN and b.type.value is UNKNOWN:
+        return _unlike_texts(b, a)  # 'x' == new.state: what is said is about the column
     one, *others = sorted(labels)
     shown = f"{one!r}{f' or {len(others)} others' if others else ''}"
     if a.type.labels is not None:
