@@ -72,7 +72,7 @@ class Server:
     def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         self._user, self._group = _account()
         self._bin = binaries()
-        self._settings = {**_SETTINGS, **(settings or {})}
+        self.settings = {**_SETTINGS, **(settings or {})}
         # Short and not below the demo's folder: a socket's path has at most 107 bytes.
         self.place = Path(tempfile.mkdtemp(prefix="cdc-pg-", dir="/tmp"))
         self.folder = self.place if folder is None else folder
@@ -112,7 +112,7 @@ class Server:
             shutil.copytree(self._bin.parent, self.place / "install", symlinks=True)
             self._bin = self.place / "install" / "bin"
         self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        settings = {**self._settings, "unix_socket_directories": str(self.place)}
+        settings = {**self.settings, "unix_socket_directories": str(self.place)}
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         examples,
         jobs,
         ledger,
+        migration,
         named,
         preview,
         publications,

@@ -36,6 +36,17 @@ def problems(mapping: declared.Mapping, columns: Mapping[str, Type] | None) -> l
     return _MappingTyper(mapping, columns).problems()
 
 
+def value_types(mapping: declared.Mapping, columns: Mapping[str, Type]) -> dict[str, str]:
+    """The type of each expression but `when`, as messages name it, by the expression's key. Leaves out what is not known."""
+    typer = _MappingTyper(mapping, columns)
+    typer.problems()
+    found: dict[str, set[str]] = {}
+    for operation in typer.operations:
+        for key, value in operation.types.items():
+            found.setdefault(key, set()).update({str(value)} if value.family else ())
+    return {key: " or ".join(sorted(words)) for key, words in found.items() if words}
+
+
 class _MappingTyper:
     def __init__(self, mapping: declared.Mapping, columns: Mapping[str, Type] | None) -> None:
         self.mapping = mapping

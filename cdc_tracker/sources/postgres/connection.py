@@ -102,6 +102,13 @@ def is_leaving(url: str) -> bool:
     return psycopg.pq.PGconn.ping(make_conninfo(url, connect_timeout="5").encode()) == psycopg.pq.Ping.REJECT
 
 
+def on_database(url: str, name: str, *, without_password: bool = False) -> tuple[str, str]:
+    """The conninfo string for another database of the server, and the password of the URL. Raises ConfigError."""
+    given = _parsed(url) | {"dbname": name}
+    password = str(given.get("password") or "")
+    return make_conninfo("", **{key: each for key, each in given.items() if key != "password" or not without_password}), password
+
+
 def _parsed(url: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(url)
