@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Hashable, Iterator
 from collections.abc import Mapping as Dict
 from dataclasses import replace
@@ -11,7 +10,7 @@ from dataclasses import replace
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping import lints
 from cdc_tracker.mapping.compiler import replica_identity
-from cdc_tracker.mapping.compiler.compile import compile_plan
+from cdc_tracker.mapping.compiler.compile import misfits
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings
 from cdc_tracker.mapping.typing import mappings as typing
 from cdc_tracker.mapping.typing.types import column_type
@@ -30,9 +29,12 @@ def findings(mappings: Mappings, tables: Dict[str, Table] | None, codec: Callabl
     """
     problems: list[Problem] = []
     for name in mappings.tables():
-        table = tables.get(name) if tables else None
-        problems += _of_table(mappings.for_table(name), table, codec)
-        problems += lints.of_table(mappings.for_table(name), table, codec)
+        table, wanted = (tables.get(name) if tables else None), mappings.for_table(name)
+        misfits = _misfits(wanted, table, codec) if table is not None else []
+        problems += misfits
+        problems += _by_cause(_typed(wanted, table, codec, {each.key for each in misfits}), _cause)
+        problems += _unlogged(wanted, table, codec) if table is not None else ()
+        problems += lints.of_table(wanted, table, codec)
     problems += lints.of_all(mappings)
     return list(dict.fromkeys(problems))
 
@@ -42,29 +44,23 @@ def faults(mappings: Mappings, tables: Dict[str, Table], codec: Callable[[int], 
     problems: list[Problem] = []
     for name in mappings.tables():
         if (table := tables.get(name)) is not None:
-            wanted = mappings.for_table(name)
-            problems += _by_cause(list(_misfits(wanted, table, codec)), _cause)
-            problems += [each for each in _identity(wanted, table, codec) if each.severity == "error"]
+            problems += _misfits(mappings.for_table(name), table, codec)
+            problems += [each for each in _unlogged(mappings.for_table(name), table, codec) if each.severity == "error"]
     return problems
 
 
-def _of_table(mappings: list[Mapping], table: Table | None, codec: Callable[[int], Codec]) -> list[Problem]:
-    columns = {column.name: column_type(column, codec) for column in table.columns} if table is not None else None
-    found = list(_misfits(mappings, table, codec)) if table is not None else []
-    known = {problem.key for problem in found if problem.severity == "error"}
-    for mapping in mappings:
-        found += [each for each in typing.problems(mapping, columns) if each.key not in known]
-    return list(_by_cause(found, _cause)) + (list(_identity(mappings, table, codec)) if table is not None else [])
-
-
-def _misfits(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+def _misfits(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> list[Problem]:
     """Unknown columns, and types that never fit."""
-    logging_all = replace(table.relation, identity="f")  # what is not logged is one finding of the table, below
-    plan = compile_plan(Mappings(tuple(mappings)), logging_all, codec, space=uuid.UUID(int=0), database="", destination=None)
-    yield from plan.problems if plan else ()
+    return list(_by_cause(misfits(mappings, table.relation, codec), _cause))
 
 
-def _identity(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
+def _typed(mappings: list[Mapping], table: Table | None, codec: Callable[[int], Codec], known: set[str]) -> list[Problem]:
+    """What the types of expressions say. `known`: keys that a misfit has already."""
+    columns = {column.name: column_type(column, codec) for column in table.columns} if table is not None else None
+    return [each for mapping in mappings for each in typing.problems(mapping, columns) if each.key not in known]
+
+
+def _unlogged(mappings: list[Mapping], table: Table, codec: Callable[[int], Codec]) -> Iterator[Problem]:
     """What the table's REPLICA IDENTITY leaves out of the log, certainly or else for large values, and what mends it."""
     remedy = " ".join(replica_identity.logging_statements(table))
     uses = replica_identity.unlogged(mappings, table.relation)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.mapping import Mappings
-from cdc_tracker.monitoring.fit import errors
+from cdc_tracker.monitoring.fit import certain_and_other
 from cdc_tracker.sources.postgres.connection import connect, translated
 from cdc_tracker.state import SUPERVISOR, ReloadFailed, RoleEnds, RoleRecord, State, SupervisorReport, report_type
 from cdc_tracker.times import now_micros
@@ -124,7 +124,7 @@ class WorkerReporter:
 
     def _fit(self, mappings: Mappings) -> None:
         with closing(connect(self._config.source.url.get_secret_value(), statement_timeout=QUERY)) as connection, translated():
-            misfits, mistakes = errors(connection, mappings)
+            misfits, mistakes = certain_and_other(connection, mappings)
         for problem in misfits:
             if problem not in self._misfits:
                 log.error("a mapping does not fit its table", problem=problem)

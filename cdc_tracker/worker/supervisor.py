@@ -12,7 +12,7 @@ import structlog
 from cdc_tracker.config.config import Config
 from cdc_tracker.delivery.sender import Interrupted
 from cdc_tracker.errors import NEEDS_A_PERSON, AlreadyRunning, CdcTrackerError, Fenced, Retry, Stop
-from cdc_tracker.monitoring import Observer
+from cdc_tracker.monitoring import Observer, fit
 from cdc_tracker.monitoring.server import HealthServer
 from cdc_tracker.monitoring.worker import WorkerReporter
 from cdc_tracker.sources.postgres.needs import Need
@@ -155,6 +155,7 @@ class Supervisor:
     def _reload(self) -> None:
         try:
             mappings = assemble.load_mappings(self._config)
+            fit.require(self._config.source.url.get_secret_value(), mappings)
         except CdcTrackerError as error:
             log.error("the mappings do not load: the old ones stay in force", error=str(error), hint=error.hint)
             self._report.reload_failed(error)

@@ -169,9 +169,16 @@ def reload_names_a_column_that_is_not_there(watched: Watched) -> Iterator[str]:
     good = watched.mapping.read_text()
     watched.mapping.write_text(good.replace("n: new.n}", "n: new.n, colour: new.colour}"))
     os.kill(watched.pid, signal.SIGHUP)
-    yield "mappings: do not fit the tables"
+    yield "'colour'"
     watched.mapping.write_text(good)
     os.kill(watched.pid, signal.SIGHUP)
+
+
+@contextmanager
+def column_is_renamed(watched: Watched) -> Iterator[str]:
+    watched.scene.database.execute("ALTER TABLE shop.items RENAME COLUMN n TO m")
+    yield "mappings: do not fit the tables"
+    watched.scene.database.execute("ALTER TABLE shop.items RENAME COLUMN m TO n")
 
 
 @contextmanager
@@ -188,6 +195,7 @@ FAULTS: list[Fault] = [
     destination_is_away,
     reload_fails,
     reload_names_a_column_that_is_not_there,
+    column_is_renamed,
     table_is_renamed,
 ]
 

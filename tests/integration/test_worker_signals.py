@@ -75,6 +75,25 @@ def test_sighup_takes_mappings_that_load_and_keeps_the_old_ones_otherwise(databa
     scene.check()
 
 
+def test_sighup_refuses_a_mapping_that_never_matches_with_which_a_worker_starts(database: Database, tmp_path: Path) -> None:
+    scene = Scene(database, tmp_path, "auto", {"events": JSONL})
+    mappings = tmp_path / "mappings" / "events.yml"
+    wrong = items.MAPPING.replace("user_id: new.writer", "when: new.n == '7'\n    user_id: new.writer")
+    with scene.running() as process:
+        items.insert(database, 1)
+        scene.await_all()
+        mappings.write_text(wrong)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "never equals the text '7'" in scene.worker.log, "the mapping that never matches is refused")
+        assert "the old ones stay in force" in scene.worker.log and "mappings reloaded" not in scene.worker.log
+        items.insert(database, 1)
+        scene.await_all()
+    assert len(scene.bodies("events")) == 4
+    with scene.running():  # it starts with what it may not reload
+        items.insert(database, 1)
+        until(lambda: "a mapping does what cannot be meant" in scene.worker.log, "the worker says what is wrong")
+
+
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):

@@ -7,12 +7,12 @@ for a text column) does not raise: the function rejects every change that the ma
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.errors import Problem
-from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper
+from cdc_tracker.mapping.compiler.generate import Mapper, make_mapper, write
 from cdc_tracker.mapping.compiler.replica_identity import full_identity, unlogged, unlogged_problem
 from cdc_tracker.mapping.compiler.writer import MappingFault, RowLayout
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Placed
@@ -62,6 +62,21 @@ def compile_plan(
     remedy = full_identity(relation.schema, relation.name)
     problems += unlogged_problem(unlogged(wanted, relation), relation, f"{relation.table} has", remedy)
     return Plan(new, old, {op: tuple(functions) for op, functions in by_op.items()}, tuple(dict.fromkeys(problems)))
+
+
+def misfits(mappings: Sequence[Mapping], relation: Relation, codec: Callable[[int], Codec]) -> list[Problem]:
+    """Why mappings of a relation's table would only reject: columns that it does not have, and types that never fit.
+
+    A function is written for each operation, as for a plan, and not compiled: that is most of the time that a plan takes.
+    """
+    new, old = ({name for mapping in mappings for name in mapping.columns(row)} for row in ("new", "old"))
+    layout = RowLayout(relation, codec, sorted(new), sorted(old), uuid.UUID(int=0), "")
+    found: list[Problem] = []
+    for mapping in mappings:
+        faults = missing_columns(mapping, relation)
+        for op in operations(mapping):
+            found += [fault.problem for fault in write(mapping, layout, op, faults).faults]
+    return list(dict.fromkeys(found))
 
 
 def _columns(relation: Relation, wanted: set[str]) -> tuple[str, ...]:

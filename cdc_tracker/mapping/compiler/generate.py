@@ -32,6 +32,15 @@ def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[M
 
     In tracebacks its file is `<mapping shop/orders.yml:12 insert>`.
     """
+    writer = write(mapping, layout, op, faults)
+    source = _source(writer)
+    # the constants hold no builtins, and `source` no text of the mapping's: see writer.py and expressions.py
+    function = define("mapper", source, writer.scope.constants, f"mapping {mapping.where} {Op(op).name.lower()}")
+    return Generated(function, source, tuple(writer.faults))
+
+
+def write(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[MappingFault]) -> Writer:
+    """The function as it is written, with all faults; see make_mapper."""
     writer = Writer(mapping, layout, op, faults)
     if mapping.when is not None and {fault.problem.key for fault in faults}.isdisjoint(_keys(mapping, mapping.when)):
         _write_when(writer, mapping.when)
@@ -42,10 +51,7 @@ def make_mapper(mapping: Mapping, layout: RowLayout, op: str, faults: Sequence[M
         writer.lines, writer.message_id = when, "''"
         reject = writer.rejections.always(first.reason, first.field, first.value_type, first.problem.message)
         writer.line(writer.reject(reject, "None"))
-    source = _source(writer)
-    # the constants hold no builtins, and `source` no text of the mapping's: see writer.py and expressions.py
-    function = define("mapper", source, writer.scope.constants, f"mapping {mapping.where} {Op(op).name.lower()}")
-    return Generated(function, source, tuple(writer.faults))
+    return writer
 
 
 def _source(writer: Writer) -> str:

@@ -38,16 +38,21 @@ STATEMENT_TIMEOUT = 5.0  # seconds: a control query that waits for a lock must n
 
 
 def connect(
-    url: str, *, replication: bool = False, application_name: str = "cdc-tracker", statement_timeout: float = STATEMENT_TIMEOUT
+    url: str,
+    *,
+    replication: bool = False,
+    application_name: str = "cdc-tracker",
+    statement_timeout: float = STATEMENT_TIMEOUT,
+    connect_timeout: int = 10,
 ) -> Connection:
     """A connection in autocommit, with session settings under which texts are the same everywhere. The caller closes it.
 
-    The URL's parameters apply, `options` included, except for the settings in SESSION and _STEADY. `statement_timeout`: seconds.
+    The URL's parameters apply, `options` included, except for the settings in SESSION and _STEADY. Times are seconds.
 
     Raises ConfigError, SourceError or SourceUnavailable.
     """
     given = _parsed(url)
-    defaults = {"connect_timeout": "10", "application_name": application_name, **_DEAD_AFTER}
+    defaults = {"connect_timeout": str(connect_timeout), "application_name": application_name, **_DEAD_AFTER}
     wanted: dict[str, Any] = {**defaults, **given, "client_encoding": "utf8"}
     if replication:
         wanted["replication"] = "database"
