@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -22,34 +23,31 @@ T = TypeVar("T")
 log = structlog.get_logger("deliver")
 
 
+@dataclass
 class HeldCheckpoint:
-    """Every method is called until the destination answers. Raises Interrupted when `stop()` is true."""
+    """Every method is called until the destination answers. Raises Interrupted when `stop()` is true.
 
-    def __init__(
-        self,
-        destination: HoldsCheckpoint,
-        name: str,
-        report: DeliveryReporter,
-        *,
-        send: Callable[[Batch], object],
-        stop: Callable[[], bool],
-        on_trouble: Callable[[CdcTrackerError], None],
-        waiting: Callable[[], None],
-    ) -> None:
-        """`send` delivers a batch. `waiting` is called once a second between two calls."""
-        self._destination, self._name, self._report, self._send = destination, name, report, send
-        self._stop, self._on_trouble, self._waiting = stop, on_trouble, waiting
+    `send` delivers a batch. `waiting` is called once a second between two calls.
+    """
+
+    destination: HoldsCheckpoint
+    name: str
+    report: DeliveryReporter
+    send: Callable[[Batch], object]
+    stop: Callable[[], bool]
+    on_trouble: Callable[[CdcTrackerError], None]
+    waiting: Callable[[], None]
 
     def position(self) -> Position | None:
         """The position that the destination holds; None: it holds none."""
-        return self._until_answered(partial(held_position, self._destination))
+        return self._until_answered(partial(held_position, self.destination))
 
     def store(self, position: Position) -> None:
         """Lets the destination store a position without events."""
-        self._until_answered(partial(self._send, Batch((), position)))
+        self._until_answered(partial(self.send, Batch((), position)))
 
     def rewind(self, to: Position) -> None:
-        self._until_answered(partial(self._destination.rewind, to))
+        self._until_answered(partial(self.destination.rewind, to))
 
     def _until_answered(self, call: Callable[[], T]) -> T:
         retrying = Retrying(
@@ -63,22 +61,26 @@ class HeldCheckpoint:
             with sound():
                 answer = call()
         except DestinationUnavailable as error:
-            self._on_trouble(error)
-            self._waiting()
+            self.on_trouble(error)
+            self.waiting()
             raise
         except CdcTrackerError:
             raise
         except Exception as error:
             fault = Fault(error)
-            log.error("the destination fails", destination=self._name, error=fault.place, traceback=fault.trace)
+            log.error("the destination fails", destination=self.name, error=fault.place, traceback=fault.trace)
             trouble = DestinationBlocked(f"the destination cannot report its position: {fault.place}")
-            self._on_trouble(trouble)
-            self._waiting()
+            self.on_trouble(trouble)
+            self.waiting()
             raise trouble from None
-        if self._report.trouble:
-            self._report.enter("starting")
+        if self.report.trouble:
+            self.report.enter("starting")
         return answer
 
     def _sleep(self, seconds: float) -> None:
-        if wait(seconds, self._stop, lambda: self._report.due and self._waiting()):
+        if wait(seconds, self.stop, self._keep_reporting):
             raise Interrupted([])
+
+    def _keep_reporting(self) -> None:
+        if self.report.due:
+            self.waiting()

@@ -60,7 +60,7 @@ class Progress:
             destination.bind(cursor, lambda held: self._reconciliation.owns(held, self.accounting.position))
         store = partial(send, destination, stop=stop, on_trouble=on_trouble)
         self.holder = (
-            HeldCheckpoint(destination, cursor.name, report, send=store, stop=stop, on_trouble=on_trouble, waiting=waiting)
+            HeldCheckpoint(destination, cursor.name, report, store, stop, on_trouble, waiting)
             if isinstance(destination, HoldsCheckpoint)
             else None
         )

@@ -104,22 +104,17 @@ def send(
         sending.release()
 
 
+@dataclass
 class _Sending:
-    def __init__(
-        self,
-        destination: Destination,
-        batch: Batch,
-        stop: Callable[[], bool],
-        on_trouble: Callable[[CdcTrackerError], None],
-        backoff: Backoff,
-    ) -> None:
-        self._destination = destination
-        self._batch = batch
-        self._stop = stop
-        self._on_trouble = on_trouble
-        self._backoff = backoff
-        self._exponential = wait_random_exponential(multiplier=backoff.first, max=backoff.cap)
-        self._receipts: list[Receipt | None] = [None] * len(batch.events)
+    destination: Destination
+    batch: Batch
+    stop: Callable[[], bool]
+    on_trouble: Callable[[CdcTrackerError], None]
+    backoff: Backoff
+
+    def __post_init__(self) -> None:
+        self._exponential = wait_random_exponential(multiplier=self.backoff.first, max=self.backoff.cap)
+        self._receipts: list[Receipt | None] = [None] * len(self.batch.events)
         self._passed = False  # the destination has answered for some event
         self._suspects: dict[int, Fault] = {}  # events at which it failed when they were sent alone
 
@@ -147,13 +142,11 @@ class _Sending:
     def _parts(self) -> list[list[int]]:
         """The indexes of the events of each call; the first call is last."""
         sendable = self._sendable()
-        events = self._batch.events
+        events = self.batch.events
         if not sendable:
-            alone = not events and isinstance(self._destination, HoldsCheckpoint)
+            alone = not events and isinstance(self.destination, HoldsCheckpoint)
             return [[]] if alone else []
-        calls = split_by_limits(
-            [events[i] for i in sendable] if len(sendable) < len(events) else events, self._destination.limits
-        )
+        calls = split_by_limits([events[i] for i in sendable] if len(sendable) < len(events) else events, self.destination.limits)
         if len(calls) == 1:
             return [sendable]
         places = iter(sendable)
@@ -186,7 +179,7 @@ class _Sending:
                 self._receipts[i] = Receipt(Outcome.REJECTED, "destination_error", detail=detail)
                 if fault.place not in logged:
                     logged.add(fault.place)
-                    event = self._batch.events[i]
+                    event = self.batch.events[i]
                     log.error(
                         "the destination fails at an event; the event is parked",
                         mapping=event.mapping,
@@ -197,13 +190,13 @@ class _Sending:
 
     def release(self) -> None:
         """Drops the events: tenacity's call state is a reference cycle that keeps this object until the next collection."""
-        self._batch = Batch((), START)
+        self.batch = Batch((), START)
         self._receipts = []
 
     def _sendable(self) -> list[int]:
         """The indexes of all events but those above the limit, which are rejected here."""
-        limit = self._destination.limits.event_bytes
-        sizes = [len(event.body) for event in self._batch.events]
+        limit = self.destination.limits.event_bytes
+        sizes = [len(event.body) for event in self.batch.events]
         if sizes and max(sizes) > limit:
             for i, size in enumerate(sizes):
                 if size > limit:
@@ -219,14 +212,14 @@ class _Sending:
         retrying(self._attempt, part)
 
     def _attempt(self, part: list[int]) -> None:
-        if self._stop():
+        if self.stop():
             raise Interrupted(self._receipts)
         left = [i for i in part if self._receipts[i] is None]
         try:
             with sound():
-                receipts = checked(self._destination.deliver(self._part(left)), len(left))
+                receipts = checked(self.destination.deliver(self._part(left)), len(left))
         except (DestinationUnavailable, TooLarge, BatchRejected) as error:
-            self._on_trouble(error)
+            self.on_trouble(error)
             raise
         except (Stop, CheckpointMoved):  # no event is at fault
             raise
@@ -243,26 +236,26 @@ class _Sending:
             text = f"{len(retry)} of {len(left)} events were not taken" + (f": {retry[0].reason}" if retry[0].reason else "")
             asked = [receipt.retry_after for receipt in retry if receipt.retry_after is not None]
             failure = DestinationUnavailable(text, retry_after=max(asked, default=None))
-            self._on_trouble(failure)
+            self.on_trouble(failure)
             raise failure
 
     def _part(self, left: list[int]) -> Batch:
         """The batch of a call. Its `upto` is before every other event that is pending or rejected."""
-        events = self._batch.events
+        events = self.batch.events
         if len(left) == len(events):
-            return self._batch
+            return self.batch
         sent = set(left)
         pending = (i for i, receipt in enumerate(self._receipts) if _holds_back(receipt) and i not in sent)
         barrier = next(pending, None)
-        upto = self._batch.upto if barrier is None else before(events[barrier].position)
-        if isinstance(self._destination, HoldsCheckpoint):
-            upto = max(upto, self._destination.position() or START)
-        out_of_band = f"{self._batch.out_of_band} {left[0]}-{left[-1]}" if self._batch.out_of_band else ""
-        return Batch([events[i] for i in left], upto, out_of_band, self._batch.history)
+        upto = self.batch.upto if barrier is None else before(events[barrier].position)
+        if isinstance(self.destination, HoldsCheckpoint):
+            upto = max(upto, self.destination.position() or START)
+        out_of_band = f"{self.batch.out_of_band} {left[0]}-{left[-1]}" if self.batch.out_of_band else ""
+        return Batch([events[i] for i in left], upto, out_of_band, self.batch.history)
 
     def _halves(self, part: list[int]) -> list[list[int]]:
         """Two parts, divided between two changes as near to the middle as possible."""
-        events = self._batch.events
+        events = self.batch.events
         borders = [k for k in range(1, len(part)) if events[part[k]].position != events[part[k - 1]].position]
         middle = len(part) // 2
         cut = min(borders, key=lambda k: abs(k - middle), default=middle)
@@ -270,13 +263,13 @@ class _Sending:
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        seconds = self._backoff.blocked if isinstance(error, DestinationBlocked) else self._exponential(state)
+        seconds = self.backoff.blocked if isinstance(error, DestinationBlocked) else self._exponential(state)
         asked = error.retry_after if isinstance(error, DestinationUnavailable) else None
-        return max(seconds, min(asked or 0.0, self._backoff.longest))
+        return max(seconds, min(asked or 0.0, self.backoff.longest))
 
     def _sleep(self, seconds: float) -> None:
         """Returns early when `stop()` is true; the next attempt then raises Interrupted."""
-        wait(seconds, self._stop)
+        wait(seconds, self.stop)
 
 
 def _holds_back(receipt: Receipt | None) -> bool:

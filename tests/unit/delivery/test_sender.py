@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -113,6 +113,7 @@ def test_one_event_that_is_too_large_is_rejected_and_the_rest_delivered() -> Non
     assert [one.message_id for one in destination.events] == [f"id-{n}" for n in range(7)]
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 40), bad=st.sets(st.integers(0, 39)), groups=st.lists(st.integers(1, 5), min_size=1))
 def test_whatever_is_refused_exactly_that_is_rejected(count: int, bad: set[int], groups: list[int]) -> None:
     ordinals = [ordinal for ordinal, size in enumerate(groups * count) for _ in range(size)][:count]
@@ -209,6 +210,7 @@ def test_whatever_is_raised_for_an_event_that_event_is_rejected_and_the_others_g
     assert type(error).__name__ in receipts[5].detail
 
 
+@settings(deadline=None)
 @given(count=st.integers(2, 40), bad=st.sets(st.integers(0, 39)), limit=st.integers(1, 50))
 def test_exactly_what_a_destination_fails_at_is_rejected(count: int, bad: set[int], limit: int) -> None:
     bad = {n for n in bad if n < count}
@@ -338,6 +340,7 @@ LIMITS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(changes=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=8), max_size=12), limits=LIMITS)
 def test_batches_keep_the_order_and_the_limits(changes: list[list[int]], limits: Limits) -> None:
     made = [event(n, Position(100, n), size) for n, change in enumerate(changes) for size in change]
