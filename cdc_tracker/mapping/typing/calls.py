@@ -16,20 +16,6 @@ from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNTYPED, 
 Result = Callable[[Sequence[Type]], Type]
 _SLOW = frozenset({"replace", "split", "join", "concat"})
 """Functions of constants that are not computed here: their results may be large."""
-_WORDS = {
-    "text": "text",
-    "raw": "text or bytes",
-    "integer": "an integer",
-    "number": "a number",
-    "list": "a list",
-    "object": "an object",
-    "sized": "text, a list or an object",
-    "whole": "text, a list or an object",
-    "digits": "text or a number",
-    "numeral": "text or a number",
-    "truth": "text, a boolean or an integer",
-    "moment": "a time, text or a number of seconds",
-}
 
 
 def wrong_arguments(name: str, arguments: Sequence[Operand]) -> Iterator[tuple[int, Mismatch]]:
@@ -40,8 +26,8 @@ def wrong_arguments(name: str, arguments: Sequence[Operand]) -> Iterator[tuple[i
         if word in CHOICES:
             if (wrong := _not_chosen(name, word, each)) is not None:
                 yield index, wrong
-        elif not _accepts(ARGUMENTS[word], each.type):
-            yield index, Mismatch(f"{name}() takes {_WORDS[word]}, and {each.text} is {each.type}", from_text(each))
+        elif not _accepts(ARGUMENTS[word].kinds, each.type):
+            yield index, Mismatch(f"{name}() takes {ARGUMENTS[word].what}, and {each.text} is {each.type}", from_text(each))
 
 
 def _accepts(kinds: frozenset[str] | None, given: Type) -> bool:
