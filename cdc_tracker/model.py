@@ -48,6 +48,11 @@ class Position(NamedTuple):
     commit_lsn: Lsn
     ordinal: int
 
+    @property
+    def before(self) -> Position:
+        """The highest position that precedes the change here: reading after it begins with this change."""
+        return Position(self.commit_lsn, max(self.ordinal - 1, -1))
+
     def __str__(self) -> str:
         return f"{format_lsn(self.commit_lsn)}+{self.ordinal}" if self.ordinal >= 0 else format_lsn(self.commit_lsn)
 

@@ -36,6 +36,8 @@ _COMMANDS = {
     "run": _Entry("run", "Capture and deliver until stopped."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),
     "preview": _Entry("preview", "Show live changes and the events they become, without delivering."),
+    "events": _Entry("events", "Show recent events beside their rows, from the journal or as they come."),
+    "explain": _Entry("explain", "Show why events came or did not: what became of each change of a mapping's table."),
     "test-mappings": _Entry("test_mappings", "Check the mapping files and run their examples. Needs no database."),
     "diff": _Entry("diff", "Show what other mappings would have made of a past range, without sending."),
     "rewind": _Entry("resend", "Move a destination's checkpoint back to send history again."),

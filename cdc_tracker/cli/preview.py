@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cdc_tracker import operations
-from cdc_tracker.cli import Invocation, output
-from cdc_tracker.model import Change, Event, Op, Rejection
+from cdc_tracker.cli import Invocation, change_view, output
+from cdc_tracker.model import Event, Rejection
 from cdc_tracker.units import plural
 
 if TYPE_CHECKING:
@@ -52,19 +52,14 @@ def _introduce(opened: Preview) -> None:
     output.say(f"Waiting for changes of {', '.join(sorted(opened.tables)) or 'no table'} ({opened.plugin}).", err=True)
 
 
-def _subject(change: Change) -> str:
-    return change.relation.table if change.relation else f"message {change.prefix}"
-
-
 def _text(found: Previewed) -> str:
-    change, results = found.change, found.results
-    lines = [f"{change.transaction.timestamp}  {Op(change.op).name.lower():8} {_subject(change)}  {change.position}"]
+    results = found.results
+    lines = [change_view.head(found.change)]
     for each in results:
         if isinstance(each, Event):
             lines.append(f"  → {each.mapping}: {each.body.decode()}")
         elif isinstance(each, Rejection):
-            what = ": ".join(part for part in (each.field, each.detail) if part)
-            lines.append(f"  ✗ {each.mapping}: {each.reason}{f' ({what})' if what else ''}")
+            lines.append(change_view.rejected(each, each.detail))
     return "\n".join(lines if results else [f"{lines[0]}  (no event)"])
 
 
@@ -72,7 +67,6 @@ def _json(found: Previewed) -> str:
     """One line. Events have the bytes that are sent."""
     change, results = found.change, found.results
     events = ",".join(each.body.decode() for each in results if isinstance(each, Event))
-    named = ("mapping", "reason", "field", "detail")
-    rejections = [output.fields(each, *named) for each in results if isinstance(each, Rejection)]
-    head = {"op": change.op, "table": _subject(change), "position": str(change.position), "at": change.transaction.timestamp}
+    rejections = [change_view.rejection(each, each.detail) for each in results if isinstance(each, Rejection)]
+    head = change_view.place(change)
     return f'{output.line(head)[:-1]},"events":[{events}],"rejections":{output.line(rejections)}}}'

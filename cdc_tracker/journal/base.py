@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Horizon:
     @property
     def start(self) -> Position:
         """The lowest position that a checkpoint can be rewound to."""
-        return just_before(self.first)
+        return self.first.before
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,27 @@ class Readable(Protocol):
     def read(self, after: Position, limit: int) -> list[Segment]:
         """The first `limit` segments whose `last` is past the position, in order. The first can also have earlier changes."""
 
-
-def just_before(first: Position) -> Position:
-    """The position just before the change at `first`."""
-    return Position(first.commit_lsn, max(first.ordinal - 1, -1))
+    def horizon(self) -> Horizon | None:
+        """The journal's extent, None if nothing was ever appended."""
 
 
-def segments_between(journal: Readable, after: Position, upto: Position, at_once: int = 16) -> Iterator[tuple[Segment, Position]]:
+def segments_between(
+    journal: Readable,
+    after: Position,
+    upto: Position,
+    at_once: int = 16,
+    *,
+    on_gap: Callable[[Position], None] = lambda _: None,
+) -> Iterator[tuple[Segment, Position]]:
     """Yields the segments with changes after `after`, up to `upto`, each with the position after which it is to be read.
 
-    Reads `at_once` segments at a time. The last segment may extend past `upto`.
+    Reads `at_once` segments at a time. The last segment may extend past `upto`. `on_gap`: called with the position before the
+    next segment if the journal may have been trimmed up to there while it was read.
     """
     while after < upto and (segments := journal.read(after, at_once)):
+        begins, horizon = segments[0].first.before, journal.horizon()
+        if after < begins and (horizon is None or after < horizon.start):
+            on_gap(begins)
         for segment in segments:
             if after >= upto:
                 return

@@ -4,6 +4,7 @@ Within the room imports go one way: examples and findings → compiler → schem
 """
 
 from cdc_tracker.mapping.compiler.compile import Plan, compile_plan
+from cdc_tracker.mapping.compiler.conditions import alone, parts
 from cdc_tracker.mapping.examples import ExampleResult, run_examples
 from cdc_tracker.mapping.findings import faults, findings
 from cdc_tracker.mapping.language.functions import FUNCTIONS, Function
@@ -19,11 +20,13 @@ __all__ = [
     "Member",
     "Placed",
     "Plan",
+    "alone",
     "compile_plan",
     "faults",
     "findings",
     "load",
     "load_texts",
+    "parts",
     "run_examples",
     "texts",
 ]

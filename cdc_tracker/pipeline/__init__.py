@@ -1,5 +1,6 @@
 """The pipeline: from a segment of the journal to what a destination gets of it. Pure."""
 
-from cdc_tracker.pipeline.decode import decoder, excerpts, whole_changes
+from cdc_tracker.pipeline.decode import ChangeReader, decoder, excerpts, readable, whole_changes
+from cdc_tracker.pipeline.outbox import KEY as OUTBOX
 from cdc_tracker.pipeline.pipeline import Pipeline
 from cdc_tracker.pipeline.route import route_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.model import START, Change, Position, Segment
@@ -24,6 +25,24 @@ def decoder(plugin: str, wanted: Wanted) -> Decoder:
     if plugin not in _DECODERS:
         raise Stop(f"a segment was made by the plugin {plugin!r}, which this version does not know")
     return _DECODERS[plugin](wanted)
+
+
+class ChangeReader:
+    """Decodes segments of any plugin. Its decoders keep the relations that they have met."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._decoders: dict[str, Decoder] = {}  # by plugin
+
+    def changes(self, segment: Segment, after: Position, upto: Position | None = None) -> Iterator[Change]:
+        """Returns the segment's changes after `after`, up to `upto` (None: the end), with the columns wanted."""
+        found = self._decoders.get(segment.plugin)
+        if found is None:
+            found = self._decoders[segment.plugin] = decoder(segment.plugin, self._wanted)
+        changes = found.changes(segment, after)
+        if upto is None or upto >= segment.last:
+            return changes
+        return takewhile(lambda change: change.position <= upto, changes)
 
 
 def whole_changes(segment: Segment) -> Iterator[Change]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
 
 from cdc_tracker.config.settings import OutboxSettings
 from cdc_tracker.destinations.base import NOTHING_MORE, Requirements
@@ -13,11 +12,10 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping import Mappings, Plan, compile_plan
 from cdc_tracker.model import Change, Op, Position, Relation, Result, Segment
 from cdc_tracker.pipeline.debezium_envelope import raw_key, raw_plan, row_key, with_row_key
-from cdc_tracker.pipeline.decode import decoder, readable
+from cdc_tracker.pipeline.decode import ChangeReader, readable
 from cdc_tracker.pipeline.outbox import KEY as OUTBOX
 from cdc_tracker.pipeline.outbox import OutboxReader
 from cdc_tracker.pipeline.steps import Build, Step, through
-from cdc_tracker.sources.postgres.decoding import Decoder
 from cdc_tracker.sources.postgres.values import codec
 
 
@@ -53,7 +51,7 @@ class Pipeline:
         self._requirements = requirements
         self._steps = tuple(step for step in steps if step is not None)
         self._outbox = OutboxReader(outbox, namespace, database) if outbox and not requirements.raw else None
-        self._decoders: dict[str, Decoder] = {}  # by plugin
+        self._reader = ChangeReader(self._wanted)
         self._builds: dict[int, dict[str, tuple[Build, ...]]] = {}  # by id(relation): its decoder keeps the relation alive
         self._register(None, {Op.MESSAGE.value: (self._outbox.from_message,)} if self._outbox else {}, self._steps)
         self.problems: list[Problem] = []  # of the mappings, with the relations decoded so far
@@ -75,7 +73,7 @@ class Pipeline:
         results: list[Result] = []
         count = 0
         with readable(segment):
-            for change in self._changes(segment, after, upto):
+            for change in self._reader.changes(segment, after, upto):
                 for build in builds[id(change.relation)].get(change.op, ()):
                     result = build(change)
                     if result is not None:
@@ -90,18 +88,9 @@ class Pipeline:
         """Yields every decoded change with its `results`, which may be empty."""
         builds = self._builds
         with readable(segment):
-            for change in self._changes(segment, after, upto):
+            for change in self._reader.changes(segment, after, upto):
                 results = [build(change) for build in builds[id(change.relation)].get(change.op, ())]
                 yield change, [result for result in results if result is not None]
-
-    def _changes(self, segment: Segment, after: Position, upto: Position | None) -> Iterator[Change]:
-        found = self._decoders.get(segment.plugin)
-        if found is None:
-            found = self._decoders[segment.plugin] = decoder(segment.plugin, self._wanted)
-        changes = found.changes(segment, after)
-        if upto is None or upto >= segment.last:
-            return changes
-        return takewhile(lambda change: change.position <= upto, changes)
 
     # Once for each relation that a decoder meets: its functions are compiled and composed with the steps.
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cdc_tracker.closing import Closing
 from cdc_tracker.errors import Fenced, JournalGone, JournalUnavailable, Stop
-from cdc_tracker.journal.base import Horizon, Trimmed, Waiting, just_before
+from cdc_tracker.journal.base import Horizon, Trimmed, Waiting
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql import migrations, times
 from cdc_tracker.journal.sql.notifier import FifoNotifier, Notifier, PostgresNotifier, Waiter
@@ -50,6 +50,15 @@ _READ = (
 _AFTER = _READ.with_only_columns(s.c.number, s.c.total, s.c.bytes, s.c.changes, s.c.first_time)
 _COMPARED = ("first_lsn", "first_ordinal", "changes", "frames")
 _SAME = select(s.c.id).where(_of_source, _last == _given, *(s.c[name] == bindparam(name) for name in _COMPARED))
+_LAST_UPTO = (
+    select(s.c.number)
+    .where(_of_source, _last <= _given)
+    .order_by(s.c.last_lsn.desc(), s.c.last_ordinal.desc(), s.c.number.desc())
+    .limit(1)
+)
+_FIRST_FROM = (
+    select(s.c.first_lsn, s.c.first_ordinal).where(_of_source, s.c.number >= bindparam("number")).order_by(s.c.number).limit(1)
+)
 _FIRST_OF = select(s.c.first_lsn, s.c.first_ordinal).where(_of_source, s.c.number == bindparam("number"))
 _INSERT = insert(s)
 _DELETE = delete(s).where(_of_source, s.c.number <= bindparam("upto"))
@@ -157,6 +166,15 @@ class Journal(Closing):
             rows = connection.execute(_READ, self._place(after, limit=limit)).all()
         return [decode(row.segment, f"Segment {row.id} of {self.source} in {self._database.place}") for row in rows]
 
+    def back(self, upto: Position, count: int) -> Position | None:
+        """The position after which the last `count` segments begin that end at `upto` or before; None if there are none."""
+        with self._database.reading() as connection:
+            newest = connection.execute(_LAST_UPTO, self._place(upto)).scalar()
+            if newest is None:
+                return None
+            first = connection.execute(_FIRST_FROM, {"source": self.source, "number": newest - count + 1}).first()
+        return Position(*first).before if first else None
+
     def waiting(self, after: Position) -> Waiting:
         """How much the journal has after the position, in bounded time."""
         with self._database.reading() as connection:
@@ -256,7 +274,7 @@ class Journal(Closing):
         if number is None:
             return None
         first = connection.execute(_FIRST_OF, {"source": self.source, "number": number}).one()
-        return just_before(Position(*first))
+        return Position(*first).before
 
     def _place(self, position: Position, **others: int) -> dict[str, Any]:
         return {"source": self.source, "lsn": position.commit_lsn, "ordinal": position.ordinal, **others}

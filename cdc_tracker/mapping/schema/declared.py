@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cdc_tracker.errors import Problem
-from cdc_tracker.mapping.language.expressions import Expression
+from cdc_tracker.mapping.language.expressions import ColumnUse, Expression
 from cdc_tracker.mapping.schema.shape import BackfillShape, EventType, Example, Operation, Property, SpecialValues
 
 
@@ -109,6 +109,11 @@ class Mapping:
         yield from (placed for placed in single if placed)
         for member in (*self.body, *self.context):
             yield from member.expressions()
+
+    def uses(self, placed: Placed) -> tuple[ColumnUse, ...]:
+        """The columns that an expression of the mapping reads, those that it reads through `let` included."""
+        lets = (use for name in sorted(placed.expression.lets) for use in self.let[name].expression.uses)
+        return (*placed.expression.uses, *lets)
 
     def columns(self, row: str) -> tuple[str, ...]:
         """The columns that are read of the row `new` or `old`, in the order of first use."""
