@@ -71,8 +71,10 @@ def summary(each: MappingExplained) -> str:
     if not total:
         return f"The journal has no such change of {each.mapping.table} in this range."
     counted = [f"{number:,} {_cause(each, cause)}" for cause, number in _ordered(each)]
-    events = sum(number for cause, number in each.counts.items() if cause.kind == "event")
-    return ", ".join([plural(total, "change"), *counted, plural(events, "event")])
+    events = {cause.name: number for cause, number in sorted(each.counts.items()) if cause.kind == "event"}
+    named = ", ".join(f"{number:,} {one_line(name)}" for name, number in events.items() if name)
+    made = plural(sum(events.values()), "event")
+    return ", ".join([plural(total, "change"), *counted, f"{made} ({named})" if named else made])
 
 
 def _ordered(each: MappingExplained) -> list[tuple[Cause, int]]:
@@ -104,7 +106,8 @@ def _say_change(each: MappingExplained, explained: Explained) -> None:
     if verdict.cause.kind == "operation":
         output.say(f"  ✗ {verdict.op}: the mapping is on {', '.join(each.mapping.on)}")
     if isinstance(verdict.result, Event):
-        output.say(f"  → {verdict.result.message_id}")
+        name = f"{one_line(verdict.cause.name)}  " if verdict.cause.name else ""
+        output.say(f"  → {name}{one_line(verdict.result.message_id)}")
     if isinstance(verdict.result, Rejection):
         output.say(change_view.rejected(verdict.result, explained.detail))
     for failed in verdict.failed:
@@ -160,6 +163,8 @@ def _cause_dict(each: MappingExplained, cause: Cause) -> dict[str, Any]:
         found["not"] = each.parts[cause.part].expression.text
     elif cause.kind == "operation":
         found["op"] = cause.name
+    elif cause.kind == "event" and cause.name:
+        found["event"] = cause.name
     elif cause.kind == "rejected":
         found |= {"reason": cause.name, "field": cause.field}
     return found

@@ -12,6 +12,7 @@ import click
 from cdc_tracker import operations
 from cdc_tracker.cli import FOUND_PROBLEMS, Invocation, output
 from cdc_tracker.cli.jobs import as_dict, share, what
+from cdc_tracker.cli.ledger import never_matched
 from cdc_tracker.times import for_display
 from cdc_tracker.units import format_duration, format_size, plural
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cdc_tracker.monitoring import DestinationHealth, Finding, Health
     from cdc_tracker.operations.status import Slot, Status
     from cdc_tracker.state import Job, RoleRecord
+
+_LISTED = 10  # mappings that have never matched
 
 
 @click.command()
@@ -74,6 +77,7 @@ def snapshot(seen: Status, rates: Mapping[str, float] | None = None) -> dict[str
         "destinations": [_destination(each, seen.last_hours, rates or {}) for each in health.destinations],
         "roles": [_role(role, health.states[role.role]) for role in health.roles],
         "jobs": [as_dict(job) for job in health.jobs],
+        "never_matched": {mapping: for_display(since) for mapping, since in seen.never_matched.items()},
         "problems": seen.problems,
         "findings": [_finding(each) for each in seen.findings],
     }
@@ -153,6 +157,7 @@ def rendered(seen: Status, rates: Mapping[str, float] | None = None) -> Renderab
     parts: list[RenderableType] = [output.text(line) for line in (*_slot_lines(seen), *_journal_lines(seen))]
     parts += [output.text(_job_line(job)) for job in seen.health.jobs]
     parts += [_destinations_table(seen, rates), _roles_table(seen.health)]
+    parts += [output.text(line) for line in _never_matched(seen)]
     for each in seen.findings:
         since = f" (since {for_display(each.since)})" if each.since else ""
         parts.append(Text.assemble(output.mark(each.severity), " ", output.text(str(each)), since))
@@ -186,6 +191,15 @@ def _journal_lines(seen: Status) -> Iterator[str]:
         yield f"         it was lost{when}: what committed before {lost.before} cannot be rewound to any more"
     for each in seen.held_by:
         yield f"         {each.who} needs what lies after {each.position}"
+
+
+def _never_matched(seen: Status) -> Iterator[str]:
+    listed = list(seen.never_matched.items())
+    yield from (never_matched(mapping, since) for mapping, since in listed[:_LISTED])
+    if len(listed) > _LISTED:
+        yield f"… and {plural(len(listed) - _LISTED, 'mapping')} more: `cdc-tracker ledger` lists them"
+    if listed:
+        yield "  `cdc-tracker explain EVENT` says what became of each change of its table"
 
 
 def _job_line(job: Job) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -15,10 +15,11 @@ log = structlog.get_logger("deliver")
 
 
 class LoadedMappings(NamedTuple):
-    """`texts`: file name → content of the mapping files that the pipeline was built from."""
+    """`texts`: file name → content of the mapping files that the pipeline was built from. `keys`: of its mappings."""
 
     pipeline: Pipeline
     texts: Mapping[str, str]
+    keys: Sequence[str] = ()
 
 
 class MappingVersions:

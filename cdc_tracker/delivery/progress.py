@@ -123,7 +123,9 @@ class Progress:
             held = self.holder.position()
             if held is not None and held < self.accounting.position:
                 self.holder.store(self.accounting.position)
-        self.persist(partial(self._state.in_hand.take_mappings, self._source, self._name, self._mappings.current.texts))
+        current = self._mappings.current
+        self.persist(partial(self._state.in_hand.take_mappings, self._source, self._name, current.texts))
+        self.persist(partial(self._state.mappings.load, self._source, self._name, current.keys))
         self._mappings.record()
 
     def results(self, segment: Segment, after: Position) -> list[Result]:

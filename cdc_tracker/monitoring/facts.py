@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +134,17 @@ class Observer:
             free=_free(self._data),
             jobs=self._state.jobs.all(self._source, unfinished=True),
         )
+
+    def unmatched(self) -> dict[str, int]:
+        """Returns, by destination, how many mappings in force no change has matched since they were loaded.
+
+        A destination that has loaded no mapping yet is left out.
+        """
+        found: Counter[str] = Counter()
+        for each in self._state.mappings.all(self._source):
+            if each.destination in self._destinations:
+                found[each.destination] += not each.matched
+        return found
 
     def _destination(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,7 +28,7 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         try:
-            health = self._observer.look()
+            health, unmatched = self._observer.look(), self._observer.unmatched()
         except CdcTrackerError:
             yield from _whole(ready=False, readable=False)
             return
@@ -41,6 +41,7 @@ class _Collector:
         yield from _findings(health)
         yield from _destinations(health.destinations)
         yield _jobs(health.jobs)
+        yield _unmatched(unmatched)
 
 
 def _whole(*, ready: bool, readable: bool) -> Iterator[Metric]:
@@ -123,4 +124,12 @@ def _jobs(jobs: Sequence[Job]) -> Metric:
     found = GaugeMetricFamily("cdc_tracker_jobs", "Jobs that are not done or cancelled", labels=["destination", "state"])
     for (destination, state), number in Counter((job.destination, job.state) for job in jobs).items():
         found.add_metric([destination, state], float(number))
+    return found
+
+
+def _unmatched(unmatched: Mapping[str, int]) -> Metric:
+    text = "Mappings in force that no change has matched since they were loaded"
+    found = GaugeMetricFamily("cdc_tracker_unmatched_mappings", text, labels=["destination"])
+    for destination, number in unmatched.items():
+        found.add_metric([destination], float(number))
     return found

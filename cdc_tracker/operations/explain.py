@@ -114,7 +114,7 @@ class _Watched:
         op, result = OPERATIONS.get(change.op, change.op), results.get(self.mapping.key)
         head = (change.position, change.lsn, op, change.transaction.timestamp)
         if isinstance(result, Event):
-            return Verdict(*head, Cause("event"), (), result)
+            return Verdict(*head, Cause("event", self._name(result)), (), result)
         failed = tuple(self._failed(results))
         if isinstance(result, Rejection):
             errors = tuple(each for each in failed if each.error) if result.field == "when" else ()
@@ -122,6 +122,10 @@ class _Watched:
         if op not in self.mapping.on:
             return Verdict(*head, Cause("operation", op))
         return Verdict(*head, Cause("condition", part=next(each.part for each in failed if not each.error)), failed)
+
+    def _name(self, event: Event) -> str:
+        """The event's name, if the row chooses it."""
+        return str(event.decoded()[self.mapping.name_key]) if self.mapping.naming is not None else ""
 
     def _failed(self, results: Dict[str, Result]) -> Iterator[Failed]:
         for number, key in enumerate(self._parts):

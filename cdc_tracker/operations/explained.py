@@ -14,8 +14,8 @@ from cdc_tracker.operations.rows import Value
 
 
 class Cause(NamedTuple):
-    """Why a change became what it did: an `event`; `rejected`, with reason and field; an `operation` that `on` does not name; or
-    a `condition`: the number of the first part of `when` that is false, from 0."""
+    """Why a change became what it did: an `event`, with its name if the row chooses that; `rejected`, with reason and field; an
+    `operation` that `on` does not name; or a `condition`: the number of the first part of `when` that is false, from 0."""
 
     kind: Literal["event", "rejected", "operation", "condition"]
     name: str = ""

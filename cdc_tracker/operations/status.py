@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cdc_tracker.capture.monitor import RetentionHolder, retention_holders
 from cdc_tracker.config.config import Config
@@ -13,6 +13,7 @@ from cdc_tracker.errors import CdcTrackerError
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import format_lsn
 from cdc_tracker.monitoring import Finding, Health, Observer
+from cdc_tracker.operations.ledger import never_matched
 from cdc_tracker.sources.postgres import catalog, slot
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.slot import SlotState
@@ -40,6 +41,7 @@ class Slot:
 class Status:
     """`time`: seconds since the Unix epoch. `last_hours`: by destination, events delivered of this clock hour and the one before.
 
+    `never_matched`: mapping → since when it is in force, in microseconds; no change has matched it since, at any destination.
     `held_by`: unfinished jobs that need what the journal has after a position, lowest first. `findings`: the slot's come first.
     """
 
@@ -51,6 +53,7 @@ class Status:
     last_hours: Mapping[str, int]
     held_by: list[RetentionHolder]
     journal_lost: JournalLost | None
+    never_matched: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
@@ -82,6 +85,7 @@ def look(config: Config, state: State, journal: Journal) -> Status:
         last_hours=state.ledger.delivered_since(record.name, int(time.time()) // 3600 - 1),
         held_by=retention_holders({}, state.jobs.all(record.name, unfinished=True)),
         journal_lost=_lost(health, record),
+        never_matched=never_matched(state, record.name, config.destinations),
     )
 
 

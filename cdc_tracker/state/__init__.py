@@ -15,7 +15,7 @@ from cdc_tracker.state.job import (
 )
 from cdc_tracker.state.locks import Lock
 from cdc_tracker.state.outcomes import Outcomes
-from cdc_tracker.state.records import HOUR, Checkpoint, DeadLetter, LedgerRow, LetterState, SourceRecord, Totals
+from cdc_tracker.state.records import HOUR, Checkpoint, DeadLetter, LedgerRow, LetterState, MappingRecord, SourceRecord, Totals
 from cdc_tracker.state.reports import (
     CAPTURE,
     SUPERVISOR,

@@ -116,6 +116,18 @@ class LedgerRow:
         return self.matched - self.delivered - self.assumed - self.rejected - self.suppressed
 
 
+class MappingRecord(NamedTuple):
+    """A mapping in force at a destination. `loaded_at`: when it was first loaded, microseconds since the Unix epoch.
+
+    `matched`: whether a change has matched it since, live or in a job.
+    """
+
+    destination: str
+    mapping: str
+    loaded_at: int
+    matched: bool
+
+
 class InHand(NamedTuple):
     """What a delivery sends again after a kill. `mappings`: file name → text, in force then. `letters`: ids of dead letters."""
 

@@ -16,6 +16,7 @@ from cdc_tracker.state.dead_letters import DeadLetters
 from cdc_tracker.state.in_hand import DeliveriesInHand
 from cdc_tracker.state.jobs import Jobs
 from cdc_tracker.state.ledger import Ledger
+from cdc_tracker.state.mappings import MappingRecords
 from cdc_tracker.state.reports import Reports
 from cdc_tracker.state.sent_ids import SentIds
 from cdc_tracker.state.sources import Sources
@@ -73,6 +74,7 @@ class State(Closing):
         self.sent_ids = SentIds(transactions)
         self.jobs = Jobs(transactions)
         self.in_hand = DeliveriesInHand(transactions)
+        self.mappings = MappingRecords(transactions)
         self.reports = Reports(transactions)
 
     @classmethod
@@ -111,6 +113,14 @@ class State(Closing):
         with self._transactions.writing() as connection:
             jobs.forget(connection, source)
             sent_ids.forget(connection, source)
-            for table in (tables.checkpoints, tables.dead_letters, tables.ledger, tables.totals, tables.in_hand, tables.roles):
+            for table in (
+                tables.checkpoints,
+                tables.dead_letters,
+                tables.ledger,
+                tables.totals,
+                tables.in_hand,
+                tables.mappings,
+                tables.roles,
+            ):
                 connection.execute(delete(table).where(table.c.source == source))
             connection.execute(delete(tables.sources).where(tables.sources.c.name == source))

@@ -77,6 +77,16 @@ totals = Table(  # of the ledger, updated with it: probes must not read a year o
     *_bigs(*(f"{outcome}_ever" for outcome in OUTCOMES)),  # how often each has happened: only grows
 )
 
+mappings = Table(  # in force at each destination
+    "cdc_tracker_mapping",
+    metadata,
+    _text("source", key=True),
+    _text("destination", key=True),
+    _text("mapping", key=True),
+    _big("loaded_at"),  # when it was first loaded
+    _big("matched_before"),  # how many the ledger had then, of an earlier mapping with this key
+)
+
 in_hand = Table(  # what each delivery is about to send
     "cdc_tracker_in_hand",
     metadata,

@@ -151,7 +151,10 @@ def run_delivery(config: Config, name: str, signals: Signals, standby: bool = Fa
 def _mapping_versions(config: Config, record: SourceRecord, destination: str) -> MappingVersions:
     def load() -> LoadedMappings:
         texts = mapping.texts(config.mapping_paths)
-        return LoadedMappings(assemble.build_pipeline(config, record, destination, assemble.load_mappings(config, texts)), texts)
+        loaded = assemble.load_mappings(config, texts)
+        raw = config.destinations[destination].requirements.raw
+        keys = [each.key for each in loaded.all if each.goes_to(destination) and not raw]
+        return LoadedMappings(assemble.build_pipeline(config, record, destination, loaded), texts, keys)
 
     def build(texts: Mapping[str, str]) -> Pipeline:
         return assemble.build_pipeline(config, record, destination, mapping.load_texts(texts))

@@ -30,6 +30,7 @@ def alone(mapping: Mapping, part: Placed, key: str) -> Mapping:
         mapping,
         key=key,
         type="track",
+        naming=None,
         let={name: let for name, let in mapping.let.items() if name in whole.lets},
         when=replace(part, expression=replace(whole, node=part.expression.node)),
         user_id=Placed(parse("'-'"), mapping.where, "user_id"),

@@ -13,7 +13,7 @@ from cdc_tracker.config.config import Config
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import Position, Rejection
 from cdc_tracker.printable import printable
-from cdc_tracker.state import DeadLetter, State, sent_id
+from cdc_tracker.state import DeadLetter, Outcomes, State, sent_id
 from cdc_tracker.worker.assemble import open_journal
 from tests.hostile import TEXTS
 from tests.unit.cli.conftest import Run
@@ -180,18 +180,21 @@ def test_each_destinations_receipt_is_told_as_far_as_it_is_known(run: Run, state
     for name in ("events", "hook"):
         state.checkpoints.create("main", name, Position(0, -1))
     state.checkpoints.commit(
-        "main", "events", Position(lsn_of(9), -1), {(hour, "Order Paid", "matched"): 1, (hour, "Order Paid", "delivered"): 1}
+        "main",
+        "events",
+        Position(lsn_of(9), -1),
+        Outcomes({(hour, "Order Paid", "matched"): 1, (hour, "Order Paid", "delivered"): 1}),
     )
     assert _destinations(one(run, "Order Paid")) == {"events": ("passed", ""), "hook": ("pending", "")}
-    state.checkpoints.commit("main", "hook", Position(lsn_of(9), -1), {})
+    state.checkpoints.commit("main", "hook", Position(lsn_of(9), -1), Outcomes({}))
     assert _destinations(one(run, "Order Paid"))["hook"] == ("not_counted", "")
     assert _destinations(one(run, "Order Paid"), -1) == {"events": ("settled", ""), "hook": ("settled", "")}
     event = one(run, "Order Paid")["shown"][-2]
-    state.checkpoints.commit("main", "hook", Position(lsn_of(9), -1), {}, sent=[sent_id(event["message_id"])])
+    state.checkpoints.commit("main", "hook", Position(lsn_of(9), -1), Outcomes({}, sent=[sent_id(event["message_id"])]))
     assert _destinations(one(run, "Order Paid"))["hook"] == ("sent", "")
     refusal = Rejection("refused", "Order Paid", Position(lsn_of(2), 0), at(30), "", "", "the vendor\x1b[31m says no")
     letter = DeadLetter.of("main", "events", refusal, b"")
-    state.checkpoints.commit("main", "events", Position(lsn_of(9), -1), {}, [letter])
+    state.checkpoints.commit("main", "events", Position(lsn_of(9), -1), Outcomes({}, [letter]))
     assert _destinations(one(run, "Order Paid"))["events"] == ("parked", "refused")
     assert "\x1b" not in run("explain", "Order Paid").output
     config = (place / "cdc-tracker.yml").read_text()
@@ -222,3 +225,37 @@ def test_no_hostile_value_reaches_the_terminal_or_breaks_the_json(run: Run, jour
     assert max(map(len, told.splitlines())) < 300
     shown = one(run, "Order Paid", "--limit", "100")["shown"]
     assert [each["values"]["new.status"] for each in shown] == [row.status for row in rows]
+
+
+LETS = """\
+version: 1
+events:
+  - name: {value: "'Order Raised' if big else 'Order Lowered'"}
+    key: moved
+    table: shop.orders
+    let:
+      limit: "10.00"
+      big: new.amount > limit
+      state: lower(new.status)
+      paid: state == 'paid'
+      address: new.email
+    when: |
+      paid
+      and (new.user_id == 3 or new.user_id == 4)
+      and address != 'nobody@example.com' and (not entered(new.status, 'new') and state != 'x')
+    user_id: new.user_id
+    properties: {big: big}
+"""
+
+
+@pytest.mark.usefixtures("orders")
+def test_names_of_let_and_names_that_the_row_chooses_are_told(run: Run, place: Path) -> None:
+    (place / "mappings" / "orders.yml").write_text(LETS)
+    found = one(run, "Order Lowered")
+    assert found["summary"] == (
+        "6 changes, 2 not paid, 1 not address != 'nobody@example.com', 3 events (1 Order Lowered, 2 Order Raised)"
+    )
+    first, second, third, *_ = found["shown"]
+    assert (first["not"], first["values"]) == ("paid", {"new.status": "new"})
+    assert (second["outcome"], second["event"]) == ("event", "Order Lowered")
+    assert third["values"] == {"new.email": "•••"}
