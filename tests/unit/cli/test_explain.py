@@ -154,9 +154,9 @@ def test_an_empty_journal_and_a_table_without_changes_are_told(run: Run, journal
     assert told.exit_code == 0
     assert "The journal is empty: nothing was captured." in told.output
     journal.append(segments(COMMITS))
-    told = run("explain", "Parcel Lost").output
-    assert "The journal has no such change of shop.parcels in this range." in told
-    assert "Earlier changes cannot be explained; `backfill`" in told
+    told = run("explain", "Parcel Lost")
+    assert "The journal has no such change of shop.parcels in this range." in told.output
+    assert "Earlier changes cannot be explained; `backfill`" in told.output
 
 
 @pytest.mark.usefixtures("orders")

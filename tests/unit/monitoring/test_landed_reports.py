@@ -22,7 +22,7 @@ LANDED: dict[str, Any] = json.loads(Path(__file__).with_name("landed_reports.jso
 RECORD = SourceRecord("main", "1", "shop", "slot", "pgoutput", "", 1, 0, 0, 1)
 
 
-NEWER = {"never_matched": {}}
+NEWER: dict[str, Any] = {"never_matched": {}}
 """What `status` says beyond what the landed version did."""
 
 

@@ -17,6 +17,7 @@ def matched(state: State) -> dict[tuple[str, str], bool]:
 class MappingSuite(OpenedStore):
     def test_a_mapping_has_matched_once_the_ledger_counts_it_for_the_destination(self, state: State) -> None:
         state.mappings.load("main", "jsonl", ["a", "b"])
+        state.checkpoints.create("main", "hook", Position(0, -1))
         state.mappings.load("main", "hook", ["a"])
         assert matched(state) == {("hook", "a"): False, ("jsonl", "a"): False, ("jsonl", "b"): False}
         state.checkpoints.commit("main", "jsonl", Position(101, 0), Outcomes({(1, "a", "matched"): 2, (1, "a", "rejected"): 2}))
