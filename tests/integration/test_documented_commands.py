@@ -184,6 +184,7 @@ def test_the_five_steps_print_what_the_readme_shows(shop: Terminal, own: Server,
 
 def test_history_and_dead_letters_print_what_the_analysts_pages_show(shop: Terminal, own: Server, tmp_path: Path) -> None:
     (letters, listed), (retry, queued) = commands("docs/analyst/rejections.md")
+    (explain, explained), (events, shown) = commands("docs/analyst/explain.md")
     (diff, compared), (replay, replayed), (backfill, read) = commands("docs/analyst/history.md")
     own.execute(OLD_ORDERS, "shop")
     shop.run('cdc-tracker init --url "$DATABASE_URL"')
@@ -203,6 +204,9 @@ def test_history_and_dead_letters_print_what_the_analysts_pages_show(shop: Termi
         assert missing(queued, plain(shop.run(retry))) == []
         assert missing(replayed, plain(shop.run(f"{replay} --yes"))) == []
         assert missing(read, plain(shop.run(f"{backfill} --yes"))) == []
+        own.execute("UPDATE shop.orders SET status = 'refunded' WHERE id = 1", "shop")
+        until(lambda: not missing(explained, plain(shop.run(explain))), "both changes are explained")
+        assert missing(shown, plain(shop.run(events))) == []
 
 
 def pay(server: Server) -> None:
