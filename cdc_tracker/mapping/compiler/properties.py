@@ -6,7 +6,10 @@ the value computes it for the check alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from functools import cache
+from typing import Any
 
 from cdc_tracker import envelope
 from cdc_tracker.errors import Problem
@@ -19,6 +22,21 @@ from cdc_tracker.mapping.schema.declared import Member, Placed
 from cdc_tracker.model import Missing, canonical
 
 _FITS_JSON = "must be a value that JSON can express"
+
+
+def number_json(value: Any) -> str:
+    """JSON of a value. A zero has its decimals, not an exponent: 0.00000000, where the canonical form, which ids use, is 0E-8."""
+    return f"{value:f}" if value.__class__ is Decimal and not value else canonical(value)
+
+
+@cache
+def with_zeros(to_json: Callable[[str], str]) -> Callable[[str], str]:
+    """The same from a numeric's text, which has its decimals."""
+
+    def decimal_json(text: str) -> str:
+        return to_json(text) if text.strip("0.") else text
+
+    return decimal_json
 
 
 def write_members(writer: Writer, members: Sequence[Member], *, pii: bool = False) -> None:
@@ -86,10 +104,10 @@ class _MemberWriter:
         if quick is None:
             writer.branches(branches)
             writer.line("else:")
-            self._valued(f"{writer.runtime(column.codec.load)}({text})", variable, 1)
+            self._valued(f"{writer.runtime(column.codec.load)}({text})", kind, variable, 1)
             return
         branches += [(condition, self._reject(reason, expected, text, word)) for condition, reason, expected in quick]
-        json = writer.json_of(column, text)
+        json = writer.json_of(column, text, with_zeros(column.codec.to_json) if kind == "decimal" else column.codec.to_json)
         if len(branches) == 1 and not rules.required:
             writer.line(f"{variable} = 'null' if {text} is None else {json}")
         else:
@@ -128,15 +146,16 @@ class _MemberWriter:
         variable = self.writer.variable(f"json_{self.name}")
         source, kind = self.writer.value(placed)
         self._fits(placed, kind)
-        self._valued(source, variable, 0)
+        self._valued(source, kind, variable, 0)
 
-    def _valued(self, source: str, variable: str, depth: int) -> None:
+    def _valued(self, source: str, kind: str, variable: str, depth: int) -> None:
         """Computes a value, checks it, and sets the variable to its JSON."""
         writer, value = self.writer, self.writer.variable(f"value_{self.name}")
         writer.line("try:", depth)
         writer.line(f"{value} = {source}", depth + 1)
         self._checked(value, depth + 1)
-        writer.line(f"{variable} = {writer.runtime(canonical)}({value})", depth + 1)
+        to_json = writer.runtime(number_json if kind in {"decimal", "number", "any"} else canonical)
+        writer.line(f"{variable} = {to_json}({value})", depth + 1)
         writer.line("except Error as error:", depth)
         writer.line(writer.reject(writer.rejections.error(self.path), "error"), depth + 1)
         writer.piece(variable)

@@ -198,17 +198,17 @@ class Writer:
             self.branches([(f"{text} is not None and {condition}", statement)])
         return text
 
-    def json_of(self, column: ColumnRef, text: str) -> str:
-        """Source of the column's JSON. `text` is not None."""
+    def json_of(self, column: ColumnRef, text: str, to_json: Callable[[str], str] | None = None) -> str:
+        """Source of the column's JSON, as `to_json` makes it; without, as its codec does. `text` is not None."""
         kind = column.codec.kind
         if kind == "integer":
             return text
         if kind == "boolean":
             return f"('true' if {text} == 't' else 'false')"
-        to_json = f"{self.runtime(column.codec.to_json)}({text})"
+        converted = f"{self.runtime(to_json or column.codec.to_json)}({text})"
         if kind == "decimal":  # from 1 on the text is as in JSON; below 1, and for NaN and infinity, the codec is asked
-            return f"({text} if '1' <= {text}[0] <= '9' else {to_json})"
-        return to_json
+            return f"({text} if '1' <= {text}[0] <= '9' else {converted})"
+        return converted
 
     def json_value(self, placed: Placed, field: str) -> str:
         """A variable with the JSON of an expression, or `null` if it always is."""
