@@ -14,7 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
+from cdc_tracker.mapping.language.expressions import SyntaxProblem
+from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.mapping.language.signatures import TEXTS
 from cdc_tracker.mapping.typing.expressions import ExpressionTyper
 from cdc_tracker.mapping.typing.reporter import Found

@@ -15,7 +15,9 @@ from cdc_tracker.config import yaml_file
 from cdc_tracker.config.explain import explain
 from cdc_tracker.config.yaml_file import Document, DocumentError, Loc, dotted
 from cdc_tracker.errors import MappingError, Problem
-from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem, parse, refused_name, refused_zone
+from cdc_tracker.mapping.language.checking import refused_name, refused_zone
+from cdc_tracker.mapping.language.expressions import Expression, Lets, SyntaxProblem
+from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.mapping.schema.declared import Mapping, Mappings, Member, Placed
 from cdc_tracker.mapping.schema.shape import MAX_NAME, Defaults, EventShape, FileShape, Properties, Property
 

@@ -7,7 +7,8 @@ import inspect
 import pytest
 
 from cdc_tracker.mapping import findings
-from cdc_tracker.mapping.language.expressions import SyntaxProblem, parse
+from cdc_tracker.mapping.language.expressions import SyntaxProblem
+from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.model import UNCHANGED, UNLOGGED, Text
 from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import catalogued, computed, mappings, one, outcome, plan, rejection, relation

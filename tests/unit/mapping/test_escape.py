@@ -16,7 +16,8 @@ from cdc_tracker.errors import MappingError
 from cdc_tracker.mapping import FUNCTIONS
 from cdc_tracker.mapping.compiler.generate import make_mapper
 from cdc_tracker.mapping.compiler.writer import RowLayout
-from cdc_tracker.mapping.language.expressions import NAMES, SyntaxProblem, parse
+from cdc_tracker.mapping.language.expressions import NAMES, SyntaxProblem
+from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.model import UNCHANGED, Event, Rejection, Special, Text
 from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import COLUMNS, ROW, SPACE, change, mappings, one, plan, relation

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cdc_tracker.errors import MappingError
 from cdc_tracker.mapping import Mappings, load, load_texts, texts
-from cdc_tracker.mapping.language.expressions import parse
+from cdc_tracker.mapping.language.parsing import parse
 from tests.unit.mapping.shop import mappings, one, problems
 
 DESIGN = """\
