@@ -54,6 +54,8 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 
 
 class JitsuDestination(TrackingDestination):
+    """Events that an answer does not name are ASSUMED."""
+
     Settings: ClassVar[type[DestinationSettings]] = JitsuSettings
     duplicate_handling: ClassVar[str] = (
         "drops it by its messageId within 31 days in the warehouses that it loads, as they are set up by default; its other "

@@ -30,6 +30,8 @@ class RudderstackSettings(TrackingSettings):
 
 
 class RudderstackDestination(TrackingDestination):
+    """ASSUMED means stored by the data plane."""
+
     Settings: ClassVar[type[DestinationSettings]] = RudderstackSettings
     duplicate_handling: ClassVar[str] = (
         "drops it by its messageId within 1 hour where deduplication is turned on there, else it counts it again"

@@ -104,6 +104,8 @@ class SegmentSettings(TrackingSettings):
 
 
 class SegmentDestination(TrackingDestination):
+    """ASSUMED means well-formed and small enough."""
+
     Settings: ClassVar[type[DestinationSettings]] = SegmentSettings
     duplicate_handling: ClassVar[str] = "drops it by its messageId within about 24 hours, and counts it again after that"
     dedupe_window: ClassVar[float] = 86_400.0

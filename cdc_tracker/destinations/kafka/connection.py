@@ -81,6 +81,7 @@ class Connection:
         return {**shared, **self._always()}
 
     def producer(self, **more: Any) -> Producer:
+        """A new producer, idempotent and acknowledged by all replicas; `more`: options of its own. Raises KafkaException."""
         milliseconds = int(self._settings.timeout * 1000)
         options = {
             "enable.idempotence": True,
@@ -119,6 +120,7 @@ class Connection:
                 producer.poll(0.1)
 
     def topic(self, event: Event) -> str:
+        """The topic of the event's records."""
         return self._topics.name(event)
 
     def probe(self) -> None:

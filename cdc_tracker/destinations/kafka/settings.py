@@ -123,6 +123,7 @@ class KafkaSettings(FormatSettings):
 
     @property
     def keyed_by(self) -> str:
+        """`key`, or what it is by default for this format."""
         return self.key or ("row" if self.format == "debezium" else "user")
 
     @property

@@ -62,14 +62,17 @@ class Database(ABC):
         return False
 
     def close(self) -> None:
+        """Ends the connection; the next transaction makes a new one."""
         self._engine.dispose()
 
     # Names.
 
     def quoted(self, name: str) -> str:
+        """The name as an identifier in a statement."""
         return '"' + name.replace('"', '""') + '"'
 
     def qualified(self, table: str) -> str:
+        """The table, quoted, in the schema if one is set."""
         return f"{self.quoted(self.schema)}.{self.quoted(table)}" if self.schema else self.quoted(table)
 
     def identifier(self, name: str) -> str:
@@ -185,4 +188,5 @@ class Database(ABC):
         return DestinationUnavailable(f"{self}: {error}") if cause is None else self.fault(cause)
 
     def said(self, message: object) -> str:
+        """A driver's message in one line, after the database's name."""
         return f"{self}: {' '.join(str(message).split())}"

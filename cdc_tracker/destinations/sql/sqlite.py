@@ -17,6 +17,8 @@ from cdc_tracker.storage.files import identity
 
 
 class Sqlite(Database):
+    """A file in WAL mode. A transaction locks all of it against other writers."""
+
     time_type = "timestamp"
     json_type = "text"
     # SQLite would turn an exact number into a float in a column of type numeric; a name with `blob` in it leaves values alone.

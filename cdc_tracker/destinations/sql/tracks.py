@@ -23,12 +23,14 @@ class Tracks:
         self._kinds = {**dict.fromkeys(ids, database.text_type), "timestamp": database.time_type, **parts}
 
     def make(self, connection: Connection) -> None:
+        """Creates the table unless it exists."""
         database = self._database
         required = {"message_id": f"{database.key_type} NOT NULL", "type": f"{database.text_type} NOT NULL"}
         received = {"received_at": f"{database.time_type} DEFAULT {database.now}"}
         database.make_table(connection, self.table, self._kinds | required | received, "message_id")
 
     def exists(self, connection: Connection) -> bool:
+        """Whether there is such a table."""
         return bool(self._database.columns(connection, self.table))
 
     def insert(self, connection: Connection, events: list[EventView]) -> int | None:
@@ -72,9 +74,11 @@ class Checkpoints:
         self._kinds = {"destination": database.key_type, "commit_lsn": big, "ordinal": big}
 
     def bind(self, cursor: Cursor, owns: Callable[[Position], bool]) -> None:
+        """See base.KeyedCheckpoint."""
         self._key, self._owns = cursor.key, owns
 
     def make(self, connection: Connection) -> None:
+        """Creates the table unless it exists."""
         columns = {name: f"{kind} NOT NULL" for name, kind in self._kinds.items()}
         self._database.make_table(connection, self.table, columns, "destination")
 
@@ -104,6 +108,7 @@ class Checkpoints:
         return False
 
     def store(self, connection: Connection, position: Position) -> None:
+        """Stores the position, whatever is stored."""
         self._database.store(connection, self.table, {"destination": self._key, **position._asdict()}, "destination")
 
     def reset(self, connection: Connection) -> None:

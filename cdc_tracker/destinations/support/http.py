@@ -56,6 +56,8 @@ UNREADABLE = "answer_unreadable"  # the reason of an event that is assumed becau
 
 
 class HttpSettings(DestinationSettings):
+    """The settings of every destination over HTTP."""
+
     timeout: Duration = Field(default=30.0, gt=0, description="for connecting, for each 64 KB sent, and for the whole answer")
     verify: bool = Field(default=True, description="false: accept any TLS certificate")
     ca: Path | None = Field(default=None, description="a file of CA certificates to trust instead of the usual ones")
@@ -64,6 +66,8 @@ class HttpSettings(DestinationSettings):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """An answer, with as much of its body as could be read."""
+
     status: int
     headers: httpx.Headers
     text: str
