@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cdc_tracker.mapping.compiler.scope import column_of
-from cdc_tracker.mapping.language.expressions import Expression, parse
+from cdc_tracker.mapping.language.expressions import Expression
+from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.mapping.schema.declared import Mapping, Placed
 
 
