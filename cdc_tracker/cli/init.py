@@ -16,13 +16,16 @@ from cdc_tracker.cli import output
 )
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to write.")
 @click.option("--schema", "schemas", multiple=True, help="Only this schema; may be given several times.")
+@click.option("--with-examples", is_flag=True, help="Add an example from a row of the table, without personal columns.")
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
-def init(url: str, folder: Path, schemas: tuple[str, ...], force: bool) -> None:
+def init(url: str, folder: Path, schemas: tuple[str, ...], with_examples: bool, force: bool) -> None:
     """Write cdc-tracker.yml and a starting mapping file for each table.
 
-    The database is only read. A password is never written: the file refers to $DATABASE_URL.
+    The database is only read: its catalog and, for --with-examples, a few rows of each table. A password is never written: the
+    file refers to $DATABASE_URL.
     """
-    texts = {folder / name: text for name, text in operations.scaffold.starting_files(url, schemas).items()}
+    files = operations.scaffold.starting_files(url, schemas, with_examples=with_examples)
+    texts = {folder / name: text for name, text in files.items()}
     existing = [path for path in texts if path.exists()]
     if existing and not force:
         raise click.UsageError(

@@ -85,8 +85,8 @@ class Unusable(ValueError):
 def _run(mapping: Mapping, index: int, example: Example, codec: Callable[[int], Codec]) -> ExampleResult:
     expected = _expected(example)
     try:
-        outcome = _outcome(mapping, example, codec)
-        got, differences = _got(outcome), list(_differences(example, outcome))
+        result = outcome(mapping, example, codec)
+        got, differences = _got(result), list(_differences(example, result))
     except Unusable as error:
         got, differences = "nothing: the example cannot be run", [str(error)]
     return ExampleResult(mapping.key, index, example.description, mapping.example_places[index], expected, got, differences)
@@ -111,7 +111,8 @@ def _rejected(rejection: Rejection) -> str:
 # The change
 
 
-def _outcome(mapping: Mapping, example: Example, codec: Callable[[int], Codec]) -> Event | Rejection | None:
+def outcome(mapping: Mapping, example: Example, codec: Callable[[int], Codec]) -> Event | Rejection | None:
+    """What the mapping makes of the example's change; None: no event. Raises Unusable."""
     new, old = _rows(mapping, example)
     oids = {
         name: _oid(mapping, name, [row[name] for row in (new, old) if row and name in row])

@@ -9,6 +9,7 @@ from contextlib import closing
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.logs import hide
+from cdc_tracker.operations import scaffold_examples
 from cdc_tracker.operations.scaffold_mappings import mapping_files
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import connect
@@ -52,20 +53,22 @@ http:                          # /healthz, /readyz, /metrics; port: null turns i
 """
 
 
-def starting_files(url: str, schemas: Sequence[str] = ()) -> dict[str, str]:
+def starting_files(url: str, schemas: Sequence[str] = (), *, with_examples: bool = False) -> dict[str, str]:
     """Relative path → text: the configuration, and a mapping file for each table of the database, or of the `schemas`.
 
-    Reads the database's catalog only. Raises Stop if a schema has no table, or the database has none.
+    Reads the database's catalog only; with examples, a few rows of each table besides. Raises Stop if a schema has no table, or
+    the database has none.
     """
     with closing(connect(url)) as connection:
         tables = catalog.user_tables(connection)
-    found = {table.schema for table in tables}
-    if missing := [schema for schema in schemas if schema not in found]:
-        raise Stop(f"There is no table in {', '.join(missing)}.", hint=f"There are: {', '.join(sorted(found)) or 'none'}.")
-    tables = [table for table in tables if not schemas or table.schema in schemas]
-    if not tables:
-        raise Stop("The database has no tables to map.", hint="Does the URL name the right database?")
-    return {CONFIG_FILE: config_text(url), **{f"mappings/{name}": text for name, text in mapping_files(tables).items()}}
+        found = {table.schema for table in tables}
+        if missing := [schema for schema in schemas if schema not in found]:
+            raise Stop(f"There is no table in {', '.join(missing)}.", hint=f"There are: {', '.join(sorted(found)) or 'none'}.")
+        tables = [table for table in tables if not schemas or table.schema in schemas]
+        if not tables:
+            raise Stop("The database has no tables to map.", hint="Does the URL name the right database?")
+        examples = scaffold_examples.from_rows(connection, tables) if with_examples else {}
+    return {CONFIG_FILE: config_text(url), **{f"mappings/{name}": text for name, text in mapping_files(tables, examples).items()}}
 
 
 def export_line(url: str) -> str:

@@ -6,11 +6,14 @@ import json
 import keyword
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from cdc_tracker.mapping.lints.column_names import may_be_personal, user_column
+from cdc_tracker.mapping.lints.column_names import looks_personal, may_be_personal, of_people, user_column
 from cdc_tracker.mapping.lints.english import snake
 from cdc_tracker.mapping.lints.people import points_to_people
+from cdc_tracker.mapping.schema.shape import Example
+from cdc_tracker.model import canonical
 from cdc_tracker.operations import scaffold_names
 from cdc_tracker.sources.postgres.values import codec
 from cdc_tracker.tables import Table, TableColumn
@@ -30,11 +33,15 @@ _TYPES = {  # a Codec's kind → a property's type; the others are written in th
     "other": "string",
 }
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*(?: (?:[A-Za-z0-9_.]+|!=))*")
+_LABELS = 10  # of an enum that are shown
 _YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
 
 
-def mapping_files(tables: Sequence[Table]) -> dict[str, str]:
-    """File name → text, one for each table. Event names are unique over all of them."""
+def mapping_files(tables: Sequence[Table], examples: Mapping[str, Example] = MappingProxyType({})) -> dict[str, str]:
+    """File name → text, one for each table. Event names are unique over all of them.
+
+    `examples`: by `schema.table`, for the event of a new row.
+    """
     nouns = _unique(
         [
             (
@@ -46,7 +53,8 @@ def mapping_files(tables: Sequence[Table]) -> dict[str, str]:
         ]
     )
     files = _unique([(_file_name(t.name), _file_name(t.table), f"{_file_name(t.table)}.{t.oid}") for t in tables])
-    return {f"{file}.yml": mapping_file(table, noun) for table, noun, file in zip(tables, nouns, files, strict=True)}
+    named = zip(tables, nouns, files, strict=True)
+    return {f"{file}.yml": mapping_file(table, noun, examples.get(table.table)) for table, noun, file in named}
 
 
 def _unique(choices: list[tuple[str, ...]]) -> list[str]:
@@ -62,7 +70,7 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "table"
 
 
-def mapping_file(table: Table, noun: str) -> str:
+def mapping_file(table: Table, noun: str, example: Example | None = None) -> str:
     """A mapping file that loads and passes `check`. What needs a decision is in it as a comment."""
     user = _user(table)
     lines = [
@@ -70,9 +78,10 @@ def mapping_file(table: Table, noun: str) -> str:
         "# `cdc-tracker preview` shows the events of live changes, `cdc-tracker check` what is wrong.",
         "version: 1",
     ]
-    created = _created(table, noun, user)
-    logged = [column for column in _statuses(table) if column.key]
-    unlogged = [column for column in _statuses(table) if not column.key]
+    created = [*_created(table, noun, user), *_example(example)]
+    with_old_value = {column.name for column in table.relation.columns if column.key}
+    logged = [column for column in _statuses(table) if column.name in with_old_value]
+    unlogged = [column for column in _statuses(table) if column.name not in with_old_value]
     if user is None:
         lines += [
             "events: []",
@@ -96,21 +105,35 @@ def mapping_file(table: Table, noun: str) -> str:
 
 
 def _user(table: Table) -> TableColumn | None:
-    """The column that names the user, if any."""
+    """The column that names the user, if any: by a foreign key before a name, and one that is never NULL before others."""
     columns = {column.name: column for column in _usable(table) if _kind(column) in {"integer", "uuid", "text", "decimal"}}
     keys = [column.name for column in _keys(table)]
     key = keys[0] if len(keys) == 1 and keys[0] in columns else None
-    people = [name for name, column in columns.items() if points_to_people(column)]
-    found = user_column(table.name, key, list(columns), people)
+    people = {name for name, column in columns.items() if points_to_people(column)}
+    never_null = {name for name, column in columns.items() if column.not_null}
+    found = user_column(table.name, key, [*columns], people & never_null or people, never_null)
     return columns[found] if found else None
 
 
 def _created(table: Table, noun: str, user: TableColumn | None) -> list[str]:
-    lines = [*_head(table, f"{noun} Created", f"A row was added to {table.table}.", "insert"), *_identity(table, user)]
+    lines = [*_head(table, f"{noun} Created", f"A row was added to {table.table}.", "insert"), *_identity(table, user, "")]
     if keys := _keys(table):
         values = ", ".join(_scalar(_new(column)) for column in keys)
         lines.append(f"    id: [{values}]  # a row has the same event id however it is read")
     return lines + _properties(table, user)
+
+
+def _example(example: Example | None) -> list[str]:
+    """Flow style, in which JSON is YAML."""
+    if example is None:
+        return []
+    new, event = (_escaped(canonical(value)) for value in (example.new, example.event))
+    return ["    examples:", f"      - new: {new}", f"        event: {event}"]
+
+
+def _escaped(text: str) -> str:
+    """JSON as YAML takes it, on one line."""
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)
 
 
 def _changed(table: Table, noun: str, user: TableColumn | None, status: TableColumn) -> list[str]:
@@ -119,12 +142,11 @@ def _changed(table: Table, noun: str, user: TableColumn | None, status: TableCol
     old = new.replace("new", "old", 1)
     return [
         *_head(table, event, f"{status.name} of a row of {table.table} changed.", "update"),
-        f"    when: {_scalar(f'{new} != {old}')}",
-        *_identity(table, user),
+        *_identity(table, user, f"{new} != {old}", f"{_shown(status.name)} holds a state, by its name"),
         "    properties:",
         *(f"      {_scalar(_property_name(key, table))}: {_scalar(_new(key))}" for key in _keys(table) if key is not user),
         f"      {_scalar(f'previous_{name}')}: {{value: {_scalar(old)}, type: string}}",
-        f"      {_scalar(name)}: {{value: {_scalar(new)}, type: string}}",
+        f"      {_scalar(name)}: {{value: {_scalar(new)}, type: string}}{_labels(status)}",
     ]
 
 
@@ -137,14 +159,27 @@ def _head(table: Table, name: str, description: str, on: str) -> list[str]:
     ]
 
 
-def _identity(table: Table, user: TableColumn | None) -> list[str]:
+def _identity(table: Table, user: TableColumn | None, condition: str, guess: str = "") -> list[str]:
+    """`when`, which leaves out rows that name nobody, and the ids."""
     if user is None:
-        return ["    user_id: new.…"]
-    anonymous = _anonymous(table)
-    sure = user.not_null or (anonymous and anonymous.not_null)
-    note = "" if sure else f"  # if {_shown(user.name)} is NULL, the event is parked: add anonymous_id or a `when`"
-    lines = [f"    user_id: {_scalar(_new(user))}{note}"]
-    return [*lines, f"    anonymous_id: {_scalar(_new(anonymous))}"] if anonymous else lines
+        return [*([f"    when: {_scalar(condition)}"] if condition else []), "    user_id: new.…"]
+    given = [column for column in (user, _anonymous(table)) if column is not None]
+    if not any(column.not_null for column in given):
+        named = " or ".join(f"{_new(column)} is not None" for column in given)
+        condition = f"{condition} and ({named})" if condition else named
+    lines = [f"    when: {_scalar(condition)}{f'  # guess: {guess}' if guess else ''}"] if condition else []
+    hashed = looks_personal(table.name, user.name, _kind(user))
+    lines.append(f"    user_id: {_scalar(f'sha256({_new(user)})' if hashed else _new(user))}{_origin(table, user)}")
+    return [*lines, *(f"    anonymous_id: {_scalar(_new(column))}" for column in given[1:])]
+
+
+def _origin(table: Table, user: TableColumn) -> str:
+    """A comment that says how it is known, or guessed, that the column names the user."""
+    if points_to_people(user) and user.references is not None:
+        return f"  # references {_shown(user.references.table)}"
+    if user.primary_key and of_people(table.name):
+        return "  # guess: rows are people, by the table's name"
+    return "  # guess: by its name"
 
 
 def _anonymous(table: Table) -> TableColumn | None:
@@ -170,7 +205,13 @@ def _properties(table: Table, user: TableColumn | None) -> list[str]:
 
 def _value(column: TableColumn) -> str:
     kind = _TYPES.get(_kind(column))
-    return f"{{value: {_scalar(_new(column))}, type: {kind}}}" if kind else _scalar(_new(column))
+    return f"{{value: {_scalar(_new(column))}, type: {kind}}}{_labels(column)}" if kind else _scalar(_new(column))
+
+
+def _labels(column: TableColumn) -> str:
+    """A comment with what an enum's column may be."""
+    shown = ", ".join(map(_shown, column.labels[:_LABELS])) + (", …" if len(column.labels) > _LABELS else "")
+    return f"  # {shown}" if shown else ""
 
 
 def _property_name(column: TableColumn, table: Table) -> str:

@@ -84,6 +84,77 @@ def test_names_with_line_breaks_stay_within_comments_and_quotes(run: Run, place:
     assert database.value("SELECT relreplident = 'f' FROM pg_class WHERE relname LIKE '%Injected%' AND relkind = 'r'") is True
 
 
+PEOPLE = """
+CREATE TABLE shop.accounts (id int PRIMARY KEY, holder int REFERENCES shop.users, user_id int);
+CREATE TABLE shop.tasks (id uuid PRIMARY KEY, assignee_id text, created_by text NOT NULL, state shop.plan);
+CREATE TABLE shop.visits (at timestamptz PRIMARY KEY, user_id int, anonymous_id text, note text);
+CREATE TABLE shop.invitations (id int PRIMARY KEY, member int NOT NULL REFERENCES shop.users, inviter int REFERENCES shop.users);
+CREATE TABLE shop.contacts (email text PRIMARY KEY, person_id int);
+CREATE TABLE shop.members (email text PRIMARY KEY);
+"""
+
+
+@pytest.mark.servers("pg18")
+def test_init_names_the_person_and_marks_what_it_guesses(run: Run, place: Path, database: Database) -> None:
+    database.execute(PEOPLE)
+    run("init", "--url", database.url)
+    text = {path.stem: path.read_text() for path in (place / "mappings").iterdir()}
+    assert "    user_id: new.holder  # references shop.users\n" in text["accounts"]  # before its own id, and before a name
+    assert "    when: new.holder is not None\n" in text["accounts"]
+    assert "    user_id: new.member  # references shop.users\n" in text["invitations"]
+    assert "    user_id: new.created_by  # guess: by its name\n" in text["tasks"]  # as it is never NULL
+    assert "state: {value: new.state, type: string}  # basic, pro\n" in text["tasks"]
+    assert "    when: new.user_id is not None or new.anonymous_id is not None\n" in text["visits"]
+    assert "    user_id: new.person_id  # guess: by its name\n" in text["contacts"]
+    assert "    user_id: 'sha256(new.email)'  # guess: rows are people, by the table's name\n" in text["members"]
+    assert "    user_id: new.id  # guess: rows are people, by the table's name\n" in text["users"]
+    assert "when: new.plan != old.plan  # guess: plan holds a state, by its name\n" in text["users"]
+    found = json.loads(run("check", "--json").output)["findings"]
+    assert [each for each in found if each["severity"] != "ok" and "mappings" in each["where"]] == []
+
+
+ROWS = """
+INSERT INTO shop.users (email, plan) VALUES ('ann@example.com', 'pro');
+INSERT INTO shop.orders (user_id, status, total, placed)
+VALUES (1, E'sent "off"\\n: #1 \u2028\u00e9', 1e3 + 0.10, '2026-03-01 10:00+00');
+CREATE DOMAIN shop.cents AS bigint;
+CREATE TABLE shop.visits (id uuid PRIMARY KEY, user_id bigint, spent shop.cents, ratio float8, ok boolean, tags text[], ip inet,
+                          metadata jsonb, day date, length interval, price numeric, huge bigint);
+INSERT INTO shop.visits (id, user_id, price) VALUES (gen_random_uuid(), NULL, 1), (gen_random_uuid(), 1, 'NaN');
+INSERT INTO shop.visits VALUES ('6f9619ff-8b86-d011-b42d-00cf4fc964ff', 1, 100, 0.1, true, '{a,NULL,"b c"}', '10.1.2.3',
+                                '{"email": "bob@example.com"}', '2026-03-01', '1 day', 1.50, 9007199254740993);
+CREATE TABLE shop.empty (id int PRIMARY KEY, user_id int NOT NULL);
+CREATE TABLE shop.secret (id int PRIMARY KEY, user_id int NOT NULL);
+INSERT INTO shop.secret VALUES (1, 4711);
+"""
+
+
+@pytest.mark.servers("pg15", "pg18")
+def test_init_writes_examples_from_rows_only_when_told_to(run: Run, place: Path, database: Database) -> None:
+    database.execute(ROWS)
+    run("init", "--url", database.url)
+    assert not any("examples" in path.read_text() for path in (place / "mappings").iterdir())
+    run("init", "--url", database.url, "--force", "--with-examples")
+    text = {path.stem: path.read_text() for path in (place / "mappings").iterdir()}
+    assert [name for name in sorted(text) if "examples:" in text[name]] == ["orders", "secret", "users", "visits"]
+    assert "4711" in text["secret"]
+    assert not any(personal in "".join(text.values()) for personal in ("ann@", "bob@", "10.1.2.3"))
+    assert "9007199254740993" in text["visits"]
+    told = run("test-mappings").output
+    assert "4 examples passed" in told
+    assert "failed" not in told
+
+
+@pytest.mark.servers("pg18")
+def test_init_reads_no_rows_that_the_role_may_not_read(run: Run, place: Path, database: Database) -> None:
+    database.execute(ROWS)
+    database.execute("DO $$ BEGIN CREATE ROLE looker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    database.execute("GRANT USAGE ON SCHEMA shop TO looker; GRANT SELECT ON shop.orders TO looker")
+    run("init", "--url", database.url_as("looker"), "--with-examples")
+    text = {path.stem: path.read_text() for path in (place / "mappings").iterdir()}
+    assert [name for name in sorted(text) if "examples:" in text[name]] == ["orders"]
+
+
 @pytest.mark.servers("pg18")
 def test_init_overwrites_only_when_told_to(run: Run, place: Path, database: Database) -> None:
     run("init", "--url", database.url, "--schema", "shop")

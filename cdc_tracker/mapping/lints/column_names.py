@@ -61,11 +61,14 @@ def may_be_people(table: str) -> bool:
     return of_people(table) or singular(words(table)[-1]) in _OWN
 
 
-def user_column(table: str, key: str | None, columns: Collection[str], people: Collection[str] = ()) -> str | None:
+def user_column(
+    table: str, key: str | None, columns: Collection[str], people: Collection[str] = (), never_null: Collection[str] = ()
+) -> str | None:
     """The column that most likely names the user, None where nothing says so.
 
     `key`: the column that names a row of the table. `people`: columns with a foreign key to a table of people, which say more
-    than any name. In `accounts (id, userId)` it is userId, in `users (id, account_id)` it is id.
+    than any name. Among names, those of `never_null` come first. In `accounts (id, userId)` it is userId, in `users (id,
+    account_id)` it is id.
     """
     by_name = {snake(column): column for column in reversed([*columns])}
     own = f"{singular(words(table)[-1])}_id" if len(words(table)) == 1 else ""
@@ -73,8 +76,8 @@ def user_column(table: str, key: str | None, columns: Collection[str], people: C
         by_name[own] = key
     ranked = [by_name[name] for name in USER_COLUMNS if name in by_name]
     if people and not of_people(table):
-        return next((column for column in ranked if column in people), next(iter(people)))
-    return next(iter(ranked), None)
+        ranked = [column for column in (*ranked, *columns) if column in people]
+    return next((column for column in ranked if column in never_null), None) or next(iter(ranked), None)
 
 
 def may_be_personal(column: str) -> bool:
