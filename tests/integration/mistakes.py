@@ -73,7 +73,7 @@ FILES = [
     Mistake(
         "03 text without quotes",
         "error",
-        ("there is no name 'complete'", "text is written 'complete'"),
+        ("there is no name 'complete'", "text as 'complete'"),
         (
             when("new.state == complete"),
             when("new.state in [complete]"),
