@@ -3,3 +3,5 @@
 from cdc_tracker.journal.base import Horizon, Waiting, segments_between
 from cdc_tracker.journal.segment import decode, encode
 from cdc_tracker.journal.sql.store import Journal
+
+__all__ = ["Horizon", "Journal", "Waiting", "decode", "encode", "segments_between"]

@@ -8,3 +8,5 @@ the segment.
 from cdc_tracker.sources.postgres.wal2json.builder import Builder, options
 from cdc_tracker.sources.postgres.wal2json.decoder import Decoder, excerpt, left_off
 from cdc_tracker.sources.postgres.wal2json.frames import Description
+
+__all__ = ["Builder", "Decoder", "Description", "excerpt", "left_off", "options"]
