@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from cdc_tracker.config.yaml_habits import wrong_with
 from cdc_tracker.errors import ConfigError, Problem
 
 Loc = tuple[str | int, ...]
@@ -88,7 +89,8 @@ def parse(text: str, path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise DocumentError([Problem(place, "", f"is not YAML: {error.problem or error.context}")]) from None
+        wrong = wrong_with(text.splitlines(), mark.line) if mark else ""
+        raise DocumentError([Problem(place, "", f"is not YAML: {wrong or error.problem or error.context}")]) from None
     except yaml.YAMLError as error:
         raise DocumentError([Problem(str(path), "", f"is not YAML: {' '.join(str(error).split())}")]) from None
     except (RecursionError, ValueError):
@@ -148,7 +150,7 @@ class _Reading:
 
     def _list(self, node: yaml.SequenceNode, loc: Loc) -> list[Any]:
         if node.tag != "tag:yaml.org,2002:seq":
-            self.problem(node, loc, f"has the tag {node.tag!r}, which is not supported")
+            self.problem(node, loc, _no_tag(node))
         return [self.value(inner, (*loc, index)) for index, inner in enumerate(node.value)]
 
     def _room(self, node: yaml.Node, loc: Loc) -> bool:
@@ -161,7 +163,7 @@ class _Reading:
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         if node.tag != "tag:yaml.org,2002:map":
-            self.problem(node, loc, f"has the tag {node.tag!r}, which is not supported")
+            self.problem(node, loc, _no_tag(node))
         found: dict[str, Any] = {}
         own: set[str] = set()
         for key_node, value_node in node.value:  # merged first: the mapping's own keys, and their places, override them
@@ -170,7 +172,7 @@ class _Reading:
                     found |= self._within(source, self._mapping, loc)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problem(key_node, loc, "has a key that is not plain text")
+                self.problem(key_node, loc, "has a key that is not plain text; {{ … }} is no template here")
                 continue
             if key_node.tag == _MERGE:
                 continue
@@ -202,7 +204,7 @@ class _Reading:
         try:
             return _SCALARS[kind](text)
         except KeyError:
-            self.problem(node, loc, f"has the tag {node.tag!r}, which is not supported")
+            self.problem(node, loc, _no_tag(node))
         except (ValueError, ArithmeticError):
             self.problem(node, loc, f"is not {_KIND_WORDS[kind]}: {text[:40]!r}")
         return None
@@ -216,6 +218,10 @@ def _boolean(text: str) -> bool:
 
 _SCALARS: dict[str, Any] = {"bool": _boolean, "null": lambda _: None, "int": int, "float": Decimal}
 _KIND_WORDS = {"bool": "true or false", "null": "empty", "int": "a whole number of reasonable length", "float": "a number"}
+
+
+def _no_tag(node: yaml.Node) -> str:
+    return f"has the tag {node.tag!r}, which is not supported; a value that begins with ! must be quoted"
 
 
 def _place(node: yaml.Node) -> Place:

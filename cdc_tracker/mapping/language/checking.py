@@ -172,8 +172,10 @@ class Checking:
         if name in FUNCTIONS:
             self.refuse(node, f"{name} is a function: {FUNCTIONS[name].signature}")
         known, short = nearest(name, [*sorted(local), *self.known, *NAMES]), cut(name, quote=False)
-        fixed = f", the fixed text of a property as {{const: {short}}}" if self.source.strip("()\n ") == name else ""
-        self.refuse(node, f"there is no name {cut(name)}{known} (write a column as new.{short}, text as {cut(name)}{fixed})")
+        fixed = f"; fixed text: {{const: {short}}}" if self.source.strip("()\n ") == name else ""
+        self.refuse(
+            node, f"there is no name {cut(name)}{known} (write a column as new.{short}; text is written {cut(name)}{fixed})"
+        )
 
     def _let(self, node: ast.Name, let: Expression | None, depth: int) -> None:
         if let is None:

@@ -8,7 +8,7 @@ QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _WORD = r"(?<![.\w])"
 _CONVERTED = "values are converted by functions: int(x), number(x), string(x), boolean(x), timestamp(x)"
 _TEXT = "text is written in quotes: 'text'"
-_LOGIC = "the words are written in lower case: and, or, not, in, is"
+_LOGIC = "AND, OR, NOT, IN, IS are written in lower case: and, or, not, in, is"
 
 HABITS = [
     (r"[“”„‟‘’‚‛«»]", "quotes are straight: 'text' or \"text\""),
@@ -121,6 +121,4 @@ def meant(source: str) -> tuple[str, int] | None:
 def fixed_text(text: str) -> str:
     """How a text that stands alone, without quotes, is written."""
     text = text if len(text) <= 60 else f"{text[:57]}…"
-    return (
-        f"text is written {text!r}, the fixed text of a property {{const: {text}}}; quotes around a YAML value are no part of it"
-    )
+    return f"text is written {text!r}; fixed text: {{const: {text}}}; quotes around a YAML value are no part of it"

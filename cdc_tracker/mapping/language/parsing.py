@@ -11,7 +11,7 @@ import re
 import tokenize
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from cdc_tracker.mapping.language import habits
@@ -38,10 +38,10 @@ def parse(text: str, lets: Lets = MappingProxyType({})) -> Expression:
 
 
 def _parse(text: str, source: str, lets: Lets) -> Expression:
-    plain = _with_keyword_columns(source)
     shift = 0
-    if "\n" in plain:  # lines may break as they may within parentheses
-        plain, shift = f"({plain}\n)", 1
+    if "\n" in source:  # lines may break as they may within parentheses
+        source, shift = f"({source}\n)", 1
+    plain = _with_keyword_columns(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -53,8 +53,10 @@ def _parse(text: str, source: str, lets: Lets) -> Expression:
     except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
         raise SyntaxProblem("this cannot be parsed: it is nested too deeply or contains invalid characters") from None
     if not source.isascii():
-        _refuse_look_alikes(f"({source}\n)" if shift else source, shift)
-    checking = Checking(plain, shift, lets)
+        _refuse_look_alikes(source, shift)
+    if plain != source:
+        _relocate(node, plain.split("\n"), source.split("\n"))
+    checking = Checking(source, shift, lets)
     checking.expression(node, frozenset(), 0)
     named = {name: let for name in checking.lets if (let := lets[name])}
     lets_of_lets = (let.lets for let in named.values())
@@ -83,6 +85,16 @@ def _with_keyword_columns(source: str) -> str:
         return found[0]
 
     return _KEYWORD_COLUMN.sub(replaced, source) if "." in source else source
+
+
+def _relocate(tree: ast.AST, read: Sequence[str], written: Sequence[str]) -> None:
+    """Sets the places of nodes to those in the text as it was written, whose letters take other numbers of bytes."""
+    for node in ast.walk(tree):
+        for row, column in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
+            if hasattr(node, row):
+                line = min(getattr(node, row), len(read)) - 1
+                letters = len(read[line].encode()[: getattr(node, column)].decode(errors="ignore"))
+                setattr(node, column, len(written[line][:letters].encode()))
 
 
 class _Columns(ast.NodeTransformer):

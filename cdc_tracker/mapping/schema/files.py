@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def read(document: Document, problems: list[Problem]) -> list[Mapping]:
     try:
         shape = FileShape.model_validate(document.value)
     except ValidationError as error:
-        problems += explain(error, document, FileShape)
+        problems += [_outdented(problem, document) for problem in explain(error, document, FileShape)]
         return []
     except RecursionError:
         problems.append(Problem(document.where(), "", "is nested too deeply"))
@@ -110,6 +111,18 @@ def read(document: Document, problems: list[Problem]) -> list[Mapping]:
         if all(problem.severity == "warning" for problem in reader.problems):
             mappings.append(mapping)
     return mappings
+
+
+def _outdented(problem: Problem, document: Document) -> Problem:
+    """Asks of an unknown key of an event that has an empty `properties:` or the like whether it belongs under that."""
+    found = re.fullmatch(r"events\[(\d+)\]\.\w+", problem.key)
+    if found is None or not problem.message.startswith("is not a known key"):
+        return problem
+    event = document.value["events"][int(found[1])]
+    empty = next((name for name in ("properties", "traits", "context", "let") if name in event and not event[name]), None)
+    if empty is None:
+        return problem
+    return replace(problem, message=f"{problem.message} Or does it belong under `{empty}` (indent it)?")
 
 
 class _EventReader:

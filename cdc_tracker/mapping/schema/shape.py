@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from cdc_tracker.config.nearest import nearest
 from cdc_tracker.model import split_name, table_name
 from cdc_tracker.patterns import PatternError, searcher
 
@@ -23,17 +24,32 @@ def _expression(value: object) -> object:
     if isinstance(value, bool | int | Decimal):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError("must be an expression, such as new.id; write a fixed value as {const: …}")
+        raise ValueError(f"must be an expression, such as new.id{_QUOTE}")
     return value
 
 
 def _property(value: object) -> object:
     """The short form `name: expression`."""
     if isinstance(value, dict):
+        _refuse_unquoted(value)
         return value
     if isinstance(value, list) or value is None:
-        raise ValueError("must be an expression, or a mapping with `value` and checks; write a fixed value as {const: …}")
+        fixed = "write a fixed value as {const: …}"
+        raise ValueError(f"must be an expression, or a mapping with `value` and checks; {fixed}{_QUOTE if value else ''}")
     return {"value": _expression(value)}
+
+
+_QUOTE = '; an expression that begins with [ or { must be quoted: "[new.a, new.b]"'
+
+
+def _refuse_unquoted(value: dict[str, Any]) -> None:
+    """Raises ValueError for an expression that YAML took for a mapping, or cut at its commas."""
+    unknown = [key for key in value if key not in Property.model_fields]
+    if any(value[key] is None for key in unknown):
+        raise ValueError('an expression that contains a comma must be quoted within { }: {value: "round(new.a, 2)"}')
+    near = (nearest(key, list(Property.model_fields), list_all=0) for key in unknown)
+    if unknown and len(unknown) == len(value) and not any(near):
+        raise ValueError(f"has none of the keys of a property: value, const, type, …{_QUOTE}")
 
 
 def _listed(value: object) -> object:

@@ -121,8 +121,8 @@ NULL, LOGIC, CAST, QUOTES = (
         ("lower(value=new.a)", "arguments are positional only", 5),
         ("new.a + 'x", "a quote is not closed; in YAML, quote", 9),
         ("'it's'", "a quote is not closed|not an expression", None),
-        ("new.state == complete", r"no name 'complete'.*\(write a column as new.complete, text as 'complete'\)", 14),
-        ("web", r"text as 'web', the fixed text of a property as \{const: web\}", 1),
+        ("new.state == complete", r"no name 'complete'.*\(write a column as new.complete; text is written 'complete'\)", 14),
+        ("web", r"text is written 'web'; fixed text: \{const: web\}", 1),
         ("hello world", r"text is written 'hello world'.*\{const: hello world\}", 1),
         ("pro plan 2", r"text is written 'pro plan 2'", 1),
     ],
@@ -229,6 +229,17 @@ def test_only_columns_are_taken_for_them() -> None:
     for text in ("from", "new.a.from", "[from for from in new.a]", "new.", "class.x"):
         with pytest.raises(SyntaxProblem):
             parse(text)
+
+
+def test_the_places_of_all_parts_are_those_of_the_text() -> None:
+    for text in ("new.from == 'ä' and lower(new.class) == 1.50", "new.None\n + new.import * 0.25", "new.is in [f'{new.not}']"):
+        source = f"({text}\n)" if "\n" in text else text
+        tree = parse(text).node
+        columns = [ast.get_source_segment(source, each) for each in ast.walk(tree) if isinstance(each, ast.Attribute)]
+        assert f"new.{parse(text).uses[0].name}" in columns
+    compared = parse("new.from == 1 and new.total == 1.50").node
+    assert isinstance(compared, ast.BoolOp)
+    assert ast.get_source_segment("new.from == 1 and new.total == 1.50", compared.values[1]) == "new.total == 1.50"
 
 
 def test_a_message_has_no_letter_that_was_not_written() -> None:
