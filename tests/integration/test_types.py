@@ -14,6 +14,8 @@ from uuid import UUID
 
 import pytest
 
+from cdc_tracker.errors import MappingError, Problem
+from cdc_tracker.mapping import compile_plan, findings
 from cdc_tracker.mapping.language.expressions import SyntaxProblem
 from cdc_tracker.mapping.language.parsing import parse
 from cdc_tracker.mapping.language.signatures import TEXTS
@@ -21,12 +23,13 @@ from cdc_tracker.mapping.typing.expressions import ExpressionTyper
 from cdc_tracker.mapping.typing.reporter import Found
 from cdc_tracker.mapping.typing.rows import Rows
 from cdc_tracker.mapping.typing.types import FORMS, UNKNOWN, Type, column_type
-from cdc_tracker.model import Relation, Special, Text
+from cdc_tracker.model import Change, Event, Position, Relation, Special, Text
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import connect
 from cdc_tracker.sources.postgres.values import codec
-from tests.integration.typed_expressions import Evaluator, Expressions, closed, columns_of, create, texts
+from tests.integration.typed_expressions import TRANSACTION, Evaluator, Expressions, closed, columns_of, create, texts
 from tests.postgres import Database
+from tests.unit.mapping.shop import SPACE, mappings, one
 
 EXPRESSIONS = int(os.environ.get("TYPED_EXPRESSIONS", "200"))
 SEED = int(os.environ.get("TYPED_SEED", "1"))
@@ -47,6 +50,17 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
 } | dict.fromkeys(TEXTS, (str,))
 RAISED = object()
+RULES: list[tuple[str, list[Any]]] = [
+    ("type", ["string", "number", "integer", "boolean", "object", "array", "timestamp", "date", "any"]),
+    ("enum", [["open", "paid"], ["x"], [1, 7], ["a", 7, None], [True], ["NaN"], ["EUR "], ["ab", "abcd"], ["free", "gold"]]),
+    ("pattern", ["^[a-z]+$", "^$", "[0-9]", "^Z"]),
+    ("minimum", [0, 100]),
+    ("maximum", [-1, 7]),
+    ("min_length", [1, 5]),
+    ("max_length", [0, 3]),
+    ("items", [{"type": "integer"}, {"enum": ["paid"]}, {"type": "string", "min_length": 2}]),
+    ("properties", [{"a": {"type": "integer", "required": True}}, {"b": {"type": "string"}}]),
+]
 
 
 def unlike(value: Any, given: Type) -> str:
@@ -186,6 +200,51 @@ def _operands(node: ast.expr) -> list[ast.expr]:
 def _is_comparison(node: ast.expr) -> bool:
     called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
     return isinstance(node, ast.Compare) or called in {"changed", "contains"}
+
+
+def _rules(random: Random) -> dict[str, Any]:
+    return {name: random.choice(values) for name, values in random.sample(RULES, random.randint(1, 2))}
+
+
+def test_a_rule_that_no_value_meets_rejects_every_row(database: Database) -> None:
+    random = Random(SEED)
+    with closing(connect(database.url)) as connection:
+        create(connection, random, ROWS)
+        tables = catalog.tables(connection, ["public.kinds"])
+        rows = texts(connection)
+    [table] = tables.values()
+    names = [column.name for column in table.columns]
+    expressions, told = Expressions(random), 0
+    for _ in range(EXPRESSIONS * 3):
+        text = f"new.{random.choice(names)}" if random.random() < 0.7 else expressions.any(1)
+        shape = {"value": text, **_rules(random)}
+        try:
+            given = mappings(one(table="public.kinds", user_id="new.id", properties={"x": shape}))
+        except MappingError:
+            continue
+        found = [each for each in findings(given, tables, codec) if each.key.startswith("events[0].properties.x")]
+        if not any(each.severity == "error" for each in found):
+            continue
+        told += 1
+        plan = compile_plan(given, table.relation, codec, space=SPACE, database="db", destination=None)
+        assert plan is not None
+        for row in rows:
+            new = tuple(row[names.index(name)] for name in plan.new_columns)
+            outcome = plan.by_op["c"][0](Change("c", table.relation, new, None, Position(1, 0), 1, 0, TRANSACTION))
+            sent = outcome.decoded()["properties"]["x"] if isinstance(outcome, Event) else None
+            assert _empty(sent) or _impossible_only_in_part(found), f"{shape}: {found}: {sent!r}"
+    assert told > EXPRESSIONS / 4
+
+
+def _empty(value: Any) -> bool:
+    """Whether there is nothing to meet a rule: None, or a list or object of Nones."""
+    within = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+    return all(each is None for each in within)
+
+
+def _impossible_only_in_part(found: list[Problem]) -> bool:
+    """Whether what is wrong may not be computed in every row, or is a comparison, whose result is sent."""
+    return all(each.message.startswith("column ") for each in found)
 
 
 @pytest.mark.parametrize("operation", list(LETTERS))

@@ -58,8 +58,8 @@ def constant_call(name: str, arguments: Sequence[Type]) -> Type | Mismatch | Non
 
 def result(name: str, arguments: Sequence[Type]) -> Type:
     """The type of a call's value, if it does not raise."""
-    if name in _RESULTS:
-        return _RESULTS[name](arguments)
+    if name in RESULTS:
+        return RESULTS[name](arguments)
     if arguments[0].kind == "null":
         return NULL
     return Type(FUNCTIONS[name].result, any(each.nullable for each in arguments))
@@ -143,7 +143,7 @@ def _unknown(_: Any) -> Type:
     return ANY
 
 
-_RESULTS: dict[str, Result] = {
+RESULTS: dict[str, Result] = {
     "lower": _mapped(str.lower),
     "upper": _mapped(str.upper),
     "trim": _mapped(str.strip),

@@ -151,11 +151,11 @@ def _named(of: Operand) -> str:
 
 def conversion(a: Operand, b: Operand) -> str:
     """What to write so that the two can be compared; empty if there is nothing simple."""
+    if "uuid_value" in {a.type.kind, b.type.kind}:
+        return "Elements of an array of uuid are no text: write [string(x) for x in …]."
     for text, other in ((a, b), (b, a)):
         if hint := from_text(text):
             return hint
-        if text.type.kind == "uuid_value":
-            return "Elements of an array of uuid are no text: write [string(x) for x in …]."
         if text.type.family == "text" and other.type.family != "text":
             return _meant(text, other)
     return ""

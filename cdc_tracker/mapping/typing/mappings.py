@@ -105,9 +105,10 @@ class _MappingTyper:
         when, never = self.mapping.when, [each for each in self.operations if not each.matches]
         if when is None or not never or any(problem.key == when.key for problem in self.found):
             return
+        chosen = any(isinstance(node, ast.Name) and node.id == "op" for node in ast.walk(when.expression.node))
         if len(never) == len(self.operations):
             self.found.append(Problem(when.where, when.key, "is never true: there is never an event"))
-        elif change := [each for each in never if each.name != "backfill"]:
+        elif not chosen and (change := [each for each in never if each.name != "backfill"]):
             names = " and ".join(each.name for each in change)
             message = f"is never true on {names}, where {_lacking(change[0])} is None"
             self.found.append(Problem(when.where, when.key, message, f"Take {names} out of `on`.", "warning"))

@@ -83,7 +83,7 @@ def relation(identity: str = "f", columns: Dict[str, str] = COLUMNS) -> Relation
     return Relation("shop", "orders", tuple(Column(name, OIDS[kind], name == "id") for name, kind in columns.items()), identity)
 
 
-def catalogued(of: Relation, kind: str = "r", **facts: Dict[str, Any]) -> Table:
+def catalogued(of: Relation, **facts: Dict[str, Any]) -> Table:
     """The table as the catalog describes it. `facts`: column → what its TableColumn says besides."""
     columns = tuple(
         TableColumn(
@@ -105,7 +105,7 @@ def catalogued(of: Relation, kind: str = "r", **facts: Dict[str, Any]) -> Table:
         oid=1,
         schema=of.schema,
         name=of.name,
-        kind=kind,
+        kind="r",
         persistence="p",
         publishable=True,
         identity=of.identity,
