@@ -61,11 +61,11 @@ FILES = [
     Mistake(
         "02 properties that are not indented",
         "error",
-        ("is not a known key", "or does it belong under `properties` (indent it)?"),
+        ("events[0].order_id: is not a known key", "oes it belong under", "(indent it)?"),
         (
             one("properties:", "order_id: new.id", "total: new.total_cents"),
-            one("properties:", "total: new.total_cents"),
-            one("traits:", "total: new.total_cents", "type: identify").replace("properties", "traits"),
+            one("order_id: new.id", "properties:"),
+            one("type: identify", "traits:", "order_id: new.id"),
         ),
         (props("order_id: new.id"),),
         offline=True,
@@ -73,7 +73,7 @@ FILES = [
     Mistake(
         "03 text without quotes",
         "error",
-        ("there is no name 'complete'", "text as 'complete'"),
+        ("there is no name 'complete'", "text is written 'complete'"),
         (
             when("new.state == complete"),
             when("new.state in [complete]"),
@@ -352,7 +352,7 @@ FILES = [
     Mistake(
         "24 what YAML takes for its own",
         "error",
-        ("quote the expression",),
+        ("must be quoted",),
         (
             props("label: f'{new.currency}: {new.state}'"),
             props("cond: new.state if new.paid else 'a: b'"),

@@ -76,17 +76,8 @@ def said(found: list[Problem], mistake: Mistake) -> list[Problem]:
     return [each for each in right if all(words in f"{each.key}: {each.message} {each.hint}" for words in mistake.says)]
 
 
-AWAITED = ("02", "23", "24")
-
-
-def marks(mistake: Mistake) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(strict=True)] if mistake.name.startswith(AWAITED) else []
-
-
-FIRST = [pytest.param(each, id=each.name, marks=marks(each)) for each in FILES]
-ALL = [
-    pytest.param(each, text, id=f"{each.name} {n}", marks=marks(each)) for each in FILES for n, text in enumerate(each.texts, 1)
-]
+FIRST = [pytest.param(each, id=each.name) for each in FILES]
+ALL = [pytest.param(each, text, id=f"{each.name} {n}") for each in FILES for n, text in enumerate(each.texts, 1)]
 FINE = [pytest.param(text, id=f"{each.name} {n}") for each in FILES for n, text in enumerate(each.fine, 1)]
 FINE += [pytest.param(text, id=name) for name, text in NO_MISTAKE.items()]
 

@@ -29,9 +29,10 @@ _OF_ALL: tuple[Callable[[Mappings], Iterator[Problem]], ...] = (event_spellings,
 
 def of_table(mappings: Sequence[Mapping], table: Table | None, codec: Callable[[int], Codec]) -> Iterator[Problem]:
     """The warnings about mappings of one table. `table`: what the catalog says of it; None: it is unknown."""
+    facts = Facts(table, codec)
     for mapping in mappings:
         for rule in _OF_ONE:
-            yield from rule(mapping, Facts(table, codec))
+            yield from rule(mapping, facts)
 
 
 def of_all(mappings: Mappings) -> Iterator[Problem]:
