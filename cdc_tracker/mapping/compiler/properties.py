@@ -77,7 +77,7 @@ class _MemberWriter:
         fitting = fits(kind, declared)
         if fitting is False:
             message = f"is declared as {declared}, but {placed.expression.text.strip()!r} is {WORDS.get(kind, kind)}"
-            problem = Problem(self.member.where, self.member.key, message, _CONVERSIONS.get(declared, ""))
+            problem = Problem(self.member.where, self.member.key, message, CONVERSIONS.get(declared, ""))
             self.writer.fault("type_mismatch", self.path, WORDS.get(kind, kind), problem)
         return fitting is True
 
@@ -179,7 +179,7 @@ class _MemberWriter:
             writer.line(writer.reject(writer.rejections.failure(self.path), failure), depth + 2)
 
 
-_CONVERSIONS = {
+CONVERSIONS = {
     "string": "Values are not converted implicitly: write string(…).",
     "number": "Values are not converted implicitly: write number(…), or int(…).",
     "integer": "Values are not converted implicitly: write int(…), round(…) or floor(…).",
@@ -189,3 +189,4 @@ _CONVERSIONS = {
     "object": "Values are not converted implicitly: write json(…).",
     "array": "Values are not converted implicitly: write json(…) or split(…).",
 }
+"""What to write for a value of another type, by the declared type."""

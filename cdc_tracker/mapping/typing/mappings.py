@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.identifiers import KEYS, needed
+from cdc_tracker.mapping.compiler.kinds import NO_IDENTIFIER, NO_TIME
 from cdc_tracker.mapping.compiler.scope import column_of
 from cdc_tracker.mapping.schema import declared
 from cdc_tracker.mapping.schema.declared import Member, Placed
@@ -171,6 +172,9 @@ def _dead_letters(mapping: declared.Mapping, operation: _Operation) -> Iterator[
     if not operation.matches:
         return
     identities = {name: placed for name, placed in mapping.ids if placed is not None}
+    times = [mapping.timestamp] if mapping.timestamp is not None else []
+    yield from _wrong_kinds(identities.values(), operation, NO_IDENTIFIER, "text or a whole number")
+    yield from _wrong_kinds(times, operation, NO_TIME, "a time")
     for group in needed(mapping.type):
         given = [(KEYS[name], identities[name]) for name in group if name in identities]
         if given and all(operation.types[placed.key].kind == "null" for _, placed in given):
@@ -186,6 +190,14 @@ def _dead_letters(mapping: declared.Mapping, operation: _Operation) -> Iterator[
             yield _always_null(member.placed, operation, "required_missing")
         else:
             yield from _nullable(member.placed, operation, "required_missing")
+
+
+def _wrong_kinds(given: Iterable[Placed], operation: _Operation, kinds: Collection[str], what: str) -> Iterator[Problem]:
+    """Expressions whose values are of one of these kinds, which are never accepted."""
+    for placed in given:
+        if operation.types[placed.key].kind in kinds:
+            message = f"must be {what}, and {placed.expression.text.strip()!r} is {operation.types[placed.key]}"
+            yield Problem(placed.where, placed.key, message)
 
 
 def _always_null(placed: Placed, operation: _Operation, reason: str) -> Problem:
@@ -229,4 +241,4 @@ def _properties(mapping: declared.Mapping, operation: _Operation) -> Iterator[Pr
     for member in _computed((*mapping.body, *mapping.context)):
         assert member.placed is not None  # noqa: S101  _computed looked
         for each in unmet(member.rules, operation.types[member.placed.key], member.placed.expression.text.strip()):
-            yield Problem(member.where, f"{member.key}{each.path}", each.message, severity=each.severity)
+            yield Problem(member.where, f"{member.key}{each.path}", each.message, each.hint, each.severity)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cdc_tracker.mapping.compiler.checks import checker
 from cdc_tracker.mapping.compiler.kinds import fits
+from cdc_tracker.mapping.compiler.properties import CONVERSIONS
 from cdc_tracker.mapping.language.signatures import NUMBERS, TEXTS
 from cdc_tracker.mapping.schema.shape import Property
 from cdc_tracker.mapping.typing.comparisons import Operand, never_equal
@@ -33,14 +34,15 @@ class Unmet(NamedTuple):
     severity: str
     path: str  # within the property: empty, `.sku`, `[]`
     message: str
+    hint: str = ""
 
 
 def unmet(rules: Property, given: Type, text: str, path: str = "") -> Iterator[Unmet]:
     """The rules that not every value of a type meets. `text`: the expression. NULL is left aside."""
     if given.kind == "null":
         return
-    for message in (*_wrong_kind(rules, given, text), *_length(rules, given)):
-        yield Unmet("error", path, message)
+    for message, hint in (*_wrong_kind(rules, given, text), *((each, "") for each in _length(rules, given))):
+        yield Unmet("error", path, message, hint)
         return
     yield from _values(rules, given, path)
     if rules.items is not None and given.element is not None:
@@ -49,16 +51,17 @@ def unmet(rules: Property, given: Type, text: str, path: str = "") -> Iterator[U
         yield from _member(name, inner, given, text, path)
 
 
-def _wrong_kind(rules: Property, given: Type, text: str) -> Iterator[str]:
+def _wrong_kind(rules: Property, given: Type, text: str) -> Iterator[tuple[str, str]]:
+    """(message, hint) of a kind that the rules never accept."""
     kind = "uuid" if given.kind == "uuid_value" else given.kind
     declared = rules.type or "any"
     if fits(kind, declared) is False and not (given.nested and declared == "array"):
-        yield f"is declared as {declared}, but {text!r} is {given}"
+        yield f"is declared as {declared}, but {text!r} is {given}", CONVERSIONS.get(declared, "")
     if not given.family or given.nested:
         return
     for rule, (kinds, what) in _NEEDED.items():
         if getattr(rules, rule) is not None and given.kind not in kinds:
-            yield f"must be {what}, but {text!r} is {given}"
+            yield f"must be {what}, but {text!r} is {given}", ""
 
 
 def _length(rules: Property, given: Type) -> Iterator[str]:
