@@ -32,6 +32,7 @@ _COMMANDS = {
     "init": _Entry("init", "Write cdc-tracker.yml and a starting mapping file for each table."),
     "sql": _Entry("sql", "Print a SQL script for a DBA, such as the role that the worker connects as."),
     "check": _Entry("check", "Report everything that would stop a run, and how to correct it."),
+    "schema": _Entry("schema", "Print the JSON Schema of the configuration and of mapping files, for editors."),
     "setup": _Entry("setup", "Create the outbox, the publications and the slot in the source database."),
     "run": _Entry("run", "Capture and deliver until stopped."),
     "status": _Entry("status", "Show the slot, lag, checkpoints, dead letters and roles."),

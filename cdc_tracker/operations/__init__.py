@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         examples,
         explain,
         jobs,
+        json_schema,
         ledger,
         masking,
         migration,

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from cdc_tracker.errors import Stop
 from cdc_tracker.logs import hide
-from cdc_tracker.operations import scaffold_examples
+from cdc_tracker.operations import json_schema, scaffold_examples
 from cdc_tracker.operations.scaffold_mappings import mapping_files
 from cdc_tracker.sources.postgres import catalog
 from cdc_tracker.sources.postgres.connection import connect
@@ -54,7 +54,8 @@ http:                          # /healthz, /readyz, /metrics; port: null turns i
 
 
 def starting_files(url: str, schemas: Sequence[str] = (), *, with_examples: bool = False) -> dict[str, str]:
-    """Relative path → text: the configuration, and a mapping file for each table of the database, or of the `schemas`.
+    """Relative path → text: the configuration, a mapping file for each table of the database, or of the `schemas`, and the
+    JSON Schema by which editors help with them.
 
     Reads the database's catalog only; with examples, a few rows of each table besides. Raises Stop if a schema has no table, or
     the database has none.
@@ -68,7 +69,9 @@ def starting_files(url: str, schemas: Sequence[str] = (), *, with_examples: bool
         if not tables:
             raise Stop("The database has no tables to map.", hint="Does the URL name the right database?")
         examples = scaffold_examples.from_rows(connection, tables) if with_examples else {}
-    return {CONFIG_FILE: config_text(url), **{f"mappings/{name}": text for name, text in mapping_files(tables, examples).items()}}
+    line = f"# yaml-language-server: $schema={{}}{json_schema.FILE}\n"
+    files = {f"mappings/{name}": line.format("../") + text for name, text in mapping_files(tables, examples).items()}
+    return {CONFIG_FILE: line.format("") + config_text(url), **files, json_schema.FILE: json_schema.text(tables)}
 
 
 def export_line(url: str) -> str:

@@ -118,7 +118,7 @@ def _user(table: Table) -> TableColumn | None:
 def _created(table: Table, noun: str, user: TableColumn | None) -> list[str]:
     lines = [*_head(table, f"{noun} Created", f"A row was added to {table.table}.", "insert"), *_identity(table, user, "")]
     if keys := _keys(table):
-        values = ", ".join(_scalar(_new(column)) for column in keys)
+        values = ", ".join(_scalar(column_expression(column)) for column in keys)
         lines.append(f"    id: [{values}]  # a row has the same event id however it is read")
     return lines + _properties(table, user)
 
@@ -138,13 +138,17 @@ def _escaped(text: str) -> str:
 
 def _changed(table: Table, noun: str, user: TableColumn | None, status: TableColumn) -> list[str]:
     """Declares no id: each change of a row is its own event."""
-    new, name, event = _new(status), snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
+    new, name, event = column_expression(status), snake(status.name), f"{noun} {scaffold_names.title(status.name)} Changed"
     old = new.replace("new", "old", 1)
     return [
         *_head(table, event, f"{status.name} of a row of {table.table} changed.", "update"),
         *_identity(table, user, f"{new} != {old}", f"{_shown(status.name)} holds a state, by its name"),
         "    properties:",
-        *(f"      {_scalar(_property_name(key, table))}: {_scalar(_new(key))}" for key in _keys(table) if key is not user),
+        *(
+            f"      {_scalar(_property_name(key, table))}: {_scalar(column_expression(key))}"
+            for key in _keys(table)
+            if key is not user
+        ),
         f"      {_scalar(f'previous_{name}')}: {{value: {_scalar(old)}, type: string}}",
         f"      {_scalar(name)}: {{value: {_scalar(new)}, type: string}}{_labels(status)}",
     ]
@@ -165,12 +169,13 @@ def _identity(table: Table, user: TableColumn | None, condition: str, guess: str
         return [*([f"    when: {_scalar(condition)}"] if condition else []), "    user_id: new.…"]
     given = [column for column in (user, _anonymous(table)) if column is not None]
     if not any(column.not_null for column in given):
-        named = " or ".join(f"{_new(column)} is not None" for column in given)
+        named = " or ".join(f"{column_expression(column)} is not None" for column in given)
         condition = f"{condition} and ({named})" if condition else named
     lines = [f"    when: {_scalar(condition)}{f'  # guess: {guess}' if guess else ''}"] if condition else []
-    hashed = looks_personal(table.name, user.name, _kind(user))
-    lines.append(f"    user_id: {_scalar(f'sha256({_new(user)})' if hashed else _new(user))}{_origin(table, user)}")
-    return [*lines, *(f"    anonymous_id: {_scalar(_new(column))}" for column in given[1:])]
+    named = column_expression(user)
+    shown = f"sha256({named})" if looks_personal(table.name, user.name, _kind(user)) else named
+    lines.append(f"    user_id: {_scalar(shown)}{_origin(table, user)}")
+    return [*lines, *(f"    anonymous_id: {_scalar(column_expression(column))}" for column in given[1:])]
 
 
 def _origin(table: Table, user: TableColumn) -> str:
@@ -205,7 +210,11 @@ def _properties(table: Table, user: TableColumn | None) -> list[str]:
 
 def _value(column: TableColumn) -> str:
     kind = _TYPES.get(_kind(column))
-    return f"{{value: {_scalar(_new(column))}, type: {kind}}}{_labels(column)}" if kind else _scalar(_new(column))
+    return (
+        f"{{value: {_scalar(column_expression(column))}, type: {kind}}}{_labels(column)}"
+        if kind
+        else _scalar(column_expression(column))
+    )
 
 
 def _labels(column: TableColumn) -> str:
@@ -245,8 +254,8 @@ def _commented(lines: list[str]) -> list[str]:
     return [f"  # {line[2:]}" for line in lines]
 
 
-def _new(column: TableColumn) -> str:
-    """The column as an expression."""
+def column_expression(column: TableColumn) -> str:
+    """The column of the new row, as an expression."""
     name = column.name
     plain = name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
     return f"new.{name}" if plain else f"new[{json.dumps(name, ensure_ascii=False)}]"

@@ -6,10 +6,12 @@ import json
 import socket
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 
 from cdc_tracker.cli import cli
+from cdc_tracker.config import yaml_file
 from cdc_tracker.worker.assemble import load_config, load_mappings
 from tests.integration.folder import Run
 from tests.postgres import Database
@@ -166,6 +168,40 @@ def test_init_overwrites_only_when_told_to(run: Run, place: Path, database: Data
     run("init", "--url", database.url, "--force")
     assert config.read_text() != "mine"
     assert "There are: shop" in run("init", "--url", database.url, "--schema", "sales", "--force", code=3).output
+
+
+@pytest.mark.servers("pg18")
+def test_what_init_writes_is_valid_by_the_schema_that_it_writes(run: Run, place: Path, database: Database) -> None:
+    database.execute(
+        'CREATE TABLE shop."Odd ""Table" ("User Id" int PRIMARY KEY, state text); CREATE TABLE shop."my.t" (user_id int)'
+    )
+    run("init", "--url", database.url)
+    validator = jsonschema.Draft7Validator(json.loads((place / "cdc-tracker.schema.json").read_text()))
+    files = [place / "cdc-tracker.yml", *sorted((place / "mappings").iterdir())]
+    assert len(files) == 6
+    for path in files:
+        first, _, _ = path.read_text().partition("\n")
+        schema = first.removeprefix("# yaml-language-server: $schema=")
+        assert (path.parent / schema).resolve() == place / "cdc-tracker.schema.json"
+        assert [error.message for error in validator.iter_errors(yaml_file.load(path).value)] == [], path
+
+
+@pytest.mark.servers("pg18")
+def test_schema_names_the_tables_of_a_saved_catalog_or_of_the_database(run: Run, place: Path, database: Database) -> None:
+    assert "Without tables" in run("schema").stderr
+    run("init", "--url", database.url)
+
+    def tables(*arguments: str) -> tuple[list[str], str]:
+        told = run("schema", *arguments)
+        return json.loads(told.stdout)["definitions"]["EventShape"]["properties"]["table"]["anyOf"][0]["enum"], told.stderr
+
+    assert tables() == (["shop.orders", "shop.tags", "shop.users"], f"With 3 tables of the database {database.name}.\n")
+    run("check", "--save-schema", "cdc-tracker.catalog.json")
+    database.execute("DROP TABLE shop.tags")
+    assert tables()[0] == ["shop.orders", "shop.tags", "shop.users"]
+    run("check", "--save-schema", "other.json")
+    assert tables("--schema", "other.json")[0] == ["shop.orders", "shop.users"]
+    assert "cannot be read" in run("schema", "--schema", "none.json", code=3).output
 
 
 # check

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,6 +208,26 @@ def test_history_and_dead_letters_print_what_the_analysts_pages_show(shop: Termi
         own.execute("UPDATE shop.orders SET status = 'refunded' WHERE id = 1", "shop")
         until(lambda: not missing(explained, plain(shop.run(explain))), "both changes are explained")
         assert missing(shown, plain(shop.run(events))) == []
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name: longer ones break the lines of a table."""
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_checks_of_a_build_print_what_the_page_shows(shop: Terminal, own: Server, short: Path) -> None:
+    save, offline, migration = commands("docs/developer/ci.md")
+    terminal = Terminal(short, own)
+    terminal.run('cdc-tracker init --url "$DATABASE_URL"')
+    declare(short)
+    (short / "0042_orders.sql").write_text(blocks("docs/developer/ci.md", "sql")[0])
+    for command, documented in (save, offline, migration):
+        output = terminal.run(f"{command} || test $? = 1" if command == migration[0] else command)
+        printed = plain(re.sub(r"PostgreSQL 15\.\d+", "PostgreSQL 15.18", output.replace(str(short), "/srv/shop")))
+        assert missing(documented, printed) == [], "\n".join(printed)
+        own.execute("DROP SCHEMA IF EXISTS shop CASCADE", "shop")  # from the second on the database is not needed
 
 
 def pay(server: Server) -> None:

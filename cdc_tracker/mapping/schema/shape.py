@@ -19,7 +19,7 @@ SpecialValues = Literal["text", "null", "reject"]
 MAX_NAME = 200
 
 
-def _expression(value: object) -> object:
+def expression(value: object) -> object:
     """An expression may be written as a bare number or boolean: `version: 2`."""
     if isinstance(value, bool | int | Decimal):
         return str(value)
@@ -28,7 +28,7 @@ def _expression(value: object) -> object:
     return value
 
 
-def _property(value: object) -> object:
+def property_(value: object) -> object:
     """The short form `name: expression`."""
     if isinstance(value, dict):
         _refuse_unquoted(value)
@@ -36,7 +36,7 @@ def _property(value: object) -> object:
     if isinstance(value, list) or value is None:
         fixed = "write a fixed value as {const: …}"
         raise ValueError(f"must be an expression, or a mapping with `value` and checks; {fixed}{_QUOTE if value else ''}")
-    return {"value": _expression(value)}
+    return {"value": expression(value)}
 
 
 _QUOTE = '; an expression that begins with [ or { must be quoted: "[new.a, new.b]"'
@@ -52,12 +52,12 @@ def _refuse_unquoted(value: dict[str, Any]) -> None:
         raise ValueError(f"has none of the keys of a property: value, const, type, …{_QUOTE}")
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """A single value is a list of one."""
     return value if isinstance(value, list) else [value]
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError("must be a number")
     return Decimal(value)
@@ -78,8 +78,8 @@ Name = Annotated[
     Annotated[_PlainName, Tag("plain text")] | Annotated[ComputedName, Tag("ComputedName")],
     Discriminator(lambda value: "ComputedName" if isinstance(value, dict | ComputedName) else "plain text"),
 ]
-Expr = Annotated[str, BeforeValidator(_expression)]
-Number = Annotated[Decimal, BeforeValidator(_finite)]
+Expr = Annotated[str, BeforeValidator(expression)]
+Number = Annotated[Decimal, BeforeValidator(finite)]
 Length = Annotated[int, Field(ge=0)]
 
 
@@ -92,20 +92,23 @@ class Property(_Shape):
     `min_length` and `max_length` count characters of a text, elements of a list.
     """
 
-    value: Expr | None = None
-    const: Any = None
-    type: ValueType | None = None
-    required: bool = False
-    enum: list[Any] | None = None
-    pattern: str | None = None
-    minimum: Number | None = None
-    maximum: Number | None = None
-    min_length: Length | None = None
-    max_length: Length | None = None
-    pii: bool = False
-    properties: dict[str, Annotated[Property, BeforeValidator(_property)]] | None = None
-    items: Property | None = None
-    description: str = ""
+    value: Expr | None = Field(default=None, description="the expression")
+    const: Any = Field(default=None, description="a fixed value, of any shape")
+    type: ValueType | None = Field(default=None, description="what the value must be; nothing is converted")
+    required: bool = Field(default=False, description="None is a rejection; otherwise None is sent as null")
+    enum: list[Any] | None = Field(default=None, description="the values allowed")
+    pattern: str | None = Field(default=None, description="a regular expression (RE2) that is searched for in the text")
+    minimum: Number | None = Field(default=None, description="the least number allowed")
+    maximum: Number | None = Field(default=None, description="the largest number allowed")
+    min_length: Length | None = Field(default=None, description="characters of a text, elements of a list")
+    max_length: Length | None = Field(default=None, description="characters of a text, elements of a list")
+    pii: bool = Field(default=False, description="personal: the value is sent, but never shown in logs or dead letters")
+    properties: dict[str, Annotated[Property, BeforeValidator(property_)]] | None = Field(
+        default=None,
+        description="members of an object: each with its own value, or, beside `value`, checks of the value's members",
+    )
+    items: Property | None = Field(default=None, description="checks of each element of a list")
+    description: str = Field(default="", description="for people")
 
     @property
     def is_const(self) -> bool:
@@ -164,7 +167,7 @@ _BELONG: list[tuple[frozenset[str], tuple[str, ...]]] = [
     (frozenset({"items"}), ("array",)),
 ]
 
-Properties = dict[str, Annotated[Property, BeforeValidator(_property)]]
+Properties = dict[str, Annotated[Property, BeforeValidator(property_)]]
 
 
 class BackfillShape(_Shape):
@@ -176,13 +179,15 @@ class BackfillShape(_Shape):
 class Example(_Shape):
     """A change and its expected result: one of `event`, `no_event: true`, `rejected: reason`."""
 
-    description: str = ""
-    op: Operation | None = None
-    new: dict[str, Any] | None = None
-    old: dict[str, Any] | None = None
-    event: dict[str, Any] | None = None
-    no_event: Literal[True] | None = None
-    rejected: str | None = None
+    description: str = Field(default="", description="for people")
+    op: Operation | None = Field(default=None, description="insert, update or delete, if that is not clear from the rows")
+    new: dict[str, Any] | None = Field(default=None, description="the row after the change, column by column")
+    old: dict[str, Any] | None = Field(default=None, description="the row before it; what it leaves out is as in new")
+    event: dict[str, Any] | None = Field(
+        default=None, description="the keys of the event that are compared; properties and traits as a whole"
+    )
+    no_event: Literal[True] | None = Field(default=None, description="true: the change is no event")
+    rejected: str | None = Field(default=None, description="the reason for which it becomes a dead letter")
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Example:
@@ -199,28 +204,51 @@ class Example(_Shape):
 class EventShape(_Shape):
     """One event of a mapping file."""
 
-    name: Name
-    key: str | None = Field(default=None, min_length=1, max_length=200)
-    description: str = ""
-    table: str
-    on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] = ["insert"]
-    let: dict[str, Expr] = {}
-    when: Expr | None = None
-    type: EventType = "track"
-    user_id: Expr | None = None
-    anonymous_id: Expr | None = None
-    group_id: Expr | None = None
-    previous_id: Expr | None = None
-    timestamp: Expr | None = None
-    id: Annotated[list[Expr], BeforeValidator(_listed), Field(min_length=1, max_length=16)] | None = None
-    properties: Properties | None = None
-    traits: Properties | None = None
-    context: Properties = {}
-    destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
-    backfill: BackfillShape | None = None
-    special_values: SpecialValues = "text"
-    timezone: str | None = None
-    examples: list[Example] = []
+    name: Name = Field(description="the event's name; for track of the form Object Action, such as Order Paid")
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="names the mapping in the ledger and in ids, unique over all files; by default the name",
+    )
+    description: str = Field(default="", description="for people")
+    table: str = Field(description="schema.table, as the catalog has it; a partition goes under its root")
+    on: Annotated[list[Operation], BeforeValidator(listed), Field(min_length=1)] = Field(
+        default=["insert"], description="which changes: insert, update, delete"
+    )
+    let: dict[str, Expr] = Field(default={}, description="parts of expressions by name: each may use those before it")
+    when: Expr | None = Field(
+        default=None,
+        description="the condition, such as new.status == 'paid' and old.status != 'paid'; if it is not true, there is no event",
+    )
+    type: EventType = Field(default="track", description="the kind of call")
+    user_id: Expr | None = Field(default=None, description="who it is about: text, a whole number or a UUID, such as new.user_id")
+    anonymous_id: Expr | None = Field(default=None, description="the same, for a visitor; one of the two is required")
+    group_id: Expr | None = Field(default=None, description="for group events")
+    previous_id: Expr | None = Field(default=None, description="for alias events")
+    timestamp: Expr | None = Field(default=None, description="when it happened; without it, the commit")
+    id: Annotated[list[Expr], BeforeValidator(listed), Field(min_length=1, max_length=16)] | None = Field(
+        default=None,
+        description="values that make the event unique, such as [new.id]; without it, each change is an event of its own",
+    )
+    properties: Properties | None = Field(
+        default=None, description="what the event contains: a name and an expression each, or a mapping with `value` and checks"
+    )
+    traits: Properties | None = Field(default=None, description="the same for identify and group events")
+    context: Properties = Field(default={}, description="like properties; cdc-tracker fills in source and library")
+    destinations: Annotated[list[str], BeforeValidator(listed)] | None = Field(
+        default=None, description="names from cdc-tracker.yml; without it, all"
+    )
+    backfill: BackfillShape | None = Field(
+        default=None, description="which rows of the table had this event, to send it for history"
+    )
+    special_values: SpecialValues = Field(
+        default="text", description="what NaN, infinity and dates out of range become: text, null or a rejection"
+    )
+    timezone: str | None = Field(
+        default=None, description="which clock a timestamp without a zone shows, such as Europe/Berlin; UTC without it"
+    )
+    examples: list[Example] = Field(default=[], description="changes and what they become: `cdc-tracker test-mappings` runs them")
 
     @field_validator("table")
     @classmethod
@@ -242,12 +270,12 @@ class EventShape(_Shape):
 class Defaults(_Shape):
     """Defaults for the events of the file. `context` is merged key by key."""
 
-    on: Annotated[list[Operation], BeforeValidator(_listed), Field(min_length=1)] | None = None
+    on: Annotated[list[Operation], BeforeValidator(listed), Field(min_length=1)] | None = None
     user_id: Expr | None = None
     anonymous_id: Expr | None = None
     timestamp: Expr | None = None
     context: Properties = {}
-    destinations: Annotated[list[str], BeforeValidator(_listed)] | None = None
+    destinations: Annotated[list[str], BeforeValidator(listed)] | None = None
     special_values: SpecialValues | None = None
     timezone: str | None = None
 
