@@ -195,7 +195,7 @@ def _dead_letters(mapping: declared.Mapping, operation: _Operation) -> Iterator[
 def _wrong_kinds(given: Iterable[Placed], operation: _Operation, kinds: Collection[str], what: str) -> Iterator[Problem]:
     """Expressions whose values are of one of these kinds, which are never accepted."""
     for placed in given:
-        if operation.types[placed.key].kind in kinds:
+        if operation.types[placed.key].kind.removesuffix("_value") in kinds:
             message = f"must be {what}, and {placed.expression.text.strip()!r} is {operation.types[placed.key]}"
             yield Problem(placed.where, placed.key, message)
 
