@@ -72,15 +72,16 @@ def _tests(node: ast.expr, *, positive: bool) -> Iterator[ast.expr]:
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield from _tests(node.operand, positive=not positive)
     elif isinstance(node, ast.Compare):
-        if _against_constants(node) and _asks_for(node.ops[0], node.comparators[0]) is positive:
-            yield node
+        if _against_constants(node) and _asks_for(node) is positive:
+            yield node if positive else ast.UnaryOp(ast.Not(), node)
     elif positive and columns(node):  # a boolean column, or starts_with(new.x, …)
         yield node
 
 
-def _asks_for(sign: ast.cmpop, right: ast.expr) -> bool:
-    """Whether a comparison asks for a value, rather than leaving one out."""
-    nothing = isinstance(right, ast.Constant) and (right.value is None or right.value is False)
+def _asks_for(node: ast.Compare) -> bool:
+    """Whether a comparison with constants asks for a value, rather than leaving one out."""
+    sign, constant = node.ops[0], node.left if columns(node.comparators[0]) else node.comparators[0]
+    nothing = isinstance(constant, ast.Constant) and (constant.value is None or constant.value is False)
     if isinstance(sign, ast.NotEq | ast.IsNot):
         return nothing
     return not isinstance(sign, ast.NotIn) and not (nothing and isinstance(sign, ast.Eq | ast.Is))

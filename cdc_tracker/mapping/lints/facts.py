@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class Facts:
         """The kind of the column, below its domain; empty if it is not known."""
         column = self.column(name)
         return self.codec(column.base_oid).kind if column is not None else ""
+
+
+def written(row: str, name: str) -> str:
+    """A column as an expression writes it: `new.status`, `new["Order Status"]`."""
+    return f"{row}.{name}" if name.isascii() and name.isidentifier() else f"{row}[{json.dumps(name, ensure_ascii=False)}]"
 
 
 def whole(mapping: Mapping, placed: Placed) -> ast.expr:

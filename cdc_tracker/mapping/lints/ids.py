@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.conditions import columns, condition
 from cdc_tracker.mapping.lints.english import words
-from cdc_tracker.mapping.lints.facts import Facts, warning, whole
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole, written
 from cdc_tracker.mapping.schema.declared import Mapping
 
 _CHANGES = {"lsn", "xid", "committed_at"}
@@ -37,7 +37,7 @@ def narrow_id(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
         return
     shared = " and ".join(sorted(read))
     alike = f"all rows of {table.table} with the same {shared}" if read else f"all rows of {table.table}"
-    key = ", ".join(f"new.{name}" for name in table.unique_keys[0])
+    key = ", ".join(written("new", name) for name in table.unique_keys[0])
     yield warning(
         mapping.id[0],
         f"{alike} give one event: the id holds neither the row's key nor anything that changes",
@@ -59,7 +59,7 @@ def repeated_id(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
     if asked.tests and not moving:
         return  # once a row, when it first comes into the state
     how = f"{' and '.join(moving)} may change again and again" if moving else "a row may be updated again and again"
-    differing = f"new.{moving[0]}" if moving else "lsn"
+    differing = written("new", moving[0]) if moving else "lsn"
     yield warning(
         mapping.id[0],
         f"{how}, and the id stays that of the row: every event after the first is taken for the same one",

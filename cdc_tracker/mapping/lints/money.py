@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.lints.english import words
-from cdc_tracker.mapping.lints.facts import Facts, warning, whole
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole, written
 from cdc_tracker.mapping.lints.values import passed_on
 from cdc_tracker.mapping.schema.declared import Mapping, Member
 
@@ -19,16 +20,26 @@ _MINOR = re.compile(r"(.* )?(cents?|pence|pennies|minor (units?|amount|value))|.
 def minor_units(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
     """A property such as `revenue` whose value is a column in cents, not divided: it is a hundred times too much."""
     for member in _leaves(mapping.body):
-        if member.placed is None or words(member.name)[-1] not in _MONEY or _in_minor(member.name, facts):
-            continue
-        for row, column in dict.fromkeys(passed_on(whole(mapping, member.placed))):
-            if _in_minor(column, facts):
-                yield warning(
-                    member.placed,
-                    f"{member.name} is sent in cents: {row}.{column} is not divided",
-                    f"Write {row}.{column} / 100, or name the property {member.name}_cents.",
-                )
+        for name, value in _amounts(member, mapping):
+            column = next((each for each in passed_on(value) if _in_minor(each[1], facts)), None)
+            if column is not None and member.placed is not None and not _in_minor(name, facts):
+                cents = written(*column)
+                text = f"{name} is sent in cents: {cents} is not divided"
+                yield warning(member.placed, text, f"Write {cents} / 100, or name the property {name}_cents.")
                 break
+
+
+def _amounts(member: Member, mapping: Mapping) -> Iterator[tuple[str, ast.expr]]:
+    """The property, and keys of objects that its expression makes, of which the name says money; with their values."""
+    if member.placed is None:
+        return
+    value = whole(mapping, member.placed)
+    found: list[tuple[object, ast.expr]] = [(member.name, value)]
+    for node in ast.walk(value):
+        if isinstance(node, ast.Dict):
+            keys = (key.value if isinstance(key, ast.Constant) else None for key in node.keys)
+            found += zip(keys, node.values, strict=True)
+    yield from ((name, each) for name, each in found if isinstance(name, str) and words(name)[-1] in _MONEY)
 
 
 def _in_minor(name: str, facts: Facts) -> bool:

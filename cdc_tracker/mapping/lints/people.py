@@ -9,7 +9,7 @@ from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.compiler.scope import column_of
 from cdc_tracker.mapping.lints import column_names
 from cdc_tracker.mapping.lints.english import snake
-from cdc_tracker.mapping.lints.facts import Facts, warning, whole
+from cdc_tracker.mapping.lints.facts import Facts, warning, whole, written
 from cdc_tracker.mapping.lints.values import passed_on
 from cdc_tracker.mapping.schema.declared import Mapping, Member, Placed
 from cdc_tracker.model import split_name
@@ -30,7 +30,9 @@ def other_person(mapping: Mapping, facts: Facts) -> Iterator[Problem]:
     if table.unique_keys[:1] == ((own,),) and key is not None and key.references is None and (people := _people(table)):
         named = " and ".join(f"{each.name} ({_points_to(each)})" for each in people[:3])
         text = f"user_id is the key of the row of {table.table}, which has {named}"
-        yield warning(user, text, f"Write user_id: new.{people[0].name}, unless these rows are the people themselves.")
+        yield warning(
+            user, text, f"Write user_id: {written('new', people[0].name)}, unless these rows are the people themselves."
+        )
 
 
 def _people(table: Table) -> list[TableColumn]:
@@ -83,13 +85,13 @@ def _personal(mapping: Mapping, facts: Facts, placed: Placed | None) -> Iterator
     for row, name in dict.fromkeys(passed_on(whole(mapping, placed)) if placed else ()):
         column = facts.column(name)
         if (column is None or column.references is None) and column_names.looks_personal(table, name, facts.kind(name)):
-            yield f"{row}.{name}"
+            yield written(row, name)
 
 
 def _open_ended(placed: Placed | None, facts: Facts) -> Iterator[str]:
     column = column_of(placed.expression.node) if placed else None
     if column and facts.kind(column[1]) == "json" and snake(column[1]) in _OPEN:
-        yield f"{column[0]}.{column[1]}"
+        yield written(*column)
 
 
 def _unmarked(members: tuple[Member, ...]) -> Iterator[Member]:

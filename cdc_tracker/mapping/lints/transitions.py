@@ -49,10 +49,13 @@ def _change_to(test: ast.expr) -> str:
 
 def _values(test: ast.expr) -> list[ast.expr]:
     """The column and the constants of a test that it is one of them; empty for any other test."""
-    if not isinstance(test, ast.Compare) or column_of(test.left) is None:
+    if not isinstance(test, ast.Compare):
         return []
-    sign, right = test.ops[0], test.comparators[0]
-    if isinstance(sign, ast.Eq) and not columns(right):
-        return [test.left, right]
-    listed = isinstance(sign, ast.In) and isinstance(right, ast.List | ast.Tuple)
-    return [test.left, *right.elts] if listed and isinstance(right, ast.List | ast.Tuple) and right.elts else []
+    left, sign, right = test.left, test.ops[0], test.comparators[0]
+    if isinstance(sign, ast.Eq):
+        column, values = (left, [right]) if columns(left) else (right, [left])
+    elif isinstance(sign, ast.In) and isinstance(right, ast.List | ast.Tuple):
+        column, values = left, right.elts
+    else:
+        return []
+    return [column, *values] if column_of(column) and values else []

@@ -110,11 +110,12 @@ ON = ["insert", "update"]
     ("event", "mended"),
     [
         ({"on": "update", "when": "new.state == 'paid'"}, "entered(new.state, 'paid')"),
-        ({"on": ON, "when": "'paid' == new.state"}, "changed(new.state, old.state)"),
+        ({"on": ON, "when": "'paid' == new.state"}, "entered(new.state, 'paid')"),
+        ({"on": ON, "when": "None != new.paid_at"}, "None != new.paid_at and old.paid_at is None"),
         ({"on": ON, "when": "new.state in ['paid', 'sent']"}, "entered(new.state, 'paid', 'sent')"),
         ({"on": ON, "when": "new.kind != 'test' and new.state == 'paid'"}, "entered(new.state, 'paid')"),
         ({"on": ON, "when": "new.paid_at is not None"}, "new.paid_at is not None and old.paid_at is None"),
-        ({"on": ON, "when": "not (new.paid_at is None)"}, "changed(new.paid_at, old.paid_at)"),
+        ({"on": ON, "when": "not (new.paid_at is None)"}, "Write not new.paid_at is None and changed(new.paid_at, old.paid_at)"),
         ({"on": ON, "when": "new.refunded_cents > 0"}, "changed(new.refunded_cents, old.refunded_cents)"),
         ({"on": ON, "when": "new.paid"}, "changed(new.paid, old.paid)"),
         ({"on": ON, "when": "new.paid == True"}, "entered(new.paid, True)"),
@@ -320,6 +321,7 @@ def test_events_that_share_a_name_but_not_the_change(events: tuple[dict[str, Any
         ("orderValue", "coalesce(new.in_minor_units, 0)", "new.in_minor_units"),
         ("price", "new.total_cents if new.paid else 0", "new.total_cents"),
         ("amount", "new.total_cents * 2", "new.total_cents"),
+        ("price", "{'price': new.total_cents}", "new.total_cents"),
     ],
 )
 def test_cents_sent_as_money(name: str, value: str, column: str) -> None:
@@ -346,6 +348,11 @@ def test_cents_sent_as_money(name: str, value: str, column: str) -> None:
 )
 def test_cents_divided_or_named_so(name: str, value: str) -> None:
     assert told({"properties": {name: value}}) == []
+
+
+def test_cents_in_an_object_that_an_expression_makes() -> None:
+    [found] = told({"properties": {"lines": "[{'sku': new.kind, 'price': new.total_cents, 'cents': new.total_cents}]"}})
+    assert "price is sent in cents: new.total_cents is not divided" in found
 
 
 def test_cents_are_known_by_the_name_of_a_domain() -> None:
