@@ -204,7 +204,8 @@ def _always_null(placed: Placed, operation: _Operation, reason: str) -> Problem:
     message = f"{placed.expression.text.strip()!r} is None {operation}: every such event becomes a dead letter ({reason})"
     hint = ""
     if named := column_of(placed.expression.node):
-        hint = f"Write coalesce(new.{named[1]}, old.{named[1]}), or take {operation.name} out of `on`."
+        instead = "remove `backfill`" if operation.name == "backfill" else f"take {operation.name} out of `on`"
+        hint = f"Write coalesce(new.{named[1]}, old.{named[1]}), or {instead}."
     return Problem(placed.where, placed.key, message, hint)
 
 

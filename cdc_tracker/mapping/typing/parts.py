@@ -40,7 +40,8 @@ class Parts(Reporter):
         if whole.type.family not in _INDEXED:
             self.error(node, f"{whole.text} is {whole.type}, which has no elements", comparisons.from_text(whole))
         elif key.type.family and key.type.family != ("text" if whole.type.kind == "object" else "number"):
-            self.error(node, f"{whole.text} is {whole.type}, whose {_keyed(whole.type)}; {key.text} is {key.type}")
+            message = f"{whole.text} is {whole.type}, whose {_keyed(whole.type)}; {key.text} is {key.type}"
+            self.error(node, message, comparisons.from_text(whole))
         elif whole.type.kind == "object":
             return self._member(node, whole, key.type)
         elif whole.type.items is not None:

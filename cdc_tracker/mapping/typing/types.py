@@ -126,9 +126,11 @@ def column_type(column: TableColumn, codec: Callable[[int], Codec]) -> Type:
     found = Type(kind, not column.not_null or kind == "json", name=name, length=column.length, column=column.name)
     citext = kind == "text" and re.fullmatch(r'(?:.*\.)?"?citext"?', column.base_name) is not None
     if kind == "array":
-        return replace(found, element=_element(codec(column.element_oid).kind))
+        return replace(found, element=_element(codec(column.element_oid).kind) if column.element_oid else ANY)
     if kind == "text" and column.element_oid:
         return replace(found, holds="array", name="")
+    if kind not in TEXTS:
+        return found
     if column.is_domain and base not in TEXTS:
         return replace(found, holds=base)
     if column.is_domain and base != "text":

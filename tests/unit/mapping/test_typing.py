@@ -15,7 +15,7 @@ from cdc_tracker.model import Column, Relation
 from cdc_tracker.sources.postgres.values import codec
 from tests.unit.mapping.shop import COLUMNS, OIDS, catalogued, mappings, one
 
-ENUM, ENUMS, CENTS, FLAG, CITEXT, CODE, DOMAIN_CODE, PLAN = range(16400, 16408)
+ENUM, ENUMS, CENTS, FLAG, CITEXT, CODE, DOMAIN_CODE, DOC = range(16400, 16408)
 MORE = {
     "state": ENUM,
     "states": ENUMS,
@@ -30,6 +30,7 @@ MORE = {
     "checked": 25,
     "refs": 2951,
     "matrix": 1007,
+    "doc": DOC,
 }
 LABELS = ("open", "paid", "SENT")
 FACTS: dict[str, dict[str, Any]] = {
@@ -48,7 +49,8 @@ FACTS: dict[str, dict[str, Any]] = {
     "moments": {"element_oid": 1184},
     "refs": {"element_oid": 2950},
     "matrix": {"element_oid": 23},
-    "qty": {"not_null": True},
+    "doc": {"base_oid": 3802, "base_name": "jsonb", "type_name": "shop.doc"},
+    "qty": {"not_null": True, "allowed": ("1", "2")},
     "paid_at": {"not_null": True},
 }
 TABLE = catalogued(
@@ -140,6 +142,7 @@ ERRORS = [
     ("[{'sku': t} for t in new.tags][0]['sky']", "there is never a key 'sky'; did you mean 'sku'?", ""),
     ("new.tags['x']", "elements are counted from 0; 'x' is text", ""),
     ("new.qty[0]", "new.qty is integer, which has no elements", ""),
+    ("new.doc['a']", "text (of the domain shop.doc), whose elements are counted from 0", "Write json(new.doc)."),
     ("get(new.paid_at, 'year')", "which has no elements", ""),
     ("[x for x in new.qty]", "`for … in` runs over lists and objects", ""),
     ("{new.qty: 1}", "the keys of an object are text", "Write string(new.qty)."),
