@@ -11,7 +11,7 @@ from cdc_tracker.mapping.language.functions import FUNCTIONS
 from cdc_tracker.mapping.language.operators import ExpressionError
 from cdc_tracker.mapping.language.signatures import ARGUMENTS, CHOICES
 from cdc_tracker.mapping.typing.comparisons import Mismatch, Operand, from_text
-from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNTYPED, Type, common, type_of
+from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNTYPED, Type, common, exact, type_of
 
 Result = Callable[[Sequence[Type]], Type]
 _SLOW = frozenset({"replace", "split", "join", "concat"})
@@ -131,8 +131,7 @@ def _rounded(arguments: Sequence[Type]) -> Type:
 
 def _absolute(arguments: Sequence[Type]) -> Type:
     given = arguments[0]
-    kind = {"integer": "integer", "decimal": "decimal", "float": "decimal"}.get(given.kind, "number")
-    return NULL if given.kind == "null" else Type(kind, given.nullable)
+    return NULL if given.kind == "null" else Type(exact(given.kind), given.nullable)
 
 
 def _never_null(kind: str) -> Result:

@@ -117,9 +117,7 @@ class Comparing(Reporter):
         if family in {"", "array"} or right.type.nested:
             return BOOLEAN
         if family not in {"text", "object"}:
-            self.error(
-                node, f"`in` looks into text, lists and objects, and {right.text} is {right.type}", comparisons.from_text(right)
-            )
+            self.refuse(node, "`in` looks into text, lists and objects", right)
         elif left.type.family not in {"", "text"}:
             result = f"always {not positive}: " if family == "object" else ""
             self.error(node, f"{result}`in` looks for text in {right.type}, and {left.text} is {left.type}")

@@ -14,14 +14,14 @@ from cdc_tracker.mapping.compiler.scope import column_of
 from cdc_tracker.mapping.language import operators as op
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 from cdc_tracker.mapping.language.signatures import NUMBERS
-from cdc_tracker.mapping.typing import calls, comparisons
+from cdc_tracker.mapping.typing import calls
 from cdc_tracker.mapping.typing.comparing import Comparing
 from cdc_tracker.mapping.typing.comparisons import Mismatch, Operand
 from cdc_tracker.mapping.typing.conditions import Conditions
 from cdc_tracker.mapping.typing.parts import Parts
 from cdc_tracker.mapping.typing.reporter import NOTHING, Names
 from cdc_tracker.mapping.typing.rows import Rows
-from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNKNOWN, Type, common, type_of
+from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNKNOWN, Type, common, exact, type_of
 
 _SIGNS = {ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Add: "+"}
 _SUMS = frozenset({"number", "text", "array"})
@@ -59,7 +59,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if node.id in names:
             return names[node.id]
         if node.id not in _KEYWORDS:
-            return self._let(node.id)
+            return self._root._let(node.id)
         found = _KEYWORDS[node.id]
         happens = "insert" if self.rows.operation == "backfill" else self.rows.operation
         return replace(found, value=happens) if node.id == "op" else found
@@ -147,13 +147,10 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if operand.type.kind == "null":
             return NULL
         if operand.type.family not in {"", "number"}:
-            self.error(node, f"`-` takes a number, and {operand.text} is {operand.type}", comparisons.from_text(operand))
+            self.refuse(node, "`-` takes a number", operand)
         elif operand.type.known:
             return type_of(op.negate(operand.type.value))
-        return Type(
-            {"integer": "integer", "decimal": "decimal", "float": "decimal"}.get(operand.type.kind, "number"),
-            operand.type.nullable,
-        )
+        return Type(exact(operand.type.kind), operand.type.nullable)
 
     def _BinOp(self, node: ast.BinOp, names: Names) -> Type:  # noqa: N802
         sign, left, right = _SIGNS[type(node.op)], self._operand(node.left, names), self._operand(node.right, names)
@@ -162,15 +159,9 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         nullable = left.type.nullable or right.type.nullable
         if sign == "+" and (left.type.family != "number" or right.type.family != "number"):
             return replace(self._sum(node, left, right), nullable=nullable)
-        for each in (left, right):
-            if each.type.family not in {"", "number"}:
-                hint = (
-                    "Write date_diff('second', start, end)."
-                    if each.type.family == "time" and sign == "-"
-                    else comparisons.from_text(each)
-                )
-                self.error(node, f"`{sign}` takes numbers, and {each.text} is {each.type}", hint)
-                break
+        if wrong := [each for each in (left, right) if each.type.family not in {"", "number"}]:
+            times = sign == "-" and wrong[0].type.family == "time"
+            self.refuse(node, f"`{sign}` takes numbers", wrong[0], "Write date_diff('second', start, end)." if times else "")
         return Type(_number(sign, left.type.kind, right.type.kind), nullable)
 
     def _sum(self, node: ast.expr, left: Operand, right: Operand) -> Type:
@@ -179,11 +170,8 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if "" in families and (len(families) == 1 or families & _SUMS):
             return ANY
         if len(families) == 2 or not families <= _SUMS:
-            self.error(
-                node,
-                f"`+` takes two numbers, texts or lists, and {left.text} is {left.type}, {right.text} is {right.type}",
-                _joining(left, right),
-            )
+            message = f"`+` takes two numbers, texts or lists, and {left.text} is {left.type}, {right.text} is {right.type}"
+            self.error(node, message, _joining(left, right))
             return ANY
         if {left.type.holds, right.type.holds} <= NUMBERS:
             hint = f"Write number({left.text}) + number({right.text})."
@@ -203,7 +191,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         sure = excluded(test, self.rows, names) if self.narrows else []
         if not sure:
             return self.type(node, names)
-        deeper = ExpressionTyper(self.rows.assuming(sure, null=False))
+        deeper = ExpressionTyper(self.rows.assuming(sure, null=False), root=self._root)
         typed = deeper.type(node, names)
         self.found += deeper.found
         return typed
@@ -221,14 +209,15 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         keys = [self._operand(each, names) for each in node.keys if each is not None]
         values = [self.type(each, names) for each in node.values]
         for each in keys:
-            if each.type.family not in {"", "text"}:
-                self.error(
-                    each.node, f"the keys of an object are text, and {each.text} is {each.type}", f"Write string({each.text})."
-                )
+            self._key(each)
         if not all(isinstance(each.type.value, str) for each in keys):
             return Type("object", False)
         pairs = {each.type.value: value for each, value in zip(keys, values, strict=True)}
         return Type("object", False, keys=MappingProxyType(pairs))
+
+    def _key(self, key: Operand) -> None:
+        if key.type.family not in {"", "text"}:
+            self.error(key.node, f"the keys of an object are text, and {key.text} is {key.type}", f"Write string({key.text}).")
 
     def _ListComp(self, node: ast.ListComp | ast.GeneratorExp, names: Names) -> Type:  # noqa: N802
         return Type("array", False, element=self.type(node.elt, self._loops(node.generators, names)))
@@ -238,8 +227,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
     def _DictComp(self, node: ast.DictComp, names: Names) -> Type:  # noqa: N802
         deeper = self._loops(node.generators, names)
         key, value = self._operand(node.key, deeper), self.type(node.value, deeper)
-        if key.type.family not in {"", "text"}:
-            self.error(node.key, f"the keys of an object are text, and {key.text} is {key.type}", f"Write string({key.text}).")
+        self._key(key)
         if key.type.labels is None:
             return Type("object", False)
         return Type("object", False, keys=MappingProxyType({each: replace(value, nullable=True) for each in key.type.labels}))
@@ -255,11 +243,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
     def _round(self, whole: Operand) -> Type:
         """The type of a loop variable."""
         if whole.type.family not in {"", "array", "object"} and not whole.type.nested:
-            self.error(
-                whole.node,
-                f"`for … in` runs over lists and objects, and {whole.text} is {whole.type}",
-                comparisons.from_text(whole),
-            )
+            self.refuse(whole.node, "`for … in` runs over lists and objects", whole)
         if whole.type.family == "object":
             return replace(TEXT, labels=frozenset(whole.type.keys) if whole.type.keys else None)
         return whole.type.element or ANY

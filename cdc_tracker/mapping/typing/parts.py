@@ -26,7 +26,7 @@ class Parts(Reporter):
         if whole.type.kind == "null":
             return NULL
         if whole.type.family not in {"", "text", "array"} and not whole.type.nested:
-            self.error(node, f"a part can be taken of text and lists, and {whole.text} is {whole.type}")
+            self.refuse(node, "a part can be taken of text and lists", whole)
         if whole.type.family == "array" and not whole.type.nested:
             return Type("array", whole.type.nullable, element=whole.type.element)
         return replace(TEXT, nullable=whole.type.nullable) if whole.type.family == "text" else ANY
@@ -38,7 +38,7 @@ class Parts(Reporter):
         if whole.type.nested or not whole.type.family:
             return ANY
         if whole.type.family not in _INDEXED:
-            self.error(node, f"{whole.text} is {whole.type}, which has no elements", comparisons.from_text(whole))
+            self.refuse(node, "[…] takes an element of text, a list or an object", whole)
         elif key.type.family and key.type.family != ("text" if whole.type.kind == "object" else "number"):
             message = f"{whole.text} is {whole.type}, whose {_keyed(whole.type)}; {key.text} is {key.type}"
             self.error(node, message, comparisons.from_text(whole))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from cdc_tracker.mapping.typing.comparisons import Operand
+from cdc_tracker.mapping.typing.comparisons import Operand, from_text
 from cdc_tracker.mapping.typing.rows import Rows
 from cdc_tracker.mapping.typing.types import Type
 
@@ -29,15 +29,16 @@ class Found(NamedTuple):
 class Reporter:
     """Types nodes by the method of their name. `found` collects what is wrong, in the order of reading, some of it twice.
 
-    `narrows`: in a branch, columns that cannot be NULL there are not.
+    `narrows`: in a branch, columns that cannot be NULL there are not. `root`: types what `let` names, for a typer of a branch.
     """
 
-    def __init__(self, rows: Rows, *, narrows: bool = True) -> None:
+    def __init__(self, rows: Rows, *, narrows: bool = True, root: Self | None = None) -> None:
         self.rows = rows
         self.narrows = narrows
         self.found: list[Found] = []
         self._types: dict[ast.expr, Type] = {}
         self._lets: dict[str, Type] = {}
+        self._root = self if root is None else root
 
     def type(self, node: ast.expr, names: Names = NOTHING) -> Type:
         """The type of the node's value. `names`: the types of loop variables."""
@@ -52,6 +53,10 @@ class Reporter:
     def warn(self, node: ast.expr, message: str, hint: str = "", *, everywhere: bool = False) -> None:
         """Notes what works, but not as meant."""
         self.found.append(Found(node, "warning", message, hint, everywhere))
+
+    def refuse(self, node: ast.expr, needed: str, given: Operand, hint: str = "") -> None:
+        """Notes a part of the wrong type. `needed`: a clause such as `` `-` takes a number``."""
+        self.error(node, f"{needed}, and {given.text} is {given.type}", hint or from_text(given))
 
     def _operand(self, node: ast.expr, names: Names) -> Operand:
         return Operand(self.type(node, names), node)

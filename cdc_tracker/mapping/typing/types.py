@@ -170,6 +170,11 @@ _CONSTANTS: list[tuple[type, str]] = [
 ]
 
 
+def exact(kind: str) -> str:
+    """The kind of a number after exact arithmetic, which makes a float a decimal."""
+    return {"integer": "integer", "decimal": "decimal", "float": "decimal"}.get(kind, "number")
+
+
 def common(types: Iterable[Type]) -> Type:
     """The type of a value that has one of these types."""
     found = list(types)
