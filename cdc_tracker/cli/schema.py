@@ -24,7 +24,7 @@ def schema(invocation: Invocation, path: Path | None) -> None:
     `init` does. It knows the tables and columns of a saved catalog or, without one, of the database.
     """
     try:
-        config = invocation.offline_config if path else invocation.config
+        config = invocation.offline_config
     except ConfigError:
         config = None
     tables, origin = operations.json_schema.known_tables(config, path)

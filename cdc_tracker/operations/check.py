@@ -6,7 +6,7 @@ import errno
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from cdc_tracker.pipeline import debezium_envelope
 from cdc_tracker.sources.postgres import catalog, preflight
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.state import State
+from cdc_tracker.tables import Table
 from cdc_tracker.units import plural
 from cdc_tracker.worker.assemble import captured_tables, load_mappings, open_destination, open_journal, open_state, table_needs
 
@@ -128,7 +129,7 @@ def _source(config: Config, mappings: Mappings | None, state: State | None, jour
             yield from preflight.check(connection, config.source, needs)
             if mappings is not None:
                 yield from _columns(connection, mappings)
-                yield from _row_keys(config, connection, mappings)
+                yield from row_keys(config, mappings, catalog.tables(connection, captured_tables(config, mappings)))
             if state is not None and journal is not None:
                 source = SourceSetup(config, mappings or Mappings(()), connection, state, journal)
                 if facts.slot is not None or source.record() is not None:
@@ -144,14 +145,14 @@ def _columns(connection: Connection, mappings: Mappings) -> Iterator[Problem]:
         yield ok("mappings", "fit the tables as they are now")
 
 
-def _row_keys(config: Config, connection: Connection, mappings: Mappings) -> Iterator[Problem]:
+def row_keys(config: Config, mappings: Mappings, tables: Mapping[str, Table]) -> Iterator[Problem]:
     """Destinations that key by row, and tables whose stream does not say what the key is."""
     for name, settings in config.destinations.items():
         requirements = settings.requirements
         if not requirements.row_key:
             continue
         names = captured_tables(config, mappings) if requirements.raw else mappings.tables()
-        for table in catalog.tables(connection, names).values():
+        for table in (tables[each] for each in names if each in tables):
             found = debezium_envelope.row_key(table.relation, requirements.key_columns).problem
             if found is not None:
                 key = ", ".join(column.name for column in table.columns if column.primary_key)

@@ -23,7 +23,7 @@ _ALSO = "; also at "
 _COLUMN = re.compile(r"^column [0-9]+: ")
 _PARKED = ("has no column", "is not logged")  # its event becomes a dead letter
 _OF_COLUMN = re.compile(r"the column (.+?) is ")
-_SHOWN = 5
+_SHOWN = 10
 _RENAMED = "Write the new name in the mapping's `table`. Ids stay the same, as the mapping's `key` does."
 _SETUP = "`cdc-tracker setup` does it: run it right after the migration."
 _WORDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "FULL", "d": "DEFAULT"}
@@ -46,7 +46,7 @@ def compared(mappings: Mappings, before: Seen, after: Seen) -> Iterator[Problem]
     new = [problem for problem in after.findings if not known.issuperset(_identity(problem)) or problem.message == _ABSENT]
     for problem in new:
         named = _renamed(problem, before.tables, after.tables)
-        if not problem.where and problem.key not in before.tables:  # it was not captured before, either
+        if not problem.where and problem.key in after.tables.keys() - before.tables:  # it was not captured before, either
             named = replace(named, severity="warning")
         yield replace(named, message=f"{_verdict(named, mappings)}{named.message}")
     broken = {problem.key for problem in new if problem.severity == "error"}
@@ -100,8 +100,8 @@ def _verdict(problem: Problem, mappings: Mappings) -> str:
     shown = ", ".join(events[:_SHOWN]) + (f" and {len(events) - _SHOWN} more" if len(events) > _SHOWN else "")
     if problem.severity != "error" or not events:
         return f"{shown}: " if events else ""
-    if problem.key in mappings.tables():
-        silent = problem.message.startswith(("is ", _ABSENT))
+    if problem.key in mappings.tables() or not problem.where:
+        silent = problem.message.startswith(("is ", "the publication ", _ABSENT))
     else:
         silent = problem.key.endswith(".when") and not any(text in problem.message for text in _PARKED)
     return f"{shown} would {'fall silent' if silent else 'break'}: "
@@ -109,6 +109,8 @@ def _verdict(problem: Problem, mappings: Mappings) -> str:
 
 def _concerns(problem: Problem, mapping: declared.Mapping) -> bool:
     """Whether the finding is about this event: about its table, what it needs of that, or a place in it."""
+    if not problem.where and "." not in problem.key:
+        return True  # a publication is all tables'
     if problem.key == mapping.table:
         if column := _OF_COLUMN.match(problem.message):
             return column[1] in (*mapping.new_columns, *mapping.old_columns)

@@ -13,7 +13,7 @@ import msgspec
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import CdcTrackerError, ConfigError, Problem
 from cdc_tracker.mapping import Mappings, findings
-from cdc_tracker.operations.check import mappings_found, ok, problems_of
+from cdc_tracker.operations.check import mappings_found, ok, problems_of, row_keys
 from cdc_tracker.sources.postgres import catalog, definitions, placement, preflight, tablecheck
 from cdc_tracker.sources.postgres.connection import Connection, connect
 from cdc_tracker.sources.postgres.values import codec
@@ -149,4 +149,5 @@ def misfits(config: Config, mappings: Mappings, tables: Mapping[str, Table], *, 
     found = findings(mappings, mapped, codec)
     found += tablecheck.check_tables(lambda: list(tables), mapped, needs, config.source, plugin)
     found += placement.place(mapped, config.source, known, plugin, version).problems
+    found += row_keys(config, mappings, mapped)
     return list(dict.fromkeys(found))
