@@ -17,7 +17,7 @@ from cdc_tracker.delivery.points import EARLIEST, Target, range_of
 from cdc_tracker.errors import InvalidRequest, Stop
 from cdc_tracker.journal import Journal, segments_between
 from cdc_tracker.mapping import Mapping, Mappings, Placed, alone, parts, texts
-from cdc_tracker.model import Change, Event, Lsn, Op, Position, Rejection, Relation, Result, Segment, Text, canonical
+from cdc_tracker.model import START, Change, Event, Lsn, Op, Position, Rejection, Relation, Result, Segment, Text, canonical
 from cdc_tracker.operations import named
 from cdc_tracker.operations.explained import Cause, Explained, Explanation, Failed, MappingExplained, Verdict
 from cdc_tracker.operations.masking import Personal, computed
@@ -161,24 +161,23 @@ def _read(
     chosen: Chosen,
     advance: Callable[[], None],
 ) -> None:
+    """Reads the range, and counts each chosen change for the mappings of its table. Sets the gaps and the problems."""
+    after, upto = found.after or START, found.upto or START
     keyed = _Keyed({each.mapping.table for each in watched}, chosen.key) if chosen.key else None
-    after, upto = found.after, found.upto
-    if after is None or upto is None:
-        return
-    last: Lsn | None = None  # the commit of a change at the LSN that was asked for: all others there are of its transaction
+    commit: Lsn | None = None  # of a change at the LSN that was asked for: all changes there are of one transaction
     for segment, begin in segments_between(journal, after, upto, on_gap=found.gaps.append):
         positions = keyed.positions(segment, begin, upto) if keyed else None
         for change, results in pipeline.changes(segment, begin, upto) if positions is None or positions else ():
-            if last is not None and change.transaction.commit_lsn > last:
-                return
             if not chosen.at(change) or (positions is not None and change.position not in positions):
                 continue
-            last = change.transaction.commit_lsn if chosen.lsn is not None else None
-            table = change.relation.table if change.relation else ""
+            commit = change.transaction.commit_lsn
+            made = {result.mapping: result for result in results}
             for each in watched:
-                if each.mapping.table == table:
-                    each.take(change, {result.mapping: result for result in results})
+                if change.relation is not None and change.relation.table == each.mapping.table:
+                    each.take(change, made)
         advance()
+        if chosen.lsn is not None and commit is not None and segment.last.commit_lsn > commit:
+            break
     found.problems = pipeline.problems
     if keyed:
         keyed.check()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cdc_tracker.mapping import load_texts
-from cdc_tracker.model import START, Segment
+from cdc_tracker.model import START, UNCHANGED, Segment, Text
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.pipeline.steps import Step
 from cdc_tracker.sources.postgres import pgoutput
@@ -31,11 +31,18 @@ class Order(NamedTuple):
     email: str = "a@example.com"
 
 
+class Written(NamedTuple):
+    """An update (both rows, or only the new one), a delete (the old row) or a truncate. A cell can be None or UNCHANGED."""
+
+    new: Sequence[Text] | None = None
+    old: Sequence[Text] | None = None
+
+
 class Commit(NamedTuple):
-    """A transaction of inserts, committed at a time in microseconds since the Unix epoch."""
+    """A transaction, committed at a time in microseconds since the Unix epoch. An Order is inserted."""
 
     at: int
-    rows: Sequence[Order] = (Order(1),)
+    rows: Sequence[Order | Written] = (Order(1),)
 
 
 def segments(commits: Sequence[Commit], each: int = 1) -> list[Segment]:
@@ -48,7 +55,7 @@ def segments(commits: Sequence[Commit], each: int = 1) -> list[Segment]:
         time = commit.at - pgoutput.POSTGRES_EPOCH
         _add(builder, lsn - STEP + 0x10, struct.pack(">cQqI", b"B", lsn, time, 700 + number))
         for place, row in enumerate(commit.rows):
-            _add(builder, lsn - STEP + 0x20 + place, _insert(row))
+            _add(builder, lsn - STEP + 0x20 + place, _insert(row) if isinstance(row, Order) else _written(row))
             if place % EVERY_ROWS == EVERY_ROWS - 1:
                 found.append(builder.close())
         _add(builder, lsn, struct.pack(">cxQQq", b"C", lsn, lsn + 0x8, time))
@@ -85,5 +92,22 @@ def _relation() -> bytes:
 
 
 def _insert(row: Order) -> bytes:
-    cells = b"".join(b"t" + struct.pack(">I", len(text)) + text for text in (str(value).encode() for value in row))
-    return b"I" + struct.pack(">I", 7) + b"N" + struct.pack(">H", len(COLUMNS)) + cells
+    return b"I" + struct.pack(">I", 7) + b"N" + _tuple(row)
+
+
+def _written(row: Written) -> bytes:
+    old = b"O" + _tuple(row.old) if row.old is not None else b""
+    if row.new is not None:
+        return b"U" + struct.pack(">I", 7) + old + b"N" + _tuple(row.new)
+    return b"D" + struct.pack(">I", 7) + old if old else b"T" + struct.pack(">IBI", 1, 0, 7)
+
+
+def _tuple(row: Iterable[object]) -> bytes:
+    return struct.pack(">H", len(COLUMNS)) + b"".join(map(_cell, row))
+
+
+def _cell(value: object) -> bytes:
+    if value is None or value is UNCHANGED:
+        return b"n" if value is None else b"u"
+    text = str(value).encode()
+    return b"t" + struct.pack(">I", len(text)) + text
