@@ -62,6 +62,8 @@ def _say_mapping(each: MappingExplained) -> None:
     if each.changed:
         output.warn(f"{', '.join(each.changed)} last sent events with another content of this file.")
     output.say(summary(each), bold=True)
+    if each.uncaptured:
+        output.say(f"No mapping is on {' or '.join(each.uncaptured)} of {mapping.table}: the journal need not have such changes.")
     output.say()
 
 
@@ -153,6 +155,7 @@ def _mapping(each: MappingExplained) -> dict[str, Any]:
         "counts": [{**_cause_dict(each, cause), "changes": number} for cause, number in sorted(each.counts.items())],
         "summary": summary(each),
         "sent_with_other_mappings": each.changed,
+        "uncaptured": each.uncaptured,
         "shown": [_explained(each, explained) for explained in each.shown],
     }
 

@@ -26,9 +26,10 @@ from cdc_tracker.operations.rows import Rows, Value
 from cdc_tracker.pipeline import ChangeReader, Pipeline, readable
 from cdc_tracker.sources.postgres.values import codec
 from cdc_tracker.state import State
-from cdc_tracker.worker.assemble import build_pipeline, load_mappings, source_record
+from cdc_tracker.worker.assemble import build_pipeline, load_mappings, source_record, table_needs
 
 OPERATIONS = {Op.INSERT.value: "insert", Op.UPDATE.value: "update", Op.DELETE.value: "delete", Op.TRUNCATE.value: "truncate"}
+_ROW_CHANGES = ("insert", "update", "delete")
 _KINDS = ("event", "rejected", "condition", "operation")
 
 
@@ -85,11 +86,13 @@ def explain(
     _read(found, journal, pipeline, watched, chosen, advance)
     rows = Rows(journal, {each.mapping.table for each in watched}, personal)
     details = _Details(rows, personal, Fates(config, state, record, mappings, personal))
-    current = texts(config.mapping_paths)
+    current, needs = texts(config.mapping_paths), table_needs(config, mappings)
     sent = {name: state.in_hand.get(record.name, name).mappings for name in config.destinations}
     for each in watched:
         each.found.shown = [details.of(each, verdict) for verdict in each.newest()]
         file = each.mapping.where.rpartition(":")[0]
+        need = needs[each.mapping.table]
+        each.found.uncaptured = [] if need.every_change else [on for on in _ROW_CHANGES if on not in need.operations]
         each.found.changed = [name for name, with_ in sent.items() if with_ and with_.get(file) != current.get(file)]
     return found
 

@@ -65,7 +65,8 @@ class Explained:
 class MappingExplained:
     """One mapping. `counts` covers every change of its table in the range; `shown` are some of each cause, in order of position.
 
-    `changed`: destinations that last sent events with another content of the mapping's file.
+    `changed`: destinations that last sent events with another content of the mapping's file. `uncaptured`: operations of the
+    table that the journal need not have, because no mapping is on them.
     """
 
     mapping: Mapping
@@ -73,6 +74,7 @@ class MappingExplained:
     counts: Counter[Cause] = field(default_factory=Counter)
     shown: list[Explained] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    uncaptured: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -121,6 +121,8 @@ def test_an_operation_that_the_mapping_is_not_on_is_told(run: Run) -> None:
     assert (shipped["mapping"], all_["mapping"]) == ("shipped", "shipped_all")
     assert shipped["summary"] == "6 changes, 6 on insert instead of update, 0 events"
     assert all_["summary"] == "6 changes, 6 events"
+    assert all_["uncaptured"] == ["delete"]
+    assert "No mapping is on delete of shop.orders" in run("explain", "shipped").output
 
 
 @pytest.mark.usefixtures("orders")

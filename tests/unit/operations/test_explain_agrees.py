@@ -149,9 +149,9 @@ def test_the_demos_mappings_are_explained_as_they_work(folder: Path, file: str) 
     for value in ["paid", "pending", "refunded", "trialing", "active", "canceled", *written]:
         rows += [
             Order(1, 3, value, "5.00", value),
-            Written((1, 3, value, "5.00", None), (1, 3, "pending", "5.00", value)),
-            Written(None, (1, None, value, None, value)),
-            Written((1, 3, UNCHANGED, None, value), None),
+            Written(("1", "3", value, "5.00", None), ("1", "3", "pending", "5.00", value)),
+            Written(None, ("1", None, value, None, value)),
+            Written(("1", "3", UNCHANGED, None, value), None),
         ]
     for mapping in load_texts({"demo.yml": text}).all:
         found, expected = explained(folder, text, rows, mapping.key)
