@@ -117,7 +117,8 @@ def _definitions(models: list[type[BaseModel]]) -> tuple[Mapping[Any, Any], dict
     references, made = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/definitions/{model}", schema_generator=_Generator
     )
-    return references, dict(made["$defs"])
+    definitions = {name: {key: each for key, each in made["$defs"][name].items() if key != "title"} for name in made["$defs"]}
+    return references, definitions
 
 
 def _referring(schema: Any) -> Any:

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cdc_tracker.cli import cli
 from cdc_tracker.config.config import Config
 from cdc_tracker.errors import Problem
 from cdc_tracker.operations import snapshot
@@ -59,10 +61,12 @@ def test_the_cases_are_many_and_say_what_is_right() -> None:
 
 
 @pytest.mark.parametrize("case", DATA["cases"], ids=[case["name"].replace(" ", "-") for case in DATA["cases"]])
-def test_a_migration_is_judged_rightly(case: dict[str, Any], catalog: Path, pg18: Server, tmp_path: Path) -> None:
+def test_a_migration_is_judged_rightly(
+    case: dict[str, Any], catalog: Path, pg18: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "migration.sql").write_text(case["sql"])
     config = configured(tmp_path, mapping=case.get("mapping", ""))
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     found = list(check_migration(config, [script(Path("migration.sql"))], schema=catalog, url=pg18.url()))
     shown = "\n".join(f"{each.severity} {each}" for each in found)
     errors = [each for each in found if each.severity == "error"]
@@ -225,6 +229,16 @@ def test_files_run_one_after_the_other(catalog: Path, pg18: Server, tmp_path: Pa
     )
     assert [str(each) for each in found if each.severity != "ok"] == []
     assert "changes no table that is mapped" in [each.message for each in found]
+
+
+def test_a_migration_can_be_piped(catalog: Path, pg18: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["check", "--schema", str(catalog), "--scratch", pg18.url(), "--json", "--migration", "-"]
+    told = CliRunner().invoke(cli, arguments, input="DROP TABLE shop.logs;", prog_name="cdc-tracker")
+    assert told.exit_code == 1, told.output
+    errors = [each["message"] for each in json.loads(told.stdout)["findings"] if each["severity"] == "error"]
+    assert errors == ["Log Written would fall silent: does not exist"]
 
 
 def test_a_statement_that_takes_for_ever_is_given_up(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,31 @@ def test_commands_that_need_a_set_up_source_say_so(run: Run) -> None:
 
 def test_a_role_to_run_is_checked_before_anything_starts(run: Run) -> None:
     assert run("run", "--only", "delivery").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--schema", "c.json"], "--schema is for --offline and --migration"),
+        (["--offline", "--save-schema", "c.json"], "--save-schema is for a check of the database"),
+        (["cdc-tracker.yml"], "--scratch and FILES are for --migration"),
+        (["--scratch", "postgresql://x"], "--scratch and FILES are for --migration"),
+        (["--migration", "none.sql"], "'none.sql' does not exist"),
+    ],
+)
+def test_options_of_check_that_do_not_go_together_are_told(run: Run, arguments: list[str], said: str) -> None:
+    told = run("check", *arguments)
+    assert told.exit_code == 2
+    assert said in " ".join(told.output.split())
+
+
+def test_offline_without_a_catalog_says_how_to_save_one(run: Run, place: Path) -> None:
+    told = run("check", "--offline")
+    assert told.exit_code == 1
+    text = "".join(told.output.split())
+    assert "cdc-tracker.catalog.jsoncannotberead:Nosuchfileordirectory" in text
+    assert "cdc-trackercheck--save-schema" in text
+    (place / "m.sql").write_text("SELECT 1")
+    told = run("check", "--offline", "--migration", "m.sql", "--json")
+    assert told.exit_code == 1
+    assert [each["where"] for each in json.loads(told.output)["findings"] if each["severity"] == "error"] == ["migration"]
