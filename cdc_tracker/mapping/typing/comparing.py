@@ -53,7 +53,7 @@ class Comparing(Reporter):
         if (mismatch := comparisons.never_equal(left, right)) is not None:
             self.error(node, f"{_always(left, right, result=not positive)}: {mismatch.message}", mismatch.hint)
             return BOOLEAN
-        self._doubts(node, "==", left, right)
+        self._may_equal(node, left, right)
         if left.type.known and right.type.known:
             return replace(BOOLEAN, value=compare(left.type.only, right.type.only))
         one_null = {left.type.kind, right.type.kind} >= {"null"} and not (left.type.nullable and right.type.nullable)
@@ -67,6 +67,11 @@ class Comparing(Reporter):
         if not self.rows.declared(named[1]).nullable:
             message = f"always {not positive}: the column of {column.text} is NOT NULL"
             self.warn(node, message, everywhere=True)
+
+    def _may_equal(self, node: ast.expr, left: Operand, right: Operand) -> None:
+        self._doubts(node, "==", left, right)
+        if left.type.family and right.type.family:
+            self.equal.add(node)
 
     def _doubts(self, node: ast.expr, sign: str, left: Operand, right: Operand) -> None:
         for doubt in comparisons.doubts(sign, left, right):
@@ -102,7 +107,7 @@ class Comparing(Reporter):
             if (mismatch := comparisons.never_equal(left, each)) is not None:
                 self.error(each.node, f"is never found: {mismatch.message}", mismatch.hint)
             else:
-                self._doubts(each.node, "==", left, each)
+                self._may_equal(each.node, left, each)
         if left.type.known and all(each.type.known for each in values):
             return replace(BOOLEAN, value=_MEMBERSHIP[type(sign)](left.type.only, [each.type.only for each in values]))
         if left.type.kind == "null" and not any(each.type.nullable for each in values):

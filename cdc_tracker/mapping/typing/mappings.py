@@ -14,7 +14,7 @@ from cdc_tracker.mapping.schema import declared
 from cdc_tracker.mapping.schema.declared import Member, Placed
 from cdc_tracker.mapping.typing.expressions import ExpressionTyper, excluded
 from cdc_tracker.mapping.typing.properties import unmet
-from cdc_tracker.mapping.typing.reporter import Found
+from cdc_tracker.mapping.typing.reporter import Reporter
 from cdc_tracker.mapping.typing.rows import Rows
 from cdc_tracker.mapping.typing.types import Type
 
@@ -74,30 +74,30 @@ class _MappingTyper:
         when = self.mapping.when
         if when is None:
             return
-        found: dict[str, list[Found]] = {}
-        for each in self.operations:
-            typer = ExpressionTyper(each.rows)
+        typers = [ExpressionTyper(each.rows) for each in self.operations]
+        for each, typer in zip(self.operations, typers, strict=True):
             each.matches = typer.condition(when.expression.node) is not False
-            found[each.name] = typer.found
             each.rows = each.rows.assuming(excluded(when.expression.node, each.rows), null=False)
-        self._report(when, found)
+        self._report(when, typers)
 
     def _type_values(self) -> None:
         for placed in self.mapping.expressions():
             if placed is self.mapping.when:
                 continue
-            found: dict[str, list[Found]] = {}
-            for each in self.operations:
-                typer = ExpressionTyper(each.rows)
+            typers = [ExpressionTyper(each.rows) for each in self.operations]
+            for each, typer in zip(self.operations, typers, strict=True):
                 each.types[placed.key] = typer.type(placed.expression.node)
-                found[each.name] = typer.found
-            self._report(placed, found)
+            self._report(placed, typers)
 
-    def _report(self, placed: Placed, by_operation: Mapping[str, Sequence[Found]]) -> None:
-        """What was found for one operation, or for every one if it is wrong only then."""
-        everywhere = set.intersection(*(set(found) for found in by_operation.values()))
-        for each in dict.fromkeys(each for found in by_operation.values() for each in found):
-            if not each.everywhere or each in everywhere:
+    def _report(self, placed: Placed, typers: Sequence[Reporter]) -> None:
+        """What was found for one operation, or for every one if it is wrong only then.
+
+        A comparison that can be true for one operation is right: coalesce(old.state, 'none') == 'none' asks for an insert.
+        """
+        everywhere = set.intersection(*(set(typer.found) for typer in typers))
+        right = {node for typer in typers for node in typer.equal - {each.node for each in typer.found}}
+        for each in dict.fromkeys(each for typer in typers for each in typer.found):
+            if not (each.severity == "error" and each.node in right) and (not each.everywhere or each in everywhere):
                 message = f"column {column(placed, each.node)}: {each.message}"
                 self.found.append(Problem(placed.where, placed.key, message, each.hint, each.severity))
 

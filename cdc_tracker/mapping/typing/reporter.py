@@ -29,13 +29,15 @@ class Found(NamedTuple):
 class Reporter:
     """Types nodes by the method of their name. `found` collects what is wrong, in the order of reading, some of it twice.
 
-    `narrows`: in a branch, columns that cannot be NULL there are not. `root`: types what `let` names, for a typer of a branch.
+    `equal`: comparisons, and elements of lists, whose sides have types that may be equal. `narrows`: in a branch, columns that
+    cannot be NULL there are not. `root`: types what `let` names, for a typer of a branch.
     """
 
     def __init__(self, rows: Rows, *, narrows: bool = True, root: Self | None = None) -> None:
         self.rows = rows
         self.narrows = narrows
         self.found: list[Found] = []
+        self.equal: set[ast.expr] = set()
         self._types: dict[ast.expr, Type] = {}
         self._lets: dict[str, Type] = {}
         self._root = self if root is None else root

@@ -28,6 +28,7 @@ MORE = {
     "code": DOMAIN_CODE,
     "short": 1043,
     "checked": 25,
+    "needed": ENUM,
     "refs": 2951,
     "matrix": 1007,
     "doc": DOC,
@@ -35,6 +36,7 @@ MORE = {
 LABELS = ("open", "paid", "SENT")
 FACTS: dict[str, dict[str, Any]] = {
     "state": {"labels": LABELS, "type_name": "shop.state", "base_name": "shop.state"},
+    "needed": {"labels": LABELS, "type_name": "shop.state", "base_name": "shop.state", "not_null": True},
     "states": {"labels": LABELS, "type_name": "shop.state[]", "element_oid": ENUM},
     "cents": {"base_oid": 20, "base_name": "bigint", "type_name": "shop.cents"},
     "fee": {"base_oid": 20, "base_name": "bigint", "type_name": "shop.cents"},
@@ -318,6 +320,28 @@ def test_the_uses_of_a_row_that_is_not_there_are_one_finding() -> None:
 )
 def test_a_row_that_another_operation_has_is_not_complained_about(event: dict[str, Any]) -> None:
     assert [each for each in found(**event) if each.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "coalesce(old.state, 'none') in ('none', 'open') and new.state == 'paid'",
+        "coalesce(new.state, 'gone') != coalesce(old.state, 'none')",
+        "coalesce(old.state, 'none') == 'none' or coalesce(new.state, 'gone') == 'gone'",
+        "before == 'none' or before == 'open'",
+    ],
+)
+def test_a_value_in_place_of_a_row_that_is_not_there_can_be_compared(when: str) -> None:
+    for column in ("state", "needed"):
+        event: dict[str, Any] = {"when": when.replace("state", column), "let": {"before": f"coalesce(old.{column}, 'none')"}}
+        given = found(on=["insert", "update", "delete"], user_id="coalesce(new.id, old.id)", **event)
+        assert [each for each in given if each.severity == "error"] == []
+
+
+@pytest.mark.parametrize("when", ["coalesce(old.state, 'none') == 'payd'", "old.state != new.state == 'payd'"])
+def test_what_no_operation_can_equal_is_an_error_with_several_operations(when: str) -> None:
+    told = [each.message for each in found(on=["insert", "update"], when=when) if each.severity == "error"]
+    assert told and all("'payd'" in each for each in told)
 
 
 @pytest.mark.parametrize(
