@@ -41,21 +41,18 @@ def _parse(text: str, source: str, lets: Lets) -> Expression:
     shift = 0
     if "\n" in source:  # lines may break as they may within parentheses
         source, shift = f"({source}\n)", 1
-    plain = _with_keyword_columns(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            node = ast.parse(plain, mode="eval").body
+            node = _tree(source)
     except SyntaxError as error:
         if error.offset == 0:
-            raise SyntaxProblem("the expression is incomplete", len(plain) + 1) from None
+            raise SyntaxProblem("the expression is incomplete", len(source) + 1) from None
         raise SyntaxProblem(_plain(error), max((error.offset or 1) - (shift if error.lineno == 1 else 0), 1)) from None
     except (ValueError, RecursionError, MemoryError, OverflowError, Warning):
         raise SyntaxProblem("this cannot be parsed: it is nested too deeply or contains invalid characters") from None
     if not source.isascii():
         _refuse_look_alikes(source, shift)
-    if plain != source:
-        _relocate(node, plain.split("\n"), source.split("\n"))
     checking = Checking(source, shift, lets)
     checking.expression(node, frozenset(), 0)
     named = {name: let for name in checking.lets if (let := lets[name])}
@@ -64,8 +61,21 @@ def _parse(text: str, source: str, lets: Lets) -> Expression:
     return Expression(text, node, tuple(checking.uses), frozenset(named).union(*lets_of_lets), checking.depth)
 
 
-_TEXT = rf"(?P<prefix>\b[A-Za-z]{{1,2}})?(?:{habits.QUOTED.pattern})"
-_KEYWORD_COLUMN = re.compile(rf"{_TEXT}|(?P<row>\b(?:new|old)\s*\.\s*)(?P<word>{'|'.join(keyword.kwlist)})\b")
+def _tree(source: str) -> ast.expr:
+    """The source as Python reads it; only what Python refuses is read again with columns that have names of its keywords."""
+    try:
+        return ast.parse(source, mode="eval").body
+    except SyntaxError:
+        plain = _with_keyword_columns(source)
+        if plain == source:
+            raise
+    node = ast.parse(plain, mode="eval").body
+    _relocate(node, plain.split("\n"), source.split("\n"))
+    return node
+
+
+_TEXT = rf"(?P<prefix>\b[A-Za-z]{{1,2}})?(?:'''.*?'''|\"\"\".*?\"\"\"|{habits.QUOTED.pattern})"
+_KEYWORD_COLUMN = re.compile(rf"(?s){_TEXT}|#[^\n]*|(?P<row>\b(?:new|old)\s*\.\s*)(?P<word>{'|'.join(keyword.kwlist)})\b")
 _BOLD = {"A": 0x1D400, "a": 0x1D41A}
 
 

@@ -223,6 +223,11 @@ def test_a_column_may_have_the_name_of_a_word_of_python(word: str) -> None:
 def test_only_columns_are_taken_for_them() -> None:
     assert computed("f'new.from {{new.from}} {new.status}'") == "new.from {new.from} paid"
     assert computed("'new.class' + \"new.from\"") == "new.classnew.from"
+    assert computed("'''it's new.from'''") == "it's new.from"
+    assert computed("new.qty # don't\n == 'new.from'") is False
+    mixed = parse("new.class # don't\n == 'new.from' and '''it's new.is''' != new.not")
+    texts = [each.value for each in ast.walk(mixed.node) if isinstance(each, ast.Constant)]
+    assert (texts, [use.name for use in mixed.uses]) == (["new.from", "it's new.is"], ["class", "not"])
     assert [use.name for use in parse("f'{new.from}-{lower(new.class)}'").uses] == ["from", "class"]
     assert [use.name for use in parse("'ä' == new.from and new.größe == 1").uses] == ["from", "größe"]
     assert [use.column for use in parse("'ä' == new.from and new.größe == 1").uses] == [8, 21]
