@@ -122,6 +122,35 @@ CONSTANTS = [
     "{}",
 ]
 NAMES = ["op", "table", "committed_at", "lsn", "xid"]
+_TEXTS = ["new.note", "old.name", "new.short", "new.padded", "new.state", "new.cents", "new.token", "' Paid '", "'a,b'", "''"]
+_LISTS = [
+    "new.ints",
+    "new.tags",
+    "new.refs",
+    "new.moments",
+    "new.flags",
+    "[new.qty, new.amount]",
+    "['b', 'a']",
+    "split(new.name, ',')",
+]
+_TIMES = ["new.made_at", "new.paid_at", "new.local_at", "old.day", "'2026-01-05'", "1700000000", "new.qty", "new.moment"]
+FITTING = {
+    "text": _TEXTS,
+    "raw": [*_TEXTS, "new.raw"],
+    "integer": ["0", "1", "2", "new.qty", "length(new.name)"],
+    "number": ["new.qty", "new.big", "new.amount", "new.price", "new.ratio", "new.share", "1.50", "-7", "number(new.fee)"],
+    "list": _LISTS,
+    "object": ["{'a': new.qty}", "{x: 1 for x in new.tags}", "new.doc"],
+    "sized": [*_TEXTS, *_LISTS, "new.raw", "{'a': 1}"],
+    "whole": [*_TEXTS, *_LISTS, "{'a': 1}"],
+    "digits": ["new.qty", "'7'", "new.cents", "new.gift", "new.price"],
+    "numeral": ["new.qty", "'7.5'", "new.rate", "new.ratio"],
+    "truth": ["new.flag", "'yes'", "1", "new.live"],
+    "moment": _TIMES,
+    "unit": ["'day'", "'hour'", "'days'"],
+    "zone": ["'Europe/Berlin'", "new.name"],
+}
+"""Arguments for which a function may work, by the word of its signature."""
 BINARY = ["+", "-", "*", "/", "//", "%"]
 COMPARING = ["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 TRANSACTION = Transaction(42, 0x16_B374D848, 1_767_607_200_123_456)
@@ -201,7 +230,9 @@ class Expressions:
         name = self.random.choice(list(FUNCTIONS))
         function = FUNCTIONS[name]
         count = self.random.randint(function.least, min(function.most, function.least + 1))
-        arguments = [self.any(depth, names) for _ in range(count)]
+        words = [function.takes[min(index, len(function.takes) - 1)] for index in range(count)]
+        fits = self.random.random() < 0.5
+        arguments = [self.random.choice(FITTING[each]) if fits and each in FITTING else self.any(depth, names) for each in words]
         if name == "entered":
             arguments[0] = f"new.{self.random.choice(list(COLUMNS))}"
         return f"{name}({', '.join(arguments)})"
