@@ -1,6 +1,6 @@
 """Mapping files: read, checked, and compiled into functions from Change to Event.
 
-Within the room imports go one way: examples and findings → compiler → schema → language.
+Within the room imports go one way: examples and findings → lints and typing → compiler → schema → language.
 """
 
 from cdc_tracker.mapping.compiler.compile import Plan, compile_plan

@@ -108,7 +108,8 @@ class _MappingTyper:
             return
         chosen = any(isinstance(node, ast.Name) and node.id == "op" for node in ast.walk(when.expression.node))
         if len(never) == len(self.operations):
-            self.found.append(Problem(when.where, when.key, "is never true: there is never an event"))
+            severity = "warning" if isinstance(when.expression.node, ast.Constant) else "error"  # `when: False` may be meant
+            self.found.append(Problem(when.where, when.key, "is never true: there is never an event", "", severity))
         elif not chosen and (change := [each for each in never if each.name != "backfill"]):
             names = " and ".join(each.name for each in change)
             message = f"is never true on {names}, where {_lacking(change[0])} is None"

@@ -259,6 +259,7 @@ def test_nothing_is_known_of_columns_without_a_catalog() -> None:
         ("'false'", "warning", "'false' is always true: it is no condition"),
         ("''", "warning", "'' is always false: it is no condition"),
         ("new.paid_at", "warning", "always true: new.paid_at is timestamp"),
+        ("False", "warning", "is never true: there is never an event"),
         ("new.gift and new.gift == None and None", "error", "is never true: there is never an event"),
     ],
 )
