@@ -71,7 +71,7 @@ class Comparing(Reporter):
     def _may_equal(self, node: ast.expr, left: Operand, right: Operand) -> None:
         self._doubts(node, "==", left, right)
         if left.type.family and right.type.family:
-            self.equal.add(node)
+            self.possible.add(node)
 
     def _doubts(self, node: ast.expr, sign: str, left: Operand, right: Operand) -> None:
         for doubt in comparisons.doubts(sign, left, right):

@@ -194,7 +194,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         deeper = ExpressionTyper(self.rows.assuming(sure, null=False), root=self._root)
         typed = deeper.type(node, names)
         self.found += deeper.found
-        self.equal |= deeper.equal
+        self.possible |= deeper.possible
         return typed
 
     # Displays and comprehensions

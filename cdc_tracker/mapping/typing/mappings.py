@@ -92,10 +92,10 @@ class _MappingTyper:
     def _report(self, placed: Placed, typers: Sequence[Reporter]) -> None:
         """What was found for one operation, or for every one if it is wrong only then.
 
-        A comparison that can be true for one operation is right: coalesce(old.state, 'none') == 'none' asks for an insert.
+        What is possible for one operation is right: coalesce(old.state, 'none') == 'none' asks for an insert.
         """
         everywhere = set.intersection(*(set(typer.found) for typer in typers))
-        right = {node for typer in typers for node in typer.equal - {each.node for each in typer.found}}
+        right = {node for typer in typers for node in typer.possible - {each.node for each in typer.found}}
         for each in dict.fromkeys(each for typer in typers for each in typer.found):
             if not (each.severity == "error" and each.node in right) and (not each.everywhere or each in everywhere):
                 message = f"column {column(placed, each.node)}: {each.message}"

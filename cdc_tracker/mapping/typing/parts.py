@@ -59,6 +59,7 @@ class Parts(Reporter):
             wrong = min(wanted)
             self.error(node, f"there is never a key {wrong!r}{nearest(wrong, list(keys))}")
             return ANY
+        self.possible.add(node)
         found = common(keys[each] for each in keys if each in wanted)
         sure = key.labels is not None and wanted <= keys.keys() and not key.nullable
         return found if sure and not whole.type.nullable else replace(found, nullable=True)
@@ -67,6 +68,7 @@ class Parts(Reporter):
         if key.value.__class__ is not int:
             return replace(common(items), nullable=True) if items else NULL
         if -len(items) <= key.value < len(items):
+            self.possible.add(node)
             found = items[key.value]
             return replace(found, nullable=found.nullable or key.nullable)
         self.error(node, f"there is never an element [{key.value}]: the list has {len(items)}, counted from 0")

@@ -29,7 +29,7 @@ class Found(NamedTuple):
 class Reporter:
     """Types nodes by the method of their name. `found` collects what is wrong, in the order of reading, some of it twice.
 
-    `equal`: comparisons, and elements of lists, whose sides have types that may be equal. `narrows`: in a branch, columns that
+    `possible`: comparisons that can be true, and keys and indexes that there can be. `narrows`: in a branch, columns that
     cannot be NULL there are not. `root`: types what `let` names, for a typer of a branch.
     """
 
@@ -37,7 +37,7 @@ class Reporter:
         self.rows = rows
         self.narrows = narrows
         self.found: list[Found] = []
-        self.equal: set[ast.expr] = set()
+        self.possible: set[ast.expr] = set()
         self._types: dict[ast.expr, Type] = {}
         self._lets: dict[str, Type] = {}
         self._root = self if root is None else root

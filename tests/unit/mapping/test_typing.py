@@ -330,6 +330,7 @@ def test_a_row_that_another_operation_has_is_not_complained_about(event: dict[st
         "coalesce(new.state, 'gone') != coalesce(old.state, 'none')",
         "coalesce(old.state, 'none') == 'none' or coalesce(new.state, 'gone') == 'gone'",
         "before == 'none' or before == 'open'",
+        "{'open': 1, 'paid': 2}[coalesce(old.state, 'none')] == 1",
     ],
 )
 def test_a_value_in_place_of_a_row_that_is_not_there_can_be_compared(when: str) -> None:
