@@ -128,12 +128,12 @@ FORMS = [
 ]
 
 
-def _grown(chance: random.Random, depth: int) -> str:
+def grown(chance: random.Random, depth: int) -> str:
     """A random expression, mostly of the language."""
     if depth <= 0 or chance.random() < 0.15:
         return str(chance.choice(ATOMS))
     parts: list[str] = chance.choice(FORMS).split("@")
-    return parts[0] + "".join(_grown(chance, depth - 1) + part for part in parts[1:])
+    return parts[0] + "".join(grown(chance, depth - 1) + part for part in parts[1:])
 
 
 def _spoiled(chance: random.Random, text: str) -> str:
@@ -173,14 +173,14 @@ def _settled(expression: str, chance: random.Random) -> None:
 @given(st.integers(0, 2**48))
 def test_a_random_expression_gives_a_value_or_a_rejection(seed: int) -> None:
     chance = random.Random(seed)
-    _settled(_grown(chance, chance.randint(1, 5)), chance)
+    _settled(grown(chance, chance.randint(1, 5)), chance)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**48))
 def test_a_spoiled_expression_is_refused_or_harmless(seed: int) -> None:
     chance = random.Random(seed)
-    _settled(_spoiled(chance, _grown(chance, chance.randint(0, 4))), chance)
+    _settled(_spoiled(chance, grown(chance, chance.randint(0, 4))), chance)
 
 
 @settings(max_examples=300, deadline=None)

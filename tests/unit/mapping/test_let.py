@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import random
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cdc_tracker.errors import MappingError
 from cdc_tracker.mapping import findings, load_texts, run_examples
 from cdc_tracker.mapping.language import operators
 from cdc_tracker.model import UNLOGGED, Event, Rejection, Text
 from cdc_tracker.sources.postgres.values import codec
-from tests.unit.mapping.shop import catalogued, change, event, mappings, one, outcome, plan, problems, rejection, relation
+from tests.unit.mapping.shop import ROW, catalogued, change, event, mappings, one, outcome, plan, problems, rejection, relation
+from tests.unit.mapping.test_escape import CELLS, grown
 
 
 def file(let: dict[str, Any], **more: Any) -> str:
@@ -240,3 +246,56 @@ events:
 """
     [result] = run_examples(load_texts({"shop.yml": text}), codec)
     assert result.passed, str(result)
+
+
+def _outcomes(text: str, chance: random.Random) -> list[tuple[object, ...]] | None:
+    """What the mapping makes of a few changes, comparable; None if the text is no mapping, or too costly."""
+    try:
+        made = plan(text, relation(chance.choice("fd")))
+    except MappingError:
+        return None
+    found: list[tuple[object, ...]] = []
+    for op in "cud":
+        odd: dict[str, Text] = {chance.choice(list(ROW)): chance.choice(CELLS) for _ in range(chance.randint(0, 4))}
+        each = made.by_op[op][0](change(made, op, odd, odd | {"status": "open"}))
+        if isinstance(each, Rejection) and "steps" in each.detail:
+            return None
+        found.append((each.body,) if isinstance(each, Event) else (each.reason, each.field, each.detail) if each else ())
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**48))
+def test_a_name_is_the_same_as_its_expression(seed: int) -> None:
+    expression = grown(random.Random(seed), 4)
+    let = {"v": expression, "w": "[v, v]"}
+    named = file(let, when="v or True", properties={"x": "v", "y": "w", "z": "[v for i in [1, 2]]"})
+    x = f"({expression})"
+    plain = file({}, when=f"{x} or True", properties={"x": x, "y": f"[{x}, {x}]", "z": f"[{x} for i in [1, 2]]"})
+    ours, theirs = (_outcomes(text, random.Random(seed + 1)) for text in (named, plain))
+    assert ours is None or theirs is None or ours == theirs
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**48))
+def test_entered_is_the_comparison_of_both_rows(seed: int) -> None:
+    now = grown(random.Random(seed), 3)
+    before = re.sub(r"\bnew(?=[.\[])", "old", now)
+    if now == before or "old" in now:
+        return
+    values = "'paid', None, 2, True"
+    short = {"x": f"entered({now}, {values})", "y": "entered(v, 'paid', 7)"}
+    long = {
+        "x": f"(({now}) in [{values}]) and (({before}) not in [{values}])",
+        "y": "(v in ['paid', 7]) and (b not in ['paid', 7])",
+    }
+    texts = [one(on="update", user_id="'u'", let={"v": now, "b": before}, properties=each) for each in (short, long)]
+    results = []
+    for text in texts:
+        try:
+            made = plan(text, relation("f"))
+        except MappingError:
+            return
+        found = made.by_op["u"][0](change(made, "u", None, {"status": "open", "qty": "3", "gift": "f", "items": "[]"}))
+        results.append(found.body if isinstance(found, Event) else (found.reason, found.field) if found else None)
+    assert results[0] == results[1]
