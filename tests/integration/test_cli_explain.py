@@ -63,12 +63,14 @@ UPDATE shop.orders SET status = 'complete', amount = 500 WHERE id = 93;
 class Shop:
     """A worker's folder beside a database, and the commands run in it."""
 
-    def __init__(self, database: Database, folder: Path, plugin: str = "auto") -> None:
+    def __init__(self, database: Database, folder: Path, plugin: str = "auto", **parts: Any) -> None:
         database.execute(SCHEMA)
         self.database = database
         slot = f"s_{database.name}"
         destinations = {"events": JSONL, "other": {**JSONL, "path": "out/other.jsonl", "sent_ledger": "30d"}}
-        self.worker = Worker(folder, url=database.url, mapping=MAPPING, plugin=plugin, slot=slot, destinations=destinations)
+        self.worker = Worker(
+            folder, url=database.url, mapping=MAPPING, plugin=plugin, slot=slot, destinations=destinations, **parts
+        )
         self.mapping = folder / "mappings" / "events.yml"
         self.worker.call("setup", "--yes")
 
@@ -181,6 +183,28 @@ def test_events_follows_the_journal_until_it_is_interrupted_or_nobody_reads(data
         assert piped.communicate(timeout=60)[1] == b"", "it ends without complaint when its reader has gone"
     finally:
         end(piped, signal.SIGKILL)
+
+
+def test_events_of_the_outbox_are_shown_and_explain_refuses_its_table(database: Database, tmp_path: Path) -> None:
+    shop = Shop(database, tmp_path, source={"outbox": {}})
+    with shop.worker.running():
+        database.execute("""
+            SELECT cdc_tracker.track('Said', 'u-1', '{"email": "ada@example.com", "plan": "pro"}');
+            INSERT INTO cdc_tracker.outbox (event, user_id, properties) VALUES ('Written', 'u-2', '{"phone": "+49 170 1234567"}');
+            INSERT INTO shop.orders (id, user_id, status, amount) VALUES (1, 3, 'complete', 1)
+        """)
+        until(lambda: len(shop.worker.call("events", "--json").splitlines()) == 3, "all three are journaled")
+    said, written = map(json.loads, shop.worker.call("events", "outbox", "--json").splitlines())
+    assert (said["event"]["event"], said["event"]["properties"], said["row"]["new"]) == (
+        "Said",
+        {"email": "•••", "plan": "pro"},
+        None,
+    )
+    assert (written["event"]["properties"], written["row"]["new"]["properties"]) == ({"phone": "•••"}, {"phone": "•••"})
+    assert "+49" not in shop.worker.call("events")
+    shop.mapping.write_text(MAPPING.replace("shop.parcels", "cdc_tracker.outbox").replace("new.status == 'returned'", "True"))
+    refused = shop.worker.ended("explain", "Parcel Returned")
+    assert (refused.returncode, "cdc_tracker.outbox is the outbox" in refused.stderr) == (3, True)
 
 
 def test_a_mapping_that_never_matched_is_named_until_it_does(database: Database, tmp_path: Path) -> None:
