@@ -100,6 +100,23 @@ def explained(folder: Path, mapping: str, rows: list[Any], event: str) -> tuple[
         return found, made(build_pipeline(config, RECORD, "events"), journal)
 
 
+def alone(folder: Path, mapping: str, parts: list[str], rows: list[Any]) -> list[list[bool]]:
+    """Whether each part of a condition, written as a condition of its own, lets each row through. One that raises does not."""
+    head, _, rest = mapping.partition("    when: |\n")
+    event = head.partition("events:\n")[2]
+    _, _, identity = rest.partition("    user_id")
+    texts = [
+        f"{event.replace('Order Paid', f'Part {number}')}    when: |\n"
+        + "\n".join(f"      {line}" for line in part.splitlines())
+        + "\n    user_id: \"'-'\"\n"
+        for number, part in enumerate(parts)
+    ]
+    assert identity
+    _, expected = explained(folder, "version: 1\nevents:\n" + "".join(texts), rows, "Part 0")
+    made = [{result.mapping for result in results if isinstance(result, Event)} for _, results in expected]
+    return [[f"Part {number}" in each for number in range(len(parts))] for each in made]
+
+
 def made(pipeline: Pipeline, journal: Journal) -> list[tuple[Any, list[Result]]]:
     return [found for segment in journal.read(START, 1_000) for found in pipeline.changes(segment, START)]
 
@@ -122,8 +139,13 @@ def test_a_change_is_explained_as_what_the_pipeline_makes_of_it(folder: Path, wh
     found, expected = explained(folder, mapping, rows, "Order Paid")
     [one] = found.mappings
     assert one.counts.total() == len(expected) == len(one.shown) == len(rows)
-    for each, (change, results) in zip(one.shown, expected, strict=True):
+    holds = alone(folder, mapping, [part.expression.text for part in one.parts], rows)
+    for each, (change, results), true in zip(one.shown, expected, holds, strict=True):
         verdict = each.verdict
+        if verdict.cause.kind == "condition":
+            assert [number for number, part in enumerate(true) if not part] == [failed.part for failed in verdict.failed]
+        if verdict.cause.kind == "event":
+            assert all(true)
         assert verdict.position == change.position
         if not results:
             assert verdict.result is None
