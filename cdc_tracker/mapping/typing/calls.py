@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cdc_tracker.config.nearest import nearest
+from cdc_tracker.mapping.language.checking import refused_zone
 from cdc_tracker.mapping.language.functions import FUNCTIONS
 from cdc_tracker.mapping.language.operators import ExpressionError
 from cdc_tracker.mapping.language.signatures import ARGUMENTS, CHOICES
@@ -16,6 +17,8 @@ from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNTYPED, 
 Result = Callable[[Sequence[Type]], Type]
 _SLOW = frozenset({"replace", "split", "join", "concat"})
 """Functions of constants that are not computed here: their results may be large."""
+_OWN_TYPE = frozenset({"string", "coalesce", "min", "max"})
+"""Functions that give a value of the type of their arguments, or take None for a value."""
 
 
 def wrong_arguments(name: str, arguments: Sequence[Operand]) -> Iterator[tuple[int, Mismatch]]:
@@ -26,6 +29,8 @@ def wrong_arguments(name: str, arguments: Sequence[Operand]) -> Iterator[tuple[i
         if word in CHOICES:
             if (wrong := _not_chosen(name, word, each)) is not None:
                 yield index, wrong
+        elif word == "zone" and each.type.labels and all(map(refused_zone, each.type.labels)):
+            yield index, Mismatch(refused_zone(min(each.type.labels)))
         elif not _accepts(ARGUMENTS[word].kinds, each.type):
             yield index, Mismatch(f"{name}() takes {ARGUMENTS[word].what}, and {each.text} is {each.type}", from_text(each))
 
@@ -44,16 +49,26 @@ def _not_chosen(name: str, word: str, given: Operand) -> Mismatch | None:
     return Mismatch(f"{name}() knows no {word} {wrong!r}{nearest(wrong, list(choices))}")
 
 
-def constant_call(name: str, arguments: Sequence[Type]) -> Type | Mismatch | None:
-    """The result of a call of constants, or why it raises; None if the arguments are not all known."""
-    if name in _SLOW or not all(each.known for each in arguments):
+def known_call(name: str, arguments: Sequence[Type]) -> Type | Mismatch | None:
+    """The result of a call of constants, or of each label and constants, or why it raises; None if they are not all known."""
+    first, *others = arguments
+    labelled = first.labels if name not in _OWN_TYPE else None
+    values = [first.only] if first.known else sorted(labelled or ())
+    if name in _SLOW or not values or not all(each.known for each in others):
         return None
-    try:
-        return type_of(FUNCTIONS[name].call(*(each.only for each in arguments)))
-    except ExpressionError as error:
-        return Mismatch(str(error))
-    except Exception:  # such as a division by zero: what it depends on is not said by its message
-        return None
+    results: list[Type] = []
+    why: Mismatch | None = None
+    for value in values:
+        try:
+            results.append(type_of(FUNCTIONS[name].call(value, *(each.only for each in others))))
+        except ExpressionError as error:
+            why = Mismatch(str(error))
+        except Exception:  # such as a division by zero: what it depends on is not said by its message
+            return None
+    if not results:
+        return why
+    found = common(results)
+    return replace(found, nullable=found.nullable or (first.nullable and not first.known))
 
 
 def result(name: str, arguments: Sequence[Type]) -> Type:
@@ -63,19 +78,6 @@ def result(name: str, arguments: Sequence[Type]) -> Type:
     if arguments[0].kind == "null":
         return NULL
     return Type(FUNCTIONS[name].result, any(each.nullable for each in arguments))
-
-
-def _mapped(change: Callable[[str], str]) -> Result:
-    """Of a function of each text alone."""
-
-    def mapped(arguments: Sequence[Type]) -> Type:
-        given = arguments[0]
-        if given.kind == "null":
-            return NULL
-        labels = frozenset(map(change, given.labels)) if given.labels is not None else None
-        return Type("text", given.nullable, labels)
-
-    return mapped
 
 
 def _string(arguments: Sequence[Type]) -> Type:
@@ -134,6 +136,10 @@ def _absolute(arguments: Sequence[Type]) -> Type:
     return NULL if given.kind == "null" else Type(exact(given.kind), given.nullable)
 
 
+def _between(least: int, most: int | None) -> Result:
+    return lambda arguments: Type("integer", any(each.nullable for each in arguments), least=least, most=most)
+
+
 def _never_null(kind: str) -> Result:
     return lambda _: Type(kind, nullable=False)
 
@@ -143,9 +149,6 @@ def _unknown(_: Any) -> Type:
 
 
 RESULTS: dict[str, Result] = {
-    "lower": _mapped(str.lower),
-    "upper": _mapped(str.upper),
-    "trim": _mapped(str.strip),
     "concat": _never_null("text"),
     "string": _string,
     "split": _list_of(TEXT),
@@ -160,6 +163,9 @@ RESULTS: dict[str, Result] = {
     "distinct": _same_list,
     "round": _rounded,
     "abs": _absolute,
+    "length": _between(0, None),
+    "hour": _between(0, 23),
+    "weekday": _between(1, 7),
     "changed": lambda _: BOOLEAN,
     "entered": lambda _: BOOLEAN,
     "get": _unknown,

@@ -34,6 +34,8 @@ class Comparing(Reporter):
 
     def _Compare(self, node: ast.Compare, names: Names) -> Type:  # noqa: N802
         sides = [self._operand(each, names) for each in (node.left, *node.comparators)]
+        for each in sides:
+            self._chosen(node, each.node)
         results = [self._compared(node, *each) for each in zip(sides, node.ops, sides[1:], strict=False)]
         if any(each.truth is False for each in results):
             return replace(BOOLEAN, value=False)
@@ -46,8 +48,19 @@ class Comparing(Reporter):
             return self._ordered(node, left, sign, right)
         return self._contained(node, left, sign, right)
 
+    def _chosen(self, node: ast.Compare, side: ast.expr) -> None:
+        """Reports `new.state == ('paid' or 'sent')`."""
+        if isinstance(side, ast.BoolOp) and all(isinstance(each, ast.Constant) and each.value for each in side.values):
+            one = side.values[0 if isinstance(side.op, ast.Or) else -1]
+            listed = ", ".join(map(comparisons.written, side.values))
+            hint = f"Write {comparisons.written(node.left)} in ({listed})."
+            self.error(node, f"({comparisons.written(side)}) is always {comparisons.written(one)}", hint)
+
     def _equal(self, node: ast.expr, left: Operand, sign: ast.cmpop, right: Operand) -> Type:
         positive, compare = isinstance(sign, ast.Eq | ast.Is), _EQUALITY[type(sign)]
+        if not isinstance(left.node, ast.Constant) and ast.dump(left.node) == ast.dump(right.node):
+            self.error(node, f"always {positive}: both sides are {left.text}", "Compare new.x with old.x, or with a constant.")
+            return BOOLEAN
         self._never_null(node, left, right, positive=positive)
         self._never_null(node, right, left, positive=positive)
         if (mismatch := comparisons.never_equal(left, right)) is not None:
@@ -129,6 +142,8 @@ class Comparing(Reporter):
         elif isinstance(right.node, ast.Constant) and left.type.value is UNKNOWN:
             hint = f"To compare, write {left.text} == {right.text}, or a list: [{right.text}]."
             self.warn(node, f"`in {right.text}` looks for a part of this text", hint)
+        elif left.type.labels and right.type.labels and not any(a in b for a in left.type.labels for b in right.type.labels):
+            return replace(BOOLEAN, value=not positive)
         return BOOLEAN
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cdc_tracker.config.nearest import nearest
 from cdc_tracker.mapping.language.signatures import NUMBERS
@@ -62,16 +62,33 @@ def never_equal(a: Operand, b: Operand) -> Mismatch | None:
     if a.type.family == b.type.family == "text":
         return _unlike_texts(a, b) or _unlike_texts(b, a)
     if a.type.family == b.type.family:
-        return _fraction(a, b) or _fraction(b, a)
+        return _no_integer(a, b) or _no_integer(b, a)
     if _may_be_list(a, b) or _special(a.type, b.type) or _special(b.type, a.type):
         return None
     return Mismatch(f"{_named(a)} never equals {_named(b)}", conversion(a, b))
 
 
-def _fraction(a: Operand, b: Operand) -> Mismatch | None:
-    if a.type.kind == "integer" and b.type.kind == "decimal" and b.type.value is not UNKNOWN and b.type.value % 1:
+def _no_integer(a: Operand, b: Operand) -> Mismatch | None:
+    """Why a number is none of those that an integer can be."""
+    if a.type.kind != "integer" or b.type.family != "number" or b.type.value is UNKNOWN:
+        return None
+    if b.type.value % 1:
         return Mismatch(f"{_named(a)} never equals {b.text}")
+    if outside(b.type.value, b.type.value, a.type):
+        return Mismatch(f"{a.text} never equals {b.text}: it is {bounds(a.type)}")
     return None
+
+
+def outside(least: Any, most: Any, given: Type) -> bool:
+    """Whether no integer of the type is at least and at most so much."""
+    return (given.least is not None and most is not None and most < given.least) or (
+        given.most is not None and least is not None and least > given.most
+    )
+
+
+def bounds(given: Type) -> str:
+    """`0 to 23`."""
+    return f"{given.least} or more" if given.most is None else f"{given.least} to {given.most}"
 
 
 def _may_be_list(a: Operand, b: Operand) -> bool:
@@ -104,7 +121,9 @@ def _unlike_texts(a: Operand, b: Operand) -> Mismatch | None:
     elif (form := FORMS.get(a.type.holds or a.type.kind)) and not any(map(form.fullmatch, labels)):
         what = WORDS.get(a.type.kind, a.type.kind) if not a.type.holds else str(a.type)
         kind = a.type.holds or a.type.kind
-        return Mismatch(f"{a.text} never equals {shown}: {what} that holds {_article(kind)}", conversion(a, b))
+        lower = kind == "uuid" and form.fullmatch(one.lower())
+        hint = "PostgreSQL prints a uuid in lower case." if lower else conversion(a, b)
+        return Mismatch(f"{a.text} never equals {shown}: {what} that holds {_article(kind)}", hint)
     return None
 
 

@@ -16,7 +16,7 @@ from cdc_tracker.mapping.language.functions import FUNCTIONS
 from cdc_tracker.mapping.language.signatures import NUMBERS
 from cdc_tracker.mapping.typing import calls
 from cdc_tracker.mapping.typing.comparing import Comparing
-from cdc_tracker.mapping.typing.comparisons import Mismatch, Operand
+from cdc_tracker.mapping.typing.comparisons import Mismatch, Operand, not_ordered
 from cdc_tracker.mapping.typing.conditions import Conditions
 from cdc_tracker.mapping.typing.parts import Parts
 from cdc_tracker.mapping.typing.reporter import NOTHING, Names
@@ -24,6 +24,7 @@ from cdc_tracker.mapping.typing.rows import Rows
 from cdc_tracker.mapping.typing.types import ANY, BOOLEAN, NULL, TEXT, UNKNOWN, Type, common, exact, type_of
 
 _SIGNS = {ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Add: "+"}
+_DIVISIONS = frozenset({"/", "//", "%"})
 _SUMS = frozenset({"number", "text", "array"})
 _KEYWORDS = {
     "op": Type("text", False, frozenset({"insert", "update", "delete"})),
@@ -91,7 +92,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if special is not None:
             typed: Type = special(node, arguments)
             return typed
-        known = calls.constant_call(name, types)
+        known = calls.known_call(name, types)
         if isinstance(known, Mismatch):
             self.error(node, *known)
         return known if isinstance(known, Type) else calls.result(name, types)
@@ -108,6 +109,21 @@ class ExpressionTyper(Parts, Comparing, Conditions):
             return NULL
         typed = self._compared(node, arguments[1], ast.In(), arguments[0])
         return replace(typed, nullable=arguments[0].type.nullable)
+
+    def _call_sum(self, node: ast.expr, arguments: Sequence[Operand]) -> Type:
+        whole = arguments[0]
+        if whole.type.element is not None and whole.type.element.family not in {"", "number"}:
+            hint = f"Write sum([number(x) for x in {whole.text}])." if whole.type.element.family == "text" else ""
+            self.error(node, f"sum() adds numbers, and elements of {whole.text} are {whole.type.element}", hint)
+        return calls.result("sum", [whole.type])
+
+    def _call_max(self, node: ast.Call, arguments: Sequence[Operand]) -> Type:
+        for each in arguments[1:]:
+            if (mismatch := not_ordered(arguments[0], each)) is not None:
+                self.error(node, *mismatch)
+        return calls.result("max", [each.type for each in arguments])
+
+    _call_min = _call_max
 
     def _call_get(self, node: ast.expr, arguments: Sequence[Operand]) -> Type:
         whole = arguments[0]
@@ -127,6 +143,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
     def _BoolOp(self, node: ast.BoolOp, names: Names) -> Type:  # noqa: N802
         ends = isinstance(node.op, ast.Or)  # the truth that ends it
         values = [self.type(each, names) for each in node.values]
+        self.exclusive(node)
         possible: list[Type] = []
         for each in values:
             if each.truth is ends:
@@ -162,6 +179,8 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         if wrong := [each for each in (left, right) if each.type.family not in {"", "number"}]:
             times = sign == "-" and wrong[0].type.family == "time"
             self.refuse(node, f"`{sign}` takes numbers", wrong[0], "Write date_diff('second', start, end)." if times else "")
+        elif sign in _DIVISIONS and right.type.known and right.type.only == 0:
+            self.error(node, f"`{sign}` by zero always fails")
         return Type(_number(sign, left.type.kind, right.type.kind), nullable)
 
     def _sum(self, node: ast.expr, left: Operand, right: Operand) -> Type:

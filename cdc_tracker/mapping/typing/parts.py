@@ -47,6 +47,8 @@ class Parts(Reporter):
         elif whole.type.items is not None:
             return self._element(node, whole.type.items, key.type)
         elif whole.type.family == "text":
+            if whole.type.holds == "array":
+                self.warn(node, f"{whole.text} is {whole.type}, as '{{a,b}}': this is one of its characters")
             return Type("text")
         return replace(whole.type.element, nullable=True) if whole.type.element else ANY
 

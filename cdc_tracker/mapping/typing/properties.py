@@ -11,7 +11,7 @@ from cdc_tracker.mapping.compiler.kinds import fits
 from cdc_tracker.mapping.compiler.properties import CONVERSIONS
 from cdc_tracker.mapping.language.signatures import NUMBERS, TEXTS
 from cdc_tracker.mapping.schema.shape import Property
-from cdc_tracker.mapping.typing.comparisons import Operand, never_equal
+from cdc_tracker.mapping.typing.comparisons import Operand, bounds, never_equal, outside
 from cdc_tracker.mapping.typing.types import UNKNOWN, Type, type_of
 
 _STRINGS = TEXTS | {"bytes", "uuid_value"}
@@ -26,6 +26,7 @@ _NEEDED: dict[str, tuple[frozenset[str], str]] = {
 }
 """Rules, the kinds that can meet them, and how a message says it."""
 _SHOWN = 5
+_UUID = 36  # characters
 
 
 class Unmet(NamedTuple):
@@ -41,7 +42,7 @@ def unmet(rules: Property, given: Type, text: str, path: str = "") -> Iterator[U
     """The rules that not every value of a type meets. `text`: the expression. NULL is left aside."""
     if given.kind == "null":
         return
-    for message, hint in (*_wrong_kind(rules, given, text), *((each, "") for each in _length(rules, given))):
+    for message, hint in (*_wrong_kind(rules, given, text), *((each, "") for each in _size(rules, given, text))):
         yield Unmet("error", path, message, hint)
         return
     yield from _values(rules, given, path)
@@ -64,15 +65,21 @@ def _wrong_kind(rules: Property, given: Type, text: str) -> Iterator[tuple[str, 
             yield f"must be {what}, but {text!r} is {given}", ""
 
 
-def _length(rules: Property, given: Type) -> Iterator[str]:
-    """Bounds of a length that char(n) or varchar(n) cannot meet."""
-    length = given.length
+def _size(rules: Property, given: Type, text: str) -> Iterator[str]:
+    """Bounds that no integer of the type meets, bounds of a length that char(n), varchar(n) or a UUID cannot meet."""
+    if outside(rules.minimum, rules.maximum, given):
+        bound = f"at least {rules.minimum}" if rules.minimum is not None else f"at most {rules.maximum}"
+        yield f"must be {bound}, but {text!r} is {bounds(given)}"
+    length = _UUID if given.kind == "uuid" else given.length
     if length is None:
         return
     if rules.min_length is not None and rules.min_length > length:
         yield f"must have a length of at least {rules.min_length}, but the column holds {length} characters at most"
-    if rules.max_length is not None and given.fixed and rules.max_length < length:
-        yield f"must have a length of at most {rules.max_length}, but a char({length}) always has {length}, blanks included"
+    if rules.max_length is not None and rules.max_length < length:
+        if given.kind == "uuid":
+            yield f"must have a length of at most {rules.max_length}, but a uuid always has {length}"
+        elif given.fixed:
+            yield f"must have a length of at most {rules.max_length}, but a char({length}) always has {length}, blanks included"
 
 
 def _values(rules: Property, given: Type, path: str) -> Iterator[Unmet]:

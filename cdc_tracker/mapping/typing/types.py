@@ -25,6 +25,8 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
+_INTEGERS = {oid: 2 ** (8 * size - 1) for oid, size in {21: 2, 23: 4, 20: 8}.items()}
+"""Types of integers → the first value above those that they hold."""
 _BPCHAR = 1042
 
 
@@ -54,6 +56,8 @@ class Type:
     citext: bool = False
     nested: bool = False
     column: str = ""  # of a bare column
+    least: int | None = None  # of integers
+    most: int | None = None
     certain: bool | None = None  # its truth, if that is known and the value is not
 
     @property
@@ -107,7 +111,7 @@ BOOLEAN = Type("boolean", nullable=False)
 TEXT = Type("text", nullable=False)
 
 FORMS: dict[str, re.Pattern[str]] = {
-    "uuid": re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"),
+    "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "time": re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([-+][0-9:]+)?"),
     "boolean": re.compile(r"[tf]"),
     "integer": re.compile(r"-?[0-9]+"),
@@ -129,6 +133,8 @@ def column_type(column: TableColumn, codec: Callable[[int], Codec]) -> Type:
         return replace(found, element=_element(codec(column.element_oid).kind) if column.element_oid else ANY)
     if kind == "text" and column.element_oid:
         return replace(found, holds="array", name="")
+    if above := _INTEGERS.get(column.type_oid):
+        return replace(found, least=-above, most=above - 1)
     if kind not in TEXTS:
         return found
     if column.is_domain and base not in TEXTS:
