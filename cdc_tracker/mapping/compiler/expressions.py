@@ -60,7 +60,7 @@ _OUTSIDE = _Inside({}, looped=False)
 
 
 class ExpressionCompiler:
-    """Compiles the nodes that language/expressions.py accepts."""
+    """Compiles the nodes that language/checking.py accepts."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -158,7 +158,7 @@ class ExpressionCompiler:
         return self.scope.lets[key]
 
     def _Call(self, node: ast.Call, inside: _Inside) -> tuple[str, str]:  # noqa: N802
-        assert isinstance(node.func, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else
+        assert isinstance(node.func, ast.Name)  # noqa: S101  language/checking.py accepts nothing else
         function = FUNCTIONS[node.func.id]
         if node.func.id == "changed":
             return self._compared(node.args[0], ast.NotEq(), node.args[1], inside), "boolean"
@@ -278,7 +278,7 @@ class ExpressionCompiler:
         parts: list[str] = []
         deeper = _Inside(inside.local, looped=True)
         for generator in generators:
-            assert isinstance(generator.target, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else
+            assert isinstance(generator.target, ast.Name)  # noqa: S101  language/checking.py accepts nothing else
             over = self._call(rounds, self.scope.budget, str(weight), self._source(generator.iter, deeper))
             variable = self.scope.names.unique(f"each_{generator.target.id}")
             deeper = _Inside({**deeper.local, generator.target.id: variable}, looped=True)

@@ -40,7 +40,7 @@ class ColumnUse:
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. `node` contains only what compiler/expressions.py compiles. A name that `let` gives to nothing but a
+    """A checked expression. `node` has passed checking.py. A name that `let` gives to nothing but a
     column is that column in it.
 
     `uses`: the columns that the text names, and those of `old` that entered() reads. `lets`: the names of `let` that it needs,

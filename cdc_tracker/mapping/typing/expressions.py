@@ -1,6 +1,6 @@
 """The type of an expression, for one operation, and what in it cannot work.
 
-One method for each node that language/expressions.py accepts.
+One method for each node that language/checking.py accepts.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
         return replace(TEXT, nullable=any(part.nullable for part in parts))
 
     def _Call(self, node: ast.Call, names: Names) -> Type:  # noqa: N802
-        assert isinstance(node.func, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else
+        assert isinstance(node.func, ast.Name)  # noqa: S101  language/checking.py accepts nothing else
         name, arguments = node.func.id, [self._operand(each, names) for each in node.args]
         types = [each.type for each in arguments]
         wrong = list(calls.wrong_arguments(name, arguments))
@@ -254,7 +254,7 @@ class ExpressionTyper(Parts, Comparing, Conditions):
 
     def _loops(self, generators: Sequence[ast.comprehension], names: Names) -> Names:
         for each in generators:
-            assert isinstance(each.target, ast.Name)  # noqa: S101  language/expressions.py accepts nothing else
+            assert isinstance(each.target, ast.Name)  # noqa: S101  language/checking.py accepts nothing else
             names = {**names, each.target.id: self._round(self._operand(each.iter, names))}
             for test in each.ifs:
                 self.condition(test, names)
