@@ -80,8 +80,10 @@ def _value_types(mapping: declared.Mapping, table: Table) -> dict[str, str]:
 
 def _identity(problem: Problem) -> set[tuple[str, str]]:
     """What makes two findings the same. One that a statement mends, or a warning, may name other columns than before."""
-    if problem.hint and (problem.severity == "warning" or problem.hint.startswith("ALTER TABLE")):
+    if problem.hint.startswith("ALTER TABLE"):
         return {("", problem.hint)}
+    if problem.hint and problem.severity == "warning":
+        return {(problem.key, problem.hint)}
     message, _, others = problem.message.partition(_ALSO)
     places = (f"{problem.where}: {problem.key}", *(place for place in others.split(", ") if ": " in place))
     return {(place, _COLUMN.sub("", message)) for place in places}
