@@ -21,7 +21,8 @@ from cdc_tracker.tables import Snapshot
 from cdc_tracker.units import plural
 from cdc_tracker.worker.assemble import table_needs
 
-_DOWN = re.compile(r"^[ \t]*--[ \t]*(?:\+(?:goose|migrate)[ \t]+down|migrate:down|rambler[ \t]+down|//@undo)\b", re.I | re.M)
+_MARK = r"^[ \t]*--[ \t]*(?:\+goose[ \t]+|\+migrate[ \t]+|rambler[ \t]+|migrate:)"
+_DOWN = re.compile(rf"(?:{_MARK}down|^[ \t]*--[ \t]*//@undo)\b.*?(?={_MARK}up\b|\Z)", re.I | re.M | re.S)
 _DUMPED = re.compile(r"^-- Dumped from database version (\d+)(?:\.(\d+))?", re.MULTILINE)
 _NEWEST = 180000
 _WHOLE = (
@@ -40,9 +41,8 @@ class Script:
 
     @property
     def up(self) -> str:
-        """Without the part that takes the migration back, as goose, dbmate and others keep it in the same file."""
-        found = _DOWN.search(self.text)
-        return self.text[: found.start()] if found else self.text
+        """Without the parts that take it back, as goose, dbmate and others keep them in the file. Lines keep their numbers."""
+        return _DOWN.sub(lambda down: "\n" * down[0].count("\n"), self.text)
 
 
 def script(path: Path) -> Script:
@@ -150,6 +150,8 @@ class _Trial:
     def _run(self, name: str, scripts: Sequence[Script]) -> list[str]:
         """Runs the scripts up to the first failure."""
         for each in scripts:
+            if not each.up.strip():  # perhaps what should have written it has failed
+                return [f"{each.name}: there is no SQL in it"]
             if failed := self.server.run(name, each.up, label=each.name, folder=each.folder):
                 return failed
         return []

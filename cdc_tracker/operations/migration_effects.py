@@ -21,7 +21,8 @@ _OTHER_TYPE = "A destination with typed columns may refuse it: convert it in the
 _OTHER_ID = "The same row gets another id than before: what is sent again, by a rewind or a backfill, is there twice."
 _ALSO = "; also at "
 _COLUMN = re.compile(r"^column [0-9]+: ")
-_PARKED = ("has no column", "is not logged")  # its event becomes a dead letter
+_GRAMMAR = {"is", "are", "and", "or", "also", "at", "more"}  # words that tell one from many
+_PARKED = ("has no column", "not logged")  # its event becomes a dead letter
 _OF_COLUMN = re.compile(r"the column (.+?) is ")
 _SHOWN = 10
 _RENAMED = "Write the new name in the mapping's `table`. Ids stay the same, as the mapping's `key` does."
@@ -79,9 +80,10 @@ def _value_types(mapping: declared.Mapping, table: Table) -> dict[str, str]:
 
 
 def _identity(problem: Problem) -> set[tuple[str, str]]:
-    """What makes two findings the same. One that a statement mends, or a warning, may name other columns than before."""
+    """What makes two findings the same. A warning may name other columns than before, one that a statement mends only fewer."""
     if problem.hint.startswith("ALTER TABLE"):
-        return {("", problem.hint)}
+        words = {word.strip(",:;") for word in f"{problem.where} {problem.key} {problem.message}".split()}
+        return {(f"{problem.severity} {problem.hint}", word) for word in words - _GRAMMAR}
     if problem.hint and problem.severity == "warning":
         return {(problem.key, problem.hint)}
     message, _, others = problem.message.partition(_ALSO)
