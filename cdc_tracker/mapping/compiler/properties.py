@@ -154,8 +154,10 @@ class _MemberWriter:
         writer.line("try:", depth)
         writer.line(f"{value} = {source}", depth + 1)
         self._checked(value, depth + 1)
-        to_json = writer.runtime(number_json if kind in {"decimal", "number", "any"} else canonical)
-        writer.line(f"{variable} = {to_json}({value})", depth + 1)
+        json = f"{writer.runtime(canonical)}({value})"
+        if kind in {"decimal", "number", "any"}:  # most are no zeros, and cost no second call
+            json = f"{json} if {value} else {writer.runtime(number_json)}({value})"
+        writer.line(f"{variable} = {json}", depth + 1)
         writer.line("except Error as error:", depth)
         writer.line(writer.reject(writer.rejections.error(self.path), "error"), depth + 1)
         writer.piece(variable)
