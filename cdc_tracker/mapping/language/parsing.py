@@ -90,11 +90,29 @@ def _with_keyword_columns(source: str) -> str:
             letter = found["word"][0]
             first = "a" if letter.islower() else "A"
             return f"{found['row']}{chr(_BOLD[first] + ord(letter) - ord(first))}{found['word'][1:]}"
-        if "f" in (found["prefix"] or "").lower():
-            return re.sub(r"(?<!\{)\{[^{}]*\}(?!\})", lambda part: _KEYWORD_COLUMN.sub(replaced, part[0]), found[0])
-        return found[0]
+        text = found[0]
+        for start, end in _computed(text) if "f" in (found["prefix"] or "").lower() else ():
+            text = text[:start] + _KEYWORD_COLUMN.sub(replaced, text[start:end]) + text[end:]
+        return text
 
     return _KEYWORD_COLUMN.sub(replaced, source) if "." in source else source
+
+
+def _computed(text: str) -> Iterator[tuple[int, int]]:
+    """Where the expressions of an f-string begin and end: what is in braces that are not doubled."""
+    place = depth = start = 0
+    while place < len(text):
+        if not depth and text.startswith(("{{", "}}"), place):
+            place += 1
+        elif depth and (quoted := habits.QUOTED.match(text, place)):
+            place = quoted.end() - 1
+        elif text[place] == "{":
+            depth, start = depth + 1, start if depth else place + 1
+        elif depth and text[place] == "}":
+            depth -= 1
+            if not depth:
+                yield start, place
+        place += 1
 
 
 def _relocate(tree: ast.AST, read: Sequence[str], written: Sequence[str]) -> None:
@@ -132,7 +150,8 @@ def _names(source: str) -> Iterator[tuple[str, int, int]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.STRING and "f" in token.string.partition(token.string[-1])[0].lower():
             # Python 3.11 makes an f-string one token
-            yield from ((part, *token.start) for part in re.findall(r"\{([^{}]*)\}", token.string))
+            for start, end in _computed(token.string):
+                yield from ((name, *token.start) for name, *_ in _names(f"({token.string[start:end]})"))
         if token.type in {tokenize.NAME, tokenize.ERRORTOKEN}:
             if token.start == end:
                 name += token.string  # a combining mark, which 3.11's tokenizer does not know

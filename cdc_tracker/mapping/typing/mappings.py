@@ -118,8 +118,9 @@ class _MappingTyper:
 
 def column(placed: Placed, node: ast.AST) -> int:
     """Where a node is in the text of its expression, counted from 1."""
-    line, shift = getattr(node, "lineno", 1), 1 if "\n" in placed.expression.text.strip() else 0
-    return max(int(getattr(node, "col_offset", 0)) + 1 - (shift if line == 1 else 0), 1)
+    lines, line = placed.expression.text.strip().split("\n"), getattr(node, "lineno", 1)
+    before = int(getattr(node, "col_offset", 0)) - (line == 1 < len(lines))  # of several lines, which are in parentheses
+    return len(lines[line - 1].encode()[: max(before, 0)].decode(errors="ignore")) + 1
 
 
 def _lacking(operation: _Operation) -> str:

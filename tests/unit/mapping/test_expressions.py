@@ -469,7 +469,8 @@ def test_all_expressions_of_an_event_share_what_it_may_cost() -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["new.ｓtatus", "new.statuſ", "f'{new.ｓtatus}'", "new.paid and new.ｓtatus == 'status'", "new.a\u0308", "ｌower(new.status)",
+    ["new.ｓtatus", "new.statuſ", "f'{new.ｓtatus}'", "f\"{ new.ｓtatus + {'a': 'b'}['a'] }\"", "f\"{f'{new.ｓtatus}'}\"",
+     "new.paid and new.ｓtatus == 'status'", "new.a\u0308", "ｌower(new.status)",
      "[ｉ for ｉ in new.items]", "new.status == 'a'\nand new.ｓtatus == 'b'"],
 )  # fmt: skip
 def test_a_name_is_read_as_it_is_written_or_not_at_all(expression: str) -> None:
@@ -480,3 +481,4 @@ def test_a_name_is_read_as_it_is_written_or_not_at_all(expression: str) -> None:
 def test_texts_and_quoted_columns_may_hold_any_letter() -> None:
     read = parse("new['ｓtatus'] == 'ﬁ' and new.größe == f'ﬁ{new.中文}'")
     assert [use.name for use in read.uses] == ["ｓtatus", "größe", "中文"]
+    assert [use.name for use in parse("f\"{ concat('ﬁ', new.status) }ﬁ\"").uses] == ["status"]

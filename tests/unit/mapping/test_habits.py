@@ -229,6 +229,10 @@ def test_only_columns_are_taken_for_them() -> None:
     texts = [each.value for each in ast.walk(mixed.node) if isinstance(each, ast.Constant)]
     assert (texts, [use.name for use in mixed.uses]) == (["new.from", "it's new.is"], ["class", "not"])
     assert [use.name for use in parse("f'{new.from}-{lower(new.class)}'").uses] == ["from", "class"]
+    assert [use.name for use in parse("f\"{ new.from + {'a': 'new.is'}['a'] }{{new.if}}{{{new.class}}}\"").uses] == [
+        "from",
+        "class",
+    ]
     assert [use.name for use in parse("'ä' == new.from and new.größe == 1").uses] == ["from", "größe"]
     assert [use.column for use in parse("'ä' == new.from and new.größe == 1").uses] == [8, 21]
     for text in ("from", "new.a.from", "[from for from in new.a]", "new.", "class.x"):

@@ -278,6 +278,15 @@ def test_nothing_is_known_of_columns_without_a_catalog() -> None:
                 assert "(integer)" not in problem.message and "shop.state" not in problem.message, problem
 
 
+@pytest.mark.parametrize(
+    ("expression", "place"),
+    [("'ä' == new.status or new.qty == '7'", 22), ("'ä' != new.status\nand 'ö' != new.status and new.qty == '7'", 27)],
+)
+def test_a_place_is_counted_in_characters(expression: str, place: int) -> None:
+    [problem] = found(**value(expression))
+    assert problem.message.startswith(f"column {place}: "), problem
+
+
 # Conditions
 
 
