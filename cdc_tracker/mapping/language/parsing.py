@@ -150,8 +150,8 @@ def _names(source: str) -> Iterator[tuple[str, int, int]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.STRING and "f" in token.string.partition(token.string[-1])[0].lower():
             # Python 3.11 makes an f-string one token
-            for start, end in _computed(token.string):
-                yield from ((name, *token.start) for name, *_ in _names(f"({token.string[start:end]})"))
+            for first, last in _computed(token.string):
+                yield from ((name, *token.start) for name, *_ in _names(f"({token.string[first:last]})"))
         if token.type in {tokenize.NAME, tokenize.ERRORTOKEN}:
             if token.start == end:
                 name += token.string  # a combining mark, which 3.11's tokenizer does not know
