@@ -26,8 +26,7 @@ _STAGES: dict[Stage, str] = {
     "parked": "parked",
     "suppressed": "suppressed",
     "settled": "not parked (any more): its dead letter was retried, or it was sent by an earlier mapping",
-    "not_counted": "not sent: its checkpoint has passed the change, and the ledger counted no such event in that hour; "
-    "the destination or the mapping was added later",
+    "not_counted": "not sent: its checkpoint has passed the change; the destination or the mapping was added later",
     "not_for_it": "not for it: the mapping's destinations do not name it",
     "raw": "gets changes as they are, and no mapped events",
 }

@@ -125,7 +125,7 @@ class Progress:
                 self.holder.store(self.accounting.position)
         current = self._mappings.current
         self.persist(partial(self._state.in_hand.take_mappings, self._source, self._name, current.texts))
-        self.persist(partial(self._state.mappings.load, self._source, self._name, current.keys))
+        self.persist(partial(self._state.mappings.load, self._source, self._name, current.keys, self.accounting.position))
         self._mappings.record()
 
     def results(self, segment: Segment, after: Position) -> list[Result]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cdc_tracker.config.config import Config
 from cdc_tracker.mapping import Mapping, Mappings
-from cdc_tracker.model import Event, Result, Segment, Suppression
+from cdc_tracker.model import START, Event, Rejection, Result, Segment, Suppression
 from cdc_tracker.operations.masking import Masks
 from cdc_tracker.pipeline import Pipeline
 from cdc_tracker.state import HOUR, Checkpoint, DeadLetter, SourceRecord, State, sent_id
@@ -23,8 +23,8 @@ class Fate(NamedTuple):
     - `pending`: its checkpoint has not passed the change. `parked`: there is a dead letter.
     - `suppressed`: its settings leave the event out. `not_for_it`: the mapping's `destinations` do not name it.
     - `settled`: the event is rejected now, its checkpoint has passed it, and there is no dead letter (any more).
-    - `not_counted`: its checkpoint has passed the change, and the ledger has no event of the mapping in that hour: the
-      destination or the mapping was added later.
+    - `not_counted`: its checkpoint has passed the change, before the mapping was first loaded there, or without an event of the
+      mapping in that hour's ledger: the destination or the mapping was added later.
     - `raw`: it gets changes as they are, and no mapped events.
     """
 
@@ -41,16 +41,17 @@ class Fates:
         self._config, self._state, self._record = config, state, record
         self._mappings, self._masks = mappings, masks
         self._checkpoints: Dict[str, Checkpoint] = state.checkpoints.all(record.name)
+        self._loaded = {(each.destination, each.mapping): each.after for each in state.mappings.all(record.name)}
         self._pipelines: dict[str, Pipeline] = {}
 
-    def of(self, mapping: Mapping, result: Result, segment: Segment) -> list[Fate]:
+    def of(self, mapping: Mapping, result: Event | Rejection, segment: Segment) -> list[Fate]:
         """Returns the fates of what a mapping makes of one change, in the order of the configuration.
 
         `result`: before any destination's settings. `segment`: contains the change.
         """
         return [self._at(name, mapping, result, segment) for name in self._config.destinations]
 
-    def _at(self, name: str, mapping: Mapping, result: Result, segment: Segment) -> Fate:
+    def _at(self, name: str, mapping: Mapping, result: Event | Rejection, segment: Segment) -> Fate:
         settings = self._config.destinations[name]
         if settings.requirements.raw:
             return Fate(name, "raw")
@@ -66,7 +67,7 @@ class Fates:
             return Fate(name, "suppressed", routed.reason)
         return self._by_checkpoint(name, mapping.key, result)
 
-    def _by_checkpoint(self, name: str, key: str, result: Result) -> Fate:
+    def _by_checkpoint(self, name: str, key: str, result: Event | Rejection) -> Fate:
         checkpoint, source = self._checkpoints.get(name), self._record.name
         if isinstance(result, Event):
             id_ = sent_id(result.message_id)
@@ -78,14 +79,16 @@ class Fates:
             return Fate(name, "pending", detail=f"its checkpoint is {checkpoint.position}")
         again = checkpoint.rewind_to is not None and checkpoint.rewind_to < result.position
         detail = "it is sent again: a rewind was requested" if again else ""
-        if not isinstance(result, Event):
-            return Fate(name, "settled", detail=detail)
-        return Fate(name, "passed" if self._counted(name, key, result) else "not_counted", detail=detail)
+        return self._passed(name, key, result, detail)
 
-    def _counted(self, name: str, key: str, event: Event) -> bool:
-        hour = event.committed_at // HOUR
+    def _passed(self, name: str, key: str, result: Event | Rejection, detail: str) -> Fate:
+        """Of what the destination's checkpoint has passed."""
+        hour = result.committed_at // HOUR
         rows = self._state.ledger.rows(self._record.name, destination=name, mapping=key, since_hour=hour)
-        return bool(rows) and rows[0].hour == hour
+        counted = bool(rows) and rows[0].hour == hour
+        if not counted or (result.position <= self._loaded.get((name, key), START) and not rows[0].replayed):
+            return Fate(name, "not_counted", detail=detail)
+        return Fate(name, "passed" if isinstance(result, Event) else "settled", detail=detail)
 
     def _letter(self, name: str, result: Result) -> DeadLetter | None:
         place = result.position

@@ -119,12 +119,14 @@ class LedgerRow:
 class MappingRecord(NamedTuple):
     """A mapping in force at a destination. `loaded_at`: when it was first loaded, microseconds since the Unix epoch.
 
+    `after`: changes up to this position were dealt with before; START, if perhaps by an earlier mapping with this key.
     `matched`: whether a change has matched it since, live or in a job.
     """
 
     destination: str
     mapping: str
     loaded_at: int
+    after: Position
     matched: bool
 
 

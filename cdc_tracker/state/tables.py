@@ -84,6 +84,8 @@ mappings = Table(  # in force at each destination
     _text("destination", key=True),
     _text("mapping", key=True),
     _big("loaded_at"),  # when it was first loaded
+    _big("after_lsn"),  # changes up to this position were dealt with before
+    _big("after_ordinal"),
     _big("matched_before"),  # how many the ledger had then, of an earlier mapping with this key
 )
 

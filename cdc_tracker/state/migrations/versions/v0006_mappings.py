@@ -12,10 +12,13 @@ def upgrade() -> None:
     op.create_table(
         "cdc_tracker_mapping",
         *(sa.Column(name, sa.Text, primary_key=True, nullable=False) for name in ("source", "destination", "mapping")),
-        *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("loaded_at", "matched_before")),
+        *(
+            sa.Column(name, sa.BigInteger, nullable=False)
+            for name in ("loaded_at", "after_lsn", "after_ordinal", "matched_before")
+        ),
     )
     op.execute(
-        "INSERT INTO cdc_tracker_mapping (source, destination, mapping, loaded_at, matched_before) "
-        "SELECT source, destination, mapping, min(hour) * 3600000000, 0 FROM cdc_tracker_ledger "
+        "INSERT INTO cdc_tracker_mapping (source, destination, mapping, loaded_at, after_lsn, after_ordinal, matched_before) "
+        "SELECT source, destination, mapping, min(hour) * 3600000000, 0, -1, 0 FROM cdc_tracker_ledger "
         "GROUP BY source, destination, mapping"
     )
