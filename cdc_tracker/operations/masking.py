@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -113,7 +114,9 @@ class Personal(Masks):
         return masked
 
     def _reads(self, mapping: Mapping, placed: Placed) -> bool:
-        return any(self.column(mapping.table, use.name) for use in mapping.uses(placed))
+        lets = (mapping.let[name] for name in placed.expression.lets)
+        members = (name for each in (placed, *lets) for name in _members(each.expression.node))
+        return any(self.column(mapping.table, use.name) for use in mapping.uses(placed)) or any(map(may_be_personal, members))
 
     def _masked(self, key: str, value: Any, path: str) -> Any:
         if path and value is not None and self.hides(key, path):
@@ -123,6 +126,13 @@ class Personal(Masks):
         if isinstance(value, list):
             return [self._masked(key, inner, f"{path}[]") for inner in value]
         return value
+
+
+def _members(node: ast.expr) -> Iterator[str]:
+    """Yields the names of members of JSON that an expression takes: `new.data['email']`, `get(new.data, 'email')`."""
+    for each in ast.walk(node):
+        taken = [each.slice] if isinstance(each, ast.Subscript) else each.args[1:] if isinstance(each, ast.Call) else []
+        yield from (arg.value for arg in taken if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
 _DOTS = "•••"

@@ -14,9 +14,10 @@ from cdc_tracker.delivery.points import EARLIEST
 from cdc_tracker.journal import Journal
 from cdc_tracker.model import START, Position
 from cdc_tracker.operations.events import Feed
+from cdc_tracker.operations.masking import Personal
 from cdc_tracker.printable import printable
 from cdc_tracker.state import State
-from cdc_tracker.worker.assemble import open_journal
+from cdc_tracker.worker.assemble import load_mappings, open_journal
 from tests.hostile import TEXTS, VALUES
 from tests.unit.cli.conftest import Run
 from tests.unit.pipeline.frames import Commit, Order, at, segments
@@ -37,6 +38,21 @@ events:
     key: seen
     table: shop.orders
     user_id: new.user_id
+"""
+
+
+MEMBERS = """\
+version: 1
+events:
+  - name: Order Seen
+    table: shop.orders
+    let: {mail: "get(new.status, 'email')"}
+    user_id: new.id
+    properties:
+      a: get(new.status, 'email')
+      b: new.status['customer']['phone']
+      c: mail + '!'
+      d: get(new.status, 'plan')
 """
 
 
@@ -106,6 +122,12 @@ def test_json_in_a_column_is_searched_for_personal_values(run: Run, journal: Jou
     assert json.loads(found[0]) == {"plan": "pro", "customer": {"email": "•••", "id": 7}}
     assert found[1] == values[1]
     assert found[4] == "•••", "what Python cannot search is masked as a whole"
+
+
+def test_a_property_that_is_made_of_a_personal_member_of_json_is_masked(config: Config, place: Path) -> None:
+    (place / "mappings" / "orders.yml").write_text(MEMBERS)
+    personal = Personal(load_mappings(config).all)
+    assert [name for name in "abcd" if personal.hides("Order Seen", f"properties.{name}")] == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("orders")
