@@ -85,6 +85,8 @@ def _unlike_facts(value: Any, given: Type) -> str:
         return f"it is always {given.value!r}"
     if given.labels is not None and value not in given.labels:
         return f"its labels are {sorted(given.labels)}"
+    if (given.least is not None and value < given.least) or (given.most is not None and value > given.most):
+        return f"it is {given.least} to {given.most}"
     if given.length is not None and (len(value) > given.length or (given.fixed and len(value) != given.length)):
         return f"its length is {given.length}"
     if given.holds and given.holds in FORMS and not FORMS[given.holds].fullmatch(value):
@@ -157,6 +159,8 @@ class Checker:
     def _contradicted(self, text: str, found: Found, values: list[tuple[Any, bool]]) -> None:
         """Whether a row does what an error says is impossible. NULL in an operand explains what it gives."""
         node, message = found.node, found.message
+        if isinstance(node, ast.Compare) and len(node.ops) > 1:
+            return  # of a chain, one of its comparisons is said to be impossible
         begins = message.replace(":", "").split()
         sure = {"True": True, "False": False}.get(begins[1] if begins[0] == "always" else begins[0])
         if found.severity == "warning" and sure is None:
@@ -166,6 +170,7 @@ class Checker:
         for row, (value, special) in enumerate(values):
             nulls = sum(each[row][0] is None for each in operands)
             absent = value is None and isinstance(node, ast.Subscript | ast.Call)  # no such key
+            absent |= value == 0 and message.startswith("sum()")  # of an empty list
             if value is RAISED or special or (sure is None and (nulls or absent)):
                 continue
             if nulls and not message.startswith("always"):

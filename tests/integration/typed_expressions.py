@@ -199,6 +199,7 @@ class Expressions:
                 self._call,
                 self._call,
                 self._logic,
+                self._asked,
                 self._part,
                 self._shown,
             ]
@@ -241,6 +242,18 @@ class Expressions:
         a, b, c = (self.any(depth, names) for _ in range(3))
         return self.random.choice([f"(({a}) and ({b}))", f"(({a}) or ({b}))", f"(not ({a}))", f"(({a}) if ({b}) else ({c}))"])
 
+    def _asked(self, depth: int, names: Sequence[str]) -> str:
+        """Questions about one value: by comparisons with constants, of it or of what a function makes of it; in a chain."""
+        asked = f"{self.random.choice(['new', 'old'])}.{self.random.choice(list(COLUMNS))}"
+        if self.random.random() < 0.3:
+            name = self.random.choice(["left", "right", "starts_with", "ends_with", "contains", "lower", "trim", "int", "sha256"])
+            asked = f"{name}({asked}{', ' + self.random.choice(CONSTANTS) if FUNCTIONS[name].least == 2 else ''})"
+        if self.random.random() < 0.2:
+            return f"({asked} {self.random.choice(COMPARING)} {self.any(depth, names)} {self.random.choice(COMPARING)} {asked})"
+        first, second, third = (self.random.choice(CONSTANTS) for _ in range(3))
+        parts = [f"{asked} == {first}", f"{asked} in [{second}, {third}]", f"{asked} != {second}", f"{asked} not in [{first}]"]
+        return f"({self.random.choice([' and ', ' or ']).join(self.random.sample(parts, 2))})"
+
     def _part(self, depth: int, names: Sequence[str]) -> str:
         whole = self.any(depth, names)
         return f"({whole})[{self.random.choice(['0', '1', '-1', '5', repr('a'), repr('z'), ':2', '1:', self._leaf(names)])}]"
@@ -255,6 +268,7 @@ class Expressions:
                 f"{{'a': {a}, 'b': {b}}}",
                 f"[{inner} for {loop} in ({a}) if ({b})]",
                 f"{{{loop}: {b} for {loop} in ({a})}}",
+                f'f"{{{a}}}-{{{b}}}"',
             ]
         )
 
@@ -274,7 +288,8 @@ def columns_of(node: ast.AST) -> set[tuple[str, str]]:
 def closed(node: ast.expr) -> Iterator[ast.expr]:
     """The node and the expressions below it that need no loop variable."""
     yield node
-    for child in ast.iter_child_nodes(node):
+    for part in ast.iter_child_nodes(node):
+        child = part.value if isinstance(part, ast.FormattedValue) else part
         if isinstance(child, ast.comprehension):
             if child is node.generators[0]:  # type: ignore[attr-defined]  # comprehensions alone have them
                 yield from closed(child.iter)
