@@ -41,7 +41,7 @@ def whole(mapping: Mapping, placed: Placed) -> ast.expr:
     """The expression with what the mapping's `let` names in place of its names: of each name the first, which is enough to find
     every column, and keeps names of names of names short."""
     node = placed.expression.node
-    return _Naming(mapping.let).visit(copy.deepcopy(node)) if mapping.let else node
+    return _Naming(mapping.let).visit(copy.deepcopy(node)) if placed.expression.lets else node
 
 
 class _Naming(ast.NodeTransformer):
