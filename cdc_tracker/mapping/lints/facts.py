@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import copy
 import json
 from collections.abc import Callable
-from collections.abc import Mapping as Dict
 from dataclasses import dataclass
+from typing import Any
 
 from cdc_tracker.errors import Problem
 from cdc_tracker.mapping.schema.declared import Mapping, Member, Placed
@@ -41,17 +40,18 @@ def whole(mapping: Mapping, placed: Placed) -> ast.expr:
     """The expression with what the mapping's `let` names in place of its names: of each name the first, which is enough to find
     every column, and keeps names of names of names short."""
     node = placed.expression.node
-    return _Naming(mapping.let).visit(copy.deepcopy(node)) if placed.expression.lets else node
+    return _named(node, dict(mapping.let)) if placed.expression.lets else node
 
 
-class _Naming(ast.NodeTransformer):
-    def __init__(self, let: Dict[str, Placed]) -> None:
-        self.let = dict(let)
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        """The named expression, once."""
-        placed = self.let.pop(node.id, None)
-        return node if placed is None else self.visit(copy.deepcopy(placed.expression.node))
+def _named(node: Any, let: dict[str, Placed]) -> Any:
+    """A copy of a node, with each named expression in the place of its name, once. What is no node is returned as it is."""
+    if isinstance(node, list):
+        return [_named(each, let) for each in node]
+    if not isinstance(node, ast.expr | ast.comprehension):
+        return node
+    if isinstance(node, ast.Name) and (placed := let.pop(node.id, None)) is not None:
+        return _named(placed.expression.node, let)
+    return ast.copy_location(type(node)(**{name: _named(value, let) for name, value in ast.iter_fields(node)}), node)
 
 
 def warning(at: Mapping | Member | Placed, message: str, hint: str) -> Problem:
