@@ -141,6 +141,7 @@ def test_explain_says_which_part_was_false_and_where_the_events_got_to(database:
     assert [each["message_id"] for each in shown if each["outcome"] == "event"] == [event["messageId"]]
 
 
+@pytest.mark.servers("pg15")
 def test_hostile_and_huge_rows_are_explained_safely(database: Database, tmp_path: Path) -> None:
     shop = Shop(database, tmp_path)
     rows = [text for text in TEXTS.values() if "\0" not in text]
@@ -161,6 +162,7 @@ def test_hostile_and_huge_rows_are_explained_safely(database: Database, tmp_path
     assert "source.max_row" in huge["missing"]["new.status"]
 
 
+@pytest.mark.servers("pg15")
 def test_events_follows_the_journal_until_it_is_interrupted_or_nobody_reads(database: Database, tmp_path: Path) -> None:
     shop = Shop(database, tmp_path)
     complete = "INSERT INTO shop.orders (id, user_id, status, amount) VALUES ({0}, 3, 'complete', 1)"
@@ -185,6 +187,7 @@ def test_events_follows_the_journal_until_it_is_interrupted_or_nobody_reads(data
         end(piped, signal.SIGKILL)
 
 
+@pytest.mark.servers("pg15")
 def test_events_of_the_outbox_are_shown_and_explain_refuses_its_table(database: Database, tmp_path: Path) -> None:
     shop = Shop(database, tmp_path, source={"outbox": {}})
     with shop.worker.running():
@@ -207,6 +210,7 @@ def test_events_of_the_outbox_are_shown_and_explain_refuses_its_table(database: 
     assert (refused.returncode, "cdc_tracker.outbox is the outbox" in refused.stderr) == (3, True)
 
 
+@pytest.mark.servers("pg15")
 def test_a_mapping_that_never_matched_is_named_until_it_does(database: Database, tmp_path: Path) -> None:
     shop = Shop(database, tmp_path)
 
