@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _STAGES: dict[Stage, str] = {
     "sent": "sent: its sent-ledger has the event",
-    "passed": "sent: its checkpoint has passed the event",
+    "passed": "passed: its checkpoint is past the event, and events of this mapping were counted in its hour",
     "pending": "pending",
     "parked": "parked",
     "suppressed": "suppressed",

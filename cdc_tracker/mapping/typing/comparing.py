@@ -32,7 +32,7 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 class Comparing(Reporter):
     """Types comparisons: of equality, of order, of membership."""
 
-    def _Compare(self, node: ast.Compare, names: Names) -> Type:  # noqa: N802
+    def _Compare(self, node: ast.Compare, names: Names) -> Type:  # noqa: N802  named as in ast
         sides = [self._operand(each, names) for each in (node.left, *node.comparators)]
         for each in sides:
             self._chosen(node, each.node)

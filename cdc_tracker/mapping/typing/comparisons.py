@@ -188,13 +188,9 @@ def from_text(given: Operand) -> str:
 
 def _meant(text: Operand, other: Operand) -> str:
     value = text.type.value
-    if (
-        isinstance(value, str)
-        and other.type.family == "number"
-        and FORMS["float"].fullmatch(value)
-        and value.lstrip("-")[0].isdigit()
-    ):
-        return f"Write the number without quotes: {value}."
+    if isinstance(value, str) and other.type.family == "number":
+        number = FORMS["float"].fullmatch(value) and value.lstrip("-")[0].isdigit()
+        return f"Write the number without quotes: {value}." if number else ""
     if isinstance(value, str) and other.type.kind == "boolean":
         return "Write True or False, without quotes."
     function = _CONVERSIONS.get(other.type.kind)
